@@ -1,0 +1,83 @@
+"""The one error tree.
+
+Every error that a user can cause is a `MonitorError`: its text is one sentence that says what is
+wrong, where, and what to do. `cli.main` catches it once, prints it and exits with `exit_code`.
+
+    MonitorError                exit code 1
+    ├── ConfigurationError      a setting, option or file of the user's is wrong
+    ├── WeightsError            a checkpoint is missing, corrupt or not safe to load
+    ├── BenchmarkError          a FASTA file or benchmark set cannot be used
+    ├── DeviceError             the device asked for is not there, or has no room
+    ├── ProtocolError           a protocol is unknown, altered or tighter than the noise
+    ├── RepositoryError         git: no repository, unknown revision, unreachable remote
+    │   └── AmbiguousRevision   a short hash that fits several commits
+    ├── TargetError             a target's code cannot be loaded or breaks its interface
+    ├── StoreError              the database cannot be read or written
+    │   ├── MissingDatabase
+    │   ├── OutdatedSchema
+    │   └── NewerSchema
+    ├── NotFoundError           no such run, target, benchmark or commit in the database
+    └── LockedError             another runner holds the lock
+"""
+
+
+class MonitorError(Exception):
+    """Base of every error that is shown to the user as one sentence."""
+
+    exit_code = 1
+
+
+class ConfigurationError(MonitorError):
+    pass
+
+
+class WeightsError(MonitorError):
+    pass
+
+
+class BenchmarkError(MonitorError, ValueError):
+    """Also a `ValueError`, which is what callers of the seed's interface expect."""
+
+
+class DeviceError(MonitorError):
+    pass
+
+
+class ProtocolError(MonitorError):
+    pass
+
+
+class RepositoryError(MonitorError):
+    pass
+
+
+class AmbiguousRevision(RepositoryError):
+    pass
+
+
+class TargetError(MonitorError):
+    pass
+
+
+class StoreError(MonitorError):
+    pass
+
+
+class MissingDatabase(StoreError):
+    pass
+
+
+class OutdatedSchema(StoreError):
+    pass
+
+
+class NewerSchema(StoreError):
+    pass
+
+
+class NotFoundError(MonitorError):
+    pass
+
+
+class LockedError(MonitorError):
+    pass
