@@ -1,0 +1,92 @@
+import subprocess
+import sys
+import time
+
+import pytest
+
+from virnucpro_monitor import __version__
+from virnucpro_monitor.cli import main as cli
+from virnucpro_monitor.errors import DeviceError
+
+
+def test_version(capsys: pytest.CaptureFixture[str]) -> None:
+    assert cli.run_command(["--version"]) == 0
+    assert capsys.readouterr().out == f"{__version__}\n"
+
+
+@pytest.mark.parametrize("arguments", [["nonsense"], ["run", "--nonsense"], ["validate"]])
+def test_a_usage_error_exits_with_1_and_one_line(
+    arguments: list[str], capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert cli.run_command(arguments) == 1
+    captured = capsys.readouterr()
+    assert captured.out == ""
+    assert captured.err.startswith("virnucpro-monitor: ")
+    assert captured.err.count("\n") == 1
+
+
+def test_an_error_is_one_sentence_and_debug_shows_the_traceback(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def fail(**_: object) -> None:
+        raise DeviceError("No CUDA device is there: use --device cpu.")
+
+    monkeypatch.setattr(cli, "app", fail, raising=True)
+    monkeypatch.setattr(fail, "info", type("Info", (), {"name": "x"}), raising=False)
+    assert cli.run_command(["run"]) == 1
+    assert capsys.readouterr().err == (
+        "virnucpro-monitor: No CUDA device is there: use --device cpu.\n"
+    )
+    with pytest.raises(DeviceError):
+        cli.run_command(["run", "--debug"])
+
+
+@pytest.mark.parametrize(
+    "command",
+    [
+        "demo",
+        "run",
+        "validate",
+        "dashboard",
+        "runs",
+        "compare",
+        "regressions",
+        "incidents",
+        "bisect",
+        "benchmark",
+        "targets",
+        "weights",
+        "schedule",
+        "status",
+        "selftest",
+        "doctor",
+        "db",
+    ],
+)
+def test_every_command_has_help(command: str, capsys: pytest.CaptureFixture[str]) -> None:
+    assert cli.run_command([command, "--help"]) == 0
+    assert f"virnucpro-monitor {command}" in capsys.readouterr().out
+
+
+def test_help_imports_no_heavy_library() -> None:
+    code = (
+        "import sys; from virnucpro_monitor.cli.main import run_command; run_command(['--help']);"
+        "heavy = {'torch', 'streamlit', 'pandas', 'sqlalchemy', 'alembic', 'plotly'};"
+        "sys.exit(str(heavy & set(sys.modules)) if heavy & set(sys.modules) else 0)"
+    )
+    start = time.perf_counter()
+    finished = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, check=False
+    )
+    assert finished.returncode == 0, finished.stderr
+    assert time.perf_counter() - start < 10
+
+
+def test_python_m_reaches_the_same_program() -> None:
+    finished = subprocess.run(
+        [sys.executable, "-m", "virnucpro_monitor", "--version"],
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    assert finished.stdout.strip() == __version__

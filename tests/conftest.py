@@ -1,0 +1,100 @@
+"""Fixtures that several rooms share, and the rule on skips.
+
+A test marked `gpu`, `browser` or `postgres` is skipped where the machine lacks what it needs. With
+`CI` set in the environment such a skip fails the session (all but `gpu`, which a CI machine cannot
+have).
+"""
+
+import os
+import shutil
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+CHROMIUM = "/usr/bin/chromium"
+
+
+def _has_cuda() -> bool:
+    import torch
+
+    return torch.cuda.is_available()
+
+
+def _has_postgres() -> bool:
+    return bool(shutil.which("initdb") or list(Path("/usr/lib/postgresql").glob("*/bin/initdb")))
+
+
+NEEDS = {
+    "gpu": (_has_cuda, "needs a CUDA device"),
+    "browser": (lambda: Path(CHROMIUM).exists(), "needs Chromium"),
+    "postgres": (_has_postgres, "needs PostgreSQL's server programs"),
+}
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    for marker, (is_there, reason) in NEEDS.items():
+        marked = [item for item in items if item.get_closest_marker(marker)]
+        if marked and not is_there():
+            for item in marked:
+                item.add_marker(pytest.mark.skip(reason=reason))
+
+
+class _SkipsFail:
+    """Turn a skip outside `gpu` into a failed session."""
+
+    def __init__(self) -> None:
+        self.skipped: list[str] = []
+
+    def pytest_runtest_logreport(self, report: pytest.TestReport) -> None:
+        if report.skipped and "gpu" not in report.keywords:
+            self.skipped.append(report.nodeid)
+
+    def pytest_sessionfinish(self, session: pytest.Session) -> None:
+        if self.skipped and session.exitstatus == pytest.ExitCode.OK:
+            session.exitstatus = pytest.ExitCode.TESTS_FAILED
+
+    def pytest_terminal_summary(self, terminalreporter: pytest.TerminalReporter) -> None:
+        for nodeid in self.skipped:
+            terminalreporter.write_line(f"SKIPPED, which fails in CI: {nodeid}", red=True)
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    if os.environ.get("CI"):
+        config.pluginmanager.register(_SkipsFail())
+
+
+@pytest.fixture(autouse=True, scope="session")
+def private_folders(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
+    """Keep every test away from the user's own data, cache, crontab and settings."""
+    folder = tmp_path_factory.mktemp("home")
+    patch = pytest.MonkeyPatch()
+    for name in [name for name in os.environ if name.startswith("VIRNUCPRO_MONITOR_")]:
+        patch.delenv(name)
+    patch.setenv("XDG_DATA_HOME", str(folder / "data"))
+    patch.setenv("XDG_CACHE_HOME", str(folder / "cache"))
+    patch.setenv("GIT_CONFIG_GLOBAL", os.devnull)
+    patch.setenv("GIT_CONFIG_NOSYSTEM", "1")
+    for role in ("AUTHOR", "COMMITTER"):
+        patch.setenv(f"GIT_{role}_NAME", "A Tester")
+        patch.setenv(f"GIT_{role}_EMAIL", "tester@example.org")
+    yield folder
+    patch.undo()
+
+
+@pytest.fixture(scope="session")
+def demo_database_url(private_folders: Path, tmp_path_factory: pytest.TempPathFactory) -> str:
+    """A database that the real `demo` made: its commits were all validated on the CPU."""
+    database = tmp_path_factory.mktemp("demo") / "demo.db"
+    url = f"sqlite:///{database}"
+    finished = subprocess.run(
+        [sys.executable, "-m", "virnucpro_monitor", "demo", "--no-open", "--db", url],
+        capture_output=True,
+        text=True,
+        timeout=600,
+        check=False,
+    )
+    assert finished.returncode == 0, finished.stderr
+    return url

@@ -1,0 +1,6 @@
+"""`python -m virnucpro_monitor`."""
+
+from virnucpro_monitor.cli.main import main
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,124 @@
+"""The command line: `virnucpro-monitor …`.
+
+Exit codes: 0 everything passed; 1 usage or environment; 2 equivalence failed somewhere; 3 something
+could not be run (2 wins over 3); 130 interrupted.
+"""
+
+import os
+import sys
+from typing import Annotated, Any
+
+import typer
+
+from virnucpro_monitor import __version__
+from virnucpro_monitor.cli import (
+    benchmark,
+    bisect,
+    compare,
+    dashboard,
+    db,
+    demo,
+    doctor,
+    incidents,
+    regressions,
+    run,
+    runs,
+    schedule,
+    selftest,
+    status,
+    targets,
+    validate,
+    weights,
+)
+from virnucpro_monitor.errors import MonitorError
+
+app = typer.Typer(
+    name="virnucpro-monitor",
+    help="Watch, commit by commit, that packed ESM-2 inference equals unpacked inference.",
+    no_args_is_help=True,
+    pretty_exceptions_enable=False,
+    rich_markup_mode=None,
+)
+for command_module in (
+    demo,
+    run,
+    validate,
+    dashboard,
+    runs,
+    compare,
+    regressions,
+    incidents,
+    bisect,
+    benchmark,
+    targets,
+    weights,
+    schedule,
+    status,
+    selftest,
+    doctor,
+    db,
+):
+    command_module.register(app)
+
+
+def _print_version(wanted: bool) -> None:
+    if wanted:
+        typer.echo(__version__)
+        raise typer.Exit
+
+
+@app.callback()
+def global_options(
+    context: typer.Context,
+    version: Annotated[
+        bool,
+        typer.Option(
+            "--version", callback=_print_version, is_eager=True, help="Print the version and exit."
+        ),
+    ] = False,
+    debug: Annotated[bool, typer.Option("--debug", help="Show the traceback of an error.")] = False,
+) -> None:
+    context.obj = {"debug": debug}
+
+
+def run_command(arguments: list[str]) -> int:
+    """Run one command line and return its exit code; every error becomes one sentence.
+
+    `--debug` may stand anywhere among the arguments.
+    """
+    debug = "--debug" in arguments
+    arguments = [argument for argument in arguments if argument != "--debug"]
+    try:
+        result: Any = app(args=arguments, prog_name=app.info.name, standalone_mode=False)
+    except typer.TyperException as error:
+        # Usage errors: Typer's own exit code 2 means "equivalence failed" here.
+        return _complain(error.format_message(), error, debug, code=1)
+    except MonitorError as error:
+        return _complain(str(error), error, debug, code=error.exit_code)
+    except typer.Abort:
+        return _complain("Stopped.", None, debug, code=130)
+    except KeyboardInterrupt:
+        return _complain("Interrupted; what was stored so far is kept.", None, debug, code=130)
+    except BrokenPipeError:
+        # The reader of our output has gone (`… | head`): nothing left to say to it.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 1
+    except Exception as error:
+        message = f"Unexpected {type(error).__name__}: {error} (--debug shows where)."
+        return _complain(message, error, debug, code=1)
+    return result if isinstance(result, int) else 0
+
+
+def _complain(message: str, error: BaseException | None, debug: bool, *, code: int) -> int:
+    if debug and error is not None:
+        raise error
+    typer.echo(f"virnucpro-monitor: {message}", err=True)
+    return code
+
+
+def main() -> None:
+    sys.exit(run_command(sys.argv[1:]))
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,60 @@
+"""Options that several commands share, and the two ways to print a result."""
+
+import json
+from typing import Annotated, Any
+
+import typer
+
+from virnucpro_monitor.records import to_json
+
+DatabaseOption = Annotated[
+    str | None,
+    typer.Option(
+        "--db",
+        metavar="URL",
+        help="Database URL, sqlite:///FILE or postgresql://… "
+        "[env: VIRNUCPRO_MONITOR_DB; default: an SQLite file in the user's data folder]",
+        show_default=False,
+    ),
+]
+JsonOption = Annotated[
+    bool, typer.Option("--json", help="Print JSON to standard output and nothing else there.")
+]
+TargetOption = Annotated[
+    str | None,
+    typer.Option("--target", metavar="NAME|PATH", help="A target's name, or a git repository."),
+]
+BenchmarkOption = Annotated[
+    list[str] | None,
+    typer.Option("--benchmark", metavar="NAME", help="Benchmark set; may be given several times."),
+]
+ModelOption = Annotated[
+    str | None, typer.Option("--model", metavar="NAME", help="Official name of an ESM-2 size.")
+]
+WeightsOption = Annotated[
+    str | None,
+    typer.Option("--weights", metavar="SOURCE", help="official, synthetic, or a .pt file."),
+]
+DeviceOption = Annotated[
+    str | None, typer.Option("--device", metavar="DEVICE", help="cpu or cuda:N.")
+]
+DtypeOption = Annotated[
+    str | None, typer.Option("--dtype", metavar="DTYPE", help="float32, float16 or bfloat16.")
+]
+BackendOption = Annotated[
+    str | None,
+    typer.Option("--backend", metavar="NAME", help="auto, flash-attn, torch-varlen or sdpa."),
+]
+TokenBudgetOption = Annotated[
+    int | None, typer.Option("--token-budget", metavar="N", help="Tokens in one pack.", min=3)
+]
+
+
+def print_json(value: Any) -> None:
+    """Write records or plain values to standard output as JSON. NaN is refused."""
+    typer.echo(json.dumps(to_json(value), indent=2, allow_nan=False))
+
+
+def say(message: str) -> None:
+    """Write a line for a person, to standard error."""
+    typer.echo(message, err=True)
