@@ -1,0 +1,103 @@
+"""FASTA is read strictly, and every refusal names the place."""
+
+import gzip
+from pathlib import Path
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from virnucpro_monitor.data.fasta import (
+    ALPHABET,
+    as_pairs,
+    format_fasta,
+    parse_fasta,
+    read_fasta,
+)
+from virnucpro_monitor.errors import BenchmarkError
+from virnucpro_monitor.records import ProteinSequence
+
+
+def write(folder: Path, content: bytes) -> Path:
+    path = folder / "set.fasta"
+    path.write_bytes(content)
+    return path
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        b">a first protein\nMKT\nAYI\n\n>b\nVLS\n",
+        b">a first protein\r\nMKT\r\nAYI\r\n\r\n>b\r\nVLS\r\n",
+        b">a first protein\rMKT\rAYI\r>b\rVLS",
+        b"\xef\xbb\xbf>a first protein\nMKTAYI\n>b\nVLS",
+        b"\n> a first protein\n  MKT AYI\n".replace(b" AYI", b"\nAYI") + b">b\t\nVLS  \n",
+        b">a \xc3\xa9\nmktayi\n>b\nvls\n",
+        gzip.compress(b">a\nMKTAYI\n>b\nVLS\n"),
+    ],
+    ids=["unix", "windows", "mac", "byte-order-mark", "spaces", "lower-case", "gzip"],
+)
+def test_the_same_sequences_are_read_from_every_accepted_form(
+    tmp_path: Path, content: bytes
+) -> None:
+    sequences = read_fasta(write(tmp_path, content))
+    assert as_pairs(sequences) == [("a", "MKTAYI"), ("b", "VLS")]
+
+
+@pytest.mark.parametrize(
+    ("content", "sentence"),
+    [
+        (b"", "is empty"),
+        (b" \r\n\n", "is empty"),
+        (b"MKT\n", "line 1: text before the first '>' header"),
+        (b">a\nMKT\n>a\nVLS\n", "line 3: the id 'a' was already used on line 1"),
+        (b">a\nMKT\n>b\n>c\nVLS\n", "line 3: sequence 'b' is empty"),
+        (b">a\nMKT\n>b\n", "line 3: sequence 'b' is empty"),
+        (b">a\nMKT\n>\nVLS\n", "line 3: the header has no id"),
+        (b">a\nMKT\r\n\r\nVL1S\r\n", "line 4, column 3: '1' is not a residue"),
+        (b">a\nMKT*\n", "line 2, column 4: '*' is not a residue; cut the sequence"),
+        (b">a\nMK-T\n", "line 2, column 3: '-' is not a residue; remove the alignment's gaps"),
+        (b">a\nMKJ\n", "line 2, column 3: 'J' is not a residue"),
+        (b">a\nMK T\n", "line 2, column 3: ' ' is not a residue"),
+        (">a\nMK\u017fT\n".encode(), "line 2, column 3: '\u017f' is not a residue"),
+        (b">a\nMKT\xff\n", "is not text"),
+        (b">a\nM\x00KT\n", "is not text"),
+        (gzip.compress(b">a\nMKT\n")[:-6], "is damaged gzip"),
+        (b"\x1f\x8b\x08\x00garbage", "is damaged gzip"),
+        (gzip.compress(b""), "is empty"),
+    ],
+)
+def test_bad_input_is_refused_in_one_sentence_that_names_the_place(
+    tmp_path: Path, content: bytes, sentence: str
+) -> None:
+    with pytest.raises(BenchmarkError) as caught:
+        read_fasta(write(tmp_path, content))
+    assert sentence in str(caught.value)
+    assert "set.fasta" in str(caught.value)
+    assert "\n" not in str(caught.value)
+
+
+def test_a_missing_file_and_a_folder_are_refused(tmp_path: Path) -> None:
+    with pytest.raises(BenchmarkError, match="There is no file"):
+        read_fasta(tmp_path / "absent.fasta")
+    with pytest.raises(BenchmarkError, match="is a folder"):
+        read_fasta(tmp_path)
+    with pytest.raises(BenchmarkError, match="cannot be read: not a directory"):
+        read_fasta(write(tmp_path, b">a\nM\n") / "inner.fasta")
+
+
+identifiers = st.from_regex(r"[A-Za-z0-9_.|:-]{1,20}", fullmatch=True)
+records = st.lists(
+    st.builds(
+        ProteinSequence,
+        id=identifiers,
+        residues=st.text(sorted(ALPHABET), min_size=1, max_size=80),
+    ),
+    min_size=1,
+    unique_by=lambda sequence: sequence.id,
+)
+
+
+@given(records)
+def test_what_is_formatted_is_read_back(sequences: list[ProteinSequence]) -> None:
+    assert parse_fasta(format_fasta(sequences), source="set") == tuple(sequences)
