@@ -1,0 +1,92 @@
+"""The package's own packed ESM-2 as a subject."""
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from typing import Any
+
+import torch
+
+from virnucpro_monitor.data.collators import VarlenCollator
+from virnucpro_monitor.models.esm2_flash import ESM2WithFlashAttention
+from virnucpro_monitor.validation.subject import PackedBatch
+
+
+class BuiltinSubject:
+    """`ESM2WithFlashAttention` with `VarlenCollator`, under one token budget.
+
+    Args:
+        model: in the dtype and on the device to validate, in evaluation mode.
+        batch_converter: what `load_esm2_model` returned with it.
+        token_budget: tokens in one pack.
+    """
+
+    def __init__(
+        self,
+        model: ESM2WithFlashAttention,
+        batch_converter: Callable[..., Any],
+        *,
+        model_name: str,
+        token_budget: int = 4096,
+    ) -> None:
+        self.model = model
+        self.batch_converter = batch_converter
+        self.model_name = model_name
+        self.token_budget = token_budget
+
+    @property
+    def num_layers(self) -> int:
+        return int(self.model.num_layers)
+
+    @property
+    def dtype(self) -> torch.dtype:
+        return self.model.dtype
+
+    @property
+    def device(self) -> torch.device:
+        return self.model.device
+
+    @property
+    def backend(self) -> str:
+        return str(self.model.backend)
+
+    @torch.inference_mode()
+    def embed_unpacked(self, tokens: torch.Tensor, layer: int) -> torch.Tensor:
+        """tokens [T] int64 -> [T, D]."""
+        output = self.model(tokens[None].to(self.device), repr_layers=[layer])
+        rows: torch.Tensor = output["representations"][layer][0]
+        return rows
+
+    def pack(self, sequences: Sequence[tuple[str, str]]) -> Iterator[PackedBatch]:
+        """Pack (id, residues) pairs, in as many packs as the token budget needs."""
+        collator = VarlenCollator(
+            self.batch_converter, max_tokens_per_batch=self.token_budget, enable_packing=True
+        )
+        records = [{"id": id_, "sequence": text, "file": ""} for id_, text in sequences]
+        yield from (_to_batch(pack) for pack in [collator(records)] if pack)
+        yield from (_to_batch(pack) for pack in collator.flush() if pack)
+
+    def embed_packed(self, batch: PackedBatch, layer: int) -> torch.Tensor:
+        """[tokens, D], rows in the order of `batch.input_ids`."""
+        return self.embed_packed_layers(batch, [layer])[layer]
+
+    @torch.inference_mode()
+    def embed_packed_layers(
+        self, batch: PackedBatch, layers: Sequence[int]
+    ) -> Mapping[int, torch.Tensor]:
+        """Several layers in one pass: {layer: [tokens, D]}."""
+        output = self.model.forward_packed(
+            batch.input_ids.to(self.device),
+            batch.cu_seqlens.to(self.device),
+            batch.max_seqlen,
+            repr_layers=list(layers),
+        )
+        representations: Mapping[int, torch.Tensor] = output["representations"]
+        return representations
+
+
+def _to_batch(pack: Mapping[str, Any]) -> PackedBatch:
+    return PackedBatch(
+        input_ids=pack["input_ids"],
+        cu_seqlens=pack["cu_seqlens"],
+        max_seqlen=int(pack["max_seqlen"]),
+        sequence_ids=tuple(pack["sequence_ids"]),
+    )

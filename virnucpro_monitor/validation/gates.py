@@ -1,0 +1,349 @@
+"""Gates: stored measures against a protocol's limits, each with its own pass or fail.
+
+All are pure functions of records and JSON documents, so that stored runs can be judged again under
+another protocol without a GPU. A measure that is missing fails its gate; it is never skipped.
+"""
+
+from collections.abc import Callable, Mapping, Sequence
+
+from virnucpro_monitor.records import (
+    Culprit,
+    GateResult,
+    Json,
+    Protocol,
+    SequenceResult,
+    SequenceStatus,
+)
+from virnucpro_monitor.validation.measures import error_of
+from virnucpro_monitor.validation.protocol import SeedRule, limits_for, seed_rule
+
+# One side is the wrong one where it is this many times further from the oracle than the other.
+CLEAR_FACTOR = 2.0
+
+_Value = Callable[[SequenceResult], float | None]
+
+
+def judge_gates(
+    sequences: Sequence[SequenceResult],
+    documents: Mapping[str, Json],
+    protocol: Protocol,
+    *,
+    dtype: str,
+) -> tuple[GateResult, ...]:
+    """Judge every gate; probes and packs come from `documents`.
+
+    Raises:
+        ProtocolError: the protocol has no limits for `dtype`.
+    """
+    limits = limits_for(protocol, dtype)
+    packs = documents.get("packs", {})
+    gates = [
+        coverage_gate(sequences, packs),
+        finite_gate(sequences, packs),
+        tokens_gate(packs),
+        seed_gate(sequences, seed_rule(protocol)),
+        _pooled_gate("gain", sequences, _gain_error, limits["gain"], "norm ratio error"),
+        residue_gate(sequences, packs, limits["residue"]),
+    ]
+    if has_oracle(sequences):
+        factor = float(protocol.content["oracle_factor"])
+        gates += [
+            oracle_gate(sequences, factor, limits["floor"]),
+            _side_gate("ceiling", sequences, Culprit.PACKED, limits["ceiling"]),
+            _side_gate("baseline", sequences, Culprit.UNPACKED, limits["baseline"]),
+        ]
+    gates += probe_gates(documents.get("probes", {}), limits)
+    return tuple(gates)
+
+
+def has_oracle(sequences: Sequence[SequenceResult]) -> bool:
+    return any(
+        s.packed_relative_l2 is not None or s.unpacked_relative_l2 is not None for s in sequences
+    )
+
+
+def wrong_side(packed: float | None, unpacked: float | None) -> Culprit | None:
+    """The side that is clearly further from the oracle; BOTH where neither is clearly closer."""
+    if packed is None or unpacked is None:
+        return None
+    if packed > CLEAR_FACTOR * unpacked:
+        return Culprit.PACKED
+    if unpacked > CLEAR_FACTOR * packed:
+        return Culprit.UNPACKED
+    return Culprit.BOTH
+
+
+def coverage_gate(sequences: Sequence[SequenceResult], packs: Mapping[str, Json]) -> GateResult:
+    """Every id comes back from the packed path exactly once, and no other."""
+    lost = [s.sequence_id for s in sequences if s.status is SequenceStatus.LOST]
+    doubled = [s.sequence_id for s in sequences if s.status is SequenceStatus.DOUBLED]
+    unknown = list(packs.get("unknown_ids", []))
+    found = [
+        f"{len(ids)} {what} ({_some(ids)})"
+        for what, ids in (("lost", lost), ("doubled", doubled), ("unknown", unknown))
+        if ids
+    ]
+    bad = len(lost) + len(doubled) + len(unknown)
+    return GateResult(
+        name="coverage",
+        passed=bad == 0,
+        value=float(bad),
+        limit=0.0,
+        unit="sequences",
+        culprit=Culprit.PACKED if bad else None,
+        detail=f"The packed path returned ids wrongly: {', '.join(found)}."
+        if bad
+        else f"All {len(sequences)} sequences came back once.",
+    )
+
+
+def finite_gate(sequences: Sequence[SequenceResult], packs: Mapping[str, Json]) -> GateResult:
+    """No NaN or infinity on either side."""
+    bad = [s.sequence_id for s in sequences if s.status is SequenceStatus.NOT_FINITE]
+    sides = packs.get("not_finite", {})
+    packed, unpacked = bool(sides.get("packed")), bool(sides.get("unpacked"))
+    culprit = _side(packed, unpacked) if bad else None
+    where = f"the {culprit} path" if packed != unpacked else "both paths"
+    return GateResult(
+        name="finite",
+        passed=not bad,
+        value=float(len(bad)),
+        limit=0.0,
+        unit="sequences",
+        culprit=culprit,
+        detail=f"{len(bad)} sequences hold NaN, infinity or only zeros on {where} ({_some(bad)})."
+        if bad
+        else "Every value is finite.",
+    )
+
+
+def tokens_gate(packs: Mapping[str, Json]) -> GateResult:
+    """The tokens between two boundaries are the sequence's own: <cls>, residues, <eos>."""
+    bad = list(packs.get("other_tokens", []))
+    return GateResult(
+        name="tokens",
+        passed=not bad,
+        value=float(len(bad)),
+        limit=0.0,
+        unit="sequences",
+        culprit=Culprit.PACKED if bad else None,
+        detail=f"The pack holds other tokens than the sequence's own for {len(bad)} sequences "
+        f"({_some(bad)})."
+        if bad
+        else "Each pack holds the sequences' own tokens.",
+    )
+
+
+def seed_gate(sequences: Sequence[SequenceResult], rule: SeedRule) -> GateResult:
+    """The seed's rule: none below lenient, at most floor(fraction * n) not above strict.
+
+    `value` is the similarity that decides: the lowest, or, where that one may lie below strict,
+    the lowest that may not.
+    """
+    judged = sorted(sequences, key=lambda s: -1.0 if s.similarity is None else s.similarity)
+    missing = [s for s in judged if s.similarity is None]
+    not_strict = [s for s in judged if s.similarity is None or s.similarity <= rule.strict]
+    failed = [s for s in judged if s.similarity is None or s.similarity < rule.lenient]
+    allowed = rule.allowance(len(sequences))
+    passed = bool(sequences) and not failed and len(not_strict) <= allowed
+    by_strict = not failed and (len(not_strict) > allowed or allowed == 0)
+    deciding = judged[allowed if by_strict else 0] if judged else None
+    detail = (
+        f"{len(not_strict)} of {len(sequences)} sequences are not above {rule.strict:g}, "
+        f"{allowed} may be"
+    )
+    if deciding is not None:
+        worst = judged[0]
+        shown = "no similarity" if worst.similarity is None else _cosine_text(worst.similarity)
+        detail += f"; the worst is {worst.sequence_id} with {shown}"
+    return GateResult(
+        name="seed",
+        passed=passed,
+        value=None if missing or deciding is None else deciding.similarity,
+        limit=rule.strict if by_strict else rule.lenient,
+        unit="cosine",
+        culprit=None if passed or deciding is None else _sequence_side(judged[0]),
+        detail=detail + ".",
+    )
+
+
+def residue_gate(
+    sequences: Sequence[SequenceResult], packs: Mapping[str, Json], limit: float
+) -> GateResult:
+    """The worst single residue; the side is told by the oracle's own residue."""
+    gate = _pooled_gate("residue", sequences, _residue_error, limit, "1 - cosine")
+    worst = _worst(sequences, _residue_error)
+    if gate.passed or worst is None:
+        return gate
+    errors = packs.get("residue_errors", {}).get(worst.sequence_id)
+    return GateResult(
+        name="residue",
+        passed=False,
+        value=gate.value,
+        limit=limit,
+        unit=gate.unit,
+        culprit=wrong_side(*errors) if errors else _sequence_side(worst),
+        detail=f"{gate.detail[:-1]}, at residue {(worst.worst_residue or 0) + 1} of {worst.length}."
+        if worst.worst_residue is not None
+        else gate.detail,
+    )
+
+
+def oracle_gate(sequences: Sequence[SequenceResult], factor: float, floor: float) -> GateResult:
+    """Packed error <= factor x unpacked error + floor, for each sequence."""
+
+    def excess(s: SequenceResult) -> float | None:
+        if s.packed_relative_l2 is None or s.unpacked_relative_l2 is None:
+            return None
+        return s.packed_relative_l2 - factor * s.unpacked_relative_l2
+
+    gate = _pooled_gate("oracle", sequences, excess, floor, "relative L2")
+    if gate.passed:
+        return gate
+    over = [s for s in sequences if (e := excess(s)) is not None and e > floor]
+    packed_missing = any(s.packed_relative_l2 is None for s in sequences)
+    culprit = Culprit.PACKED if over or packed_missing else Culprit.UNPACKED
+    detail = gate.detail
+    if over:
+        worst = max(over, key=lambda s: excess(s) or 0.0)
+        detail = (
+            f"{len(over)} of {len(sequences)} sequences lie more than {factor:g} x the unpacked "
+            f"error + {floor:.1e} from FP32; the worst is {worst.sequence_id}: packed "
+            f"{worst.packed_relative_l2:.2e}, unpacked {worst.unpacked_relative_l2:.2e}."
+        )
+    return GateResult(
+        name="oracle",
+        passed=False,
+        value=gate.value,
+        limit=floor,
+        unit=gate.unit,
+        culprit=culprit,
+        detail=detail,
+    )
+
+
+def probe_gates(
+    probes: Mapping[str, Mapping[str, Json]], limits: Mapping[str, float]
+) -> list[GateResult]:
+    """Gates of the probes that ran. A probe that could not run is a gate that is not judged."""
+    gates = []
+    for name, probe in probes.items():
+        limit = limits.get(name, 0.0)
+        value, reason = probe.get("value"), probe.get("not_judged")
+        passed = None if reason else value is not None and value <= limit
+        culprit = None
+        if passed is False:
+            sides = probe.get("sides")
+            culprit = Culprit(probe.get("culprit", Culprit.PACKED))
+            if sides:
+                culprit = _side(*(side is None or side > limit for side in sides))
+        detail = reason or str(probe.get("detail", ""))
+        if passed is False and value is None:
+            detail = f"The {name} probe gave values that are not finite."
+        gates.append(
+            GateResult(
+                name=name,
+                passed=passed,
+                value=value,
+                limit=limit,
+                unit=str(probe.get("unit", "relative L2")),
+                culprit=culprit,
+                detail=detail,
+            )
+        )
+    return gates
+
+
+def _pooled_gate(
+    name: str, sequences: Sequence[SequenceResult], value: _Value, limit: float, unit: str
+) -> GateResult:
+    """Every sequence's `value` must be there and at most `limit`."""
+    missing = [s.sequence_id for s in sequences if value(s) is None]
+    worst = _worst(sequences, value)
+    largest = None if worst is None else value(worst)
+    over = [s for s in sequences if (v := value(s)) is not None and v > limit]
+    passed = largest is not None and not missing and not over
+    if over and worst is not None:
+        detail = (
+            f"{len(over)} of {len(sequences)} sequences exceed {limit:.1e} ({unit}); the worst is "
+            f"{worst.sequence_id} with {largest:.2e}."
+        )
+    elif missing:
+        detail = f"{len(missing)} of {len(sequences)} sequences have no value ({_some(missing)})."
+    elif worst is not None:
+        detail = f"The largest is {largest:.2e} ({worst.sequence_id}), {limit:.1e} is allowed."
+    else:
+        detail = "There is nothing to judge."
+    return GateResult(
+        name=name,
+        passed=passed,
+        value=largest,
+        limit=limit,
+        unit=unit,
+        culprit=_sequence_side(worst) if not passed and worst is not None else None,
+        detail=detail,
+    )
+
+
+def _side_gate(
+    name: str, sequences: Sequence[SequenceResult], side: Culprit, limit: float
+) -> GateResult:
+    """One side's error against the oracle is at most `limit` for each sequence."""
+
+    def error(s: SequenceResult) -> float | None:
+        return s.packed_relative_l2 if side is Culprit.PACKED else s.unpacked_relative_l2
+
+    # A sequence that the packed path lost says nothing about the baseline.
+    judged = [
+        s
+        for s in sequences
+        if side is Culprit.PACKED or s.status not in (SequenceStatus.LOST, SequenceStatus.DOUBLED)
+    ]
+    gate = _pooled_gate(name, judged, error, limit, "relative L2")
+    passed = gate.passed or not judged
+    return GateResult(
+        name=name,
+        passed=passed,
+        value=gate.value,
+        limit=limit,
+        unit=gate.unit,
+        culprit=None if passed else side,
+        detail=gate.detail,
+    )
+
+
+def _gain_error(s: SequenceResult) -> float | None:
+    return None if s.gain is None else abs(s.gain - 1.0)
+
+
+def _residue_error(s: SequenceResult) -> float | None:
+    worst = s.worst_residue_similarity
+    return None if worst is None else error_of(worst)
+
+
+def _worst(sequences: Sequence[SequenceResult], value: _Value) -> SequenceResult | None:
+    known = [s for s in sequences if value(s) is not None]
+    return max(known, key=lambda s: value(s) or 0.0) if known else None
+
+
+def _sequence_side(s: SequenceResult) -> Culprit | None:
+    if s.status in (SequenceStatus.LOST, SequenceStatus.DOUBLED):
+        return Culprit.PACKED
+    return wrong_side(s.packed_relative_l2, s.unpacked_relative_l2)
+
+
+def _side(packed: bool, unpacked: bool) -> Culprit:
+    if packed and not unpacked:
+        return Culprit.PACKED
+    return Culprit.UNPACKED if unpacked and not packed else Culprit.BOTH
+
+
+def _cosine_text(similarity: float) -> str:
+    """As many digits as it takes to tell it from 1."""
+    error = error_of(similarity)
+    return f"{similarity:.4f}" if error >= 1e-4 else f"1 - {error:.1e}"
+
+
+def _some(ids: Sequence[str], most: int = 3) -> str:
+    shown = ", ".join(ids[:most])
+    return shown if len(ids) <= most else f"{shown} and {len(ids) - most} more"

@@ -1,0 +1,223 @@
+"""Measure a subject on a benchmark set: every sequence alone, and all of them packed.
+
+It streams: one pack at a time, and of it one sequence at a time in float64, so that memory does
+not grow with the benchmark set.
+"""
+
+import itertools
+import time
+from collections import Counter
+from collections.abc import Callable
+from dataclasses import dataclass, field, replace
+
+import torch
+
+from virnucpro_monitor.data.benchmarks import truncate
+from virnucpro_monitor.data.pooling import mean_pool
+from virnucpro_monitor.errors import TargetError
+from virnucpro_monitor.records import BenchmarkSet, Json, SequenceResult, SequenceStatus
+from virnucpro_monitor.validation import measures
+from virnucpro_monitor.validation.oracle import Oracle
+from virnucpro_monitor.validation.subject import PackedBatch, Subject
+from virnucpro_monitor.validation.tokens import encode
+
+
+@dataclass(slots=True)
+class Measurement:
+    """What one pass over a benchmark set found.
+
+    Attributes:
+        sequences: in the benchmark's order.
+        packs: JSON document "packs": counts, times, ids that are not the benchmark's, sequences
+            whose tokens are not ours, sequences not finite by side, and the error of either side
+            against the oracle at the residue where they disagree most.
+        batches: the packs themselves, for the trace.
+    """
+
+    sequences: tuple[SequenceResult, ...]
+    packs: dict[str, Json]
+    batches: list[PackedBatch] = field(default_factory=list)
+
+
+@dataclass(slots=True)
+class _Notes:
+    results: dict[int, SequenceResult] = field(default_factory=dict)
+    seen: Counter[str] = field(default_factory=Counter)
+    unknown_ids: list[str] = field(default_factory=list)
+    other_tokens: list[str] = field(default_factory=list)
+    packed_not_finite: list[str] = field(default_factory=list)
+    unpacked_not_finite: list[str] = field(default_factory=list)
+    residue_errors: dict[str, list[float | None]] = field(default_factory=dict)
+    num_tokens: int = 0
+    packed_s: float = 0.0
+    unpacked_s: float = 0.0
+
+
+def measure(
+    subject: Subject,
+    benchmark: BenchmarkSet,
+    oracle: Oracle | None,
+    on_progress: Callable[[int, int], None] | None = None,
+) -> Measurement:
+    """Embed the benchmark both ways and compare; see `SequenceResult` for the measures.
+
+    Raises:
+        TargetError: a pack or an embedding does not have the shape that the interface promises.
+        BenchmarkError: a sequence is empty or has a character the alphabet lacks.
+    """
+    texts = [truncate(sequence.residues)[0] for sequence in benchmark.sequences]
+    indices = {sequence.id: index for index, sequence in enumerate(benchmark.sequences)}
+    expected = [encode(text) for text in texts]
+    pairs = [(s.id, text) for s, text in zip(benchmark.sequences, texts, strict=True)]
+    notes, batches = _Notes(), []
+    for number, batch in enumerate(subject.pack(pairs)):
+        batches.append(batch)
+        notes.num_tokens += int(batch.input_ids.numel())
+        started = _now_s(subject)
+        rows = subject.embed_packed(batch, subject.num_layers)
+        notes.packed_s += _now_s(subject) - started
+        bounds = check_batch(batch, rows)
+        for slot, sequence_id in enumerate(batch.sequence_ids):
+            notes.seen[sequence_id] += 1
+            if sequence_id not in indices:
+                notes.unknown_ids.append(sequence_id)
+                continue
+            if notes.seen[sequence_id] > 1:
+                continue
+            index = indices[sequence_id]
+            start, end = bounds[slot], bounds[slot + 1]
+            tokens = batch.input_ids[start:end].cpu()
+            if tokens.shape != expected[index].shape or not bool((tokens == expected[index]).all()):
+                notes.other_tokens.append(sequence_id)
+            started = _now_s(subject)
+            alone = subject.embed_unpacked(expected[index].to(subject.device), subject.num_layers)
+            notes.unpacked_s += _now_s(subject) - started
+            result = _compare(
+                rows[start + 1 : end - 1], alone[1:-1], oracle, index, sequence_id, notes
+            )
+            notes.results[index] = _placed(result, number, slot, start)
+            if on_progress:
+                on_progress(len(notes.results), len(texts))
+    sequences = tuple(
+        _finish(notes, benchmark, index, len(text)) for index, text in enumerate(texts)
+    )
+    return Measurement(sequences, _document(notes, len(batches)), batches)
+
+
+def check_batch(batch: PackedBatch, rows: torch.Tensor) -> list[int]:
+    """Check a pack and its embedding [tokens, D]; returns `cu_seqlens` as a list.
+
+    Raises:
+        TargetError: shapes that do not fit together.
+    """
+    bounds = [int(bound) for bound in batch.cu_seqlens.tolist()]
+    tokens = int(batch.input_ids.numel())
+    if len(bounds) != len(batch.sequence_ids) + 1:
+        raise TargetError(
+            f"The target's collator gave {len(batch.sequence_ids)} ids but {len(bounds) - 1} "
+            "boundaries: `cu_seqlens` must have one entry more than `sequence_ids`."
+        )
+    if bounds[0] != 0 or any(b < a for a, b in itertools.pairwise(bounds)):
+        raise TargetError("The target's `cu_seqlens` does not rise from 0: correct its collator.")
+    if rows.ndim != 2 or rows.shape[0] != tokens:
+        raise TargetError(
+            f"The target's forward_packed gave shape {tuple(rows.shape)} for {tokens} tokens: "
+            "it must be [tokens, D]."
+        )
+    return bounds
+
+
+def _compare(
+    packed: torch.Tensor,
+    unpacked: torch.Tensor,
+    oracle: Oracle | None,
+    index: int,
+    sequence_id: str,
+    notes: _Notes,
+) -> SequenceResult:
+    """Compare two [residues, D] embeddings, of which the packed one may have other residues."""
+    if packed.shape[0] == 0:
+        return SequenceResult(
+            index=index, sequence_id=sequence_id, length=0, status=SequenceStatus.LOST
+        )
+    unpacked = unpacked.to(packed.device)
+    packed_ok = bool(torch.isfinite(packed).all())
+    unpacked_ok = bool(torch.isfinite(unpacked).all())
+    if not packed_ok:
+        notes.packed_not_finite.append(sequence_id)
+    if not unpacked_ok:
+        notes.unpacked_not_finite.append(sequence_id)
+    values: dict[str, float | int | None] = {}
+    pooled_packed, pooled_unpacked = mean_pool(packed).cpu(), mean_pool(unpacked).cpu()
+    if oracle is not None:
+        reference = oracle.pooled_of(index)
+        for side, pooled, ok in (
+            ("packed", pooled_packed, packed_ok),
+            ("unpacked", pooled_unpacked, unpacked_ok),
+        ):
+            if ok:
+                values[f"{side}_similarity"] = measures.cosine(pooled, reference)
+                values[f"{side}_relative_l2"] = measures.relative_l2(pooled, reference)
+    if packed_ok and unpacked_ok:
+        values["similarity"] = measures.cosine(pooled_packed, pooled_unpacked)
+        values["relative_l2"] = measures.relative_l2(pooled_packed, pooled_unpacked)
+        values["gain"] = measures.gain(pooled_packed, pooled_unpacked)
+        agreement = measures.residue_agreement(packed, unpacked)
+        if agreement is not None:
+            values["worst_residue_similarity"] = agreement.worst
+            values["p01_residue_similarity"] = agreement.p01
+            values["worst_residue"] = agreement.worst_residue
+            values["max_abs_difference"] = agreement.max_abs
+            if oracle is not None:
+                row = agreement.worst_residue
+                exact = oracle.residues_of(index)[row]
+                notes.residue_errors[sequence_id] = [
+                    measures.relative_l2(packed[row].cpu(), exact),
+                    measures.relative_l2(unpacked[row].cpu(), exact),
+                ]
+    finite = packed_ok and unpacked_ok and values["similarity"] is not None
+    status = SequenceStatus.OK if finite else SequenceStatus.NOT_FINITE
+    return SequenceResult(
+        index=index,
+        sequence_id=sequence_id,
+        length=packed.shape[0],
+        status=status,
+        **values,  # type: ignore[arg-type]
+    )
+
+
+def _placed(result: SequenceResult, pack: int, slot: int, offset: int) -> SequenceResult:
+    return replace(result, pack=pack, slot=slot, offset=offset)
+
+
+def _finish(notes: _Notes, benchmark: BenchmarkSet, index: int, length: int) -> SequenceResult:
+    """The sequence's result under its own length; bare where it is lost or doubled."""
+    sequence = benchmark.sequences[index]
+    truncated = len(sequence.residues) > length
+    result = notes.results.get(index)
+    if result is not None and notes.seen[sequence.id] == 1:
+        return replace(result, length=length, truncated=truncated)
+    status = SequenceStatus.LOST if result is None else SequenceStatus.DOUBLED
+    return SequenceResult(
+        index=index, sequence_id=sequence.id, length=length, truncated=truncated, status=status
+    )
+
+
+def _document(notes: _Notes, num_packs: int) -> dict[str, Json]:
+    return {
+        "num_packs": num_packs,
+        "num_tokens": notes.num_tokens,
+        "packed_s": notes.packed_s,
+        "unpacked_s": notes.unpacked_s,
+        "unknown_ids": notes.unknown_ids,
+        "other_tokens": notes.other_tokens,
+        "not_finite": {"packed": notes.packed_not_finite, "unpacked": notes.unpacked_not_finite},
+        "residue_errors": notes.residue_errors,
+    }
+
+
+def _now_s(subject: Subject) -> float:
+    """A clock that has waited for the GPU, so that each side is charged with its own work."""
+    if subject.device.type == "cuda":
+        torch.cuda.synchronize(subject.device)
+    return time.perf_counter()

@@ -1,0 +1,93 @@
+"""Measures of agreement between two embeddings of one sequence.
+
+Each is a pure function over whole tensors, computed on float64 copies. A value that is not finite
+is `None`, never NaN, so that a gate has to look at it.
+"""
+
+import math
+from dataclasses import dataclass
+
+import torch
+
+
+@dataclass(frozen=True, slots=True)
+class ResidueAgreement:
+    """How two [residues, D] embeddings of one sequence agree, residue by residue.
+
+    Attributes:
+        worst, p01: minimum and 1st percentile (linear interpolation) of the residues' cosines.
+        worst_residue: 0-based residue with the lowest cosine.
+        max_abs: largest absolute difference over all residues and channels.
+    """
+
+    worst: float
+    p01: float
+    worst_residue: int
+    max_abs: float
+
+
+def finite_or_none(value: float) -> float | None:
+    return value if math.isfinite(value) else None
+
+
+def cosine(a: torch.Tensor, b: torch.Tensor) -> float | None:
+    """Cosine of two vectors [D]; None where either is zero or not finite."""
+    a, b = a.double(), b.double()
+    return finite_or_none(float(torch.dot(a, b) / (a.norm() * b.norm())))
+
+
+def relative_l2(a: torch.Tensor, b: torch.Tensor) -> float | None:
+    """||a - b|| / ||b|| of two tensors of one shape; None where not finite."""
+    a, b = a.double(), b.double()
+    return finite_or_none(float((a - b).norm() / b.norm()))
+
+
+def gain(a: torch.Tensor, b: torch.Tensor) -> float | None:
+    """||a|| / ||b||; None where not finite. 1 is no gain error."""
+    return finite_or_none(float(a.double().norm() / b.double().norm()))
+
+
+def scale_factor(a: torch.Tensor, b: torch.Tensor) -> float | None:
+    """The least-squares factor f that brings f * b closest to a: <a, b> / <b, b>."""
+    a, b = a.double().flatten(), b.double().flatten()
+    return finite_or_none(float(torch.dot(a, b) / torch.dot(b, b)))
+
+
+def residue_cosines(a: torch.Tensor, b: torch.Tensor) -> torch.Tensor:
+    """Cosine of each row: [residues, D] x 2 -> [residues] float64."""
+    a, b = a.double(), b.double()
+    cosines: torch.Tensor = (a * b).sum(-1) / (a.norm(dim=-1) * b.norm(dim=-1))
+    return cosines
+
+
+def residue_agreement(a: torch.Tensor, b: torch.Tensor) -> ResidueAgreement | None:
+    """Compare two [residues, D] tensors; None where shapes differ or a value is not finite."""
+    if a.shape != b.shape or a.shape[0] == 0:
+        return None
+    cosines = residue_cosines(a, b)
+    largest = float((a.double() - b.double()).abs().max())
+    if not bool(torch.isfinite(cosines).all()) or not math.isfinite(largest):
+        return None
+    worst = int(cosines.argmin())
+    return ResidueAgreement(
+        worst=float(cosines[worst]),
+        p01=float(torch.quantile(cosines, 0.01)),
+        worst_residue=worst,
+        max_abs=largest,
+    )
+
+
+def error_of(similarity: float) -> float:
+    """e = 1 - cos, never below 0: rounding can lift a cosine above 1."""
+    return max(0.0, 1.0 - similarity)
+
+
+def percentile(values: list[float], fraction: float) -> float | None:
+    """Linear-interpolated percentile of `values`; None where there is none."""
+    if not values:
+        return None
+    ordered = sorted(values)
+    place = fraction * (len(ordered) - 1)
+    low = math.floor(place)
+    high = min(low + 1, len(ordered) - 1)
+    return ordered[low] + (ordered[high] - ordered[low]) * (place - low)

@@ -1,0 +1,231 @@
+"""The FP32 oracle: unmodified fair-esm with TF32 off, kept on disk by digest.
+
+One folder per digest (model, weights, benchmark, layer, definition) holds
+
+    pooled.npy      [n, D] float64     mean over residues
+    residues.npy    [sum of lengths, D] float32, memory-mapped
+    embedding.npy   [33, D] float32    the checkpoint's own token table
+    oracle.json     what it was made from, and each file's fingerprint
+
+It is written into a private folder and renamed into place, so that a reader sees all of it or none
+and two writers don't disturb each other. A torn or altered file is noticed when it is opened.
+"""
+
+import hashlib
+import json
+import os
+import shutil
+import tempfile
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from virnucpro_monitor.data.benchmarks import truncate
+from virnucpro_monitor.data.pooling import mean_pool
+from virnucpro_monitor.errors import WeightsError
+from virnucpro_monitor.models.weights import MODEL_SHAPES, Weights, load_checkpoint
+from virnucpro_monitor.records import BenchmarkSet, Json, content_digest
+from virnucpro_monitor.validation.tokens import encode
+
+DEFINITION = "fair-esm 2.0.0, FP32, TF32 off, final LayerNorm, mean over residues in FP64; 1"
+_FILES = ("pooled.npy", "residues.npy", "embedding.npy")
+_HASHED_BYTES = 32 * 1024**2  # at either end of a file: opening a large oracle stays cheap
+
+
+class TornOracleError(WeightsError):
+    """The cached oracle is incomplete or altered; `prepare_oracle` makes it anew."""
+
+
+@dataclass(frozen=True, slots=True)
+class Oracle:
+    """Reference embeddings of one benchmark set.
+
+    Attributes:
+        pooled: [n, D] float64, in the benchmark's order.
+        residues: [sum of lengths, D] float32, memory-mapped.
+        starts: n + 1 row numbers into `residues`.
+        embedding: [33, D] float32, the token table.
+        model_name, weights_path: what a trace loads; the path may be gone by now.
+    """
+
+    digest: str
+    model_name: str
+    weights_digest: str
+    benchmark_digest: str
+    weights_path: Path
+    pooled: np.ndarray[Any, np.dtype[np.float64]]
+    residues: np.ndarray[Any, np.dtype[np.float32]]
+    starts: tuple[int, ...]
+    embedding: np.ndarray[Any, np.dtype[np.float32]]
+
+    def residues_of(self, index: int) -> torch.Tensor:
+        """[len, D] float32 of the benchmark's sequence `index`, a copy."""
+        rows = self.residues[self.starts[index] : self.starts[index + 1]]
+        return torch.from_numpy(np.array(rows))
+
+    def pooled_of(self, index: int) -> torch.Tensor:
+        """[D] float64."""
+        return torch.from_numpy(np.array(self.pooled[index]))
+
+    @staticmethod
+    def open(folder: Path) -> "Oracle":
+        """Open a cached oracle without reading its residues.
+
+        Raises:
+            TornOracleError: a file is missing, cut short or altered.
+        """
+        try:
+            facts: Json = json.loads((folder / "oracle.json").read_text(encoding="utf-8"))
+            for name in _FILES:
+                if facts["files"][name] != _fingerprint(folder / name):
+                    raise TornOracleError(
+                        f"The oracle file {folder / name} is torn or altered: delete {folder}."
+                    )
+            return Oracle(
+                digest=facts["digest"],
+                model_name=facts["model"],
+                weights_digest=facts["weights_digest"],
+                benchmark_digest=facts["benchmark_digest"],
+                weights_path=Path(facts["weights_path"]),
+                pooled=np.load(folder / "pooled.npy"),
+                residues=np.load(folder / "residues.npy", mmap_mode="r"),
+                starts=tuple(facts["starts"]),
+                embedding=np.load(folder / "embedding.npy"),
+            )
+        except (OSError, ValueError, KeyError, TypeError) as error:
+            raise TornOracleError(
+                f"The oracle in {folder} is incomplete ({error}): delete the folder."
+            ) from error
+
+
+def oracle_folder(cache_folder: Path, digest: str) -> Path:
+    return cache_folder / "oracle" / digest
+
+
+def oracle_digest(model_name: str, weights_digest: str, benchmark_digest: str) -> str:
+    layer = MODEL_SHAPES[model_name].num_layers
+    return content_digest([model_name, weights_digest, benchmark_digest, layer, DEFINITION])
+
+
+def prepare_oracle(
+    model_name: str,
+    weights: Weights,
+    benchmark: BenchmarkSet,
+    *,
+    cache_folder: Path,
+    device: str = "cpu",
+    on_progress: Callable[[int, int], None] | None = None,
+) -> Oracle:
+    """Open the oracle of a benchmark set, computing it where the cache has none.
+
+    Args:
+        device: where a missing oracle is computed.
+        on_progress: called with (sequences done, all sequences) while it is computed.
+
+    Raises:
+        WeightsError: the checkpoint cannot be loaded, or gives values that are not finite.
+    """
+    digest = oracle_digest(model_name, weights.digest, benchmark.digest)
+    folder = oracle_folder(cache_folder, digest)
+    if folder.is_dir():
+        try:
+            return Oracle.open(folder)
+        except TornOracleError:
+            shutil.rmtree(folder, ignore_errors=True)
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(prefix=f".{digest[:12]}-", dir=folder.parent) as name:
+        private = Path(name) / "oracle"
+        private.mkdir()
+        _compute(private, model_name, weights, benchmark, digest, device, on_progress)
+        # Another writer may have been faster: its folder holds the same, ours is dropped.
+        try:
+            private.rename(folder)
+        except OSError:
+            if not folder.is_dir():
+                raise
+    return Oracle.open(folder)
+
+
+def _compute(
+    folder: Path,
+    model_name: str,
+    weights: Weights,
+    benchmark: BenchmarkSet,
+    digest: str,
+    device: str,
+    on_progress: Callable[[int, int], None] | None,
+) -> None:
+    model, _ = load_checkpoint(model_name, weights.path)
+    model = model.to(device)
+    layer, width = model.num_layers, model.embed_dim
+    texts = [truncate(sequence.residues)[0] for sequence in benchmark.sequences]
+    starts = [0]
+    for text in texts:
+        starts.append(starts[-1] + len(text))
+    pooled = np.empty((len(texts), width), dtype=np.float64)
+    residues = np.lib.format.open_memmap(
+        folder / "residues.npy", mode="w+", dtype=np.float32, shape=(starts[-1], width)
+    )
+    with full_float32(), torch.inference_mode():
+        for index, text in enumerate(texts):
+            tokens = encode(text).to(device)[None]
+            rows = model(tokens, repr_layers=[layer])["representations"][layer][0, 1:-1]
+            pooled[index] = mean_pool(rows).cpu().numpy()
+            residues[starts[index] : starts[index + 1]] = rows.cpu().numpy()
+            if not np.isfinite(pooled[index]).all():
+                raise WeightsError(
+                    f"The weights {weights.path.name} give values that are not finite for "
+                    f"{benchmark.sequences[index].id!r} in FP32: use another checkpoint."
+                )
+            if on_progress:
+                on_progress(index + 1, len(texts))
+    residues.flush()
+    del residues
+    np.save(folder / "pooled.npy", pooled)
+    np.save(folder / "embedding.npy", model.embed_tokens.weight.detach().float().cpu().numpy())
+    facts = {
+        "digest": digest,
+        "definition": DEFINITION,
+        "model": model_name,
+        "weights_digest": weights.digest,
+        "weights_path": str(Path(weights.path).resolve()),
+        "benchmark": f"{benchmark.name}@{benchmark.version}",
+        "benchmark_digest": benchmark.digest,
+        "device": device,
+        "starts": starts,
+        "files": {name: _fingerprint(folder / name) for name in _FILES},
+    }
+    (folder / "oracle.json").write_text(json.dumps(facts), encoding="utf-8")
+    for name in (*_FILES, "oracle.json"):
+        with (folder / name).open("rb") as file:
+            os.fsync(file.fileno())
+
+
+@contextmanager
+def full_float32() -> Iterator[None]:
+    """Turn TF32 and autocast off for the block, as the oracle needs."""
+    matmul, cudnn = torch.backends.cuda.matmul, torch.backends.cudnn
+    before = (matmul.allow_tf32, cudnn.allow_tf32)
+    matmul.allow_tf32, cudnn.allow_tf32 = False, False
+    try:
+        with torch.autocast("cuda", enabled=False), torch.autocast("cpu", enabled=False):
+            yield
+    finally:
+        matmul.allow_tf32, cudnn.allow_tf32 = before
+
+
+def _fingerprint(path: Path) -> list[Json]:
+    """[size in bytes, SHA-256 of up to 32 MiB at either end]."""
+    size = path.stat().st_size
+    digest = hashlib.sha256()
+    with path.open("rb") as file:
+        digest.update(file.read(_HASHED_BYTES))
+        if size > _HASHED_BYTES:
+            file.seek(max(_HASHED_BYTES, size - _HASHED_BYTES))
+            digest.update(file.read())
+    return [size, digest.hexdigest()]

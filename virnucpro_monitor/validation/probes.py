@@ -1,0 +1,380 @@
+"""Probes: what a pooled cosine cannot see, asked directly of the packed path.
+
+The probe sequences stand in the protocol (a few hundred tokens, lengths at tile edges), so that
+probes cost the same on every benchmark set. Each probe returns raw values; gates judge them later.
+"""
+
+import itertools
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import replace
+
+import torch
+
+from virnucpro_monitor.data.pooling import mean_pool
+from virnucpro_monitor.records import Culprit, Json, Protocol
+from virnucpro_monitor.validation import measures
+from virnucpro_monitor.validation.measure import check_batch
+from virnucpro_monitor.validation.oracle import Oracle
+from virnucpro_monitor.validation.subject import PackedBatch, Subject
+from virnucpro_monitor.validation.tokens import alphabet
+
+# The 20 standard residues are tokens 4 to 23 of ESM-2's alphabet.
+_FIRST_RESIDUE, _NUM_RESIDUES = 4, 20
+# ESM-2 was trained with 15 % of tokens chosen and 80 % of those masked.
+_TRAINED_MASK_RATIO = 0.15 * 0.8
+# Rows of one token differ by more than this only where a layer mixes positions.
+_SAME_TOKEN_TOLERANCE = 1e-2
+
+Document = dict[str, Json]
+
+
+def run_probes(subject: Subject, protocol: Protocol, oracle: Oracle | None) -> dict[str, Document]:
+    """Run every probe of the protocol: {name: {"value", "unit", "detail", …}}.
+
+    A value that is not finite is None, and fails its gate. "not_judged" says why a probe could
+    not run on this target.
+
+    Raises:
+        TargetError: the subject breaks the interface.
+    """
+    definition: Mapping[str, Json] = protocol.content["probes"]
+    pairs = [(f"probe_{number}", text) for number, text in enumerate(definition["sequences"])]
+    packs = [pack for pack in subject.pack(pairs) if len(pack.sequence_ids) > 0]
+    base = [_embed(subject, pack) for pack in packs]
+    masked = probe_mask(subject, packs, base, definition["mask_fractions"])
+    embedding = probe_embedding(subject, packs, definition["mask_fractions"], oracle)
+    if masked["value"] is not None and embedding.get("sides"):
+        # The embedding layer is where masks act, and there each side has the exact answer.
+        packed, unpacked = embedding["sides"]
+        if packed is not None and unpacked is not None and unpacked > 10 * max(packed, 1e-6):
+            masked["culprit"] = Culprit.UNPACKED.value
+    return {
+        "repeat": probe_repeat(subject, packs, base),
+        "leak": probe_leak(subject, packs, base),
+        "position": probe_positions(subject, packs, base),
+        "order": probe_order(subject, packs, base),
+        "embedding": embedding,
+        "mask": masked,
+    }
+
+
+def probe_repeat(
+    subject: Subject, packs: Sequence[PackedBatch], base: Sequence[torch.Tensor]
+) -> Document:
+    """The same pack twice: largest absolute difference, 0 where the path is repeatable."""
+    worst = _Worst()
+    for pack, rows in zip(packs, base, strict=True):
+        worst.add(_max_abs(_embed(subject, pack), rows), "")
+    return {
+        "value": worst.value,
+        "unit": "max abs",
+        "detail": f"The same pack embedded twice differs by {worst.text}.",
+    }
+
+
+def probe_leak(
+    subject: Subject, packs: Sequence[PackedBatch], base: Sequence[torch.Tensor]
+) -> Document:
+    """Change neighbours' residues, lengths held: every other row must keep its bits.
+
+    Changing the slots whose number has bit b set, and then those that have it clear, for each b,
+    asks every ordered pair of slots in 2 log2(n) passes.
+    """
+    worst, passes = _Worst(), 0
+    for pack, rows in zip(packs, base, strict=True):
+        bounds = bounds_of(pack)
+        slots = len(bounds) - 1
+        for bit in range((slots - 1).bit_length()):
+            for wanted in (0, 1):
+                changed = [slot for slot in range(slots) if (slot >> bit) & 1 == wanted]
+                tokens = pack.input_ids.clone()
+                for slot in changed:
+                    segment = tokens[bounds[slot] : bounds[slot + 1]]
+                    segment[:] = other_residues(segment)
+                after = _embed(subject, pack.with_tokens(tokens))
+                passes += 1
+                for slot in set(range(slots)) - set(changed):
+                    here = slice(bounds[slot], bounds[slot + 1])
+                    worst.add(_max_abs(after[here], rows[here]), pack.sequence_ids[slot])
+    if passes == 0:
+        return _not_judged("No pack holds two sequences.", "max abs")
+    return {
+        "value": worst.value,
+        "unit": "max abs",
+        "detail": f"Changing the residues of neighbours moves a sequence by {worst.text}"
+        f"{worst.place}.",
+        "passes": passes,
+    }
+
+
+def probe_positions(
+    subject: Subject, packs: Sequence[PackedBatch], base: Sequence[torch.Tensor]
+) -> Document:
+    """Each sequence at two other places of its pack, by turning the pack round."""
+
+    def orders(slots: int) -> Iterator[list[int]]:
+        for turn in sorted({slots // 3, (2 * slots) // 3} - {0}):
+            yield [(slot + turn) % slots for slot in range(slots)]
+
+    return _probe_reordered(
+        subject, packs, base, orders, "At another place of its pack a sequence moves by"
+    )
+
+
+def probe_order(
+    subject: Subject, packs: Sequence[PackedBatch], base: Sequence[torch.Tensor]
+) -> Document:
+    """The pack reversed."""
+
+    def orders(slots: int) -> Iterator[list[int]]:
+        if slots > 1:
+            yield list(reversed(range(slots)))
+
+    return _probe_reordered(
+        subject, packs, base, orders, "In the reversed pack a sequence moves by"
+    )
+
+
+def probe_mask(
+    subject: Subject,
+    packs: Sequence[PackedBatch],
+    base: Sequence[torch.Tensor],
+    fractions: Sequence[float],
+) -> Document:
+    """`<mask>` at each fraction: how much more the sides disagree than 2 x without masks."""
+    worst = _Worst()
+    by_fraction: dict[str, float] = {}
+    for pack, rows in zip(packs, base, strict=True):
+        masked, shares = mask_pack(pack, [fraction for fraction in fractions if fraction > 0])
+        plain = _disagreements(subject, pack, rows)
+        found = _disagreements(subject, masked, _embed(subject, masked))
+        for slot, (error, without) in enumerate(zip(found, plain, strict=True)):
+            for share, value in ((0.0, without), (shares[slot], error)):
+                if value is not None:
+                    by_fraction[f"{share:g}"] = max(value, by_fraction.get(f"{share:g}", 0.0))
+            finite = error is not None and without is not None
+            excess = max(0.0, error - 2 * without) if finite else None  # type: ignore[operator]
+            worst.add(excess, f"{pack.sequence_ids[slot]} with {shares[slot]:.0%} masked")
+    return {
+        "value": worst.value,
+        "unit": "relative L2",
+        "detail": f"With <mask> tokens the sides differ by {worst.text} more than twice what they "
+        f"differ by without{worst.place}.",
+        "disagreement": by_fraction,
+    }
+
+
+def probe_embedding(
+    subject: Subject,
+    packs: Sequence[PackedBatch],
+    fractions: Sequence[float],
+    oracle: Oracle | None,
+) -> Document:
+    """The embedding layer alone against the checkpoint's own table, with and without masks."""
+    packed_worst, unpacked_worst, factor = _Worst(), _Worst(), None
+    table = None if oracle is None else torch.from_numpy(oracle.embedding.copy())
+    try:
+        for pack in packs:
+            bounds = bounds_of(pack)
+            for kinds in ([0.0], [fraction for fraction in fractions if fraction > 0]):
+                masked, shares = mask_pack(pack, kinds)
+                rows = _embed(subject, masked, layer=0)
+                if kinds == [0.0] and _mixes_positions(rows, masked.input_ids):
+                    return _not_judged(
+                        "The target numbers its hidden layers in its own way: its layer 0 is not "
+                        "the embedding."
+                    )
+                for slot, (start, end) in enumerate(itertools.pairwise(bounds)):
+                    tokens = masked.input_ids[start:end]
+                    alone = subject.embed_unpacked(tokens.to(subject.device), 0).cpu()
+                    packed = rows[start:end].cpu()
+                    exact = alone if table is None else expected_embedding(table, tokens.cpu())
+                    where = f"{pack.sequence_ids[slot]} with {shares[slot]:.0%} masked"
+                    worse = packed_worst.add(measures.relative_l2(packed, exact), where)
+                    if worse and kinds == [0.0]:
+                        factor = measures.scale_factor(packed, exact)
+                    if table is not None:
+                        unpacked_worst.add(measures.relative_l2(alone, exact), where)
+    except Exception as error:  # the target's own code: whatever it raises, it has no layer 0
+        return _not_judged(f"The target does not give its embedding layer ({error!r}).")
+    document: Document = {
+        "value": packed_worst.value,
+        "unit": "relative L2",
+        "factor": factor,
+        "detail": "The packed embedding layer is off the unpacked side's by "
+        f"{packed_worst.text}{packed_worst.place}.",
+    }
+    if table is not None:
+        sides = [packed_worst.value, unpacked_worst.value]
+        document["sides"] = sides
+        document["value"] = None if None in sides else max(sides)  # type: ignore[type-var]
+        document["detail"] = (
+            f"The embedding layer is off the checkpoint's own by {packed_worst.text} packed"
+            f"{packed_worst.place} and by {unpacked_worst.text} unpacked."
+        )
+    return document
+
+
+def expected_embedding(table: torch.Tensor, tokens: torch.Tensor) -> torch.Tensor:
+    """fair-esm's embedding layer in float64: table [33, D], tokens [T] int64 -> [T, D].
+
+    `<mask>` rows are zero, and the whole is scaled by 0.88 over the share of tokens not masked.
+    """
+    masked = tokens == alphabet().mask_idx
+    rows = table.double()[tokens]
+    rows[masked] = 0.0
+    observed = float(masked.double().mean())
+    return rows * ((1.0 - _TRAINED_MASK_RATIO) / (1.0 - observed))
+
+
+def other_residues(tokens: torch.Tensor) -> torch.Tensor:
+    """Each standard residue replaced by another; all other tokens kept. [T] int64 -> [T]."""
+    shifted = (tokens - _FIRST_RESIDUE + 7) % _NUM_RESIDUES + _FIRST_RESIDUE
+    standard = (tokens >= _FIRST_RESIDUE) & (tokens < _FIRST_RESIDUE + _NUM_RESIDUES)
+    return torch.where(standard, shifted, tokens)
+
+
+def mask_tokens(tokens: torch.Tensor, fraction: float) -> torch.Tensor:
+    """Put `<mask>` on floor(fraction x residues) evenly spread residues. [T] int64 -> [T]."""
+    masked = tokens.clone()
+    for place in range(tokens.shape[0] - 2):
+        if int((place + 1) * fraction) > int(place * fraction):
+            masked[place + 1] = alphabet().mask_idx
+    return masked
+
+
+def mask_pack(pack: PackedBatch, fractions: Sequence[float]) -> tuple[PackedBatch, list[float]]:
+    """Mask each slot of a pack, at the fractions in turn; also returns each slot's fraction.
+
+    Neighbours with different fractions show a rescale taken from the wrong sequence.
+    """
+    bounds = bounds_of(pack)
+    shares = [fractions[slot % len(fractions)] for slot in range(len(bounds) - 1)]
+    segments = [
+        mask_tokens(pack.input_ids[start:end], share)
+        for (start, end), share in zip(itertools.pairwise(bounds), shares, strict=True)
+    ]
+    rest = pack.input_ids[bounds[-1] :]
+    return pack.with_tokens(torch.cat([*segments, rest])), shares
+
+
+def bounds_of(pack: PackedBatch) -> list[int]:
+    """`cu_seqlens` as a list."""
+    return [int(bound) for bound in pack.cu_seqlens.tolist()]
+
+
+def reorder(pack: PackedBatch, order: Sequence[int]) -> PackedBatch:
+    """The same sequences in another order: new slot i holds old slot `order[i]`."""
+    bounds = bounds_of(pack)
+    segments = [pack.input_ids[bounds[slot] : bounds[slot + 1]] for slot in order]
+    ends = torch.tensor([0, *(len(segment) for segment in segments)]).cumsum(0)
+    return replace(
+        pack,
+        input_ids=torch.cat(segments),
+        cu_seqlens=ends.to(pack.cu_seqlens),
+        sequence_ids=tuple(pack.sequence_ids[slot] for slot in order),
+    )
+
+
+class _Worst:
+    """The largest value seen and where; a value that is not finite beats every other."""
+
+    def __init__(self) -> None:
+        self._value, self._broken, self.where, self._any = 0.0, False, "", False
+
+    def add(self, value: float | None, where: str) -> bool:
+        """Returns whether this is the worst so far."""
+        if self._broken:
+            return False
+        if value is None:
+            self._broken, self.where = True, where
+            return True
+        worst = not self._any or value > self._value
+        self._any = True
+        if worst:
+            self._value, self.where = value, where
+        return worst
+
+    @property
+    def value(self) -> float | None:
+        return None if self._broken else self._value
+
+    @property
+    def text(self) -> str:
+        if self._broken:
+            return "a value that is not finite"
+        return "0" if self._value == 0 else f"{self._value:.1e}"
+
+    @property
+    def place(self) -> str:
+        return f" (most: {self.where})" if self.where and self.value != 0 else ""
+
+
+def _not_judged(reason: str, unit: str = "relative L2") -> Document:
+    return {"value": None, "unit": unit, "not_judged": reason}
+
+
+def _embed(subject: Subject, pack: PackedBatch, layer: int | None = None) -> torch.Tensor:
+    rows = subject.embed_packed(pack, subject.num_layers if layer is None else layer)
+    check_batch(pack, rows)
+    return rows
+
+
+def _max_abs(a: torch.Tensor, b: torch.Tensor) -> float | None:
+    """Largest absolute difference; exactly 0 only where all values are equal."""
+    if a.numel() == 0:
+        return 0.0
+    return measures.finite_or_none(float((a.double() - b.double()).abs().max()))
+
+
+def _probe_reordered(
+    subject: Subject,
+    packs: Sequence[PackedBatch],
+    base: Sequence[torch.Tensor],
+    orders: Callable[[int], Iterator[list[int]]],
+    what: str,
+) -> Document:
+    worst, passes = _Worst(), 0
+    for pack, rows in zip(packs, base, strict=True):
+        bounds = bounds_of(pack)
+        for order in orders(len(bounds) - 1):
+            moved = reorder(pack, order)
+            after = _embed(subject, moved)
+            passes += 1
+            places = bounds_of(moved)
+            for slot, old in enumerate(order):
+                error = measures.relative_l2(
+                    after[places[slot] : places[slot + 1]], rows[bounds[old] : bounds[old + 1]]
+                )
+                worst.add(error, pack.sequence_ids[old])
+    if passes == 0:
+        return _not_judged("No pack holds enough sequences to change their places.")
+    return {
+        "value": worst.value,
+        "unit": "relative L2",
+        "detail": f"{what} {worst.text}{worst.place}.",
+    }
+
+
+def _disagreements(subject: Subject, pack: PackedBatch, rows: torch.Tensor) -> list[float | None]:
+    """Pooled relative L2 at the last layer, packed against unpacked, of each slot of a pack."""
+    found = []
+    for start, end in itertools.pairwise(bounds_of(pack)):
+        tokens = pack.input_ids[start:end].to(subject.device)
+        alone = subject.embed_unpacked(tokens, subject.num_layers)
+        packed_mean = mean_pool(rows[start + 1 : end - 1]).cpu()
+        found.append(measures.relative_l2(packed_mean, mean_pool(alone[1:-1]).cpu()))
+    return found
+
+
+def _mixes_positions(rows: torch.Tensor, tokens: torch.Tensor) -> bool:
+    """Whether rows of one token differ, which an embedding layer cannot do."""
+    if not bool(torch.isfinite(rows).all()):
+        return False
+    tokens = tokens.to(rows.device)
+    for token in torch.unique(tokens).tolist():
+        same = rows[tokens == token].double()
+        spread = (same - same[0]).norm(dim=-1).max() / same[0].norm()
+        if not bool(spread <= _SAME_TOKEN_TOLERANCE):
+            return True
+    return False

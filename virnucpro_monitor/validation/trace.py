@@ -1,0 +1,311 @@
+"""Layer trace: at which layer the packed path departs, and what that looks like.
+
+For the worst sequences of a failed run, the error of every layer is measured on the residual
+stream, packed against unpacked and both against the oracle model, and the first departure is named.
+"""
+
+import itertools
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+
+from virnucpro_monitor.errors import MonitorError
+from virnucpro_monitor.models.weights import load_checkpoint
+from virnucpro_monitor.records import Json, SequenceResult, SequenceStatus
+from virnucpro_monitor.validation import measures
+from virnucpro_monitor.validation.first_layer import Surroundings, explain
+from virnucpro_monitor.validation.oracle import Oracle, full_float32
+from virnucpro_monitor.validation.probes import bounds_of, reorder
+from virnucpro_monitor.validation.subject import PackedBatch, Subject
+
+_TRACED_SEQUENCES = 2
+# A layer departs where its error is beyond this many roundings of the dtype …
+_DEPARTS_EPS = 8.0
+# … and this many times what the unpacked side has at that layer.
+_DEPARTS_FACTOR = 5.0
+_FACTOR_TOLERANCE = 0.004
+
+Layers = Mapping[int, torch.Tensor]
+
+
+@dataclass(frozen=True, slots=True)
+class Signature:
+    """A recognised fault: a short name, and the words for a person."""
+
+    name: str
+    text: str
+
+
+# What a wrong scale of the embedding layer looks like, by its least-squares factor.
+EMBEDDING_SIGNATURES = (
+    (1.0 / 0.88, Signature("rescale missing", "a missing 0.88 token-dropout rescale")),
+    (0.88, Signature("rescale twice", "the 0.88 token-dropout rescale applied twice")),
+    (-1.0, Signature("sign", "a flipped sign")),
+    (0.0, Signature("zero", "an embedding that is all zero")),
+)
+
+
+def trace(
+    subject: Subject,
+    sequences: Sequence[SequenceResult],
+    batches: Sequence[PackedBatch],
+    oracle: Oracle | None,
+) -> dict[str, Json]:
+    """Trace the worst sequences: {"finding", "signature", "layer", "part", "sequences"}.
+
+    A target that does not give its hidden layers gets {"not_traced": why}. The document is empty
+    where no sequence has a place in a pack.
+    """
+    chosen = worst_sequences(sequences)
+    if not chosen:
+        return {}
+    model = _load_oracle_model(oracle, subject.device)
+    traced: list[dict[str, Json]] = []
+    try:
+        for result in chosen:
+            with full_float32(), torch.inference_mode():
+                traced.append(_trace_one(subject, result, batches[result.pack or 0], model))
+    except MonitorError:
+        raise
+    except Exception as error:  # the target's own code, asked for layers it need not have
+        return {"not_traced": f"The target does not give its hidden layers ({error!r})."}
+    first = next((t for t in traced if t["signature"]), traced[0])
+    return {
+        "finding": first["finding"],
+        "signature": first["signature"],
+        "layer": first["departs_at"],
+        "part": first["part"],
+        "reference": "oracle" if model is not None else "unpacked",
+        "sequences": traced,
+    }
+
+
+def worst_sequences(sequences: Sequence[SequenceResult]) -> list[SequenceResult]:
+    """Those that differ most, one whose value is not finite first; ties go to the shorter."""
+    placed = [
+        s
+        for s in sequences
+        if s.pack is not None and s.status in (SequenceStatus.OK, SequenceStatus.NOT_FINITE)
+    ]
+
+    def badness(s: SequenceResult) -> tuple[float, int]:
+        error = s.packed_relative_l2 if s.packed_relative_l2 is not None else s.relative_l2
+        return (float("inf") if error is None else error, -s.length)
+
+    return sorted(placed, key=badness, reverse=True)[:_TRACED_SEQUENCES]
+
+
+def name_embedding_factor(factor: float | None) -> Signature | None:
+    """The known fault with this least-squares factor of the embedding layer."""
+    if factor is None:
+        return None
+    for known, signature in EMBEDDING_SIGNATURES:
+        if abs(factor - known) < _FACTOR_TOLERANCE:
+            return signature
+    return None
+
+
+def first_departure(
+    packed: Sequence[float | None], unpacked: Sequence[float | None], eps: float
+) -> int | None:
+    """Index of the first layer whose packed error is far beyond rounding and the other side's."""
+    for layer, error in enumerate(packed):
+        if error is None:
+            return layer
+        other = unpacked[layer] if layer < len(unpacked) else None
+        if error > max(_DEPARTS_EPS * eps, _DEPARTS_FACTOR * (other or 0.0)):
+            return layer
+    return None
+
+
+def _trace_one(
+    subject: Subject,
+    result: SequenceResult,
+    batch: PackedBatch,
+    model: Any,
+) -> dict[str, Json]:
+    layers = list(range(subject.num_layers + 1))
+    batch, slot = _shorten(subject, batch, result)
+    bounds = bounds_of(batch)
+    here = slice(bounds[slot], bounds[slot + 1])
+    tokens = batch.input_ids[here].cpu()
+    all_rows = embed_layers(subject, batch, layers)
+    packed = {layer: all_rows[layer][here].cpu() for layer in layers}
+    del all_rows
+    device_tokens = tokens.to(subject.device)
+    unpacked = {layer: subject.embed_unpacked(device_tokens, layer).cpu() for layer in layers}
+    exact = unpacked if model is None else _model_layers(model, tokens, layers)
+    packed_errors = _errors(packed, exact, layers)
+    unpacked_errors = [] if model is None else _errors(unpacked, exact, layers)
+    eps = torch.finfo(subject.dtype).eps
+    departs = first_departure(packed_errors, unpacked_errors, eps)
+    side = "packed"
+    if departs is None and model is not None:
+        departs = first_departure(unpacked_errors, packed_errors, eps)
+        side = "unpacked"
+    seen = packed if side == "packed" else unpacked
+    around = _surroundings(batch, slot)
+    finding, signature, part = _describe(departs, side, seen, exact, model, tokens, around, layers)
+    return {
+        "sequence_id": result.sequence_id,
+        "departs_at": departs,
+        "side": side,
+        "part": part,
+        "finding": finding,
+        "signature": signature.name if signature else None,
+        "packed": packed_errors,
+        "unpacked": unpacked_errors,
+        "packed_unpacked": _errors(packed, unpacked, layers),
+    }
+
+
+def _describe(
+    departs: int | None,
+    side: str,
+    seen: Layers,
+    exact: Layers,
+    model: Any,
+    tokens: torch.Tensor,
+    around: Surroundings,
+    layers: Sequence[int],
+) -> tuple[str, Signature | None, str | None]:
+    """The finding in words, its signature, and the part of the layer where it departs."""
+    who = "" if side == "packed" else "unpacked "
+    if departs is None:
+        return f"{who}drifts gradually over the layers, as rounding does", None, None
+    if not bool(torch.isfinite(seen[departs]).all()):
+        return f"{who}is not finite from {_layer_name(departs)} on", None, None
+    if departs == 0:
+        factor = measures.scale_factor(seen[0], exact[0])
+        signature = name_embedding_factor(factor)
+        text = f"{who}departs at the embedding"
+        if factor is not None and _only_scaled(seen[0], exact[0], factor):
+            text += f": factor {factor:.3f}"
+        else:
+            signature = None
+        return _looks_like(text, signature), signature, "embedding"
+    if departs == layers[-1]:
+        signature = _name_last_layer(seen, exact, model, layers)
+        return _looks_like(f"{who}departs after the last layer", signature), signature, "output"
+    text, signature, part = f"{who}departs in layer {departs}", None, None
+    if departs == 1 and model is not None:
+        none = Surroundings(*(tokens[:0],) * 4, longest=len(tokens))
+        found = explain(model, tokens, seen[1], around if side == "packed" else none)
+        if found is not None:
+            signature = Signature(found.hypothesis.name, found.hypothesis.text)
+            part = found.hypothesis.part
+            text += f" {part}"
+    return _looks_like(text, signature), signature, part
+
+
+def _name_last_layer(
+    seen: Layers, exact: Layers, model: Any, layers: Sequence[int]
+) -> Signature | None:
+    """Compare the output with the layer before it and with the one before the final LayerNorm."""
+    last = layers[-1]
+    plain = measures.relative_l2(seen[last], exact[last])
+    if plain is None:
+        return None
+    candidates = [(exact[last - 1], Signature("layer off by one", "a hidden layer off by one"))]
+    if model is not None:
+        device = next(model.parameters()).device
+        # fair-esm's layers are [T, B, D].
+        stream = exact[last - 1].to(device)[:, None]
+        before_norm = model.layers[last - 1](stream)[0][:, 0].cpu()
+        missing = Signature("final norm missing", "a missing final LayerNorm")
+        candidates.append((before_norm, missing))
+    for rows, signature in candidates:
+        error = measures.relative_l2(seen[last], rows)
+        if error is not None and error * 4 < plain:
+            return signature
+    return None
+
+
+def _looks_like(text: str, signature: Signature | None) -> str:
+    if signature is None:
+        return text
+    return f"{text}{',' if ':' in text else ':'} looks like {signature.text}"
+
+
+def _only_scaled(a: torch.Tensor, b: torch.Tensor, factor: float) -> bool:
+    error = measures.relative_l2(a, factor * b.double())
+    return error is not None and error < 0.02
+
+
+def _layer_name(layer: int) -> str:
+    return "the embedding" if layer == 0 else f"layer {layer}"
+
+
+def embed_layers(subject: Subject, batch: PackedBatch, layers: Sequence[int]) -> Layers:
+    """{layer: [tokens, D]}, in one pass where the subject has `embed_packed_layers`."""
+    at_once = getattr(subject, "embed_packed_layers", None)
+    if at_once is not None:
+        found: Layers = at_once(batch, layers)
+        return found
+    return {layer: subject.embed_packed(batch, layer) for layer in layers}
+
+
+def _shorten(
+    subject: Subject, batch: PackedBatch, result: SequenceResult
+) -> tuple[PackedBatch, int]:
+    """A pack of the sequence, its neighbours, the first and the longest, if it is as wrong there.
+
+    A trace keeps every layer of a pack, so a short one saves time and memory.
+    """
+    slot = result.slot or 0
+    bounds = bounds_of(batch)
+    lengths = [end - start for start, end in itertools.pairwise(bounds)]
+    longest = lengths.index(max(lengths))
+    kept = sorted({0, slot - 1, slot, slot + 1, longest} & set(range(len(lengths))))
+    if len(kept) == len(lengths):
+        return batch, slot
+    short = reorder(batch, kept)
+    new_slot = kept.index(slot)
+    start = int(short.cu_seqlens[new_slot])
+    before = subject.embed_packed(batch, subject.num_layers)[bounds[slot] : bounds[slot + 1]]
+    after = subject.embed_packed(short, subject.num_layers)[start : start + lengths[slot]]
+    difference = measures.relative_l2(after, before)
+    wrong = result.packed_relative_l2 or result.relative_l2 or 0.0
+    if difference is not None and difference < 0.5 * wrong:
+        return short, new_slot
+    return batch, slot
+
+
+def _surroundings(batch: PackedBatch, slot: int) -> Surroundings:
+    tokens = batch.input_ids.cpu()
+    bounds = bounds_of(batch)
+    start, end = bounds[slot], bounds[slot + 1]
+    nothing = tokens[:0]
+    return Surroundings(
+        before=tokens[:start],
+        after=tokens[end:],
+        previous=tokens[bounds[slot - 1] : start] if slot > 0 else nothing,
+        following=tokens[end : bounds[slot + 2]] if slot + 2 < len(bounds) else nothing,
+        longest=max(b - a for a, b in itertools.pairwise(bounds)),
+    )
+
+
+def _errors(rows: Layers, exact: Layers, layers: Sequence[int]) -> list[float | None]:
+    """Relative L2 over the residues of each layer."""
+    return [measures.relative_l2(rows[layer][1:-1], exact[layer][1:-1]) for layer in layers]
+
+
+def _model_layers(
+    model: Any, tokens: torch.Tensor, layers: Sequence[int]
+) -> dict[int, torch.Tensor]:
+    device = next(model.parameters()).device
+    output = model(tokens.to(device)[None], repr_layers=list(layers))
+    return {layer: output["representations"][layer][0].cpu() for layer in layers}
+
+
+def _load_oracle_model(oracle: Oracle | None, device: torch.device) -> Any:
+    """fair-esm in FP32 from the oracle's own checkpoint; None where that is gone."""
+    if oracle is None or not oracle.weights_path.is_file():
+        return None
+    model: Any = load_checkpoint(oracle.model_name, oracle.weights_path)[0]
+    try:
+        return model.to(device)
+    except torch.OutOfMemoryError:
+        return model.cpu()

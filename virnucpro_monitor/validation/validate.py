@@ -1,0 +1,74 @@
+"""Validate a subject: measure it, probe it, judge it, and say where it departs."""
+
+from collections.abc import Callable
+
+from virnucpro_monitor.errors import ConfigurationError
+from virnucpro_monitor.records import BenchmarkSet, Json, Outcome, Protocol, Verdict
+from virnucpro_monitor.validation.measure import measure
+from virnucpro_monitor.validation.oracle import Oracle
+from virnucpro_monitor.validation.probes import run_probes
+from virnucpro_monitor.validation.subject import Subject
+from virnucpro_monitor.validation.trace import trace
+from virnucpro_monitor.validation.verdict import judge
+
+
+def validate_subject(
+    subject: Subject,
+    benchmark: BenchmarkSet,
+    *,
+    oracle: Oracle | None,
+    protocol: Protocol,
+    weights_digest: str = "",
+    on_progress: Callable[[int, int], None] | None = None,
+    probes: bool = True,
+) -> Verdict:
+    """Validate one model on one benchmark set.
+
+    Args:
+        oracle: the FP32 reference; without it the oracle gates are not judged.
+        weights_digest: of the weights that the subject runs with; checked against the oracle's.
+        on_progress: called with (sequences done, all sequences).
+        probes: whether to run the probes (leak, position, order, …) too.
+
+    Raises:
+        ConfigurationError: the oracle belongs to another benchmark set, model or weights.
+        TargetError: the subject breaks the interface.
+        ProtocolError: the protocol has no limits for the subject's dtype.
+    """
+    if oracle is not None:
+        _check_oracle(oracle, subject, benchmark, weights_digest)
+    dtype = dtype_name(subject)
+    measured = measure(subject, benchmark, oracle, on_progress)
+    documents: dict[str, Json] = {"packs": measured.packs}
+    if probes:
+        documents["probes"] = run_probes(subject, protocol, oracle)
+    verdict = judge(measured.sequences, documents, protocol, dtype=dtype)
+    if verdict.outcome is Outcome.FAILED:
+        documents["trace"] = trace(subject, measured.sequences, measured.batches, oracle)
+        verdict = judge(measured.sequences, documents, protocol, dtype=dtype)
+    return verdict
+
+
+def dtype_name(subject: Subject) -> str:
+    """ "float32", "float16" or "bfloat16"."""
+    return str(subject.dtype).removeprefix("torch.")
+
+
+def _check_oracle(
+    oracle: Oracle, subject: Subject, benchmark: BenchmarkSet, weights_digest: str
+) -> None:
+    if oracle.benchmark_digest != benchmark.digest:
+        raise ConfigurationError(
+            f"The oracle was made from another benchmark set than {benchmark.name}@"
+            f"{benchmark.version}: prepare it again."
+        )
+    if weights_digest and oracle.weights_digest != weights_digest:
+        raise ConfigurationError(
+            f"The oracle was made from weights {oracle.weights_digest[:12]}, the model runs with "
+            f"{weights_digest[:12]}: prepare it again."
+        )
+    if oracle.model_name != subject.model_name:
+        raise ConfigurationError(
+            f"The oracle was made from {oracle.model_name}, the model is {subject.model_name}: "
+            "prepare it again."
+        )

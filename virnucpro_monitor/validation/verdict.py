@@ -1,0 +1,187 @@
+"""The verdict: outcome, the side that is wrong, and one sentence that says why."""
+
+from collections.abc import Mapping, Sequence
+
+from virnucpro_monitor.errors import ProtocolError
+from virnucpro_monitor.records import (
+    Culprit,
+    Figures,
+    GateResult,
+    Json,
+    Outcome,
+    Protocol,
+    RunReport,
+    SequenceResult,
+    Verdict,
+)
+from virnucpro_monitor.validation.gates import judge_gates
+from virnucpro_monitor.validation.measures import percentile
+from virnucpro_monitor.validation.protocol import SeedRule, seed_rule
+
+# Gates that know their side by themselves; the others infer it from the worst sequence.
+_SIDED = (
+    "coverage",
+    "finite",
+    "tokens",
+    "oracle",
+    "ceiling",
+    "baseline",
+    "leak",
+    "position",
+    "order",
+    "repeat",
+    "embedding",
+    "mask",
+)
+# Which failing gate the reason quotes: the most telling first.
+_TELLING = ("coverage", "finite", "tokens", "seed", "leak", "gain", "oracle", "ceiling", "residue")
+
+
+def judge(
+    sequences: Sequence[SequenceResult],
+    documents: Mapping[str, Json],
+    protocol: Protocol,
+    *,
+    dtype: str,
+) -> Verdict:
+    """Judge stored measures under a protocol: pure, no model and no GPU.
+
+    Args:
+        documents: "packs" and "probes" as `validate_subject` stored them; "trace" where there is
+            one adds its finding to the reason.
+        dtype: "float32", "float16" or "bfloat16": which limits hold.
+
+    Raises:
+        ProtocolError: the protocol has no limits for `dtype`.
+    """
+    gates = judge_gates(sequences, documents, protocol, dtype=dtype)
+    failing = [gate for gate in gates if gate.passed is False]
+    figures = make_figures(sequences, documents.get("packs", {}), gates, seed_rule(protocol))
+    culprit = find_culprit(failing)
+    return Verdict(
+        outcome=Outcome.FAILED if failing else Outcome.PASSED,
+        culprit=culprit,
+        reason=make_reason(sequences, gates, culprit, documents),
+        figures=figures,
+        gates=gates,
+        sequences=tuple(sequences),
+        documents=documents,
+    )
+
+
+def judge_report(report: RunReport, protocol: Protocol) -> Verdict:
+    """Judge a stored run again, under another protocol.
+
+    Raises:
+        ProtocolError: the run holds no measures (it never ran), or its dtype has no limits.
+    """
+    if not report.sequences:
+        raise ProtocolError(
+            f"Run {report.run.id} holds no measures ({report.run.outcome}): only a run that "
+            "passed or failed can be judged again."
+        )
+    return judge(report.sequences, report.documents, protocol, dtype=report.run.configuration.dtype)
+
+
+def find_culprit(failing: Sequence[GateResult]) -> Culprit:
+    """One culprit from the failing gates; gates that know their side outrank inferred ones."""
+    if not failing:
+        return Culprit.NONE
+    sided = {gate.culprit for gate in failing if gate.name in _SIDED and gate.culprit}
+    named = sided or {gate.culprit for gate in failing if gate.culprit}
+    if not named:
+        # Without an oracle the unpacked side is the reference, as the seed has it.
+        return Culprit.PACKED
+    return next(iter(named)) if len(named) == 1 else Culprit.BOTH
+
+
+def make_figures(
+    sequences: Sequence[SequenceResult],
+    packs: Mapping[str, Json],
+    gates: Sequence[GateResult],
+    rule: SeedRule,
+) -> Figures:
+    known = [(s.similarity, s.sequence_id) for s in sequences if s.similarity is not None]
+    values = [similarity for similarity, _ in known]
+    num_strict = sum(value > rule.strict for value in values)
+    num_failed = len(sequences) - sum(value >= rule.lenient for value in values)
+    missing = [s.sequence_id for s in sequences if s.similarity is None]
+    return Figures(
+        num_sequences=len(sequences),
+        num_tokens=int(packs.get("num_tokens", 0)),
+        num_strict=num_strict,
+        num_failed=num_failed,
+        strict_pass_rate=num_strict / len(sequences) if sequences else 0.0,
+        min_similarity=min(values, default=None),
+        p01_similarity=percentile(values, 0.01),
+        median_similarity=percentile(values, 0.5),
+        max_similarity=max(values, default=None),
+        worst_sequence=missing[0] if missing else min(known)[1] if known else None,
+        seed_passed=any(gate.name == "seed" and gate.passed is True for gate in gates),
+        max_packed_relative_l2=_largest(s.packed_relative_l2 for s in sequences),
+        max_unpacked_relative_l2=_largest(s.unpacked_relative_l2 for s in sequences),
+        unpacked_s=packs.get("unpacked_s"),
+        packed_s=packs.get("packed_s"),
+    )
+
+
+def make_reason(
+    sequences: Sequence[SequenceResult],
+    gates: Sequence[GateResult],
+    culprit: Culprit,
+    documents: Mapping[str, Json],
+) -> str:
+    """One sentence: which side, by how much, what failed, and where it departs."""
+    failing = {gate.name: gate for gate in gates if gate.passed is False}
+    if not failing:
+        seed = next(gate for gate in gates if gate.name == "seed")
+        return f"Packed equals unpacked: {_lower(seed.detail[:-1])}; all gates hold."
+    comparison = compare_sides(sequences)
+    lead = {
+        Culprit.PACKED: "Packed is the wrong side",
+        Culprit.UNPACKED: "Unpacked is the wrong side",
+        Culprit.BOTH: "Both sides are wrong",
+        Culprit.NONE: "Something is wrong",
+    }[culprit]
+    told = next((failing[name] for name in _TELLING if name in failing), None)
+    told = told or next(iter(failing.values()))
+    parts = [f"{lead}, {comparison}" if comparison else lead]
+    finding = documents.get("trace", {}).get("finding")
+    if finding:
+        parts.append(str(finding))
+    parts.append(_lower(told.detail.rstrip(".")))
+    parts.append(f"failed: {', '.join(failing)}")
+    return "; ".join(parts) + "."
+
+
+def compare_sides(sequences: Sequence[SequenceResult]) -> str:
+    """How many times closer to FP32 one side is, at the sequence where they differ most."""
+    both = [
+        s
+        for s in sequences
+        if s.packed_relative_l2 is not None and s.unpacked_relative_l2 is not None
+    ]
+    if not both:
+        return ""
+    worst = max(both, key=lambda s: s.relative_l2 or 0.0)
+    packed, unpacked = worst.packed_relative_l2 or 0.0, worst.unpacked_relative_l2 or 0.0
+    closer, nearer, further = (
+        ("packed", packed, unpacked) if packed <= unpacked else ("unpacked", unpacked, packed)
+    )
+    other = "unpacked" if closer == "packed" else "packed"
+    if nearer == 0.0:
+        return f"{closer} equals FP32 exactly" if further else ""
+    return f"{closer} is {_factor_text(further / nearer)} x closer to FP32 than {other}"
+
+
+def _factor_text(factor: float) -> str:
+    return f"{factor:.1f}" if factor < 100 else f"{factor:,.0f}"
+
+
+def _largest(values: object) -> float | None:
+    known = [value for value in values if value is not None]  # type: ignore[attr-defined]
+    return max(known, default=None)
+
+
+def _lower(text: str) -> str:
+    return text[:1].lower() + text[1:]
