@@ -1,0 +1,119 @@
+"""One empty database per test, on SQLite always and on PostgreSQL under its marker."""
+
+import os
+import pwd
+import shutil
+import socket
+import subprocess
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from sqlalchemy import Engine, create_engine
+
+from virnucpro_monitor.store.engine import create_database, open_engine
+from virnucpro_monitor.store.writer import Writer
+
+
+def _find_program(name: str) -> str:
+    found = shutil.which(name) or max(Path("/usr/lib/postgresql").glob(f"*/bin/{name}"))
+    return str(found)
+
+
+@pytest.fixture(scope="session")
+def postgres_url() -> Iterator[str]:
+    """A PostgreSQL server of our own, on a free port, gone afterwards; URL without a database."""
+    # The server refuses to run as root.
+    owner = "postgres" if os.geteuid() == 0 else None
+    folder = Path(tempfile.mkdtemp(prefix="virnucpro-monitor-postgres-"))
+    if owner:
+        os.chown(folder, pwd.getpwnam(owner).pw_uid, -1)
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    data = folder / "data"
+    options = f"-p {port} -c listen_addresses=127.0.0.1 -c unix_socket_directories= -c fsync=off"
+    control = [_find_program("pg_ctl"), "-D", str(data), "-w"]
+    try:
+        subprocess.run(
+            [_find_program("initdb"), "-D", data, "-U", "monitor", "-A", "trust", "-E", "UTF8"],
+            user=owner,
+            cwd=folder,
+            check=True,
+            capture_output=True,
+        )
+        subprocess.run(
+            [*control, "-o", options, "-l", folder / "log", "start"],
+            user=owner,
+            cwd=folder,
+            check=True,
+            stdout=subprocess.DEVNULL,
+        )
+        try:
+            yield f"postgresql://monitor@127.0.0.1:{port}"
+        finally:
+            subprocess.run(
+                [*control, "-m", "immediate", "stop"],
+                user=owner,
+                cwd=folder,
+                check=True,
+                stdout=subprocess.DEVNULL,
+            )
+    finally:
+        shutil.rmtree(folder)
+
+
+def _run_on_server(url: str, statement: str) -> None:
+    engine = create_engine(f"{url}/postgres", isolation_level="AUTOCOMMIT")
+    with engine.connect() as connection:
+        connection.exec_driver_sql(statement)
+    engine.dispose()
+
+
+@pytest.fixture(scope="session")
+def postgres_template(postgres_url: str) -> str:
+    _run_on_server(postgres_url, "CREATE DATABASE template_monitor")
+    create_database(f"{postgres_url}/template_monitor")
+    return "template_monitor"
+
+
+@pytest.fixture(scope="session")
+def sqlite_template(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    path = tmp_path_factory.mktemp("template") / "monitor.db"
+    create_database(f"sqlite:///{path}")
+    return path
+
+
+@pytest.fixture(params=["sqlite", pytest.param("postgresql", marks=pytest.mark.postgres)])
+def database_url(
+    request: pytest.FixtureRequest, tmp_path: Path, sqlite_template: Path
+) -> Iterator[str]:
+    if request.param == "sqlite":
+        path = tmp_path / "monitor.db"
+        shutil.copy(sqlite_template, path)
+        yield f"sqlite:///{path}"
+        return
+    server = request.getfixturevalue("postgres_url")
+    template = request.getfixturevalue("postgres_template")
+    _run_on_server(server, f"CREATE DATABASE test_monitor TEMPLATE {template}")
+    yield f"{server}/test_monitor"
+    _run_on_server(server, "DROP DATABASE test_monitor WITH (FORCE)")
+
+
+@pytest.fixture
+def sqlite_url(tmp_path: Path, sqlite_template: Path) -> str:
+    shutil.copy(sqlite_template, tmp_path / "monitor.db")
+    return f"sqlite:///{tmp_path / 'monitor.db'}"
+
+
+@pytest.fixture
+def engine(database_url: str) -> Iterator[Engine]:
+    engine = open_engine(database_url)
+    yield engine
+    engine.dispose()
+
+
+@pytest.fixture
+def writer(engine: Engine) -> Writer:
+    return Writer(engine)

@@ -1,0 +1,251 @@
+"""Engines and connections: how each database is opened, and what its errors mean."""
+
+import os
+import sqlite3
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+from urllib.parse import quote
+from weakref import WeakKeyDictionary
+
+from sqlalchemy import URL, Connection, Engine, NullPool, create_engine, event, make_url, text
+from sqlalchemy.exc import ArgumentError, SQLAlchemyError, StatementError
+
+from virnucpro_monitor.errors import (
+    ConfigurationError,
+    MissingDatabase,
+    MonitorError,
+    NewerSchema,
+    OutdatedSchema,
+    StoreError,
+)
+
+REVISIONS = ("0001",)
+"""Every schema revision, oldest first. Kept here because reading Alembic's takes half a second."""
+
+SCHEMA_REVISION = REVISIONS[-1]
+
+BUSY_TIMEOUT_S = 30.0
+POOL_SIZE = 20
+CACHE_KIB = 64 * 1024
+
+
+def parse_url(url: str) -> URL:
+    """Understand a database URL; `postgresql://` means psycopg 3.
+
+    Raises:
+        ConfigurationError: it is not a URL, or names a database that is not supported.
+    """
+    if "://" not in url:
+        raise ConfigurationError(
+            f"{url!r} is not a database URL: write sqlite:///{url} for a file, or postgresql://…"
+        )
+    try:
+        parsed = make_url(url)
+    except (ArgumentError, ValueError) as error:
+        raise ConfigurationError(
+            f"The database URL cannot be understood ({error}): write sqlite:///FILE or "
+            "postgresql://USER@HOST/NAME."
+        ) from error
+    if parsed.drivername in {"sqlite", "sqlite+pysqlite"}:
+        if parsed.database in {None, "", ":memory:"} or parsed.query or parsed.host:
+            raise ConfigurationError(
+                f"{url!r} does not name a file: write sqlite:///FILE (four slashes before an "
+                "absolute path), without options."
+            )
+        return parsed.set(drivername="sqlite")
+    if parsed.drivername in {"postgresql", "postgres", "postgresql+psycopg"}:
+        return parsed.set(drivername="postgresql+psycopg")
+    raise ConfigurationError(
+        f"Database {parsed.drivername!r} is not supported: use sqlite:///FILE or postgresql://…"
+    )
+
+
+def is_sqlite(url: URL) -> bool:
+    return url.drivername == "sqlite"
+
+
+def sqlite_path(url: URL) -> Path:
+    return Path(url.database or "").expanduser().absolute()
+
+
+def describe(url: URL) -> str:
+    """The database's name for a person; a password is masked."""
+    return str(sqlite_path(url)) if is_sqlite(url) else url.render_as_string(hide_password=True)
+
+
+def option_for(url: URL) -> str:
+    """The `--db` option that names this database again."""
+    name = f"sqlite:///{sqlite_path(url)}" if is_sqlite(url) else describe(url)
+    return f"--db {name}"
+
+
+def make_engine(url: URL, *, read_only: bool = False, foreign_keys: bool = True) -> Engine:
+    """An engine that checks nothing; `open_engine` is what callers want.
+
+    A writable SQLite connection never creates the file. `foreign_keys=False` is for migrations: a
+    batch migration rebuilds tables, and would delete the children of each.
+    """
+    if is_sqlite(url):
+        return _make_sqlite_engine(url, read_only=read_only, foreign_keys=foreign_keys)
+    options = "-c default_transaction_read_only=on" if read_only else ""
+    try:
+        return create_engine(
+            url,
+            pool_size=POOL_SIZE,
+            pool_pre_ping=True,
+            # One snapshot for all the queries of a reader's block.
+            isolation_level="REPEATABLE READ" if read_only else "READ COMMITTED",
+            connect_args={"connect_timeout": 10, "options": options},
+        )
+    except ImportError as error:
+        raise ConfigurationError(
+            "PostgreSQL needs psycopg 3: pip install 'virnucpro_monitor[postgres]'."
+        ) from error
+
+
+def _make_sqlite_engine(url: URL, *, read_only: bool, foreign_keys: bool) -> Engine:
+    path = sqlite_path(url)
+    # In a folder that we may not write to, SQLite cannot make the files that WAL needs.
+    folder_is_closed = read_only and not os.access(path.parent, os.W_OK)
+
+    def connect() -> sqlite3.Connection:
+        mode = "mode=ro" if read_only else "mode=rw"
+        if folder_is_closed and not Path(f"{path}-wal").exists():
+            mode = "mode=ro&immutable=1"  # nobody writes: there is no log to read
+        connection = sqlite3.connect(
+            f"file:{quote(str(path))}?{mode}",
+            uri=True,
+            timeout=BUSY_TIMEOUT_S,
+            check_same_thread=False,
+            isolation_level=None,  # BEGIN is ours, see below
+        )
+        connection.execute(f"PRAGMA cache_size=-{CACHE_KIB}")
+        connection.execute(f"PRAGMA foreign_keys={'ON' if foreign_keys else 'OFF'}")
+        if not read_only:
+            connection.execute("PRAGMA synchronous=NORMAL")
+        return connection
+
+    options: dict[str, Any] = {"pool_size": POOL_SIZE, "max_overflow": POOL_SIZE}
+    if folder_is_closed:
+        options = {"poolclass": NullPool}  # whether somebody writes is decided each time
+    engine = create_engine(url, creator=connect, **options)
+
+    @event.listens_for(engine, "begin")
+    def begin(connection: Connection) -> None:
+        # The driver would begin only at the first INSERT: a transaction that reads first could
+        # then not become a writer while another one writes. A writer takes its turn at once.
+        writes = connection.get_execution_options().get("writes", False)
+        connection.exec_driver_sql("BEGIN IMMEDIATE" if writes else "BEGIN")
+
+    return engine
+
+
+@contextmanager
+def reading(engine: Engine) -> Iterator[Connection]:
+    """A connection that sees one state of the database throughout."""
+    with translated_errors(engine.url):
+        _drop_connections_to_replaced_file(engine)
+        with engine.connect() as connection:
+            check_revision(connection)
+            yield connection
+
+
+@contextmanager
+def writing(engine: Engine) -> Iterator[Connection]:
+    """A connection in one transaction: all of it is stored at the end, or nothing."""
+    with translated_errors(engine.url):
+        _drop_connections_to_replaced_file(engine)
+        with engine.connect() as plain:
+            connection = plain.execution_options(writes=True)
+            with connection.begin():
+                check_revision(connection)
+                yield connection
+
+
+_FILE_IDENTITY: WeakKeyDictionary[Engine, tuple[int, int]] = WeakKeyDictionary()
+
+
+def _drop_connections_to_replaced_file(engine: Engine) -> None:
+    """Notice that an SQLite file was deleted or replaced: open connections go on with the old."""
+    if not is_sqlite(engine.url):
+        return
+    try:
+        status = sqlite_path(engine.url).stat()
+    except OSError as error:
+        raise missing_database(engine.url) from error
+    identity = (status.st_dev, status.st_ino)
+    if _FILE_IDENTITY.setdefault(engine, identity) != identity:
+        engine.dispose()
+        _FILE_IDENTITY[engine] = identity
+
+
+def check_revision(connection: Connection) -> None:
+    """Refuse a schema that is not this program's own.
+
+    Raises:
+        MissingDatabase, OutdatedSchema, NewerSchema: with the command to run.
+    """
+    revision = connection.execute(text("SELECT version_num FROM alembic_version")).scalar()
+    url = connection.engine.url
+    if revision == SCHEMA_REVISION:
+        return
+    if revision is None:
+        raise missing_database(url)
+    if revision in REVISIONS:
+        raise OutdatedSchema(
+            f"The database {describe(url)} has schema {revision} and this program needs "
+            f"{SCHEMA_REVISION}: run `virnucpro-monitor db upgrade {option_for(url)}`."
+        )
+    raise NewerSchema(
+        f"The database {describe(url)} has schema {revision}, newer than this program's "
+        f"{SCHEMA_REVISION}: upgrade virnucpro_monitor."
+    )
+
+
+def missing_database(url: URL) -> MissingDatabase:
+    return MissingDatabase(
+        f"There is no virnucpro-monitor database at {describe(url)}: run `virnucpro-monitor db "
+        f"create {option_for(url)}`, or check the --db option."
+    )
+
+
+@contextmanager
+def translated_errors(url: URL) -> Iterator[None]:
+    """Turn the databases' own errors into `StoreError` sentences."""
+    try:
+        yield
+    except (SQLAlchemyError, sqlite3.Error) as error:
+        cause = error.orig if isinstance(error, StatementError) else error
+        if isinstance(cause, MonitorError):
+            raise cause from error  # a column type refused a value
+        raise explain(cause or error, url) from error
+
+
+def explain(error: BaseException, url: URL) -> StoreError:
+    """The sentence for a database's error."""
+    message = " ".join(str(error).split())
+    lowered = message.lower()
+    name = describe(url)
+    if "no such table: alembic_version" in lowered or 'relation "alembic_version"' in lowered:
+        return missing_database(url)
+    for sign, sentence in (
+        ("locked", f"The database {name} is locked by another program: try again later."),
+        ("is full", f"The disk of the database {name} is full: free some space and try again."),
+        ("no space left", f"The disk of the database {name} is full: free some space."),
+        ("not a database", f"{name} is not an SQLite database: check the --db option."),
+        ("malformed", f"The database {name} is damaged: restore a backup."),
+        ("readonly", f"The database {name} cannot be written: check who owns the file and folder."),
+        ("read-only", f"The database {name} was opened read-only."),
+        ("unable to open", f"The database {name} cannot be opened: check the path and its rights."),
+        ("disk i/o error", f"The disk of the database {name} cannot be read or written."),
+    ):
+        if sign in lowered:
+            return StoreError(sentence)
+    if "no such table" in lowered or "no such column" in lowered or "does not exist" in lowered:
+        return StoreError(
+            f"The database {name} lacks something that it should hold ({message}): run "
+            f"`virnucpro-monitor db check {option_for(url)}`."
+        )
+    return StoreError(f"The database {name} cannot be used: {message}.")
