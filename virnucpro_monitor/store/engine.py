@@ -33,6 +33,7 @@ if TYPE_CHECKING:
 __all__ = [
     "REVISIONS",
     "SCHEMA_REVISION",
+    "Engine",
     "Upgrade",
     "create_database",
     "ensure_database",

@@ -1,0 +1,204 @@
+"""What is known of the monitoring itself: series, coverage, heartbeats, searches and the rest."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from datetime import datetime
+
+from virnucpro_monitor.records.runs import (
+    Commit,
+    Configuration,
+    Culprit,
+    Figures,
+    GateResult,
+    Outcome,
+    Run,
+    SequenceResult,
+)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Series:
+    """The runs of one target on one benchmark set under one configuration.
+
+    Attributes:
+        latest: the current run of the newest commit in history order.
+        outcome_counts: current runs by outcome, `skipped` counted as such.
+        commits_behind: commits on the branch after `latest`'s; 0 where its place is unknown.
+    """
+
+    target: str
+    benchmark: str
+    benchmark_version: int
+    configuration: Configuration
+    latest: Run
+    outcome_counts: Mapping[Outcome, int]
+    commits_behind: int
+
+    @property
+    def num_runs(self) -> int:
+        return sum(self.outcome_counts.values())
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Coverage:
+    """How much of a target's history is accounted for.
+
+    Attributes:
+        num_seen: commits known, those that have left the branch included.
+        num_measured: commits on the branch with a current run that passed, failed or was skipped.
+        num_unmeasured: commits on the branch whose current runs are all errors or not run.
+        num_missing: commits on the branch without any run.
+        missing: the newest of those, newest first.
+    """
+
+    target: str
+    num_seen: int
+    num_on_branch: int
+    num_measured: int
+    num_unmeasured: int
+    num_missing: int
+    missing: tuple[Commit, ...] = ()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Heartbeat:
+    """When a runner last spoke, and what it said.
+
+    Attributes:
+        target: empty where the runner serves no single target.
+        state: "running", "waiting", "idle" or "finished".
+        num_queued: commits still to be run, None where unknown.
+        exit_code, finished_at: of the last invocation that ended.
+    """
+
+    host: str
+    target: str
+    state: str
+    message: str
+    at: datetime
+    num_queued: int | None = None
+    exit_code: int | None = None
+    finished_at: datetime | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Lease:
+    name: str
+    owner: str
+    acquired_at: datetime
+    expires_at: datetime
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class DayUsage:
+    """Run time of one day (UTC, "2026-11-24") on one kind of device."""
+
+    day: str
+    device: str
+    num_runs: int
+    run_s: float
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Health:
+    """Whether the monitor itself is alive.
+
+    Attributes:
+        failures: stored runs by kind of failure.
+        usage: oldest day first.
+        row_counts: by table.
+    """
+
+    heartbeats: tuple[Heartbeat, ...]
+    leases: tuple[Lease, ...]
+    failures: Mapping[str, int]
+    usage: tuple[DayUsage, ...]
+    last_run_at: datetime | None
+    database_bytes: int
+    schema_revision: str
+    row_counts: Mapping[str, int]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Acknowledgement:
+    """Somebody has seen an incident.
+
+    Attributes:
+        incident: the incident's key.
+        scope: what it covers, in the writer's words or a target's name.
+        reopen_if_worse_than: an error e = 1 - cos above which it no longer holds.
+    """
+
+    id: int | None = None
+    incident: str
+    who: str
+    why: str
+    scope: str = ""
+    created_at: datetime
+    expires_at: datetime | None = None
+    reopen_if_worse_than: float | None = None
+    withdrawn_at: datetime | None = None
+    withdrawn_by: str | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Judgement:
+    """A stored run's measures, judged again under another protocol."""
+
+    run_id: int
+    protocol_version: str
+    protocol_digest: str
+    outcome: Outcome
+    culprit: Culprit
+    reason: str
+    figures: Figures
+    gates: tuple[GateResult, ...]
+    judged_at: datetime
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SequencePoint:
+    """One sequence in one run of a history."""
+
+    run: Run
+    result: SequenceResult
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class BisectStep:
+    """One commit tried by a bisection.
+
+    Attributes:
+        verdict: "good", "bad" or "skip".
+        reused: a stored run answered; nothing was measured.
+    """
+
+    step: int
+    commit: str
+    verdict: str
+    run_id: int | None = None
+    reused: bool = False
+    at: datetime
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Bisection:
+    """A search for the commit between `good` and `bad` (full hashes) that changed the verdict.
+
+    Attributes:
+        gate: the gate that decided, None for the whole verdict.
+        first_bad: full hash of the commit found, None where there is none (yet).
+        conclusion: one sentence.
+    """
+
+    id: int | None = None
+    target: str
+    good: str
+    bad: str
+    benchmark: str
+    gate: str | None = None
+    started_at: datetime
+    finished_at: datetime | None = None
+    first_bad: str | None = None
+    conclusion: str = ""
+    steps: tuple[BisectStep, ...] = ()
