@@ -1,0 +1,109 @@
+"""`virnucpro-monitor benchmark list/show/add`: what is measured."""
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from virnucpro_monitor.cli.options import JsonOption, print_json, say
+
+if TYPE_CHECKING:
+    from virnucpro_monitor.records import BenchmarkSet
+
+NameArgument = Annotated[
+    str, typer.Argument(metavar="NAME", help="A set's name, or NAME@VERSION.", show_default=False)
+]
+
+
+def register(app: typer.Typer) -> None:
+    group = typer.Typer(no_args_is_help=True, help="Benchmark sets: list, show, add.")
+    group.command("list")(list_sets)
+    group.command("show")(show)
+    group.command("add")(add)
+    app.add_typer(group, name="benchmark")
+
+
+def list_sets(as_json: JsonOption = False) -> None:
+    """List every benchmark set and version, released or your own."""
+    from virnucpro_monitor.data.benchmarks import list_benchmarks
+
+    sets = list_benchmarks()
+    if as_json:
+        print_json([summarise(item) for item in sets])
+        return
+    from rich.console import Console
+    from rich.table import Table
+
+    table = Table(box=None, pad_edge=False)
+    for column in ("Name", "Version", "Sequences", "Residues", "Lengths", "SHA-256", "Description"):
+        numeric = column in ("Version", "Sequences", "Residues", "Lengths")
+        table.add_column(column, justify="right" if numeric else "left")
+    for summary in map(summarise, sets):
+        table.add_row(
+            summary["name"],
+            str(summary["version"]),
+            f"{summary['num_sequences']:,}",
+            f"{summary['num_residues']:,}",
+            f"{summary['min_length']}-{summary['max_length']}",
+            summary["digest"][:12],
+            summary["description"],
+        )
+    Console().print(table)
+
+
+def show(name: NameArgument, as_json: JsonOption = False) -> None:
+    """Show one benchmark set: its digest and its sequences."""
+    from virnucpro_monitor.data.benchmarks import load_benchmark
+
+    found = load_benchmark(name)
+    if as_json:
+        print_json(summarise(found) | {"sequences": found.sequences})
+        return
+    summary = summarise(found)
+    typer.echo(f"{found.name}@{found.version}  {found.description}".rstrip())
+    typer.echo(f"SHA-256    {found.digest}")
+    typer.echo(
+        f"sequences  {summary['num_sequences']}, {summary['min_length']} to "
+        f"{summary['max_length']} residues, {summary['num_residues']:,} in all"
+    )
+    width = max(len(sequence.id) for sequence in found.sequences)
+    for sequence in found.sequences:
+        residues = sequence.residues
+        shown = residues if len(residues) <= 48 else f"{residues[:45]}..."
+        typer.echo(f"{sequence.id:<{width}}  {len(residues):>5}  {shown}")
+
+
+def add(
+    fasta: Annotated[Path, typer.Argument(metavar="FILE", help="Protein FASTA, plain or gzip.")],
+    name: Annotated[str, typer.Option("--name", metavar="NAME", help="What to call the set.")],
+    description: Annotated[
+        str, typer.Option("--description", metavar="TEXT", help="A line about it.")
+    ] = "",
+    as_json: JsonOption = False,
+) -> None:
+    """Freeze a FASTA file as a benchmark set; changed content becomes a new version."""
+    from virnucpro_monitor.data.benchmarks import add_benchmark, list_benchmarks
+
+    known = {(item.name, item.version) for item in list_benchmarks()}
+    added = add_benchmark(fasta, name, description=description)
+    if (added.name, added.version) in known:
+        say(f"{added.name}@{added.version} holds exactly these sequences already.")
+    else:
+        say(f"Froze {len(added.sequences)} sequences as {added.name}@{added.version}.")
+    if as_json:
+        print_json(summarise(added))
+
+
+def summarise(item: "BenchmarkSet") -> dict[str, Any]:
+    """A set without its sequences, as JSON values; lengths in residues."""
+    lengths = [len(sequence.residues) for sequence in item.sequences]
+    return {
+        "name": item.name,
+        "version": item.version,
+        "digest": item.digest,
+        "description": item.description,
+        "num_sequences": len(lengths),
+        "num_residues": sum(lengths),
+        "min_length": min(lengths),
+        "max_length": max(lengths),
+    }

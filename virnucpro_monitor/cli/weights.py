@@ -1,0 +1,95 @@
+"""`virnucpro-monitor weights list/synthesize`: which checkpoints are on this machine."""
+
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from virnucpro_monitor.cli.options import JsonOption, print_json, say
+from virnucpro_monitor.errors import WeightsError
+from virnucpro_monitor.settings import load_settings
+
+
+def register(app: typer.Typer) -> None:
+    group = typer.Typer(no_args_is_help=True, help="Checkpoints: list, synthesize.")
+    group.command("list")(list_weights)
+    group.command("synthesize")(synthesize)
+    app.add_typer(group, name="weights")
+
+
+def list_weights(as_json: JsonOption = False) -> None:
+    """List every ESM-2 size, and where its official and synthetic weights are on this machine."""
+    rows = find_weights(load_settings().cache_folder)
+    if as_json:
+        print_json(rows)
+        return
+    for row in rows:
+        typer.echo(
+            f"{row['model']:<20}  {row['num_layers']} layers, width {row['embed_dim']}, "
+            f"{row['num_heads']} heads"
+        )
+        typer.echo(f"  official   {row['official'] or 'not here, downloaded when first used'}")
+        for path in row["synthetic"] or ["not here, made when first used"]:
+            typer.echo(f"  synthetic  {path}")
+
+
+def synthesize(
+    model: Annotated[str, typer.Argument(metavar="MODEL", help="Official name of an ESM-2 size.")],
+    seed: Annotated[int, typer.Option("--seed", metavar="N", help="Of the random weights.")] = 0,
+    output: Annotated[
+        Path | None,
+        typer.Option(
+            "--output", metavar="FILE", help="Write MODEL.pt here instead of into the cache."
+        ),
+    ] = None,
+    as_json: JsonOption = False,
+) -> None:
+    """Make deterministic random weights in fair-esm's own format, and print their SHA-256."""
+    from virnucpro_monitor.models.weights import file_digest, resolve_weights
+    from virnucpro_monitor.models.weights import synthesize as write_weights
+
+    if output is None:
+        cache_folder = load_settings().cache_folder
+        weights = resolve_weights(model, "synthetic", cache_folder=cache_folder, seed=seed)
+        path, digest = weights.path, weights.digest
+    else:
+        path = output
+        try:
+            write_weights(model, path, seed)
+        except OSError as error:
+            raise WeightsError(
+                f"The weights cannot be written to {path}: {error.strerror or error}."
+            ) from error
+        digest = file_digest(path)
+    say(f"{path} holds synthetic weights of {model}, seed {seed}.")
+    if as_json:
+        print_json({"model": model, "seed": seed, "path": str(path), "digest": digest})
+    else:
+        typer.echo(digest)
+
+
+def find_weights(cache_folder: Path) -> list[dict[str, Any]]:
+    """One row a model: its shape, and the files that are here already.
+
+    `official` is a path or None; `synthetic` lists the paths of every seed's file.
+    """
+    import torch
+
+    from virnucpro_monitor.models.weights import MODEL_SHAPES
+
+    official_folder = Path(torch.hub.get_dir()) / "checkpoints"
+    rows: list[dict[str, Any]] = []
+    for name, shape in MODEL_SHAPES.items():
+        official = official_folder / f"{name}.pt"
+        synthetic = sorted((cache_folder / "weights").glob(f"synthetic-*/{name}.pt"))
+        rows.append(
+            {
+                "model": name,
+                "num_layers": shape.num_layers,
+                "embed_dim": shape.embed_dim,
+                "num_heads": shape.num_heads,
+                "official": str(official) if official.is_file() else None,
+                "synthetic": [str(path) for path in synthetic],
+            }
+        )
+    return rows
