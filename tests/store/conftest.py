@@ -13,6 +13,7 @@ import pytest
 from sqlalchemy import Engine, create_engine
 
 from virnucpro_monitor.store.engine import create_database, open_engine
+from virnucpro_monitor.store.models import Base
 from virnucpro_monitor.store.writer import Writer
 
 
@@ -64,18 +65,21 @@ def postgres_url() -> Iterator[str]:
         shutil.rmtree(folder)
 
 
-def _run_on_server(url: str, statement: str) -> None:
-    engine = create_engine(f"{url}/postgres", isolation_level="AUTOCOMMIT")
+def run_on_server(url: str, statement: str) -> None:
+    engine = create_engine(
+        url.replace("postgresql:", "postgresql+psycopg:"), isolation_level="AUTOCOMMIT"
+    )
     with engine.connect() as connection:
         connection.exec_driver_sql(statement)
     engine.dispose()
 
 
 @pytest.fixture(scope="session")
-def postgres_template(postgres_url: str) -> str:
-    _run_on_server(postgres_url, "CREATE DATABASE template_monitor")
-    create_database(f"{postgres_url}/template_monitor")
-    return "template_monitor"
+def postgres_database_url(postgres_url: str) -> str:
+    """A database with our tables; what a test stores there is deleted after it."""
+    run_on_server(f"{postgres_url}/postgres", "CREATE DATABASE monitor")
+    create_database(f"{postgres_url}/monitor")
+    return f"{postgres_url}/monitor"
 
 
 @pytest.fixture(scope="session")
@@ -94,11 +98,10 @@ def database_url(
         shutil.copy(sqlite_template, path)
         yield f"sqlite:///{path}"
         return
-    server = request.getfixturevalue("postgres_url")
-    template = request.getfixturevalue("postgres_template")
-    _run_on_server(server, f"CREATE DATABASE test_monitor TEMPLATE {template}")
-    yield f"{server}/test_monitor"
-    _run_on_server(server, "DROP DATABASE test_monitor WITH (FORCE)")
+    url = request.getfixturevalue("postgres_database_url")
+    yield url
+    tables = ", ".join(Base.metadata.tables)
+    run_on_server(url, f"TRUNCATE {tables} RESTART IDENTITY")
 
 
 @pytest.fixture

@@ -83,7 +83,7 @@ class OperationsWriter:
                 name=name, owner=owner, acquired_at=now, expires_at=now + timedelta(seconds=ttl_s)
             )
             new = statement.excluded
-            result = connection.execute(
+            taken = connection.execute(
                 statement.on_conflict_do_update(
                     index_elements=["name"],
                     set_={
@@ -92,9 +92,9 @@ class OperationsWriter:
                         "expires_at": new.expires_at,
                     },
                     where=or_(LeaseRow.owner == owner, LeaseRow.expires_at <= now),
-                )
+                ).returning(LeaseRow.name)
             )
-            return result.rowcount == 1
+            return taken.first() is not None
 
     def release_lease(self, name: str, owner: str) -> bool:
         """Give a lock back; False where `owner` did not hold it."""

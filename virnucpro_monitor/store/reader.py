@@ -4,7 +4,7 @@ from collections.abc import Collection
 from datetime import datetime
 from typing import Any
 
-from sqlalchemy import Connection, Engine, Select, and_, or_, select
+from sqlalchemy import ColumnElement, Connection, Engine, and_, or_, select
 
 from virnucpro_monitor.errors import NotFoundError
 from virnucpro_monitor.records import (
@@ -25,7 +25,6 @@ from virnucpro_monitor.store.models import (
     BenchmarkSequenceRow,
     BenchmarkSetRow,
     CommitRow,
-    ConfigurationRow,
     DocumentRow,
     FailureRow,
     ProtocolRow,
@@ -33,12 +32,16 @@ from virnucpro_monitor.store.models import (
     SequenceResultRow,
     TargetRow,
 )
+from virnucpro_monitor.store.queries import (
+    NEWEST_FIRST,
+    benchmark_ids,
+    read_runs,
+    run_conditions,
+)
 from virnucpro_monitor.store.rows import (
     COMMIT_COLUMNS,
     RESULT_COLUMNS,
-    RUN_COLUMNS,
     TARGET_COLUMNS,
-    RunReader,
     commit_from_row,
     read_benchmark,
     result_from_row,
@@ -46,17 +49,6 @@ from virnucpro_monitor.store.rows import (
 )
 from virnucpro_monitor.store.statements import find_target_id
 
-HISTORY_ORDER = (
-    # Commits that have left the branch, or whose place is not known, come before all others.
-    CommitRow.position.asc().nulls_first(),
-    CommitRow.committed_at.asc().nulls_first(),
-    CommitRow.id,
-)
-NEWEST_FIRST = (
-    CommitRow.position.desc().nulls_last(),
-    CommitRow.committed_at.desc().nulls_last(),
-    CommitRow.id.desc(),
-)
 SEQUENCE_ORDERS: dict[str, Any] = {
     "index": SequenceResultRow.sequence_index.asc(),
     "id": BenchmarkSequenceRow.sequence_id.asc(),
@@ -73,6 +65,12 @@ SEQUENCE_ORDERS: dict[str, Any] = {
     "pack": SequenceResultRow.pack.asc().nulls_first(),
 }
 """What `load_sequences` sorts by: measures worst first, unknown ones before all."""
+
+
+def check_schema(engine: Engine) -> None:
+    """Raise the `StoreError` that says why the database cannot be read just now, if so."""
+    with reading(engine):
+        pass
 
 
 def load_targets(engine: Engine) -> list[Target]:
@@ -110,23 +108,45 @@ def load_commits(
 
 def find_commits(engine: Engine, target: str, prefix: str, *, limit: int = 20) -> list[Commit]:
     """Commits of a target whose hash begins with `prefix`: none, one, or several candidates."""
-    prefix = prefix.strip().lower()
-    if not prefix or set(prefix) - set("0123456789abcdef"):
+    if not _is_hash_prefix(prefix):
         return []
     with reading(engine) as connection:
         target_id = find_target_id(connection, target)
         query = (
             select(*COMMIT_COLUMNS)
-            .where(
-                CommitRow.target_id == target_id,
-                # A range, which has an index in both databases; LIKE would need one of its own.
-                CommitRow.hash >= prefix,
-                CommitRow.hash < f"{prefix}g",
-            )
+            .where(CommitRow.target_id == target_id, _hash_begins_with(prefix))
             .order_by(CommitRow.hash)
             .limit(limit)
         )
         return [commit_from_row(row) for row in connection.execute(query)]
+
+
+def find_commits_of_any_target(
+    engine: Engine, prefix: str, *, limit: int = 20
+) -> list[tuple[str, Commit]]:
+    """As `find_commits`, over all targets: (target's name, commit)."""
+    if not _is_hash_prefix(prefix):
+        return []
+    with reading(engine) as connection:
+        query = (
+            select(TargetRow.name, *COMMIT_COLUMNS)
+            .join(TargetRow, TargetRow.id == CommitRow.target_id)
+            .where(_hash_begins_with(prefix))
+            .order_by(CommitRow.hash, TargetRow.name)
+            .limit(limit)
+        )
+        return [(name, commit_from_row(row)) for name, *row in connection.execute(query)]
+
+
+def _is_hash_prefix(prefix: str) -> bool:
+    digits = prefix.strip().lower()
+    return bool(digits) and not set(digits) - set("0123456789abcdef")
+
+
+def _hash_begins_with(prefix: str) -> ColumnElement[bool]:
+    # A range, which has an index in both databases; LIKE would need one of its own.
+    digits = prefix.strip().lower()
+    return and_(CommitRow.hash >= digits, CommitRow.hash < f"{digits}g")
 
 
 def load_runs(
@@ -158,7 +178,7 @@ def load_runs(
         limit: only the newest so many.
     """
     with reading(engine) as connection:
-        conditions = _run_conditions(target, benchmark, configuration, all_attempts)
+        conditions = run_conditions(target, benchmark, configuration, all_attempts)
         if commits is not None:
             conditions.append(CommitRow.hash.in_(commits))
         if from_position is not None:
@@ -183,55 +203,6 @@ def load_run(engine: Engine, run_id: int) -> Run:
         if not runs:
             raise NotFoundError(f"There is no run {run_id} in the database.")
         return runs[0]
-
-
-def read_runs(connection: Connection, conditions: list[Any], limit: int | None = None) -> list[Run]:
-    """The runs that fit all conditions on `RunRow` and `CommitRow`, in history order."""
-    ids: Select[Any] = (
-        select(RunRow.id).join(CommitRow, CommitRow.id == RunRow.commit_id).where(*conditions)
-    )
-    query = select(*RUN_COLUMNS, *COMMIT_COLUMNS).join(CommitRow, CommitRow.id == RunRow.commit_id)
-    if limit is None:
-        query = query.where(*conditions)
-    else:
-        # Sort narrow rows, then fetch the wide ones that are wanted.
-        newest = ids.order_by(*NEWEST_FIRST, RunRow.id.desc()).limit(limit).subquery()
-        query = query.where(RunRow.id.in_(select(newest.c.id)))
-    rows = connection.execute(query.order_by(RunRow.target_id, *HISTORY_ORDER, RunRow.id)).all()
-    if not rows:
-        return []
-    reader = RunReader(connection)
-    return [reader.run_from_row(row) for row in rows]
-
-
-def _run_conditions(
-    target: str | None, benchmark: str | None, configuration: str | None, all_attempts: bool
-) -> list[Any]:
-    """Conditions that `ix_runs_series` serves, whichever are given."""
-    targets = select(TargetRow.id)
-    if target is not None:
-        targets = targets.where(TargetRow.name == target)
-    superseded = [False, True] if all_attempts else [False]
-    conditions: list[Any] = [
-        RunRow.target_id.in_(targets),
-        RunRow.superseded.in_(superseded),
-    ]
-    if benchmark is not None:
-        conditions.append(RunRow.benchmark_set_id.in_(_benchmark_ids(benchmark)))
-    if configuration is not None:
-        configurations = select(ConfigurationRow.id).where(ConfigurationRow.digest == configuration)
-        conditions.append(RunRow.configuration_id.in_(configurations))
-    return conditions
-
-
-def _benchmark_ids(benchmark: str) -> Select[int]:
-    """The sets that "name" or "name@version" names."""
-    name, _, version = benchmark.partition("@")
-    query = select(BenchmarkSetRow.id).where(BenchmarkSetRow.name == name)
-    if version:
-        number = int(version) if version.isdecimal() else -1
-        query = query.where(BenchmarkSetRow.version == number)
-    return query
 
 
 def load_sequences(
@@ -357,7 +328,7 @@ def load_benchmark_set(engine: Engine, benchmark: str) -> BenchmarkSet:
     with reading(engine) as connection:
         row = connection.execute(
             select(BenchmarkSetRow.__table__)
-            .where(BenchmarkSetRow.id.in_(_benchmark_ids(benchmark)))
+            .where(BenchmarkSetRow.id.in_(benchmark_ids(benchmark)))
             .order_by(BenchmarkSetRow.version.desc())
         ).first()
         if row is None:
@@ -394,7 +365,7 @@ def load_sequence_history(
         find_target_id(connection, target)
         _require_sequence(connection, benchmark, sequence_id)
         conditions = [
-            *_run_conditions(target, benchmark, configuration, all_attempts=False),
+            *run_conditions(target, benchmark, configuration, all_attempts=False),
             RunRow.num_results > 0,
         ]
         query = select(SequenceResultRow.run_id, *RESULT_COLUMNS).where(
@@ -414,7 +385,7 @@ def load_sequence_history(
 
 def _require_sequence(connection: Connection, benchmark: str, sequence_id: str) -> None:
     query = select(BenchmarkSequenceRow.sequence_index).where(
-        BenchmarkSequenceRow.benchmark_set_id.in_(_benchmark_ids(benchmark)),
+        BenchmarkSequenceRow.benchmark_set_id.in_(benchmark_ids(benchmark)),
         BenchmarkSequenceRow.sequence_id == sequence_id,
     )
     if connection.execute(query).first() is None:

@@ -160,9 +160,10 @@ def ensure_benchmark(connection: Connection, benchmark: BenchmarkSet) -> int:
                 description=benchmark.description,
             )
             .on_conflict_do_nothing(index_elements=["name", "version"])
-        )
+            .returning(BenchmarkSetRow.id)
+        ).first()
         found = connection.execute(statement).one()
-        if inserted.rowcount and benchmark.sequences:
+        if inserted is not None and benchmark.sequences:
             connection.execute(
                 insert(table_of(BenchmarkSequenceRow)),
                 [

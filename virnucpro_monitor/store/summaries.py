@@ -1,0 +1,335 @@
+"""Reads what is known of the monitoring itself: series, coverage, health, incidents' notes."""
+
+from collections import defaultdict
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
+from sqlalchemy import Connection, Engine, Subquery, case, func, select, text
+
+from virnucpro_monitor.records import (
+    Acknowledgement,
+    Bisection,
+    BisectStep,
+    Coverage,
+    DayUsage,
+    Figures,
+    Health,
+    Heartbeat,
+    Json,
+    Judgement,
+    Lease,
+    Outcome,
+    Series,
+    from_json,
+)
+from virnucpro_monitor.store.connection import reading
+from virnucpro_monitor.store.models import (
+    AcknowledgementRow,
+    Base,
+    BisectionRow,
+    BisectStepRow,
+    CommitRow,
+    ConfigurationRow,
+    DocumentRow,
+    EnvironmentRow,
+    FailureRow,
+    HeartbeatRow,
+    JudgementRow,
+    LeaseRow,
+    ProtocolRow,
+    RunRow,
+    SequenceResultRow,
+)
+from virnucpro_monitor.store.queries import NEWEST_FIRST, read_runs, run_conditions
+from virnucpro_monitor.store.rows import COMMIT_COLUMNS, commit_from_row, gates_from_json
+from virnucpro_monitor.store.statements import find_target_id, table_of
+
+MAX_MISSING = 100
+USAGE_DAYS = 90
+MEASURED = (Outcome.PASSED, Outcome.FAILED, Outcome.SKIPPED)
+
+
+def load_series(engine: Engine, *, target: str | None = None) -> list[Series]:
+    """One record for each target, benchmark set and configuration, sorted by these."""
+    with reading(engine) as connection:
+        conditions = run_conditions(target, None, None, all_attempts=False)
+        key = (RunRow.target_id, RunRow.benchmark_set_id, RunRow.configuration_id)
+        counts: dict[tuple[int, int, int], dict[Outcome, int]] = defaultdict(dict)
+        counted = select(*key, RunRow.outcome, func.count()).where(*conditions)
+        for target_id, set_id, configuration_id, outcome, number in connection.execute(
+            counted.group_by(*key, RunRow.outcome)
+        ):
+            counts[target_id, set_id, configuration_id][outcome] = number
+        ranked = (
+            select(
+                RunRow.id,
+                *key,
+                func.row_number().over(partition_by=key, order_by=NEWEST_FIRST).label("rank"),
+            )
+            .join(CommitRow, CommitRow.id == RunRow.commit_id)
+            .where(*conditions)
+            .subquery()
+        )
+        latest = {
+            row.id: (row.target_id, row.benchmark_set_id, row.configuration_id)
+            for row in connection.execute(select(ranked).where(ranked.c.rank == 1))
+        }
+        series = []
+        for run in read_runs(connection, [RunRow.id.in_(latest)]):
+            place = latest[run.id or 0]
+            series.append(
+                Series(
+                    target=run.target,
+                    benchmark=run.benchmark,
+                    benchmark_version=run.benchmark_version,
+                    configuration=run.configuration,
+                    latest=run,
+                    outcome_counts=counts[place],
+                    commits_behind=_count_commits_after(connection, place[0], run.commit.position),
+                )
+            )
+    return sorted(
+        series,
+        key=lambda one: (
+            one.target,
+            one.benchmark,
+            one.benchmark_version,
+            one.configuration.model,
+            one.configuration.dtype,
+            one.configuration.backend,
+            one.configuration.digest,
+        ),
+    )
+
+
+def _count_commits_after(connection: Connection, target_id: int, position: int | None) -> int:
+    if position is None:
+        return 0
+    # Only commits on the branch have a position.
+    query = select(func.count()).where(
+        CommitRow.target_id == target_id, CommitRow.position > position
+    )
+    return connection.execute(query).scalar_one()
+
+
+def load_coverage(
+    engine: Engine, target: str, *, benchmark: str | None = None, configuration: str | None = None
+) -> Coverage:
+    """How many of a target's commits are accounted for, by any run or by those of one series.
+
+    Raises:
+        NotFoundError: there is no such target.
+    """
+    with reading(engine) as connection:
+        target_id = find_target_id(connection, target)
+        covered = _coverage_by_commit(run_conditions(target, benchmark, configuration, False))
+        joined = table_of(CommitRow).outerjoin(covered, covered.c.commit_id == CommitRow.id)
+        counted = (
+            select(CommitRow.on_branch, covered.c.measured, func.count())
+            .select_from(joined)
+            .where(CommitRow.target_id == target_id)
+            .group_by(CommitRow.on_branch, covered.c.measured)
+        )
+        counts: dict[tuple[bool, int | None], int] = {
+            (on_branch, measured): number
+            for on_branch, measured, number in connection.execute(counted)
+        }
+        missing = connection.execute(
+            select(*COMMIT_COLUMNS)
+            .select_from(joined)
+            .where(
+                CommitRow.target_id == target_id,
+                CommitRow.on_branch,
+                covered.c.measured.is_(None),
+            )
+            .order_by(*NEWEST_FIRST)
+            .limit(MAX_MISSING)
+        )
+        return Coverage(
+            target=target,
+            num_seen=sum(counts.values()),
+            num_on_branch=sum(number for (there, _), number in counts.items() if there),
+            num_measured=counts.get((True, 1), 0),
+            num_unmeasured=counts.get((True, 0), 0),
+            num_missing=counts.get((True, None), 0),
+            missing=tuple(commit_from_row(row) for row in missing),
+        )
+
+
+def _coverage_by_commit(conditions: list[Any]) -> Subquery:
+    """(commit_id, measured 0 or 1) of each commit that has a current run."""
+    measured = func.max(case((RunRow.outcome.in_(MEASURED), 1), else_=0)).label("measured")
+    return (
+        select(RunRow.commit_id, measured)
+        .where(*conditions)
+        .group_by(RunRow.commit_id)
+        .subquery("covered")
+    )
+
+
+def load_heartbeats(engine: Engine) -> list[Heartbeat]:
+    """Each runner's last word, the latest first."""
+    with reading(engine) as connection:
+        return _read_heartbeats(connection)
+
+
+def _read_heartbeats(connection: Connection) -> list[Heartbeat]:
+    table = table_of(HeartbeatRow)
+    rows = connection.execute(select(table).order_by(table.c.at.desc(), table.c.host))
+    return [Heartbeat(**row._mapping) for row in rows]
+
+
+def load_lease(engine: Engine, name: str) -> Lease | None:
+    """Who holds a lock, or held it last and let it run out; None where it was given back."""
+    with reading(engine) as connection:
+        table = table_of(LeaseRow)
+        row = connection.execute(select(table).where(table.c.name == name)).first()
+        return None if row is None else Lease(**row._mapping)
+
+
+def load_health(engine: Engine, *, now: datetime | None = None) -> Health:
+    """The state of the monitor itself; run time over the last `USAGE_DAYS` days."""
+    since = (now or datetime.now(UTC)) - timedelta(days=USAGE_DAYS)
+    with reading(engine) as connection:
+        kinds = select(FailureRow.kind, func.count()).group_by(FailureRow.kind)
+        leases = table_of(LeaseRow)
+        return Health(
+            heartbeats=tuple(_read_heartbeats(connection)),
+            leases=tuple(
+                Lease(**row._mapping)
+                for row in connection.execute(select(leases).order_by(leases.c.name))
+            ),
+            failures={row[0]: row[1] for row in connection.execute(kinds)},
+            usage=_read_usage(connection, since),
+            last_run_at=connection.execute(select(func.max(RunRow.started_at))).scalar(),
+            database_bytes=_count_bytes(connection),
+            schema_revision=str(
+                connection.execute(text("SELECT version_num FROM alembic_version")).scalar_one()
+            ),
+            row_counts=count_rows(connection),
+        )
+
+
+def _read_usage(connection: Connection, since: datetime) -> tuple[DayUsage, ...]:
+    query = (
+        select(RunRow.started_at, RunRow.duration_s, ConfigurationRow.device)
+        .join(ConfigurationRow, ConfigurationRow.id == RunRow.configuration_id)
+        .where(RunRow.started_at >= since)
+    )
+    days: dict[tuple[str, str], list[float]] = defaultdict(list)
+    for started_at, duration_s, device in connection.execute(query):
+        days[started_at.date().isoformat(), device].append(duration_s)
+    return tuple(
+        DayUsage(day=day, device=device, num_runs=len(durations), run_s=sum(durations))
+        for (day, device), durations in sorted(days.items())
+    )
+
+
+def count_rows(connection: Connection) -> dict[str, int]:
+    """Rows by table. Those of `sequence_results` are summed up from the runs, not counted."""
+    counts = {}
+    for table in Base.metadata.sorted_tables:
+        query = select(func.count()).select_from(table)
+        if table is table_of(SequenceResultRow):
+            query = select(func.coalesce(func.sum(RunRow.num_results), 0))
+        counts[table.name] = int(connection.execute(query).scalar_one())
+    return counts
+
+
+def _count_bytes(connection: Connection) -> int:
+    if connection.dialect.name == "postgresql":
+        size = select(func.pg_database_size(func.current_database()))
+        return int(connection.execute(size).scalar_one())
+    pages: int = connection.exec_driver_sql("PRAGMA page_count").scalar_one()
+    page_bytes: int = connection.exec_driver_sql("PRAGMA page_size").scalar_one()
+    return pages * page_bytes
+
+
+def load_acknowledgements(
+    engine: Engine, *, incident: str | None = None, withdrawn: bool = False
+) -> list[Acknowledgement]:
+    """Acknowledgements, oldest first; withdrawn ones only if asked for, expired ones always."""
+    with reading(engine) as connection:
+        table = table_of(AcknowledgementRow)
+        query = select(table).order_by(table.c.id)
+        if incident is not None:
+            query = query.where(table.c.incident == incident)
+        if not withdrawn:
+            query = query.where(table.c.withdrawn_at.is_(None))
+        return [Acknowledgement(**row._mapping) for row in connection.execute(query)]
+
+
+def load_judgements(engine: Engine, run_id: int) -> list[Judgement]:
+    """How a run was judged again under other protocols, the latest last."""
+    with reading(engine) as connection:
+        query = (
+            select(table_of(JudgementRow), ProtocolRow.version, ProtocolRow.digest)
+            .join(ProtocolRow, ProtocolRow.id == JudgementRow.protocol_id)
+            .where(JudgementRow.run_id == run_id)
+            .order_by(JudgementRow.judged_at)
+        )
+        return [
+            Judgement(
+                run_id=row.run_id,
+                protocol_version=row.version,
+                protocol_digest=row.digest,
+                outcome=row.outcome,
+                culprit=row.culprit,
+                reason=row.reason,
+                figures=from_json(Figures, row.figures),
+                gates=gates_from_json(row.gates),
+                judged_at=row.judged_at,
+            )
+            for row in connection.execute(query)
+        ]
+
+
+def load_latest_document(
+    engine: Engine, name: str, *, configuration: str, environment: str
+) -> Json:
+    """The newest document of that name under a configuration and environment, by digest.
+
+    This is how a noise floor measured earlier is found. None where there is none.
+    """
+    with reading(engine) as connection:
+        query = (
+            select(DocumentRow.content)
+            .join(RunRow, RunRow.id == DocumentRow.run_id)
+            .join(ConfigurationRow, ConfigurationRow.id == RunRow.configuration_id)
+            .join(EnvironmentRow, EnvironmentRow.id == RunRow.environment_id)
+            .where(
+                ConfigurationRow.digest == configuration,
+                EnvironmentRow.digest == environment,
+                DocumentRow.name == name,
+            )
+            .order_by(RunRow.id.desc())
+            .limit(1)
+        )
+        return connection.execute(query).scalar()
+
+
+def load_bisections(engine: Engine, target: str) -> list[Bisection]:
+    """A target's bisections with their steps, oldest first.
+
+    Raises:
+        NotFoundError: there is no such target.
+    """
+    with reading(engine) as connection:
+        target_id = find_target_id(connection, target)
+        columns = [column for column in table_of(BisectionRow).c if column.name != "target_id"]
+        found = connection.execute(
+            select(*columns).where(BisectionRow.target_id == target_id).order_by(BisectionRow.id)
+        ).all()
+        steps: dict[int, list[BisectStep]] = defaultdict(list)
+        table = table_of(BisectStepRow)
+        query = (
+            select(table)
+            .where(table.c.bisection_id.in_([row.id for row in found]))
+            .order_by(table.c.step)
+        )
+        for row in connection.execute(query):
+            values = dict(row._mapping)
+            steps[values.pop("bisection_id")].append(BisectStep(**values))
+        return [
+            Bisection(**row._mapping, target=target, steps=tuple(steps[row.id])) for row in found
+        ]
