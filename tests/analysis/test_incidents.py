@@ -1,0 +1,342 @@
+from collections.abc import Sequence
+from dataclasses import replace
+from datetime import timedelta
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from tests.analysis.histories import (
+    START,
+    acknowledgement,
+    configuration,
+    environment,
+    gate,
+    gate_history,
+    history,
+    run,
+)
+from virnucpro_monitor.analysis.incidents import (
+    WHOLE_VERDICT,
+    Cause,
+    Incident,
+    IncidentState,
+    derive_incidents,
+    failing_gates,
+    find_stretches,
+)
+from virnucpro_monitor.records import Acknowledgement, Culprit, Outcome, Run
+
+NOW = START + timedelta(days=200)
+
+
+def derive(runs: Sequence[Run], *acknowledgements: Acknowledgement) -> list[Incident]:
+    return derive_incidents(runs, acknowledgements, now=NOW)
+
+
+def spans(incidents: Sequence[Incident]) -> list[tuple[str, int, int, int | None, int | None]]:
+    """(cause, first bad, last bad, last good, fixed by) of each, as places."""
+
+    def place(of: Run | None) -> int | None:
+        return None if of is None else of.commit.position
+
+    return [
+        (
+            i.cause.value,
+            i.first_bad.commit.position or 0,
+            i.last_bad.commit.position or 0,
+            place(i.last_good),
+            place(i.fixed_by),
+        )
+        for i in incidents
+    ]
+
+
+@pytest.mark.parametrize(
+    ("letters", "expected"),
+    [
+        ("", []),
+        ("PPPP", []),
+        ("PFFP", [("failed", 1, 2, 0, 3)]),
+        ("PFF", [("failed", 1, 2, 0, None)]),
+        ("FFP", [("failed", 0, 1, None, 2)]),
+        ("PFPFP", [("failed", 1, 1, 0, 2), ("failed", 3, 3, 2, 4)]),
+        ("PEEP", [("error", 1, 2, 0, 3)]),
+        ("PEF", [("error", 1, 1, 0, 2), ("failed", 2, 2, 0, None)]),
+        # An error hides the verdict: the broken promise goes on behind it.
+        ("PFEFP", [("failed", 1, 3, 0, 4), ("error", 2, 2, 1, 3)]),
+        ("PFEP", [("failed", 1, 1, 0, 3), ("error", 2, 2, 1, 3)]),
+        # Not run says nothing: it neither begins nor ends anything.
+        ("PNFNFNP", [("failed", 2, 4, 0, 6)]),
+        ("PENEP", [("error", 1, 3, 0, 4)]),
+        ("NNN", []),
+        # Skipped counts as what it inherits.
+        ("PFfP", [("failed", 1, 2, 0, 3)]),
+        ("PpF", [("failed", 2, 2, 1, None)]),
+        ("FpF", [("failed", 0, 0, None, 1), ("failed", 2, 2, 1, None)]),
+    ],
+)
+def test_stretches_of_bad_runs(
+    letters: str, expected: list[tuple[str, int, int, int | None, int | None]]
+) -> None:
+    assert spans(derive(history(letters))) == expected
+
+
+def test_gates_that_break_together_are_one_incident_until_all_are_mended() -> None:
+    (incident,) = derive(gate_history([[], ["seed", "gain"], ["gain"], ["seed"], []]))
+    assert incident.gates == ("seed", "gain")
+    assert incident.num_bad_runs == 3
+    assert spans([incident]) == [("failed", 1, 3, 0, 4)]
+
+
+def test_a_gate_that_breaks_later_is_another_incident_with_its_own_first_bad_commit() -> None:
+    incidents = derive(gate_history([[], ["seed"], ["seed", "gain"], ["gain"], []]))
+    assert [(i.gates, *span[1:]) for i, span in zip(incidents, spans(incidents), strict=True)] == [
+        (("seed",), 1, 2, 0, 3),
+        (("gain",), 2, 3, 1, 4),
+    ]
+    assert incidents[0].fixed_by is not None
+    assert incidents[0].fixed_by.outcome is Outcome.FAILED
+
+
+def test_a_gate_without_a_value_neither_begins_nor_ends_anything() -> None:
+    unjudged = run(2, "F", gates=(gate("seed", None), gate("gain", False)))
+    runs = [run(0), run(1, "F", failing=["seed"]), unjudged, run(3, "F", failing=["seed"])]
+    incidents = derive(runs)
+    assert [(i.gates, i.num_bad_runs) for i in incidents] == [(("seed",), 2), (("gain",), 1)]
+
+
+def test_a_fix_that_did_not_judge_the_gate_says_so() -> None:
+    runs = [run(0), run(1, "F", failing=["oracle"]), run(2, "P")]
+    (incident,) = derive(runs)
+    assert incident.state is IncidentState.FIXED
+    assert incident.caveats == ("The run that ended it did not judge these gates.",)
+
+
+def test_a_failed_run_that_names_no_gate_is_an_incident_of_the_whole_verdict() -> None:
+    (incident,) = derive([run(0), run(1, "F", gates=()), run(2)])
+    assert incident.gates == ()
+    assert incident.fixed_by == run(2)
+
+
+def test_figures_of_an_incident() -> None:
+    runs = [
+        run(0),
+        run(3, "F", similarity=0.75),
+        run(4, "F", similarity=0.5),
+        run(6, "F", similarity=0.9),
+        run(10),
+    ]
+    (incident,) = derive(runs)
+    assert incident.worst_error == 0.5
+    assert incident.worst == runs[2]
+    assert incident.num_suspects == 3  # commits 1, 2 and 3 were never judged apart
+    assert incident.duration == timedelta(days=7)
+    assert incident.culprit is Culprit.PACKED
+    (open_one,) = derive(runs[:-1])
+    assert open_one.duration == timedelta(days=3)
+    (first,) = derive(runs[1:])
+    assert first.num_suspects is None
+    assert first.caveats == ("The series begins with it, so no good commit is known.",)
+
+
+def test_lost_sequences_are_worse_than_any_error() -> None:
+    lost = run(2, "F", gates=(gate("coverage", False), gate("seed", False)), similarity=0.99)
+    (incident,) = derive([run(0), run(1, "F", similarity=0.5), lost])[:1]
+    assert incident.lacks_values
+    assert incident.worst == lost
+    assert incident.worst_error == 0.5
+
+
+def test_what_else_changed_where_it_began_is_said() -> None:
+    changed = {"environment": environment(torch="2.14.0"), "protocol_digest": "aa" * 32}
+    (incident,) = derive([run(0), run(1, "F", **changed)])
+    assert incident.caveats == (
+        "The protocol changed where it began (protocol: 1 (efefefefefef) → 1 (aaaaaaaaaaaa)): "
+        "the commit may be innocent.",
+        "The environment changed where it began (torch: 2.13.0 → 2.14.0): the commit may be "
+        "innocent.",
+    )
+
+
+def test_one_commit_that_breaks_several_series_groups_them() -> None:
+    other = {"configuration": configuration(dtype="float16")}
+    runs = [*history("PFF"), *history("PFP", **other), *history("PFP", target="elsewhere")]
+    incidents = derive(runs)
+    by_series = {(i.series.target, i.first_bad.configuration.dtype): i for i in incidents}
+    one, two = by_series["project", "float32"], by_series["project", "float16"]
+    assert one.grouped_with == (two.key,)
+    assert two.grouped_with == (one.key,)
+    assert by_series["elsewhere", "float32"].grouped_with == ()
+
+
+def test_keys_differ_by_series_cause_and_first_bad_commit() -> None:
+    runs = [*history("PFPFEP"), *history("PFPFEP", benchmark="proteome")]
+    keys = [incident.key for incident in derive(runs)]
+    assert len(set(keys)) == len(keys) == 6
+    assert all(len(key) == 12 for key in keys)
+
+
+def test_a_key_outlives_later_runs_and_the_fix() -> None:
+    keys = {derive(history("PFFEfP")[:number])[0].key for number in range(2, 7)}
+    assert len(keys) == 1
+
+
+def test_an_acknowledged_incident() -> None:
+    (incident,) = derive(history("PF"))
+    (seen,) = derive(history("PF"), acknowledgement(incident.key))
+    assert seen.state is IncidentState.ACKNOWLEDGED
+    assert seen.acknowledgement == acknowledgement(incident.key)
+    (fixed,) = derive(history("PFP"), acknowledgement(incident.key))
+    assert fixed.state is IncidentState.FIXED
+    assert fixed.acknowledgement is not None
+
+
+@pytest.mark.parametrize(
+    ("changes", "reason"),
+    [
+        ({"expires_at": NOW - timedelta(days=1)}, "The acknowledgement expired on 2026-07-19."),
+        (
+            {"withdrawn_at": NOW - timedelta(days=1), "withdrawn_by": "Grace"},
+            "It was reopened by Grace.",
+        ),
+        (
+            {"created_at": START, "reopen_if_worse_than": 5e-3},
+            "At 0000000000 the worst error is 1.0e-02, above the 5.0e-03 that was accepted.",
+        ),
+    ],
+)
+def test_an_acknowledgement_that_no_longer_holds(changes: dict[str, object], reason: str) -> None:
+    (incident,) = derive(history("PF"))
+    (seen,) = derive(history("PF"), acknowledgement(incident.key, **changes))
+    assert seen.state is IncidentState.OPEN
+    assert seen.reopened_because == reason
+    assert seen.acknowledgement is not None
+
+
+def test_an_acknowledgement_holds_for_what_was_known_and_for_less_bad_runs() -> None:
+    (incident,) = derive(history("PF"))
+    known = acknowledgement(
+        incident.key, created_at=START + timedelta(days=1, hours=2), reopen_if_worse_than=5e-3
+    )
+    assert derive(history("PF"), known)[0].state is IncidentState.ACKNOWLEDGED
+    milder = [*history("PF"), run(2, "F", similarity=0.998)]
+    assert derive(milder, known)[0].state is IncidentState.ACKNOWLEDGED
+    assert derive(history("PFF"), known)[0].state is IncidentState.OPEN
+    lost = run(2, "F", gates=(gate("seed", False), gate("finite", False)), similarity=0.998)
+    (reopened, _) = derive([*history("PF"), lost], known)
+    assert reopened.reopened_because.endswith("sequences have no similarity at all.")
+
+
+def test_the_newest_acknowledgement_that_holds_counts() -> None:
+    (incident,) = derive(history("PF"))
+    old = acknowledgement(incident.key, expires_at=NOW - timedelta(days=1))
+    new = acknowledgement(incident.key, id=2, created_at=NOW - timedelta(hours=1))
+    assert derive(history("PF"), new, old)[0].acknowledgement == new
+
+
+def test_an_acknowledgement_of_the_targets_scope_covers_the_group() -> None:
+    runs = [*history("PF"), *history("PF", benchmark="proteome"), *history("PPF", benchmark="b")]
+    one, other, later = derive(runs)
+    alone = derive(runs, acknowledgement(one.key))
+    assert [i.state.value for i in alone] == ["acknowledged", "open", "open"]
+    wide = derive(runs, acknowledgement(one.key, scope="project"))
+    assert [i.state.value for i in wide] == ["acknowledged", "acknowledged", "open"]
+    assert {i.key for i in wide} == {one.key, other.key, later.key}
+
+
+def test_an_acknowledgement_survives_the_measuring_of_earlier_commits() -> None:
+    seen_first = [run(0), run(3, "F"), run(4, "F")]
+    (incident,) = derive(seen_first)
+    backfilled = [run(0), run(1), run(2, "F"), run(3, "F"), run(4, "F")]
+    (moved,) = derive(backfilled, acknowledgement(incident.key))
+    assert moved.key != incident.key
+    assert moved.state is IncidentState.ACKNOWLEDGED
+
+
+def test_an_acknowledgement_of_one_incident_is_not_taken_for_another() -> None:
+    runs = gate_history([[], ["seed"], ["seed", "gain"]])
+    seed, gain = derive(runs)
+    states = {i.key: i.state.value for i in derive(runs, acknowledgement(gain.key))}
+    assert states == {seed.key: "open", gain.key: "acknowledged"}
+
+
+# Properties over random histories.
+
+row = st.one_of(
+    st.sampled_from("ENpf"),
+    st.lists(st.sampled_from(["seed", "gain", "leak"]), unique=True, max_size=3),
+)
+rows = st.lists(row, max_size=25)
+
+
+@given(rows)
+def test_each_failing_gate_of_each_bad_run_belongs_to_exactly_one_incident(
+    given_rows: list[list[str] | str],
+) -> None:
+    runs = gate_history(given_rows)
+    stretches = find_stretches(runs)
+    for number, one in enumerate(runs):
+        failing = failing_gates(one)
+        holders = [s for s in stretches if one in s.bad_runs]
+        if one.effective_outcome is Outcome.ERROR:
+            assert [s.cause for s in holders] == [Cause.NOT_RUNNABLE]
+        elif not failing:
+            assert holders == []
+        for name in failing:
+            assert sum(name in s.gates for s in holders) == 1, (number, name)
+
+
+@given(rows)
+def test_incidents_are_bounded_by_good_runs(given_rows: list[list[str] | str]) -> None:
+    runs = gate_history(given_rows)
+    places = {one.commit.hash: place for place, one in enumerate(runs)}
+    for stretch in find_stretches(runs):
+        gates = set(stretch.gates)
+
+        def is_bad(one: Run, cause: Cause = stretch.cause, gates: set[str] = gates) -> bool:
+            if cause is Cause.NOT_RUNNABLE:
+                return one.effective_outcome is Outcome.ERROR
+            return bool(gates & set(failing_gates(one)))
+
+        first = places[stretch.bad_runs[0].commit.hash]
+        end = places[stretch.fixed_by.commit.hash] if stretch.fixed_by else len(runs)
+        assert [one for one in runs[first:end] if is_bad(one)] == stretch.bad_runs
+        if stretch.last_good is None:
+            assert stretch.cause is Cause.NOT_RUNNABLE or not any(
+                one.effective_outcome is Outcome.PASSED for one in runs[:first]
+            )
+        else:
+            good = places[stretch.last_good.commit.hash]
+            assert not any(is_bad(one) for one in [runs[good], *runs[good + 1 : first]]) or (
+                WHOLE_VERDICT in gates
+            )
+
+
+@given(rows, rows, st.randoms())
+def test_mixing_two_series_changes_nothing(
+    one_rows: list[list[str] | str], other_rows: list[list[str] | str], random: object
+) -> None:
+    one, other = gate_history(one_rows), gate_history(other_rows, benchmark="proteome")
+    mixed: list[Run] = []
+    left, right = list(one), list(other)
+    while left or right:
+        take = left if left and (not right or random.random() < 0.5) else right  # type: ignore[attr-defined]
+        mixed.append(take.pop(0))
+
+    def bare(incidents: Sequence[Incident]) -> set[Incident]:
+        return {replace(incident, grouped_with=()) for incident in incidents}
+
+    assert bare(derive(mixed)) == bare(derive(one)) | bare(derive(other))
+
+
+@given(rows)
+def test_a_longer_history_keeps_what_was_closed(given_rows: list[list[str] | str]) -> None:
+    runs = gate_history(given_rows)
+    for number in range(len(runs)):
+        early = {i.key: i for i in derive(runs[:number])}
+        late = {i.key: i for i in derive(runs)}
+        assert early.keys() <= late.keys()
+        for key, incident in early.items():
+            if incident.state is IncidentState.FIXED:
+                assert replace(late[key], grouped_with=()) == replace(incident, grouped_with=())
