@@ -93,7 +93,7 @@ def measure(
             alone = subject.embed_unpacked(expected[index].to(subject.device), subject.num_layers)
             notes.unpacked_s += _now_s(subject) - started
             result = _compare(
-                rows[start + 1 : end - 1], alone[1:-1], oracle, index, sequence_id, notes
+                cut_residues(rows, start, end), alone[1:-1], oracle, index, sequence_id, notes
             )
             notes.results[index] = _placed(result, number, slot, start)
             if on_progress:
@@ -125,6 +125,11 @@ def check_batch(batch: PackedBatch, rows: torch.Tensor) -> list[int]:
             "it must be [tokens, D]."
         )
     return bounds
+
+
+def cut_residues(rows: torch.Tensor, start: int, end: int) -> torch.Tensor:
+    """One sequence's residues out of a pack, without BOS and EOS: [tokens, D] -> [len, D]."""
+    return rows[start + 1 : end - 1]
 
 
 def _compare(

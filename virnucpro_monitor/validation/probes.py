@@ -11,10 +11,12 @@ from dataclasses import replace
 import torch
 
 from virnucpro_monitor.data.pooling import mean_pool
+from virnucpro_monitor.errors import ProtocolError
 from virnucpro_monitor.records import Culprit, Json, Protocol
 from virnucpro_monitor.validation import measures
 from virnucpro_monitor.validation.measure import check_batch
 from virnucpro_monitor.validation.oracle import Oracle
+from virnucpro_monitor.validation.protocol import limits_for
 from virnucpro_monitor.validation.subject import PackedBatch, Subject
 from virnucpro_monitor.validation.tokens import alphabet
 
@@ -48,9 +50,14 @@ def run_probes(subject: Subject, protocol: Protocol, oracle: Oracle | None) -> d
         packed, unpacked = embedding["sides"]
         if packed is not None and unpacked is not None and unpacked > 10 * max(packed, 1e-6):
             masked["culprit"] = Culprit.UNPACKED.value
+    repeat, leak = probe_repeat(subject, packs, base), probe_leak(subject, packs, base)
+    if leak["value"] is not None and repeat["value"] != 0:
+        leak = _not_judged(
+            "An exact test of leaks means nothing where the same input twice differs.", "max abs"
+        )
     return {
-        "repeat": probe_repeat(subject, packs, base),
-        "leak": probe_leak(subject, packs, base),
+        "repeat": repeat,
+        "leak": leak,
         "position": probe_positions(subject, packs, base),
         "order": probe_order(subject, packs, base),
         "embedding": embedding,
@@ -58,17 +65,66 @@ def run_probes(subject: Subject, protocol: Protocol, oracle: Oracle | None) -> d
     }
 
 
+def noise_of(probes: Mapping[str, Document]) -> Document:
+    """The noise floor that the probes saw: {"packed_repeat", "unpacked_repeat", "reordered"}.
+
+    The first two are largest absolute differences, the last relative L2 over all residues.
+    """
+    packed, unpacked = probes["repeat"]["sides"]
+    moved = [probes[name]["value"] for name in ("position", "order")]
+    known = [value for value in moved if value is not None]
+    return {
+        "packed_repeat": packed,
+        "unpacked_repeat": unpacked,
+        "reordered": max(known, default=None),
+    }
+
+
+def refuse_tighter_than_noise(
+    protocol: Protocol, dtype: str, noise: Mapping[str, float | None]
+) -> None:
+    """Refuse a protocol whose limits this machine's own noise exceeds.
+
+    Args:
+        noise: from `noise_of`, of a model known to be healthy.
+
+    Raises:
+        ProtocolError: with the limit and the noise.
+    """
+    limits = limits_for(protocol, dtype)
+    allowed = {
+        "packed_repeat": 0.0,
+        "unpacked_repeat": 0.0,
+        "reordered": min(limits["position"], limits["order"]),
+    }
+    for name, limit in allowed.items():
+        value = noise.get(name)
+        if value is not None and value > limit:
+            raise ProtocolError(
+                f"Protocol {protocol.version} allows {limit:.1e} for {name.replace('_', ' ')} in "
+                f"{dtype}, but a healthy model moves by {value:.1e} here: use a protocol that was "
+                "frozen with evidence from such a machine."
+            )
+
+
 def probe_repeat(
     subject: Subject, packs: Sequence[PackedBatch], base: Sequence[torch.Tensor]
 ) -> Document:
-    """The same pack twice: largest absolute difference, 0 where the path is repeatable."""
-    worst = _Worst()
+    """The same input twice, packed and alone: largest absolute difference, 0 if repeatable."""
+    packed, unpacked = _Worst(), _Worst()
     for pack, rows in zip(packs, base, strict=True):
-        worst.add(_max_abs(_embed(subject, pack), rows), "")
+        packed.add(_max_abs(_embed(subject, pack), rows), "")
+        start, end = bounds_of(pack)[-2:]
+        tokens = pack.input_ids[start:end].to(subject.device)
+        first, second = (subject.embed_unpacked(tokens, subject.num_layers) for _ in range(2))
+        unpacked.add(_max_abs(first, second), "")
+    sides = [packed.value, unpacked.value]
     return {
-        "value": worst.value,
+        "value": None if None in sides else max(sides, default=0.0),  # type: ignore[type-var]
         "unit": "max abs",
-        "detail": f"The same pack embedded twice differs by {worst.text}.",
+        "sides": sides,
+        "detail": f"The same input twice differs by {packed.text} packed and by {unpacked.text} "
+        "unpacked.",
     }
 
 

@@ -6,7 +6,7 @@ from virnucpro_monitor.errors import ConfigurationError
 from virnucpro_monitor.records import BenchmarkSet, Json, Outcome, Protocol, Verdict
 from virnucpro_monitor.validation.measure import measure
 from virnucpro_monitor.validation.oracle import Oracle
-from virnucpro_monitor.validation.probes import run_probes
+from virnucpro_monitor.validation.probes import noise_of, run_probes
 from virnucpro_monitor.validation.subject import Subject
 from virnucpro_monitor.validation.trace import trace
 from virnucpro_monitor.validation.verdict import judge
@@ -42,6 +42,7 @@ def validate_subject(
     documents: dict[str, Json] = {"packs": measured.packs}
     if probes:
         documents["probes"] = run_probes(subject, protocol, oracle)
+        documents["noise"] = noise_of(documents["probes"])
     verdict = judge(measured.sequences, documents, protocol, dtype=dtype)
     if verdict.outcome is Outcome.FAILED:
         documents["trace"] = trace(subject, measured.sequences, measured.batches, oracle)

@@ -1,0 +1,185 @@
+"""Small pieces that injected faults are made of: other layouts, other attention, other rotation."""
+
+import dataclasses
+import itertools
+import math
+from collections.abc import Callable, Sequence
+from types import SimpleNamespace
+from typing import Any
+
+import torch
+
+from virnucpro_monitor.models.packed_attention import Pack
+from virnucpro_monitor.models.rotary import RotaryTables
+
+Attention = Callable[[torch.Tensor, torch.Tensor, torch.Tensor, Pack, str], torch.Tensor]
+"""`packed_attention`: q, k, v [tokens, heads, head_dim], pack, backend -> [tokens, heads, d]."""
+Range = tuple[int, int]
+
+
+def with_bounds(change: Callable[[list[int]], list[int]]) -> SimpleNamespace:
+    """A stand-in for `Pack` whose boundaries are changed first."""
+
+    def from_cu_seqlens(cu_seqlens: torch.Tensor, max_seqlen: int, num_tokens: int) -> Pack:
+        bounds = change([int(bound) for bound in cu_seqlens.tolist()])
+        longest = max(b - a for a, b in itertools.pairwise(bounds))
+        changed = torch.tensor(bounds, dtype=cu_seqlens.dtype, device=cu_seqlens.device)
+        return Pack.from_cu_seqlens(changed, max(max_seqlen, longest), num_tokens)
+
+    return SimpleNamespace(from_cu_seqlens=from_cu_seqlens)
+
+
+def with_positions(change: Callable[[Pack], torch.Tensor]) -> SimpleNamespace:
+    """A stand-in for `Pack` whose rotary positions are changed: pack -> [tokens] int64."""
+
+    def from_cu_seqlens(cu_seqlens: torch.Tensor, max_seqlen: int, num_tokens: int) -> Pack:
+        pack = Pack.from_cu_seqlens(cu_seqlens, max_seqlen, num_tokens)
+        return dataclasses.replace(pack, positions=change(pack))
+
+    return SimpleNamespace(from_cu_seqlens=from_cu_seqlens)
+
+
+def positions_reset_late(pack: Pack) -> torch.Tensor:
+    """A boundary's first token still counts on from its neighbour; the reset comes after it."""
+    positions = pack.positions.clone()
+    for start in pack.bounds[1:-1]:
+        positions[start] = positions[start - 1] + 1
+        end = next(bound for bound in pack.bounds if bound > start)
+        positions[start + 1 : end] = torch.arange(end - start - 1, device=positions.device)
+    return positions
+
+
+def positions_restarted(pack: Pack) -> torch.Tensor:
+    """Positions start again in the middle of each sequence."""
+    lengths = pack.cu_seqlens.diff().long()[pack.sequence_index]
+    return pack.positions % ((lengths + 1) // 2).clamp(min=1)
+
+
+def positions_offset(pack: Pack) -> torch.Tensor:
+    """The first sequence's positions start at 17, which RoPE cannot see."""
+    return pack.positions + 17 * (pack.sequence_index == 0)
+
+
+def positions_not_reset(pack: Pack) -> torch.Tensor:
+    return torch.arange(pack.num_tokens, device=pack.positions.device)
+
+
+def roll_segments(x: torch.Tensor, pack: Pack) -> torch.Tensor:
+    """Roll each sequence by one token inside itself. [tokens, ...] -> the same shape."""
+    rolled = x.clone()
+    for start, end in itertools.pairwise(pack.bounds):
+        rolled[start:end] = x[start:end].roll(1, dims=0)
+    return rolled
+
+
+def plain_attention(
+    q: torch.Tensor,
+    k: torch.Tensor,
+    v: torch.Tensor,
+    pack: Pack,
+    *,
+    keys: Callable[[int], Range] | None = None,
+    softmax_dtype: torch.dtype = torch.float32,
+) -> torch.Tensor:
+    """Attention written out, each sequence by itself.
+
+    Args:
+        q, k, v: [tokens, heads, head_dim]; q comes scaled.
+        keys: slot -> the range of tokens that its queries see; its own by default.
+        softmax_dtype: what scores are held in for the softmax.
+    """
+    output = torch.empty_like(q)
+    for slot, (start, end) in enumerate(itertools.pairwise(pack.bounds)):
+        first, last = (start, end) if keys is None else keys(slot)
+        # [tokens, heads, head_dim] -> [heads, tokens, head_dim]
+        queries = q[start:end].transpose(0, 1).float()
+        seen, values = (x[first:last].transpose(0, 1).float() for x in (k, v))
+        scores = (queries @ seen.transpose(-1, -2)).to(softmax_dtype)
+        shares = scores.softmax(-1).float()
+        output[start:end] = (shares @ values).transpose(0, 1).to(q)
+    return output
+
+
+def rotate_interleaved(x: torch.Tensor, cos: torch.Tensor, sin: torch.Tensor) -> torch.Tensor:
+    """RoPE on neighbouring channels (2i, 2i + 1) instead of (i, i + d/2). x [..., heads, d]."""
+    wide = x.float()
+    a, b = wide[..., 0::2], wide[..., 1::2]
+    return torch.stack((a * cos - b * sin, b * cos + a * sin), dim=-1).flatten(-2).to(x)
+
+
+def rotate_every_other(rotate: Callable[..., torch.Tensor]) -> Callable[..., torch.Tensor]:
+    """Rotate the first of each two calls (q) and leave the second (k) as it is."""
+    calls = 0
+
+    def rotate_q_only(x: torch.Tensor, cos: torch.Tensor, sin: torch.Tensor) -> torch.Tensor:
+        nonlocal calls
+        calls += 1
+        return rotate(x, cos, sin) if calls % 2 else x
+
+    return rotate_q_only
+
+
+def tables_with_base(tables: RotaryTables, base: float) -> RotaryTables:
+    """Rotary tables with another base than 1e4."""
+    return RotaryTables(tables.inv_freq ** (math.log(base) / math.log(1e4)))
+
+
+def rounded_tables(tables: RotaryTables, dtype: torch.dtype) -> SimpleNamespace:
+    """Tables from positions and frequencies that were rounded to a half-precision dtype."""
+
+    def get(length: int, device: torch.device) -> tuple[torch.Tensor, torch.Tensor]:
+        positions = torch.arange(max(length, 1024)).to(dtype)
+        angles = (positions[:, None] * tables.inv_freq.to(dtype)[None, :]).to(dtype).float()
+        cos, sin = angles.cos().to(dtype).float(), angles.sin().to(dtype).float()
+        return cos.to(device), sin.to(device)
+
+    return SimpleNamespace(get=get)
+
+
+def longer_tables(tables: RotaryTables, length: int) -> SimpleNamespace:
+    """The same tables, long enough for positions that a fault has enlarged."""
+    return SimpleNamespace(
+        get=lambda asked, device: tables.get(max(asked, length), device),
+    )
+
+
+def swap_lengths(bounds: list[int]) -> list[int]:
+    """Exchange the lengths of two neighbours that differ."""
+    lengths = [b - a for a, b in itertools.pairwise(bounds)]
+    for slot in range(len(lengths) - 1):
+        if lengths[slot] != lengths[slot + 1]:
+            lengths[slot], lengths[slot + 1] = lengths[slot + 1], lengths[slot]
+            break
+    return accumulate(lengths)
+
+
+def accumulate(lengths: Sequence[int]) -> list[int]:
+    """Lengths -> boundaries from 0."""
+    bounds = [0]
+    for length in lengths:
+        bounds.append(bounds[-1] + length)
+    return bounds
+
+
+def padded_with(model: Any, token: int) -> Callable[..., dict[str, Any]]:
+    """A `forward_packed` that pads to the longest sequence with `token` and masks nothing."""
+
+    def forward_packed(
+        input_ids: torch.Tensor,
+        cu_seqlens: torch.Tensor,
+        max_seqlen: int,
+        repr_layers: Sequence[int] = (),
+    ) -> dict[str, Any]:
+        lengths = cu_seqlens.diff().tolist()
+        padded = input_ids.new_full((len(lengths), max(lengths)), token)
+        for row, segment in zip(padded, input_ids.split(lengths), strict=True):
+            row[: len(segment)] = segment
+        found = model.forward(padded, repr_layers=repr_layers)["representations"]
+        return {
+            "representations": {
+                layer: torch.cat([row[:length] for row, length in zip(rows, lengths, strict=True)])
+                for layer, rows in found.items()
+            }
+        }
+
+    return forward_packed

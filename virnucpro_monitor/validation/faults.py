@@ -1,0 +1,439 @@
+"""Injected faults: small reversible patches of the packed path, with which `selftest` proves what
+the yardstick can see.
+
+A fault may change the packs (`on_batch`), names of the packed forward pass while it runs
+(`patches`), its output (`on_rows`), or how residues are cut from it (`on_cut`). The unpacked side
+is never touched.
+"""
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass, replace
+from typing import Any
+from unittest import mock
+
+import torch
+from torch.nn import functional
+
+from virnucpro_monitor.models import esm2_flash
+from virnucpro_monitor.models.packed_attention import Pack, packed_attention
+from virnucpro_monitor.validation import fault_tools as tools
+from virnucpro_monitor.validation import measure
+from virnucpro_monitor.validation.builtin import BuiltinSubject
+from virnucpro_monitor.validation.probes import bounds_of, reorder
+from virnucpro_monitor.validation.subject import PackedBatch
+from virnucpro_monitor.validation.tokens import alphabet
+
+Rows = dict[int, torch.Tensor]
+Patch = tuple[Any, str, Any]
+"""An object, the name of its attribute, and what stands there while the packed pass runs."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Fault:
+    """One injected change.
+
+    Attributes:
+        kind: "fault" must be killed; "arithmetic" may drown in half-precision noise; "control" is
+            harmless and must not fire.
+        signature: the trace's short name for it, where it has one.
+        patches: model -> what to replace during the packed forward pass.
+        on_batch: each pack as the collator makes it -> the pack handed on.
+        on_rows: (output by layer, pack, last layer, memory) -> output by layer. The memory lives
+            as long as the subject.
+        on_cut: (rows [tokens, D], start, end) -> the rows that are pooled.
+        token_budget: another one than the subject's.
+    """
+
+    name: str
+    kind: str = "fault"
+    signature: str | None = None
+    patches: Callable[[Any], list[Patch]] | None = None
+    on_batch: Callable[[PackedBatch], PackedBatch] | None = None
+    on_rows: Callable[[Rows, PackedBatch, int, dict[str, Any]], Rows] | None = None
+    on_cut: Callable[[torch.Tensor, int, int], torch.Tensor] | None = None
+    token_budget: int | None = None
+
+
+class FaultySubject(BuiltinSubject):
+    """The package's own model with one fault in its packed path.
+
+    Use it inside `fault_installed(fault)`, which also places a fault of the pooling.
+    """
+
+    def __init__(self, healthy: BuiltinSubject, fault: Fault) -> None:
+        super().__init__(
+            healthy.model,
+            healthy.batch_converter,
+            model_name=healthy.model_name,
+            token_budget=fault.token_budget or healthy.token_budget,
+        )
+        self.healthy = healthy
+        self.fault = fault
+        self._memory: dict[str, Any] = {}
+
+    def embed_unpacked(self, tokens: torch.Tensor, layer: int) -> torch.Tensor:
+        return self.healthy.embed_unpacked(tokens, layer)
+
+    def pack(self, sequences: Sequence[tuple[str, str]]) -> Iterator[PackedBatch]:
+        for batch in super().pack(sequences):
+            yield self.fault.on_batch(batch) if self.fault.on_batch else batch
+
+    def embed_packed_layers(
+        self, batch: PackedBatch, layers: Sequence[int]
+    ) -> Mapping[int, torch.Tensor]:
+        with ExitStack() as stack:
+            patches = self.fault.patches(self.model) if self.fault.patches else []
+            for owner, name, value in patches:
+                stack.enter_context(mock.patch.object(owner, name, value))
+            rows = dict(super().embed_packed_layers(batch, layers))
+        if self.fault.on_rows:
+            with torch.inference_mode():
+                rows = self.fault.on_rows(rows, batch, self.num_layers, self._memory)
+        return rows
+
+
+@contextmanager
+def fault_installed(fault: Fault) -> Iterator[None]:
+    """Place the part of a fault that lies in the pooling of the packed side."""
+    if fault.on_cut is None:
+        yield
+    else:
+        with mock.patch.object(measure, "cut_residues", fault.on_cut):
+            yield
+
+
+def _bounds(change: Callable[[list[int]], list[int]]) -> Callable[[Any], list[Patch]]:
+    return lambda model: [(esm2_flash, "Pack", tools.with_bounds(change))]
+
+
+def _positions(change: Callable[[Pack], torch.Tensor]) -> Callable[[Any], list[Patch]]:
+    return lambda model: [
+        (esm2_flash, "Pack", tools.with_positions(change)),
+        (model, "rotary", tools.longer_tables(model.rotary, 65536)),
+    ]
+
+
+def _attention(change: Callable[..., torch.Tensor]) -> Callable[[Any], list[Patch]]:
+    """Patch attention by a function of (q, k, v, pack, backend)."""
+    return lambda model: [(esm2_flash, "packed_attention", change)]
+
+
+def _embedding(change: Callable[..., torch.Tensor]) -> Callable[[Any], list[Patch]]:
+    """Patch the embedding by a function of (original, tokens, masked, num_masked, length)."""
+
+    def patches(model: Any) -> list[Patch]:
+        original = model._embed
+        return [(model, "_embed", lambda *arguments: change(original, *arguments))]
+
+    return patches
+
+
+def _shift_inner(bounds: list[int], by: int) -> list[int]:
+    """Move each inner boundary, where both neighbours keep a token."""
+    moved = list(bounds)
+    for place in range(1, len(bounds) - 1):
+        if moved[place - 1] < bounds[place] + by < bounds[place + 1]:
+            moved[place] = bounds[place] + by
+    return moved
+
+
+def _neighbour_token(
+    q: torch.Tensor, k: torch.Tensor, v: torch.Tensor, pack: Pack, backend: str
+) -> torch.Tensor:
+    """Each sequence also sees the first token of the next one."""
+
+    def keys(slot: int) -> tuple[int, int]:
+        return pack.bounds[slot], min(pack.bounds[slot + 1] + 1, pack.num_tokens)
+
+    return tools.plain_attention(q, k, v, pack, keys=keys)
+
+
+def _roll_v_of_one_head(
+    q: torch.Tensor, k: torch.Tensor, v: torch.Tensor, pack: Pack, backend: str
+) -> torch.Tensor:
+    rolled = v.clone()
+    rolled[:, 0] = tools.roll_segments(v[:, 0], pack)
+    return packed_attention(q, k, rolled, pack, backend)
+
+
+def _roll_k_and_v(
+    q: torch.Tensor, k: torch.Tensor, v: torch.Tensor, pack: Pack, backend: str
+) -> torch.Tensor:
+    return packed_attention(
+        q, tools.roll_segments(k, pack), tools.roll_segments(v, pack), pack, backend
+    )
+
+
+def _low_precision_softmax(
+    q: torch.Tensor, k: torch.Tensor, v: torch.Tensor, pack: Pack, backend: str
+) -> torch.Tensor:
+    dtype = torch.bfloat16 if q.dtype == torch.float32 else q.dtype
+    return tools.plain_attention(q, k, v, pack, softmax_dtype=dtype)
+
+
+def _layer_off_by_one(model: Any) -> list[Patch]:
+    original = model._run
+
+    def run(hidden: torch.Tensor, attend: Any, repr_layers: Sequence[int]) -> Rows:
+        found = original(hidden, attend, [max(0, layer - 1) for layer in repr_layers])
+        return {layer: found[max(0, layer - 1)] for layer in repr_layers}
+
+    return [(model, "_run", run)]
+
+
+def _final_norm_missing(model: Any) -> list[Patch]:
+    return [(model, "final_norm", torch.nn.Identity())]
+
+
+def _layer_norm_epsilon(model: Any) -> list[Patch]:
+    return [
+        (norm, "eps", 1e-2)
+        for layer in model.layers
+        for norm in (layer.attention_norm, layer.mlp_norm)
+    ]
+
+
+def _tanh_gelu(model: Any) -> list[Patch]:
+    gelu = functional.gelu
+    return [(functional, "gelu", lambda x: gelu(x, approximate="tanh"))]
+
+
+def _longest(batch: PackedBatch) -> tuple[int, int]:
+    """Start and end of the pack's longest sequence."""
+    bounds = bounds_of(batch)
+    slot = max(range(len(bounds) - 1), key=lambda slot: bounds[slot + 1] - bounds[slot])
+    return bounds[slot], bounds[slot + 1]
+
+
+def _nan_in_one_residue(rows: Rows, batch: PackedBatch, last: int, memory: dict[str, Any]) -> Rows:
+    start, end = _longest(batch)
+    changed = {layer: value.clone() for layer, value in rows.items()}
+    for value in changed.values():
+        value[(start + end) // 2, 0] = float("nan")
+    return changed
+
+
+def _replace_one_residue(rows: Rows, batch: PackedBatch, last: int, memory: dict[str, Any]) -> Rows:
+    if last not in rows:
+        return rows
+    start, end = _longest(batch)
+    value = rows[last].clone()
+    # Another residue's own output: a row that is plausible, in the wrong place.
+    value[(start + end) // 2] = rows[last][start + 1]
+    return {**rows, last: value}
+
+
+def _stale_output(rows: Rows, batch: PackedBatch, last: int, memory: dict[str, Any]) -> Rows:
+    """What the buffer held before this pack was written to it."""
+    stale: Rows = {}
+    for layer, value in rows.items():
+        before = memory.get(f"{layer}")
+        memory[f"{layer}"] = value
+        if before is None:
+            stale[layer] = value
+            continue
+        kept = value.new_zeros(value.shape)
+        common = min(len(before), len(value))
+        kept[:common] = before[:common]
+        stale[layer] = kept
+    return stale
+
+
+def _ids_turned(batch: PackedBatch) -> PackedBatch:
+    ids = batch.sequence_ids
+    return replace(batch, sequence_ids=(*ids[1:], ids[0]))
+
+
+def _one_lost(batch: PackedBatch) -> PackedBatch:
+    slots = len(batch.sequence_ids)
+    return reorder(batch, range(slots - 1)) if slots > 1 else batch
+
+
+def _one_doubled(batch: PackedBatch) -> PackedBatch:
+    return reorder(batch, [*range(len(batch.sequence_ids)), 0])
+
+
+def _shuffled(batch: PackedBatch) -> PackedBatch:
+    slots = len(batch.sequence_ids)
+    generator = torch.Generator().manual_seed(slots)
+    return reorder(batch, torch.randperm(slots, generator=generator).tolist())
+
+
+FAULTS: tuple[Fault, ...] = (
+    Fault(
+        name="positions reset one token late",
+        signature="positions late",
+        patches=_positions(tools.positions_reset_late),
+    ),
+    Fault(
+        name="positions doubled",
+        signature="positions doubled",
+        patches=_positions(lambda pack: 2 * pack.positions),
+    ),
+    Fault(
+        name="positions restarted in mid-sequence",
+        signature="positions restarted",
+        patches=_positions(tools.positions_restarted),
+    ),
+    Fault(
+        name="cu_seqlens one late",
+        signature="boundary late",
+        patches=_bounds(lambda bounds: _shift_inner(bounds, 1)),
+    ),
+    Fault(
+        name="cu_seqlens one early",
+        signature="boundary early",
+        patches=_bounds(lambda bounds: _shift_inner(bounds, -1)),
+    ),
+    Fault(
+        name="two sequences merged",
+        signature="merged",
+        patches=_bounds(lambda bounds: bounds[:1] + bounds[2:] if len(bounds) > 2 else bounds),
+    ),
+    Fault(name="boundaries of two swapped", patches=_bounds(tools.swap_lengths)),
+    Fault(name="ids in the wrong order", on_batch=_ids_turned),
+    Fault(
+        name="0.88 missing",
+        signature="rescale missing",
+        patches=_embedding(lambda embed, *given: embed(*given) / 0.88),
+    ),
+    Fault(
+        name="0.88 applied twice",
+        signature="rescale twice",
+        patches=_embedding(lambda embed, *given: embed(*given) * 0.88),
+    ),
+    Fault(
+        name="observed-mask rescale missing",
+        patches=_embedding(
+            lambda embed, tokens, masked, num_masked, length: embed(
+                tokens, masked, num_masked * 0, length
+            )
+        ),
+    ),
+    Fault(
+        name="<mask> not zeroed",
+        patches=_embedding(
+            lambda embed, tokens, masked, num_masked, length: embed(
+                tokens, torch.zeros_like(masked), num_masked, length
+            )
+        ),
+    ),
+    Fault(
+        name="softmax scale missing",
+        signature="scale missing",
+        patches=_attention(
+            lambda q, k, v, pack, backend: packed_attention(
+                q * q.shape[-1] ** 0.5, k, v, pack, backend
+            )
+        ),
+    ),
+    Fault(
+        name="softmax scale applied twice",
+        signature="scale twice",
+        patches=_attention(
+            lambda q, k, v, pack, backend: packed_attention(
+                q * q.shape[-1] ** -0.5, k, v, pack, backend
+            )
+        ),
+    ),
+    Fault(
+        name="RoPE base 1e5",
+        signature="rotary base",
+        patches=lambda model: [(model, "rotary", tools.tables_with_base(model.rotary, 1e5))],
+    ),
+    Fault(
+        name="RoPE interleaved",
+        signature="rotary interleaved",
+        patches=lambda model: [(esm2_flash, "rotate", tools.rotate_interleaved)],
+    ),
+    Fault(
+        name="RoPE on q only",
+        signature="rotary q only",
+        patches=lambda model: [(esm2_flash, "rotate", tools.rotate_every_other(esm2_flash.rotate))],
+    ),
+    Fault(
+        name="final LayerNorm missing",
+        signature="final norm missing",
+        patches=_final_norm_missing,
+    ),
+    Fault(name="hidden layer off by one", patches=_layer_off_by_one),
+    Fault(name="BOS pooled", on_cut=lambda rows, start, end: rows[start : end - 1]),
+    Fault(name="EOS pooled", on_cut=lambda rows, start, end: rows[start + 1 : end]),
+    Fault(
+        name="last residue dropped",
+        on_cut=lambda rows, start, end: rows[start + 1 : max(end - 2, start + 1)],
+    ),
+    Fault(
+        name="padded fallback with <cls>",
+        signature="padding <cls>",
+        patches=lambda model: [
+            (model, "forward_packed", tools.padded_with(model, alphabet().cls_idx))
+        ],
+    ),
+    Fault(
+        name="one token of the neighbour attended to",
+        signature="boundary late",
+        patches=_attention(_neighbour_token),
+    ),
+    Fault(name="V of one head rolled against K", patches=_attention(_roll_v_of_one_head)),
+    Fault(name="NaN in one residue", on_rows=_nan_in_one_residue),
+    Fault(name="one residue replaced after the last layer", on_rows=_replace_one_residue),
+    Fault(name="last pack's output returned", on_rows=_stale_output),
+    Fault(name="one sequence lost", on_batch=_one_lost),
+    Fault(name="one sequence doubled", on_batch=_one_doubled),
+    Fault(name="tanh GELU", kind="arithmetic", signature="gelu tanh", patches=_tanh_gelu),
+    Fault(
+        name="bfloat16 rotary tables",
+        kind="arithmetic",
+        signature="rotary bfloat16",
+        patches=lambda model: [
+            (model, "rotary", tools.rounded_tables(model.rotary, torch.bfloat16))
+        ],
+    ),
+    Fault(
+        name="float16 rotary tables",
+        kind="arithmetic",
+        signature="rotary float16",
+        patches=lambda model: [
+            (model, "rotary", tools.rounded_tables(model.rotary, torch.float16))
+        ],
+    ),
+    Fault(
+        name="LayerNorm epsilon 1e-2",
+        kind="arithmetic",
+        signature="layer norm epsilon",
+        patches=_layer_norm_epsilon,
+    ),
+    Fault(
+        name="softmax in low precision",
+        kind="arithmetic",
+        signature="softmax bfloat16",
+        patches=_attention(_low_precision_softmax),
+    ),
+)
+
+CONTROLS: tuple[Fault, ...] = (
+    Fault(
+        name="positions not reset",
+        kind="control",
+        patches=_positions(tools.positions_not_reset),
+    ),
+    Fault(
+        name="constant offset to one sequence's positions",
+        kind="control",
+        patches=_positions(tools.positions_offset),
+    ),
+    Fault(
+        name="K and V rolled together after RoPE",
+        kind="control",
+        patches=_attention(_roll_k_and_v),
+    ),
+    Fault(name="packs shuffled", kind="control", on_batch=_shuffled),
+    Fault(name="another token budget", kind="control", token_budget=1200),
+    Fault(
+        name="another correct attention backend",
+        kind="control",
+        patches=_attention(lambda q, k, v, pack, backend: tools.plain_attention(q, k, v, pack)),
+    ),
+)

@@ -1,0 +1,263 @@
+"""The kill matrix: inject every known fault and see which gates notice.
+
+A fault that survives, a harmless control that fires, or a gate that fires on the healthy model
+fails the self-test. An arithmetic fault may survive in half precision only where its effect lies
+below the noise, that is below the limit, which is 3 x the worst healthy value.
+"""
+
+import random
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, field
+
+import torch
+
+from virnucpro_monitor.data.benchmarks import benchmark_digest, load_benchmark
+from virnucpro_monitor.records import (
+    BenchmarkSet,
+    Culprit,
+    GateResult,
+    Outcome,
+    Protocol,
+    Verdict,
+)
+from virnucpro_monitor.validation.builtin import BuiltinSubject
+from virnucpro_monitor.validation.faults import (
+    CONTROLS,
+    FAULTS,
+    Fault,
+    FaultySubject,
+    fault_installed,
+)
+from virnucpro_monitor.validation.oracle import Oracle
+from virnucpro_monitor.validation.probes import refuse_tighter_than_noise, reorder
+from virnucpro_monitor.validation.subject import PackedBatch
+from virnucpro_monitor.validation.validate import dtype_name, validate_subject
+
+SELFTEST_TOKEN_BUDGET = 512
+# Short and long, at least two packs, one long enough for rounded rotary angles to show.
+_LENGTHS = (22, 40, 63, 90, 129, 200, 420)
+_BUDGETS = (450, 512, 700, 1200, 4096)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class FaultResult:
+    """What the yardstick said of one injected change.
+
+    Attributes:
+        killed_by: the gates that failed.
+        margin: the largest value / limit among them; None where they have no finite ratio (an
+            exact gate, or a value that is missing).
+        seed_killed: whether the seed's own rule alone fails.
+        below_noise: an arithmetic fault that survives in half precision below the noise floor.
+        effect: the largest value / limit over all gates with a limit.
+        reason: the verdict's sentence.
+        signature: the trace's short name of the fault.
+    """
+
+    name: str
+    kind: str
+    killed_by: tuple[str, ...]
+    margin: float | None
+    culprit: Culprit
+    seed_killed: bool
+    below_noise: bool
+    effect: float | None
+    reason: str
+    signature: str | None = None
+
+    @property
+    def as_expected(self) -> bool:
+        if self.kind in ("control", "healthy"):
+            return not self.killed_by
+        return bool(self.killed_by) or self.below_noise
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SelftestReport:
+    """The kill matrix.
+
+    Attributes:
+        healthy: gate -> limit / worst value over the healthy runs, None where that value is 0.
+        num_healthy_runs: with shuffled packs and several token budgets.
+    """
+
+    model: str
+    dtype: str
+    device: str
+    backend: str
+    protocol: str
+    faults: tuple[FaultResult, ...]
+    controls: tuple[FaultResult, ...]
+    healthy: dict[str, float | None]
+    healthy_failures: tuple[str, ...] = ()
+    num_healthy_runs: int = 0
+    gates: tuple[str, ...] = field(default=())
+
+    @property
+    def passed(self) -> bool:
+        results = (*self.faults, *self.controls)
+        return all(result.as_expected for result in results) and not self.healthy_failures
+
+    @property
+    def num_killed(self) -> int:
+        return sum(bool(result.killed_by) for result in self.faults)
+
+    @property
+    def num_killed_by_seed(self) -> int:
+        return sum(result.seed_killed for result in self.faults)
+
+
+class RememberingSubject(BuiltinSubject):
+    """The healthy model, whose unpacked side is computed once per sequence and layer."""
+
+    def __init__(self, subject: BuiltinSubject) -> None:
+        super().__init__(
+            subject.model,
+            subject.batch_converter,
+            model_name=subject.model_name,
+            token_budget=subject.token_budget,
+        )
+        self._remembered: dict[tuple[tuple[int, ...], int], torch.Tensor] = {}
+
+    def embed_unpacked(self, tokens: torch.Tensor, layer: int) -> torch.Tensor:
+        key = (tuple(tokens.tolist()), layer)
+        if key not in self._remembered:
+            self._remembered[key] = super().embed_unpacked(tokens, layer)
+        return self._remembered[key]
+
+
+def selftest_benchmark() -> BenchmarkSet:
+    """Seven sequences of the `proteome` set, the nearest to the lengths that matter."""
+    remaining = list(load_benchmark("proteome").sequences)
+    chosen = []
+    for length in _LENGTHS:
+        nearest = min(remaining, key=lambda s: abs(len(s.residues) - length))
+        remaining.remove(nearest)
+        chosen.append(nearest)
+    return BenchmarkSet(
+        name="selftest",
+        version=1,
+        digest=benchmark_digest(chosen),
+        description="Seven proteome-like sequences for the self-test.",
+        sequences=tuple(chosen),
+    )
+
+
+def healthy_variants(count: int, seed: int = 0) -> Iterator[Fault]:
+    """`count` healthy runs: packs shuffled each in another way, and several token budgets."""
+    rng = random.Random(seed)
+    for number in range(count):
+        yield Fault(
+            name=f"healthy {number + 1}",
+            kind="healthy",
+            on_batch=_shuffler(rng.randrange(2**31)),
+            token_budget=_BUDGETS[number % len(_BUDGETS)],
+        )
+
+
+def run_selftest(
+    subject: BuiltinSubject,
+    benchmark: BenchmarkSet,
+    oracle: Oracle,
+    protocol: Protocol,
+    *,
+    num_healthy_runs: int = 10,
+    faults: Sequence[Fault] = FAULTS,
+    controls: Sequence[Fault] = CONTROLS,
+    on_progress: Callable[[int, int, str], None] | None = None,
+) -> SelftestReport:
+    """Run the healthy model, every fault and every control.
+
+    Args:
+        subject: the healthy model; `SELFTEST_TOKEN_BUDGET` gives it several packs.
+        oracle: of `benchmark` and the subject's weights.
+        on_progress: called with (runs done, all runs, name of the next).
+
+    Raises:
+        ProtocolError: the protocol is tighter than the noise of this machine.
+    """
+    healthy = RememberingSubject(subject)
+    dtype = dtype_name(subject)
+    plain = Fault(name="healthy", kind="healthy")
+    first = validate_subject(healthy, benchmark, oracle=oracle, protocol=protocol)
+    refuse_tighter_than_noise(protocol, dtype, first.documents["noise"])
+    variants = [plain, *healthy_variants(num_healthy_runs - 1)] if num_healthy_runs else []
+    jobs = [*variants, *faults, *controls]
+    verdicts: list[Verdict] = []
+    for number, fault in enumerate(jobs):
+        if on_progress:
+            on_progress(number, len(jobs), fault.name)
+        with fault_installed(fault):
+            verdicts.append(
+                validate_subject(
+                    FaultySubject(healthy, fault), benchmark, oracle=oracle, protocol=protocol
+                )
+            )
+    results = [
+        summarise(fault, verdict, dtype) for fault, verdict in zip(jobs, verdicts, strict=True)
+    ]
+    runs = len(variants)
+    return SelftestReport(
+        model=subject.model_name,
+        dtype=dtype,
+        device=subject.device.type,
+        backend=subject.backend,
+        protocol=protocol.version,
+        faults=tuple(results[runs : runs + len(faults)]),
+        controls=tuple(results[runs + len(faults) :]),
+        healthy=headroom(verdicts[:runs]),
+        healthy_failures=tuple(
+            f"{result.name}: {result.reason}" for result in results[:runs] if result.killed_by
+        ),
+        num_healthy_runs=runs,
+        gates=tuple(gate.name for gate in first.gates),
+    )
+
+
+def summarise(fault: Fault, verdict: Verdict, dtype: str) -> FaultResult:
+    """One row of the kill matrix."""
+    failing = [gate for gate in verdict.gates if gate.passed is False]
+    ratios = [ratio for gate in failing if (ratio := over_limit(gate)) is not None]
+    all_ratios = [ratio for gate in verdict.gates if (ratio := over_limit(gate)) is not None]
+    half = dtype != "float32"
+    return FaultResult(
+        name=fault.name,
+        kind=fault.kind,
+        killed_by=tuple(gate.name for gate in failing),
+        margin=max(ratios, default=None),
+        culprit=verdict.culprit,
+        seed_killed=not verdict.figures.seed_passed,
+        below_noise=half and fault.kind == "arithmetic" and verdict.outcome is Outcome.PASSED,
+        effect=max(all_ratios, default=None),
+        reason=verdict.reason,
+        signature=verdict.documents.get("trace", {}).get("signature"),
+    )
+
+
+def over_limit(gate: GateResult) -> float | None:
+    """value / limit, above 1 where the gate fails; None where there is no finite ratio."""
+    if gate.value is None or not gate.limit:
+        return None
+    if gate.unit == "cosine":
+        return (1.0 - gate.value) / (1.0 - gate.limit)
+    return max(0.0, gate.value) / gate.limit
+
+
+def headroom(verdicts: Sequence[Verdict]) -> dict[str, float | None]:
+    """Gate -> limit / worst value over `verdicts`; None where the worst value is 0."""
+    worst: dict[str, float] = {}
+    for verdict in verdicts:
+        for gate in verdict.gates:
+            worst[gate.name] = max(worst.get(gate.name, 0.0), over_limit(gate) or 0.0)
+    return {name: 1.0 / ratio if ratio > 0 else None for name, ratio in worst.items()}
+
+
+def _shuffler(seed: int) -> Callable[[PackedBatch], PackedBatch]:
+    rng = random.Random(seed)
+
+    def shuffle(batch: PackedBatch) -> PackedBatch:
+        order = list(range(len(batch.sequence_ids)))
+        rng.shuffle(order)
+        return reorder(batch, order)
+
+    return shuffle
