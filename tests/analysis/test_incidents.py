@@ -17,7 +17,6 @@ from tests.analysis.histories import (
     run,
 )
 from virnucpro_monitor.analysis.incidents import (
-    WHOLE_VERDICT,
     Cause,
     Incident,
     IncidentState,
@@ -110,7 +109,7 @@ def test_a_fix_that_did_not_judge_the_gate_says_so() -> None:
     runs = [run(0), run(1, "F", failing=["oracle"]), run(2, "P")]
     (incident,) = derive(runs)
     assert incident.state is IncidentState.FIXED
-    assert incident.caveats == ("The run that ended it did not judge these gates.",)
+    assert incident.caveats == ("The run that ended it did not judge oracle.",)
 
 
 def test_a_failed_run_that_names_no_gate_is_an_incident_of_the_whole_verdict() -> None:
@@ -308,9 +307,7 @@ def test_incidents_are_bounded_by_good_runs(given_rows: list[list[str] | str]) -
             )
         else:
             good = places[stretch.last_good.commit.hash]
-            assert not any(is_bad(one) for one in [runs[good], *runs[good + 1 : first]]) or (
-                WHOLE_VERDICT in gates
-            )
+            assert not any(is_bad(one) for one in runs[good:first])
 
 
 @given(rows, rows, st.randoms())
@@ -340,3 +337,12 @@ def test_a_longer_history_keeps_what_was_closed(given_rows: list[list[str] | str
         for key, incident in early.items():
             if incident.state is IncidentState.FIXED:
                 assert replace(late[key], grouped_with=()) == replace(incident, grouped_with=())
+
+
+def test_a_failed_run_that_judged_only_some_of_the_gates_does_not_end_it() -> None:
+    partial = run(2, "F", gates=(gate("seed"), gate("gain", None), gate("leak", False)))
+    runs = [run(0), run(1, "F", failing=["seed", "gain"]), partial]
+    assert [(i.gates, i.state.value) for i in derive(runs)] == [
+        (("seed", "gain"), "open"),
+        (("leak",), "open"),
+    ]

@@ -289,7 +289,7 @@ def compare_sequence(
     elif abs(decades) >= noise.min_effect_decades:
         mark = Mark.WORSE if decades > 0 else Mark.BETTER
     else:
-        mark = Mark.EQUAL if base_error == head_error else Mark.WITHIN_NOISE
+        mark = Mark.EQUAL if base.similarity == head.similarity else Mark.WITHIN_NOISE
     return SequenceChange(
         sequence_id=head.sequence_id,
         base=base,

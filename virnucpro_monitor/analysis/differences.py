@@ -48,7 +48,8 @@ def find_differences(base: Run, head: Run) -> tuple[Difference, ...]:
         ("benchmark", "benchmark", _benchmark(base), _benchmark(head)),
         ("protocol", "protocol", _protocol(base), _protocol(head)),
     ]
-    for field in dataclasses.fields(base.configuration):
+    same_configuration = base.configuration == head.configuration
+    for field in () if same_configuration else dataclasses.fields(base.configuration):
         if field.name == "weights_digest":
             continue  # it stands in "weights"
         values = [
@@ -56,7 +57,8 @@ def find_differences(base: Run, head: Run) -> tuple[Difference, ...]:
             for run in (base, head)
         ]
         pairs.append(("configuration", field.name, values[0], values[1]))
-    if base.environment is not None and head.environment is not None:
+    same_environment = base.environment == head.environment
+    if base.environment is not None and head.environment is not None and not same_environment:
         pairs += [
             (
                 "environment",

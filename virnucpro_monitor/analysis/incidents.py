@@ -6,7 +6,7 @@ The rule, for one series in commit order (a skipped run counts as what it inheri
   ends it.
 - *Broken promise*: the gates of a `failed` run that were not failing before begin an incident
   together: they share their cause. A gate that starts to fail later begins another one. An incident
-  ends at the first run in which none of its gates fails; a gate that comes and goes meanwhile stays
+  ends at the first run in which all of its gates hold; a gate that comes and goes meanwhile stays
   in it. A passed run ends all.
 - Where a run does not judge a gate (`error`, `not_run`, a gate without a value), nothing begins and
   nothing ends.
@@ -190,7 +190,7 @@ def find_stretches(runs: Sequence[Run]) -> list[_Stretch]:
         for stretch in broken:
             if any(gate in failing for gate in stretch.gates):
                 stretch.bad_runs.append(run)
-            elif outcome is Outcome.PASSED or _judges_one_of(run, stretch.gates):
+            elif outcome is Outcome.PASSED or _judged_gates(run).issuperset(stretch.gates):
                 stretch.fixed_by = run
         broken = [stretch for stretch in broken if stretch.fixed_by is None]
         held = {gate for stretch in broken for gate in stretch.gates}
@@ -203,11 +203,8 @@ def find_stretches(runs: Sequence[Run]) -> list[_Stretch]:
     return stretches
 
 
-def _judges_one_of(run: Run, gates: Sequence[str]) -> bool:
-    """Whether a run that fails none of `gates` judged at least one of them."""
-    return WHOLE_VERDICT in gates or any(
-        gate.name in gates and gate.passed is not None for gate in run.gates
-    )
+def _judged_gates(run: Run) -> set[str]:
+    return {WHOLE_VERDICT, *(gate.name for gate in run.gates if gate.passed is not None)}
 
 
 def _last_good(runs: Sequence[Run], place: int, gates: Sequence[str]) -> Run | None:
@@ -216,11 +213,9 @@ def _last_good(runs: Sequence[Run], place: int, gates: Sequence[str]) -> Run | N
         outcome = run.effective_outcome
         if outcome is Outcome.PASSED:
             return run
-        if (
-            outcome is Outcome.FAILED
-            and not set(gates) & set(failing_gates(run))
-            and _judges_one_of(run, gates)
-        ):
+        if outcome is not Outcome.FAILED or set(gates) & set(failing_gates(run)):
+            continue
+        if _judged_gates(run) & set(gates):
             return run
     return None
 
@@ -276,8 +271,9 @@ def _caveats(stretch: _Stretch) -> tuple[str, ...]:
                     "innocent."
                 )
     end = stretch.fixed_by
-    if end is not None and stretch.gates and not _judges_one_of(end, stretch.gates):
-        caveats.append("The run that ended it did not judge these gates.")
+    unjudged = set(stretch.gates) - _judged_gates(end) if end is not None else set()
+    if unjudged:
+        caveats.append(f"The run that ended it did not judge {', '.join(sorted(unjudged))}.")
     return tuple(caveats)
 
 
