@@ -1,0 +1,128 @@
+"""What a person sees while commits run: a bar on a terminal, plain lines elsewhere."""
+
+import time
+from collections import Counter
+from collections.abc import Iterable
+from types import TracebackType
+from typing import TYPE_CHECKING
+
+from virnucpro_monitor.cli.options import say
+from virnucpro_monitor.records import Run
+from virnucpro_monitor.settings import is_terminal
+
+if TYPE_CHECKING:
+    from virnucpro_monitor.runner.measure import Progress
+
+
+class Display:
+    """Plain lines to standard error: one for each run, none for progress."""
+
+    def __enter__(self) -> "Display":
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        return None
+
+    def progress(self, progress: "Progress") -> None:
+        """Show how far the present run is."""
+
+    def message(self, text: str) -> None:
+        say(text)
+
+    def report(self, run: Run) -> None:
+        say(describe_run(run))
+
+    def summary(self, runs: Iterable[Run], settled: Iterable[Run]) -> str:
+        """Show and return one line on the whole start."""
+        text = describe_all(list(runs), list(settled))
+        say(text)
+        return text
+
+
+class TerminalDisplay(Display):
+    """A bar with sequences per second below the lines."""
+
+    def __enter__(self) -> "TerminalDisplay":
+        from rich.console import Console
+        from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn
+
+        self._bar = Progress(
+            TextColumn("{task.description}"),
+            BarColumn(),
+            MofNCompleteColumn(),
+            TextColumn("{task.fields[speed]}"),
+            console=Console(stderr=True),
+            transient=True,
+        )
+        self._task = self._bar.add_task("preparing", total=None, speed="")
+        self._began: tuple[object, float] = (None, time.monotonic())
+        self._bar.start()
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self._bar.stop()
+
+    def progress(self, progress: "Progress") -> None:
+        commit = progress.commit.hash[:12] if progress.commit else ""
+        place = f"{progress.commit_index + 1}/{progress.num_commits}" if progress.commit else ""
+        label = " ".join(filter(None, (place, commit, progress.benchmark, progress.phase)))
+        now = time.monotonic()
+        if self._began[0] != label:
+            self._began = (label, now)
+        elapsed = now - self._began[1]
+        speed = f"{progress.done / elapsed:.1f} sequences/s" if elapsed > 0.2 else ""
+        self._bar.update(
+            self._task,
+            description=label,
+            completed=progress.done,
+            total=progress.total,
+            speed=speed,
+        )
+
+    def message(self, text: str) -> None:
+        self._bar.console.print(text, highlight=False, markup=False)
+
+    def report(self, run: Run) -> None:
+        self.message(describe_run(run))
+
+    def summary(self, runs: Iterable[Run], settled: Iterable[Run]) -> str:
+        text = describe_all(list(runs), list(settled))
+        self.message(text)
+        return text
+
+
+def open_display() -> Display:
+    return TerminalDisplay() if is_terminal() else Display()
+
+
+def describe_run(run: Run) -> str:
+    """One line: commit, outcome, benchmark set, worst similarity or the reason, time."""
+    parts = [run.commit.hash[:12], f"{run.outcome:8}", run.benchmark]
+    if run.inherited_outcome is not None and run.inherited_from is not None:
+        parts.append(f"{run.inherited_outcome}, as {run.inherited_from[:12]}")
+    elif run.figures is not None and run.figures.min_similarity is not None:
+        parts.append(f"worst similarity {run.figures.min_similarity:.7f}")
+        parts.append(f"{run.duration_s:.1f} s")
+    if run.outcome not in ("passed", "skipped") and run.reason:
+        parts.append(f"- {run.reason}")
+    return "  ".join(parts)
+
+
+def describe_all(runs: list[Run], settled: list[Run]) -> str:
+    """One line on a whole start."""
+    latest = {(run.commit.hash, run.benchmark_digest): run for run in runs}
+    counts = Counter(str(run.outcome) for run in latest.values())
+    parts = [f"{number} {outcome.replace('_', ' ')}" for outcome, number in counts.items()]
+    if settled:
+        parts.append(f"{len(settled)} known already")
+    return f"{', '.join(parts)}." if parts else "Nothing new."

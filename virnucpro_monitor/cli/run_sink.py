@@ -1,0 +1,150 @@
+"""Where a run's reports go: the database, its heartbeats and its locks."""
+
+import hashlib
+import socket
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
+from types import TracebackType
+from typing import TYPE_CHECKING
+
+from virnucpro_monitor.cli.options import say
+from virnucpro_monitor.errors import LockedError, MissingDatabase, MonitorError
+from virnucpro_monitor.records import Commit, Run, RunReport, Target
+from virnucpro_monitor.settings import Settings
+
+if TYPE_CHECKING:
+    from sqlalchemy import Engine
+
+    from virnucpro_monitor.runner.selection import Selection
+    from virnucpro_monitor.store.writer import Writer
+
+
+class Sink:
+    """Stores one target's reports. A missing SQLite file is made when there is something to store.
+
+    On leaving, the heartbeat says how it ended.
+    """
+
+    def __init__(self, url: str, target: Target) -> None:
+        self._url = url
+        self.target = target
+        self._engine: Engine | None = None
+        self._open_commits: set[str] = set()
+
+    def __enter__(self) -> "Sink":
+        from virnucpro_monitor.store.engine import open_engine
+
+        with suppress(MissingDatabase):
+            self._engine = open_engine(self._url)
+        if self._engine is None and not self._url.startswith("sqlite"):
+            open_engine(self._url)  # only SQLite is created by itself: let the error say how
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        if self._engine is None:
+            return
+        if error is not None and not isinstance(error, LockedError):
+            message = str(error) if isinstance(error, MonitorError) else f"{error!r}"
+            code = error.exit_code if isinstance(error, MonitorError) else 130
+            with suppress(MonitorError):  # the first error is the one to tell
+                self.beat("finished", message, exit_code=code)
+        self._engine.dispose()
+
+    @property
+    def engine(self) -> "Engine":
+        from virnucpro_monitor.store.engine import ensure_database, open_engine
+
+        if self._engine is None:
+            if ensure_database(self._url):
+                say(f"Created the database {self._url}.")
+            self._engine = open_engine(self._url)
+        return self._engine
+
+    @property
+    def writer(self) -> "Writer":
+        from virnucpro_monitor.store.writer import Writer
+
+        return Writer(self.engine)
+
+    def known_runs(self) -> list[Run]:
+        """The target's current runs, oldest commit first."""
+        from virnucpro_monitor.store.reader import load_runs
+
+        return load_runs(self._engine, target=self.target.name) if self._engine else []
+
+    def begin(self, selection: "Selection") -> None:
+        """Store the target and the watched part of its branch."""
+        from virnucpro_monitor.store.reader import load_commits
+
+        writer = self.writer
+        writer.save_target(self.target)
+        watched = watched_part(
+            selection.branch, [*load_commits(self.engine, self.target.name), *selection.commits]
+        )
+        gone = writer.save_commits(self.target.name, watched, whole_history=True)
+        if gone:
+            say(
+                f"The branch was rewritten: {gone} commits are no longer on it; "
+                f"their results are kept."
+            )
+        self._open_commits = {commit.hash for commit in selection.commits}
+        self.beat("running", f"{len(selection.commits)} commits to cover")
+
+    def save(self, report: RunReport) -> int:
+        """Store one report whole, and return the run's id."""
+        run_id = self.writer.save_run(report)
+        commit = report.run.commit
+        self._open_commits.discard(commit.hash)
+        self.beat("running", f"{commit.hash[:12]} {report.run.outcome}")
+        return run_id
+
+    def end(self, exit_code: int, message: str) -> None:
+        self._open_commits = set()
+        if self._engine is not None:
+            self.beat("finished", message, exit_code=exit_code)
+
+    def beat(self, state: str, message: str, *, exit_code: int | None = None) -> None:
+        self.writer.heartbeat(
+            socket.gethostname(),
+            self.target.name,
+            state,
+            message,
+            num_queued=len(self._open_commits),
+            exit_code=exit_code,
+        )
+
+
+def watched_part(branch: tuple[Commit, ...], of_interest: list[Commit]) -> tuple[Commit, ...]:
+    """The branch from the first commit on that is stored or asked for."""
+    wanted = {commit.hash for commit in of_interest}
+    start = next((i for i, commit in enumerate(branch) if commit.hash in wanted), len(branch))
+    return branch[start:]
+
+
+@contextmanager
+def holding_locks(
+    settings: Settings, sink: Sink, *, wait_s: float, on_wait: Callable[[str], None]
+) -> Iterator[None]:
+    """Hold the right to run this target: on this host, and across hosts that share a server."""
+    from virnucpro_monitor.runner.lock import file_lock, lease
+
+    key = hashlib.sha256(f"{settings.database_url}\n{sink.target.name}".encode()).hexdigest()
+    path = settings.cache_folder / "locks" / f"{key[:16]}.lock"
+    with file_lock(path, wait_s=wait_s, on_wait=on_wait):
+        if settings.database_url.startswith("sqlite"):
+            yield
+            return
+        writer = sink.writer
+        with lease(
+            f"run {sink.target.name}",
+            writer.acquire_lease,
+            writer.release_lease,
+            wait_s=wait_s,
+            on_wait=on_wait,
+        ):
+            yield

@@ -1,0 +1,346 @@
+"""Adapters: how a target's model becomes a `Subject` that the yardstick can judge.
+
+An adapter is any object with the method of the `Adapter` protocol. It is named by an entry point
+of the group `virnucpro_monitor.adapters` or as `module:callable`; called without arguments, that
+must give the adapter. It runs in the commit's own process, with the checkout in front of
+`sys.path`, and may import whatever it likes there.
+"""
+
+import importlib
+import os
+import sys
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from importlib.metadata import entry_points
+from pathlib import Path
+from typing import Any, Protocol, cast
+
+import torch
+
+from virnucpro_monitor.errors import TargetError
+from virnucpro_monitor.runner.interface import find_names
+from virnucpro_monitor.validation.subject import PackedBatch, Subject
+
+ENTRY_POINT_GROUP = "virnucpro_monitor.adapters"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class LoadRequest:
+    """What a subject must be loaded with.
+
+    Attributes:
+        checkout: root of the commit's files.
+        package: import root of the monitored package, None to find it.
+        checkpoint, regression: fair-esm files of the weights.
+        torch_home: a private `TORCH_HOME` whose hub holds these two files under fair-esm's names.
+        device: "cpu" or "cuda:N".
+        backend: attention backend to ask for, where the target lets one choose.
+    """
+
+    checkout: Path
+    package: str | None
+    model_name: str
+    weights: str
+    checkpoint: Path
+    regression: Path
+    torch_home: Path
+    device: str
+    dtype: torch.dtype
+    backend: str
+    token_budget: int
+
+
+class Adapter(Protocol):
+    """Loads a model from a checkout."""
+
+    def load(self, request: LoadRequest) -> Subject:
+        """Load the model of one commit.
+
+        Raises:
+            TargetError: the commit lacks the interface, or cannot run as asked.
+            Exception: anything else is stored as the run's error, with its traceback.
+        """
+        ...
+
+
+def find_adapter(name: str) -> Adapter:
+    """Find an adapter by entry point, or by `module:callable`.
+
+    Raises:
+        TargetError: there is none of that name.
+    """
+    if ":" in name:
+        module_name, _, attribute = name.partition(":")
+        try:
+            factory = getattr(importlib.import_module(module_name), attribute)
+        except (ImportError, AttributeError) as error:
+            raise TargetError(f"Adapter {name!r} cannot be imported ({error}).") from error
+        return cast(Adapter, factory())
+    found = entry_points(group=ENTRY_POINT_GROUP)
+    for entry in found:
+        if entry.name == name:
+            return cast(Adapter, entry.load()())
+    known = ", ".join(sorted({entry.name for entry in found})) or "none"
+    raise TargetError(f"There is no adapter {name!r} (known: {known}; or give module:callable).")
+
+
+class BuiltinAdapter:
+    """This package's own packed ESM-2."""
+
+    def load(self, request: LoadRequest) -> Subject:
+        from virnucpro_monitor.models.esm2_flash import load_esm2_model
+        from virnucpro_monitor.validation.builtin import BuiltinSubject
+
+        model, batch_converter = load_esm2_model(
+            request.model_name,
+            request.device,
+            weights=str(request.checkpoint),
+            dtype=request.dtype,
+            backend=request.backend,
+        )
+        subject = BuiltinSubject(
+            model,
+            batch_converter,
+            model_name=request.model_name,
+            token_budget=request.token_budget,
+        )
+        return cast(Subject, subject)  # its attributes are read-only, which a Subject may be
+
+
+class SeedInterfaceAdapter:
+    """Any package with `load_esm2_model`, `forward_packed` and `VarlenCollator`.
+
+    The commit's code is left as it is. Around it: `TORCH_HOME` is private and leads to the chosen
+    checkpoint, fair-esm's loader gives the model from the mapped checkpoint without initialising
+    it first (`runner.warm`), the dtype is asked for by whichever parameter the target's loader has,
+    and hidden layers are read at the layers themselves instead of by the target's own numbers.
+    """
+
+    def load(self, request: LoadRequest) -> Subject:
+        names = find_names(request.checkout, request.package)
+        os.environ["TORCH_HOME"] = str(request.torch_home)
+        sys.path.insert(0, str(names.import_root))
+        loader = _import_name(names.loader_module, "load_esm2_model")
+        collator = _import_name(names.collator_module, "VarlenCollator")
+        options = _dtype_options(loader, request)
+        loaded = loader(request.model_name, device=request.device, **options)
+        if not isinstance(loaded, tuple) or len(loaded) != 2:
+            raise TargetError(
+                f"load_esm2_model of {names.loader_module} does not give (model, batch_converter)."
+            )
+        model, batch_converter = loaded
+        model = _with_dtype(model, request.dtype)
+        return ModelSubject(
+            model,
+            batch_converter,
+            lambda converter, budget: collator(converter, max_tokens_per_batch=budget),
+            request,
+        )
+
+
+class TargetImportError(TargetError):
+    """A module of the target cannot be imported; the cause is chained."""
+
+
+def _import_name(module_name: str, name: str) -> Any:
+    try:
+        module = importlib.import_module(module_name)
+    except Exception as error:
+        raise TargetImportError(
+            f"{module_name} cannot be imported: {type(error).__name__}: {error}"
+        ) from error
+    try:
+        return getattr(module, name)
+    except AttributeError as error:
+        raise TargetError(f"{module_name} has no {name} at this commit.") from error
+
+
+def _dtype_options(loader: Callable[..., Any], request: LoadRequest) -> dict[str, Any]:
+    """The loader's own way to choose a dtype, if it has one."""
+    code = getattr(loader, "__code__", None)
+    names = code.co_varnames[: code.co_argcount + code.co_kwonlyargcount] if code else ()
+    if "dtype" in names:
+        return {"dtype": request.dtype}
+    if "enable_fp16" in names:
+        return {"enable_fp16": request.dtype is torch.float16}
+    return {}
+
+
+def _with_dtype(model: Any, dtype: torch.dtype) -> Any:
+    """Bring a loaded model to `dtype`; weights that were rounded on loading stay rounded."""
+    loaded = _floating_dtype(model)
+    if loaded is dtype:
+        return model
+    if loaded is not torch.float32:
+        raise TargetError(
+            f"This commit's loader gives {_name(loaded)} and offers no other: run it with "
+            f"--dtype {_name(loaded)}."
+        )
+    return model.to(dtype)
+
+
+def _floating_dtype(model: torch.nn.Module) -> torch.dtype:
+    for parameter in model.parameters():
+        if parameter.is_floating_point():
+            return parameter.dtype
+    raise TargetError("The loaded model has no parameters.")
+
+
+def _name(dtype: torch.dtype) -> str:
+    return str(dtype).removeprefix("torch.")
+
+
+class ModelSubject:
+    """A model with the seed's interface, as a `Subject`."""
+
+    def __init__(
+        self,
+        model: Any,
+        batch_converter: Any,
+        make_collator: Callable[[Any, int], Any],
+        request: LoadRequest,
+    ) -> None:
+        if not hasattr(model, "forward_packed"):
+            raise TargetError(f"{type(model).__name__} has no forward_packed at this commit.")
+        self._model = model.eval()
+        self._converter = batch_converter
+        self._make_collator = make_collator
+        self._token_budget = request.token_budget
+        self.model_name = request.model_name
+        self.device = torch.device(request.device)
+        self._trunk = _find_trunk(model)
+        self.num_layers = (
+            len(self._trunk.layers) if self._trunk is not None else int(model.num_layers)
+        )
+        self.dtype = _floating_dtype(model)
+        self.backend = _backend_of(model)
+
+    @torch.no_grad()
+    def embed_unpacked(self, tokens: torch.Tensor, layer: int) -> torch.Tensor:
+        batch = tokens.to(self.device)[None, :]  # [1, T]
+        rows = self._read_layer(
+            layer, lambda asked: self._model(batch, repr_layers=asked), (1, tokens.numel())
+        )
+        return _checked(rows[0], tokens.numel(), "forward")
+
+    @torch.no_grad()
+    def embed_packed(self, batch: PackedBatch, layer: int) -> torch.Tensor:
+        ids, bounds = batch.input_ids.to(self.device), batch.cu_seqlens.to(self.device)
+        rows = self._read_layer(
+            layer,
+            lambda asked: self._model.forward_packed(
+                ids, bounds, batch.max_seqlen, repr_layers=asked
+            ),
+            (ids.numel(),),
+        )
+        if rows.dim() == 3:  # a padded fallback was read at its layers: [n, T, D]
+            lengths = (batch.cu_seqlens[1:] - batch.cu_seqlens[:-1]).tolist()
+            rows = torch.cat([row[:length] for row, length in zip(rows, lengths, strict=True)])
+        return _checked(rows, ids.numel(), "forward_packed")
+
+    def _read_layer(
+        self, layer: int, run: Callable[[list[int]], Any], leading: tuple[int, ...]
+    ) -> torch.Tensor:
+        """Run the model and return one layer, numbered as fair-esm numbers it."""
+        if layer == self.num_layers or self._trunk is None:
+            return _representation(run([layer]), layer)
+        caught: list[torch.Tensor] = []
+        # What enters layer i is hidden layer i; packed paths often skip the layer's own forward
+        # but not its first LayerNorm.
+        entrance = getattr(self._trunk.layers[layer], "self_attn_layer_norm", None)
+        if entrance is None:
+            return _representation(run([layer]), layer)
+        hook = entrance.register_forward_pre_hook(lambda _, inputs: caught.append(inputs[0]))
+        try:
+            result = run([self.num_layers])
+        finally:
+            hook.remove()
+        if not caught:
+            return _representation(result, layer)
+        rows = caught[0]
+        if rows.dim() == 3 and rows.shape[:2] != leading:
+            rows = rows.transpose(0, 1)  # fair-esm keeps time first: [T, B, D] -> [B, T, D]
+        return rows
+
+    def pack(self, sequences: Sequence[tuple[str, str]]) -> Iterator[PackedBatch]:
+        collator = self._make_collator(self._converter, self._token_budget)
+        items = [{"id": name, "sequence": text, "file": "benchmark"} for name, text in sequences]
+        if hasattr(collator, "flush"):
+            produced = [collator(items), *(collator.flush() or ())]
+        else:
+            # Such a collator packs what it is handed and drops the rest: hand it what fits.
+            produced = [collator(part) for part in _within_budget(items, self._token_budget)]
+        for pack in produced:
+            if pack:
+                yield _packed_batch(pack)
+
+
+def _within_budget(items: list[dict[str, str]], budget: int) -> Iterator[list[dict[str, str]]]:
+    part: list[dict[str, str]] = []
+    used = 0
+    for item in items:
+        length = len(item["sequence"]) + 2  # BOS and EOS
+        if part and used + length > budget:
+            yield part
+            part, used = [], 0
+        part.append(item)
+        used += length
+    if part:
+        yield part
+
+
+def _packed_batch(pack: Any) -> PackedBatch:
+    try:
+        ids, bounds = pack["input_ids"], pack["cu_seqlens"]
+        batch = PackedBatch(
+            input_ids=ids,
+            cu_seqlens=bounds,
+            max_seqlen=int(pack["max_seqlen"]),
+            sequence_ids=tuple(pack["sequence_ids"]),
+        )
+    except (KeyError, TypeError) as error:
+        raise TargetError(f"VarlenCollator's pack is not as agreed: {error!r}.") from error
+    if ids.dim() != 1 or bounds.dim() != 1 or bounds.numel() != len(batch.sequence_ids) + 1:
+        raise TargetError(
+            f"VarlenCollator's pack is not as agreed: input_ids {tuple(ids.shape)}, cu_seqlens "
+            f"{tuple(bounds.shape)} for {len(batch.sequence_ids)} sequences."
+        )
+    return batch
+
+
+def _representation(result: Any, layer: int) -> torch.Tensor:
+    try:
+        return cast(torch.Tensor, result["representations"][layer])
+    except (KeyError, TypeError, IndexError) as error:
+        raise TargetError(
+            f"The model gives no representations[{layer}] although asked for it."
+        ) from error
+
+
+def _checked(rows: Any, length: int, where: str) -> torch.Tensor:
+    if not isinstance(rows, torch.Tensor) or not rows.is_floating_point():
+        raise TargetError(f"{where} gives {type(rows).__name__}, not embeddings of a float dtype.")
+    if rows.dim() != 2 or rows.shape[0] != length:
+        raise TargetError(
+            f"{where} gives embeddings of shape {tuple(rows.shape)} for {length} tokens."
+        )
+    return rows
+
+
+def _find_trunk(model: torch.nn.Module) -> Any:
+    """The ESM-2 inside a wrapper: whatever holds `layers` and the final LayerNorm."""
+    for module in model.modules():
+        if isinstance(getattr(module, "layers", None), torch.nn.ModuleList) and hasattr(
+            module, "emb_layer_norm_after"
+        ):
+            return module
+    return None
+
+
+def _backend_of(model: Any) -> str:
+    """What the target says its attention runs on."""
+    for name in ("backend", "attention_backend", "attention_impl"):
+        value = getattr(model, name, None)
+        if isinstance(value, str) and value:
+            return value
+    return "own"

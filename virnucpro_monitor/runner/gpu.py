@@ -1,0 +1,122 @@
+"""Ask NVML about GPUs, without making a CUDA context, and wait for a busy one."""
+
+import os
+import time
+from collections.abc import Callable
+from contextlib import suppress
+from dataclasses import dataclass
+from typing import Any
+
+GIB = 1024**3
+
+
+@dataclass(frozen=True, slots=True)
+class Gpu:
+    """One GPU as NVML sees it now.
+
+    Attributes:
+        processes: ids of the processes that compute on it.
+        utilisation: percent of the last sampling period, None where not told.
+    """
+
+    name: str
+    driver: str
+    total_bytes: int
+    free_bytes: int
+    processes: tuple[int, ...]
+    utilisation: int | None
+
+    def why_busy(self, needed_bytes: int) -> str | None:
+        """One clause that says why a run should wait, None where it need not."""
+        others = [pid for pid in self.processes if pid != os.getpid()]
+        if others:
+            noun = "process computes" if len(others) == 1 else "processes compute"
+            return f"{len(others)} other {noun} on it"
+        if self.free_bytes < needed_bytes:
+            return (
+                f"{self.free_bytes / GIB:.1f} GiB of its memory are free, "
+                f"{needed_bytes / GIB:.1f} GiB are needed"
+            )
+        return None
+
+
+def find_gpu(device: str) -> Gpu | None:
+    """The GPU behind `device` ("cuda" or "cuda:N"), None where NVML or the GPU is missing."""
+    try:
+        import pynvml
+    except ImportError:
+        return None
+    try:
+        pynvml.nvmlInit()
+    except pynvml.NVMLError:
+        return None
+    try:
+        handle = _handle(pynvml, int(device.partition(":")[2] or 0))
+        memory = pynvml.nvmlDeviceGetMemoryInfo(handle)
+        utilisation = None
+        with suppress(pynvml.NVMLError):  # not told for a slice of a GPU
+            utilisation = int(pynvml.nvmlDeviceGetUtilizationRates(handle).gpu)
+        return Gpu(
+            name=_text(pynvml.nvmlDeviceGetName(handle)),
+            driver=_text(pynvml.nvmlSystemGetDriverVersion()),
+            total_bytes=int(memory.total),
+            free_bytes=int(memory.free),
+            processes=_processes(pynvml, handle),
+            utilisation=utilisation,
+        )
+    except (pynvml.NVMLError, ValueError):
+        return None
+    finally:
+        pynvml.nvmlShutdown()
+
+
+def _handle(pynvml: Any, index: int) -> Any:
+    """CUDA counts only the visible GPUs; NVML counts all of them."""
+    visible = os.environ.get("CUDA_VISIBLE_DEVICES")
+    if visible:
+        name = visible.split(",")[index].strip() if index < len(visible.split(",")) else ""
+        if name.isdigit():
+            return pynvml.nvmlDeviceGetHandleByIndex(int(name))
+        if name:
+            return pynvml.nvmlDeviceGetHandleByUUID(name)
+    return pynvml.nvmlDeviceGetHandleByIndex(index)
+
+
+def _processes(pynvml: Any, handle: Any) -> tuple[int, ...]:
+    with suppress(pynvml.NVMLError):
+        return tuple(p.pid for p in pynvml.nvmlDeviceGetComputeRunningProcesses(handle))
+    return ()
+
+
+def _text(value: str | bytes) -> str:
+    return value.decode() if isinstance(value, bytes) else value
+
+
+def wait_for_gpu(
+    device: str,
+    *,
+    limit_s: float,
+    needed_bytes: int = 0,
+    poll_s: float = 15.0,
+    look: Callable[[str], Gpu | None] = find_gpu,
+    sleep: Callable[[float], None] = time.sleep,
+    clock: Callable[[], float] = time.monotonic,
+    on_wait: Callable[[str], None] | None = None,
+) -> str | None:
+    """Wait until the GPU is free, at most `limit_s`.
+
+    Returns:
+        None once it is free (or cannot be asked), otherwise one sentence for a `not_run`.
+    """
+    end = clock() + limit_s
+    while True:
+        gpu = look(device)
+        busy = gpu.why_busy(needed_bytes) if gpu else None
+        if busy is None:
+            return None
+        remaining = end - clock()
+        if remaining <= 0:
+            return f"The GPU {device} was busy for {limit_s / 60:.0f} min: {busy}."
+        if on_wait:
+            on_wait(f"Waiting for {device}: {busy}.")
+        sleep(min(poll_s, remaining))

@@ -1,0 +1,244 @@
+"""Watch one child process: its time, its memory, its output, and whatever it leaves behind."""
+
+import os
+import resource
+import selectors
+import signal
+import time
+from collections.abc import Callable
+from contextlib import suppress
+from dataclasses import dataclass
+from pathlib import Path
+
+GIB = 1024**3
+POLL_S = 0.05
+MEMORY_POLL_S = 0.2
+KEPT_HEAD_BYTES = 16 * 1024
+KEPT_TAIL_BYTES = 64 * 1024
+
+
+@dataclass(frozen=True, slots=True)
+class Limits:
+    """Attributes:
+    timeout_s: from the start, and again from each result.
+    memory_limit_gb: GiB of private memory of the child and all its children.
+    """
+
+    timeout_s: float
+    memory_limit_gb: float | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Ending:
+    """How a child ended.
+
+    Attributes:
+        cause: "exit", "signal", "timeout", "memory" or "cancelled".
+        code: exit status or signal number.
+        output: what it printed, cut in the middle where long.
+    """
+
+    cause: str
+    code: int
+    output: str
+
+
+class OutputKeeper:
+    """Keeps the first and the last part of a stream, however long it is."""
+
+    def __init__(self, head: int = KEPT_HEAD_BYTES, tail: int = KEPT_TAIL_BYTES) -> None:
+        self._limits = (head, tail)
+        self._head = bytearray()
+        self._tail = bytearray()
+        self._dropped = 0
+
+    def add(self, data: bytes) -> None:
+        head, tail = self._limits
+        room = head - len(self._head)
+        self._head += data[:room]
+        self._tail += data[room:] if room < len(data) else b""
+        excess = len(self._tail) - tail
+        if excess > 0:
+            del self._tail[:excess]
+            self._dropped += excess
+
+    def text(self) -> str:
+        head = self._head.decode(errors="replace")
+        tail = self._tail.decode(errors="replace")
+        if self._dropped:
+            return f"{head}\n… {self._dropped} bytes left out …\n{tail}"
+        return head + tail
+
+
+def limit_own_memory(limits: Limits) -> None:
+    """Called in the child: let allocations fail at the limit instead of meeting the OOM killer.
+
+    Bounds private writable memory only, so that a mapped checkpoint does not count. It is no use
+    under CUDA, which reserves address space freely; there the polling alone counts.
+    """
+    if limits.memory_limit_gb is not None:
+        used = _field(Path("/proc/self/status"), "VmData:") or 0
+        size = used + int(limits.memory_limit_gb * GIB)
+        with suppress(ValueError, OSError):
+            resource.setrlimit(resource.RLIMIT_DATA, (size, size))
+
+
+def supervise(
+    pid: int,
+    result_fd: int,
+    output_fd: int,
+    limits: Limits,
+    on_line: Callable[[bytes], bool],
+    cancel_fd: int | None = None,
+) -> Ending:
+    """Follow a child that leads its own session until it ends, then end what it left behind.
+
+    Args:
+        result_fd, output_fd: read ends of the child's pipes; closed here.
+        on_line: receives each line of the result pipe; True restarts the clock.
+        cancel_fd: once readable, the child is ended.
+    """
+    keeper = OutputKeeper()
+    pending = bytearray()
+    deadline = time.monotonic() + limits.timeout_s
+    next_memory_look = 0.0
+    cause = ""
+    status: int | None = None
+    with selectors.DefaultSelector() as selector:
+        for descriptor in (result_fd, output_fd):
+            os.set_blocking(descriptor, False)
+            selector.register(descriptor, selectors.EVENT_READ)
+        if cancel_fd is not None:
+            selector.register(cancel_fd, selectors.EVENT_READ)
+        while status is None:
+            for key, _ in selector.select(POLL_S):
+                if key.fd == cancel_fd:
+                    cause = cause or "cancelled"
+                    selector.unregister(cancel_fd)
+                    continue
+                data = _read(key.fd)
+                if not data:
+                    selector.unregister(key.fd)
+                elif key.fd == output_fd:
+                    keeper.add(data)
+                elif _split(pending, data, on_line):
+                    deadline = time.monotonic() + limits.timeout_s
+            now = time.monotonic()
+            if not cause and now > deadline:
+                cause = "timeout"
+            if not cause and limits.memory_limit_gb is not None and now > next_memory_look:
+                next_memory_look = now + MEMORY_POLL_S
+                if private_memory_bytes(pid) > limits.memory_limit_gb * GIB:
+                    cause = "memory"
+            if cause:
+                _kill_session(pid)
+            status = _reap(pid)
+    _kill_session(pid)
+    end_descendants()
+    while data := _read(result_fd):
+        _split(pending, data, on_line)
+    while data := _read(output_fd):
+        keeper.add(data)
+    os.close(result_fd)
+    os.close(output_fd)
+    if cause:
+        return Ending(cause, signal.SIGKILL, keeper.text())
+    if status < 0:
+        return Ending("signal", -status, keeper.text())
+    return Ending("exit", status, keeper.text())
+
+
+def _read(descriptor: int) -> bytes:
+    try:
+        return os.read(descriptor, 1 << 20)
+    except BlockingIOError:
+        return b""
+
+
+def _split(pending: bytearray, data: bytes, on_line: Callable[[bytes], bool]) -> bool:
+    restart = False
+    pending += data
+    while (end := pending.find(b"\n")) >= 0:
+        line = bytes(pending[:end])
+        del pending[: end + 1]
+        restart |= on_line(line)
+    return restart
+
+
+def _reap(pid: int) -> int | None:
+    """The child's exit status (negative for a signal), None while it runs."""
+    ended, status = os.waitpid(pid, os.WNOHANG)
+    return os.waitstatus_to_exitcode(status) if ended else None
+
+
+def _kill_session(pid: int) -> None:
+    with suppress(ProcessLookupError, PermissionError):
+        os.killpg(pid, signal.SIGKILL)
+
+
+def end_descendants() -> None:
+    """Kill every process below this one and reap it.
+
+    On Linux the caller adopts orphans (see `adopt_orphans`), so that children which a target left
+    running, even in sessions of their own, are found here.
+    """
+    for _ in range(100):
+        below = descendants(os.getpid())
+        if not below:
+            return
+        for pid in below:
+            with suppress(ProcessLookupError, PermissionError):
+                os.kill(pid, signal.SIGKILL)
+        with suppress(ChildProcessError):
+            while os.waitpid(-1, os.WNOHANG)[0]:
+                pass
+        time.sleep(0.01)
+
+
+def descendants(pid: int) -> list[int]:
+    """Ids of all processes below `pid`; none where /proc is missing."""
+    children: dict[int, list[int]] = {}
+    for entry in Path("/proc").glob("[0-9]*/stat"):
+        with suppress(OSError, ValueError, IndexError):
+            # The command name stands in brackets and may hold anything.
+            fields = entry.read_text(errors="replace").rpartition(")")[2].split()
+            children.setdefault(int(fields[1]), []).append(int(entry.parent.name))
+    found: list[int] = []
+    waiting = [pid]
+    while waiting:
+        below = children.get(waiting.pop(), [])
+        found += below
+        waiting += below
+    return found
+
+
+def private_memory_bytes(pid: int) -> int:
+    """Private resident memory of a process and all below it, without shared and mapped pages."""
+    return sum(
+        _field(Path(f"/proc/{one}/status"), "RssAnon:") or 0 for one in (pid, *descendants(pid))
+    )
+
+
+def _field(path: Path, name: str) -> int | None:
+    with suppress(OSError, ValueError):
+        for line in path.read_text().splitlines():
+            if line.startswith(name):
+                return int(line.split()[1]) * 1024
+    return None
+
+
+def adopt_orphans() -> None:
+    """Make this process the parent of orphaned descendants, and end it with its own parent."""
+    import ctypes
+
+    with suppress(OSError, AttributeError):  # not Linux
+        library = ctypes.CDLL(None, use_errno=True)
+        library.prctl(36, 1, 0, 0, 0)  # PR_SET_CHILD_SUBREAPER
+
+
+def die_with_parent() -> None:
+    """Ask the kernel to kill this process when its parent ends, however that ends."""
+    import ctypes
+
+    with suppress(OSError, AttributeError):  # not Linux
+        ctypes.CDLL(None, use_errno=True).prctl(1, signal.SIGKILL, 0, 0, 0)  # PR_SET_PDEATHSIG

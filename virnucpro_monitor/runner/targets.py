@@ -1,0 +1,130 @@
+"""Targets by name, by path or URL, and from the settings file."""
+
+import re
+import tomllib
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any
+
+from virnucpro_monitor.errors import ConfigurationError
+from virnucpro_monitor.records import Target
+from virnucpro_monitor.runner.builtin import NAME as BUILTIN
+from virnucpro_monitor.runner.builtin import builtin_target
+from virnucpro_monitor.runner.checkout import is_url
+from virnucpro_monitor.settings import CONFIG_FILE
+
+_NAME = re.compile(r"^[A-Za-z0-9][A-Za-z0-9._-]{0,99}$")
+_TABLE_KEYS = {"location", "adapter", "package", "paths", "branch", "requirements"}
+
+
+def check_name(name: str) -> str:
+    """Return a target's name, or refuse it with `ConfigurationError`."""
+    if not _NAME.match(name):
+        raise ConfigurationError(
+            f"{name!r} is not a target name: use letters, digits, dots, dashes and underscores."
+        )
+    return name
+
+
+def absolute_location(location: str) -> str:
+    """A URL as it is, a path made absolute."""
+    return location if is_url(location) else str(Path(location).expanduser().resolve())
+
+
+def read_targets(path: Path | None = None) -> tuple[Target, ...]:
+    """Targets of the `[targets.NAME]` tables in the settings file; none where it is missing.
+
+    Raises:
+        ConfigurationError: not TOML, an unknown key, or a value of the wrong type.
+    """
+    path = path or Path(CONFIG_FILE)
+    try:
+        tables = tomllib.loads(path.read_text(encoding="utf-8")).get("targets", {})
+    except FileNotFoundError:
+        return ()
+    except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
+        raise ConfigurationError(f"{path} cannot be read: {error}.") from error
+    return tuple(_target_from_table(name, table, path) for name, table in tables.items())
+
+
+def _target_from_table(name: str, table: Any, path: Path) -> Target:
+    where = f"[targets.{name}] in {path.name}"
+    if not isinstance(table, dict):
+        raise ConfigurationError(f"{where} must be a table.")
+    unknown = sorted(table.keys() - _TABLE_KEYS)
+    if unknown:
+        raise ConfigurationError(f"{where} has an unknown key {unknown[0]!r}.")
+    if "location" not in table:
+        raise ConfigurationError(f"{where} lacks 'location', the repository's path or URL.")
+    paths = table.get("paths", [])
+    texts = {key: value for key, value in table.items() if key != "paths"}
+    if not isinstance(paths, list) or not all(isinstance(one, str) for one in paths):
+        raise ConfigurationError(f"{where}: 'paths' must be a list of strings.")
+    for key, value in texts.items():
+        if not isinstance(value, str):
+            raise ConfigurationError(f"{where}: {key!r} must be a string.")
+    texts["location"] = _relative_to(path.parent, texts["location"])
+    return Target(name=check_name(name), paths=tuple(paths), **texts)
+
+
+def _relative_to(folder: Path, location: str) -> str:
+    return location if is_url(location) else str((folder / Path(location).expanduser()).resolve())
+
+
+def find_target(
+    wanted: str | None, stored: Iterable[Target], *, package: str | None = None
+) -> Target:
+    """The target that a `--target` option means.
+
+    A stored or configured name comes first, then a path or URL: the stored target of that location,
+    or a new one named after its last part.
+
+    Args:
+        wanted: None for the built-in target.
+        package: import root, where the caller names one.
+
+    Raises:
+        ConfigurationError: nothing fits, or the new name is taken by another location.
+    """
+    if wanted is None or wanted == BUILTIN:
+        return builtin_target()
+    known = {target.name: target for target in (*stored, *read_targets())}
+    target = known.get(wanted)
+    if target is None:
+        target = _by_location(wanted, known)
+    if package is not None and package != target.package:
+        target = Target(
+            name=target.name,
+            location=target.location,
+            adapter=target.adapter,
+            package=package,
+            paths=target.paths,
+            branch=target.branch,
+            requirements=target.requirements,
+        )
+    return target
+
+
+def _by_location(wanted: str, known: dict[str, Target]) -> Target:
+    if not is_url(wanted) and not Path(wanted).expanduser().exists():
+        names = ", ".join(sorted(known)) or "none yet"
+        raise ConfigurationError(
+            f"There is no target {wanted!r} (known: {names}) and no repository at that path."
+        )
+    location = absolute_location(wanted)
+    for target in known.values():
+        if target.location == location:
+            return target
+    name = name_from_location(location)
+    if name in known or name == BUILTIN:
+        raise ConfigurationError(
+            f"The name {name!r} is taken by another repository: give this one a name of its own "
+            f"with 'virnucpro-monitor targets add'."
+        )
+    return Target(name=name, location=location)
+
+
+def name_from_location(location: str) -> str:
+    """The last part of a path or URL, as a target's name."""
+    last = re.split(r"[/:\\]", location.rstrip("/\\"))[-1].removesuffix(".git")
+    return re.sub(r"[^A-Za-z0-9._-]+", "-", last).strip("-.")[:100] or "repository"

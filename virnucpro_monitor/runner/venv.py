@@ -1,0 +1,101 @@
+"""A private environment for a target's commit, cached by what it asks for."""
+
+import os
+import shutil
+import site
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+from virnucpro_monitor.errors import TargetError
+from virnucpro_monitor.records import Target, content_digest
+
+INSTALL_TIMEOUT_S = 3600.0
+
+
+class PrivateEnvironmentError(TargetError):
+    """The environment that a target asks for cannot be made."""
+
+
+def target_python(
+    target: Target, checkout: Path, cache_folder: Path, say: Callable[[str], None]
+) -> Path | None:
+    """The interpreter for one commit of `target`; None where it asks for nothing of its own.
+
+    The environment sees our own packages (torch, fair-esm) behind its own, so that only what the
+    requirement file adds or changes is installed. It is kept by the digest of that file.
+
+    Raises:
+        PrivateEnvironmentError: the file is missing, or a requirement cannot be installed.
+    """
+    if target.requirements is None:
+        return None
+    requirements = checkout / target.requirements
+    if not requirements.is_file():
+        raise PrivateEnvironmentError(
+            f"The requirement file {target.requirements!r} is not in this commit."
+        )
+    digest = content_digest(
+        [requirements.read_text(encoding="utf-8", errors="replace"), sys.version, sys.prefix]
+    )
+    folder = cache_folder / "environments" / digest[:16]
+    python = folder / "bin" / "python"
+    if not folder.joinpath("complete").exists():
+        say(f"Making the environment for {target.name} ({target.requirements}).")
+        shutil.rmtree(folder, ignore_errors=True)
+        _make(folder, python, requirements)
+        folder.joinpath("complete").touch()
+    return python
+
+
+def _make(folder: Path, python: Path, requirements: Path) -> None:
+    uv = shutil.which("uv")
+    if uv:
+        _install([uv, "venv", "--quiet", "--python", sys.executable, str(folder)], requirements)
+    else:
+        _install([sys.executable, "-m", "venv", str(folder)], requirements)
+    version = f"python{sys.version_info.major}.{sys.version_info.minor}"
+    own = folder / "lib" / version / "site-packages"
+    # Behind the environment's own packages, so that the target's versions win.
+    own.joinpath("virnucpro_monitor_host.pth").write_text(
+        "".join(f"{path}\n" for path in _site_packages())
+    )
+    if uv:
+        command = [uv, "pip", "install", "--quiet", "--python", str(python)]
+    else:
+        command = [str(python), "-m", "pip", "install", "--quiet", "--disable-pip-version-check"]
+    _install([*command, "-r", str(requirements)], requirements)
+
+
+def _site_packages() -> list[str]:
+    return [path for path in (*site.getsitepackages(), site.getusersitepackages()) if path]
+
+
+def _install(command: list[str], requirements: Path) -> None:
+    environment = {
+        name: value
+        for name, value in os.environ.items()
+        if name not in ("PYTHONPATH", "PYTHONHOME", "VIRTUAL_ENV")
+    }
+    try:
+        done = subprocess.run(
+            command,
+            cwd=requirements.parent,
+            env=environment,
+            stdin=subprocess.DEVNULL,
+            capture_output=True,
+            text=True,
+            timeout=INSTALL_TIMEOUT_S,
+            check=False,
+        )
+    except (OSError, subprocess.TimeoutExpired) as error:
+        raise PrivateEnvironmentError(
+            f"The environment of {requirements.name} could not be made ({error})."
+        ) from error
+    if done.returncode != 0:
+        lines = [line for line in done.stderr.splitlines() if line.strip()]
+        raise PrivateEnvironmentError(
+            f"The environment of {requirements.name} could not be made: "
+            f"{lines[-1].strip() if lines else f'status {done.returncode}'}"
+        )
