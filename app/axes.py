@@ -1,0 +1,132 @@
+"""The logarithmic error axis that every chart shares: e = 1 - cos, with a place for exactly zero.
+
+Pure: numbers in, axis settings out.
+"""
+
+import math
+from collections.abc import Iterable
+from dataclasses import dataclass
+from typing import Any
+
+import plotly.graph_objects as go
+
+from app.marks import GREY
+
+MAX_TICKS = 7
+LINE_WIDTH = 1.6
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ErrorAxis:
+    """Where errors are drawn.
+
+    Attributes:
+        foot: position of an error of exactly zero, below every positive one.
+        shelf: position of a result that is not finite or not there, above every error.
+        low, high: the visible range, as exponents of ten.
+    """
+
+    foot: float
+    shelf: float
+    low: float
+    high: float
+    has_zero: bool
+    has_shelf: bool
+
+    def place(self, error: float | None) -> float:
+        """Position of an error; None (not finite, lost) goes to the shelf."""
+        if error is None or not math.isfinite(error):
+            return self.shelf
+        return max(error, self.foot)
+
+    def settings(self, title: str) -> dict[str, Any]:
+        """Settings of a Plotly axis."""
+        decades = range(math.ceil(self.low + 0.6), math.floor(self.high + 1e-9) + 1)
+        step = max(1, math.ceil(len(decades) / MAX_TICKS))
+        ticks = [(10.0**decade, f"1e{decade}") for decade in decades if decade % step == 0]
+        if self.has_zero:
+            ticks.insert(0, (self.foot, "exactly 0"))
+        if self.has_shelf:
+            ticks = [tick for tick in ticks if tick[0] < self.shelf]
+            ticks.append((self.shelf, "not finite"))
+        return {
+            "type": "log",
+            "range": [self.low, self.high],
+            "tickvals": [value for value, _ in ticks],
+            "ticktext": [text for _, text in ticks],
+            "title": {"text": title},
+            "zeroline": False,
+            "automargin": True,
+        }
+
+
+def error_axis(errors: Iterable[float | None], thresholds: Iterable[float] = ()) -> ErrorAxis:
+    """The axis on which all `errors` and `thresholds` have a place."""
+    values = list(errors)
+    finite = [value for value in values if value is not None and math.isfinite(value)]
+    positive = [value for value in [*finite, *thresholds] if value > 0]
+    lowest = math.floor(math.log10(min(positive))) if positive else -8
+    highest = math.ceil(math.log10(max(positive)) + 0.15) if positive else 0
+    has_zero = any(value == 0 for value in finite)
+    has_shelf = len(finite) < len(values)
+    if has_shelf:
+        highest += 1
+    # The foot lies a whole decade below, so that zero is never taken for a small number.
+    foot = lowest - 1
+    return ErrorAxis(
+        foot=10.0**foot,
+        shelf=10.0**highest,
+        low=(foot if has_zero else lowest) - 0.35,
+        high=highest + 0.2,
+        has_zero=has_zero,
+        has_shelf=has_shelf,
+    )
+
+
+def new_figure(height: int, **layout: Any) -> go.Figure:
+    """An empty figure in the app's layout. Streamlit's own template gives it the theme."""
+    figure = go.Figure()
+    style(figure, height, **layout)
+    return figure
+
+
+def style(figure: go.Figure, height: int, **layout: Any) -> None:
+    figure.update_layout(
+        height=height,
+        margin={"l": 8, "r": 12, "t": 34, "b": 8},
+        hovermode="closest",
+        hoverlabel={"align": "left"},
+        legend={
+            "orientation": "h",
+            "x": 0,
+            "xanchor": "left",
+            "y": 1.02,
+            "yanchor": "bottom",
+            "title": {"text": ""},
+        },
+        **layout,
+    )
+
+
+def draw_thresholds(
+    figure: go.Figure,
+    thresholds: dict[str, float],
+    *,
+    axis: str = "y",
+    **place: Any,
+) -> None:
+    """Constant thresholds by name as dashed lines across the plot."""
+    for name, value in thresholds.items():
+        add: Any = figure.add_hline if axis == "y" else figure.add_vline
+        add(
+            **{axis: value},
+            line={"color": GREY, "width": 1.2, "dash": "dash" if name == "strict" else "dot"},
+            annotation={"text": name, "font": {"size": 11, "color": GREY}},
+            annotation_position="top right" if axis == "y" else "top",
+            **place,
+        )
+
+
+def listed(values: Iterable[object]) -> Any:
+    """A list of any values. Plotly's type hints know of numbers alone; gaps and texts are fine."""
+    return list(values)

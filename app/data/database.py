@@ -1,0 +1,54 @@
+"""The read-only engine, and how answers are kept.
+
+Records are frozen, so that all readers share one copy. A kept list is at most `FRESH_S` old.
+"""
+
+from collections.abc import Callable
+from typing import Any, TypeVar, cast
+
+import streamlit as st
+from sqlalchemy import Engine
+
+from virnucpro_monitor.settings import load_settings
+from virnucpro_monitor.store import reader
+from virnucpro_monitor.store.engine import open_engine
+
+FRESH_S = 10
+KEPT = 256
+
+_Function = TypeVar("_Function", bound=Callable[..., Any])
+
+
+def database_url() -> str:
+    return load_settings().database_url
+
+
+@st.cache_resource(max_entries=8, show_spinner=False)
+def _open(url: str) -> Engine:
+    return open_engine(url, read_only=True)
+
+
+def engine() -> Engine:
+    """The read-only engine of the configured database."""
+    return _open(database_url())
+
+
+def check_database() -> None:
+    """Raise the `StoreError` that says why the database cannot be shown, at each page anew."""
+    reader.check_schema(engine())
+
+
+def kept(ttl_s: float = FRESH_S) -> Callable[[_Function], _Function]:
+    """Keep a function's answers by its arguments for `ttl_s` seconds, without copying them.
+
+    A parameter whose name begins with an underscore, such as the engine, does not count; the
+    database's URL must be among the others.
+    """
+    keep = st.cache_resource(ttl=ttl_s, max_entries=KEPT, show_spinner=False)
+    return cast("Callable[[_Function], _Function]", keep)
+
+
+def forget(*functions: Callable[..., object]) -> None:
+    """Drop the kept answers of functions that `kept` decorates."""
+    for function in functions:
+        cast("Any", function).clear()

@@ -1,0 +1,152 @@
+"""One run and what is next to it."""
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from app.data.database import engine
+from app.data.series import load_series, load_series_runs, load_thresholds
+from virnucpro_monitor.analysis.comparison import Comparison, Noise, compare_runs
+from virnucpro_monitor.analysis.series import BAD_OUTCOMES, SeriesKey, series_key
+from virnucpro_monitor.records import Failure, Json, Outcome, Run, SequenceResult
+from virnucpro_monitor.store import reader
+
+NEIGHBOUR_WINDOWS = (20, 500, None)
+SEQUENCE_ORDERS = {"worst": "similarity", "benchmark": "index", "length": "length"}
+
+
+def load_run(run_id: int) -> Run:
+    """Raises `NotFoundError` where there is no such run; never answered from a cache."""
+    return reader.load_run(engine(), run_id)
+
+
+def load_recent_runs(limit: int = 30) -> tuple[Run, ...]:
+    """The newest runs of each series, the most recently started first."""
+    runs = [run for card in load_series()[:50] for run in load_series_runs(card, 10)]
+    return tuple(sorted(runs, key=lambda run: run.started_at, reverse=True)[:limit])
+
+
+def load_measured(run: Run) -> Run:
+    """The run whose sequences stand for `run`: for a skipped one the run it inherits from."""
+    if run.outcome is not Outcome.SKIPPED or run.inherited_from is None:
+        return run
+    found = reader.load_runs(
+        engine(),
+        target=run.target,
+        benchmark=versioned(run),
+        configuration=run.configuration.digest,
+        commits=[run.inherited_from],
+    )
+    return found[0] if found else run
+
+
+def versioned(run: Run) -> str:
+    return f"{run.benchmark}@{run.benchmark_version}"
+
+
+def load_sequences(
+    run: Run,
+    *,
+    only_failing: bool = False,
+    search: str = "",
+    order: str = "benchmark",
+    limit: int | None = None,
+) -> list[SequenceResult]:
+    return reader.load_sequences(
+        engine(),
+        run.id or 0,
+        only_failing=only_failing,
+        search=search or None,
+        order_by=SEQUENCE_ORDERS[order],
+        limit=limit,
+    )
+
+
+def load_failure(run: Run) -> Failure | None:
+    return reader.load_failure(engine(), run.id or 0)
+
+
+def load_document(run: Run, name: str) -> Json:
+    return reader.load_document(engine(), run.id or 0, name)
+
+
+def load_noise(run: Run) -> float | None:
+    """The error 1 - cos that repeating an unchanged run can give; None where not measured.
+
+    The probes measure how far a sequence moves with its place in the pack, as a relative L2
+    distance d. A small d turns a vector by an angle of at most d: 1 - cos is then d^2 / 2.
+    """
+    document = load_document(run, "noise")
+    moved = document.get("reordered") if isinstance(document, Mapping) else None
+    return float(moved) ** 2 / 2 if moved else None
+
+
+def load_neighbours(run: Run) -> tuple[Run | None, Run | None]:
+    """The runs of the previous and the next measured commit of the same series."""
+    position = run.commit.position
+    if position is None:
+        return None, None
+    series: dict[str, Any] = {
+        "target": run.target,
+        "benchmark": versioned(run),
+        "configuration": run.configuration.digest,
+    }
+    before = reader.load_runs(engine(), **series, to_position=position - 1, limit=1)
+    for window in NEIGHBOUR_WINDOWS:
+        after = reader.load_runs(
+            engine(),
+            **series,
+            from_position=position + 1,
+            to_position=position + window if window else None,
+        )
+        if after:
+            break
+    return (before[0] if before else None), (after[0] if after else None)
+
+
+def load_last_good(run: Run) -> Run | None:
+    """The last passed run of the same series before `run`, if `run` itself is bad."""
+    if run.effective_outcome not in BAD_OUTCOMES or run.commit.position is None:
+        return None
+    found = reader.load_runs(
+        engine(),
+        target=run.target,
+        benchmark=versioned(run),
+        configuration=run.configuration.digest,
+        to_position=run.commit.position - 1,
+        outcomes=[Outcome.PASSED],
+        limit=1,
+    )
+    return found[0] if found else None
+
+
+def load_commit_runs(target: str, commit_hash: str) -> dict[SeriesKey, Run]:
+    """The current runs of one commit."""
+    runs = reader.load_runs(engine(), target=target, commits=[commit_hash])
+    return {series_key(run): run for run in runs}
+
+
+def load_outcomes(like: Run, hashes: Sequence[str]) -> dict[str, Run]:
+    """The runs of some commits in the series of `like`, by hash."""
+    runs = reader.load_runs(
+        engine(),
+        target=like.target,
+        benchmark=versioned(like),
+        configuration=like.configuration.digest,
+        commits=list(hashes),
+    )
+    return {run.commit.hash: run for run in runs}
+
+
+def load_comparison(base: Run, head: Run) -> Comparison:
+    """Two runs side by side; a skipped one stands on what it inherits."""
+    measured = load_measured(base), load_measured(head)
+    return compare_runs(
+        base,
+        load_sequences(measured[0]),
+        head,
+        load_sequences(measured[1]),
+        noise=Noise(),
+        thresholds=load_thresholds([measured[1]])[measured[1].protocol_digest],
+        base_measured=measured[0],
+        head_measured=measured[1],
+    )

@@ -1,0 +1,374 @@
+"""The charts over commits: agreement, gates, speed. Pure: info in, figure out.
+
+Every marker that stands for a run has the run's id as `customdata[0]`.
+"""
+
+from collections.abc import Callable, Sequence
+from datetime import datetime, timedelta
+from typing import Any
+
+import plotly.graph_objects as go
+from plotly.subplots import make_subplots
+
+from app.axes import ErrorAxis, error_axis, listed, style
+from app.marks import AMBER, BLUE, GREY, MARKS, VERMILION
+from app.text import format_duration, format_error, format_value, hover_text, short_hash
+from app.trend import Place, TrendInfo, change_hover
+from virnucpro_monitor.analysis.trends import TrendPoint
+from virnucpro_monitor.records import GateResult, Outcome
+
+MAX_COMMIT_LABELS = 9
+MAX_CHANGE_LINES = 60
+MAX_SPANS = 200
+MANY_POINTS = 300
+HOVER = "%{customdata[1]}<extra></extra>"
+
+
+def trend_figure(info: TrendInfo) -> go.Figure:
+    """Outcomes, pass rate and errors of one series over commits."""
+    figure = make_subplots(
+        rows=3, cols=1, shared_xaxes=True, vertical_spacing=0.045, row_heights=[0.13, 0.24, 0.63]
+    )
+    points = info.trend.points
+    limits = [limit for thresholds in info.thresholds for limit in thresholds.values()]
+    errors = [
+        error
+        for point in points
+        if point.run.figures is not None
+        for error in (point.worst, point.p01, point.median)
+    ]
+    axis = error_axis(errors, limits)
+    _draw_outcomes(figure, info)
+    _draw_rate(figure, info)
+    _draw_errors(figure, info, axis)
+    _draw_thresholds(figure, info)
+    style(figure, height=580, shapes=_shapes(info))
+    figure.update_yaxes(
+        row=1,
+        col=1,
+        range=[-0.7, 1.7],
+        tickvals=[1, 0],
+        ticktext=["outcome", "changes"],
+        showgrid=False,
+        zeroline=False,
+        fixedrange=True,
+    )
+    rates = [rate for point in points if (rate := point.strict_pass_rate) is not None]
+    room = max(0.02, (1.0 - min(rates, default=0.0)) * 0.12)
+    figure.update_yaxes(
+        row=2,
+        col=1,
+        range=[max(-0.06, min(rates, default=0.0) - room), 1.0 + room],
+        tickformat=".3~%",
+        nticks=4,
+        zeroline=False,
+        title={"text": "above strict"},
+        automargin=True,
+    )
+    figure.update_yaxes(row=3, col=1, **axis.settings("error, 1 - cos"))
+    _commit_axis(figure, info)
+    return figure
+
+
+def _shapes(info: TrendInfo) -> list[dict[str, Any]]:
+    """Bad stretches as shaded bands and changes as lines, over all rows of the figure."""
+    shapes: list[dict[str, Any]] = []
+    for span in info.spans[-MAX_SPANS:]:
+        start, end = _widened(span.start, span.end)
+        shapes.append(
+            {"type": "rect", "x0": start, "x1": end, "fillcolor": VERMILION, "opacity": 0.1}
+            | {"line": {"width": 0}}
+        )
+    for event in info.trend.events[-MAX_CHANGE_LINES:]:
+        place = info.places[event.place]
+        line = {"color": AMBER, "width": 1, "dash": "dot"}
+        shapes.append({"type": "line", "x0": place, "x1": place, "line": line})
+    extent = {"xref": "x", "yref": "paper", "y0": 0, "y1": 1, "layer": "below"}
+    return [shape | extent for shape in shapes]
+
+
+def _widened(start: Any, end: Any) -> tuple[Any, Any]:
+    margin: Any = timedelta(minutes=30) if isinstance(start, datetime) else 0.45
+    return start - margin, end + margin
+
+
+def _draw_outcomes(figure: go.Figure, info: TrendInfo) -> None:
+    """One row of marks, one trace for each outcome, so that the legend explains the shapes."""
+    for outcome, mark in MARKS.items():
+        places = [p.place for p in info.trend.points if p.run.outcome is outcome]
+        if not places:
+            continue
+        figure.add_trace(
+            go.Scattergl(
+                x=_at(info, places),
+                y=[1] * len(places),
+                mode="markers",
+                name=mark.word,
+                marker={
+                    "symbol": mark.symbol,
+                    "color": mark.colour,
+                    "size": 10 if len(info.places) < MANY_POINTS else 7,
+                    "line": {"width": 2, "color": mark.colour},
+                },
+                customdata=_custom(info, places),
+                hovertemplate=HOVER,
+            ),
+            row=1,
+            col=1,
+        )
+    if info.trend.events:
+        figure.add_trace(
+            go.Scattergl(
+                x=_at(info, [event.place for event in info.trend.events]),
+                y=[0] * len(info.trend.events),
+                mode="markers",
+                name="change of environment, protocol or benchmark",
+                marker={"symbol": "diamond", "color": AMBER, "size": 9},
+                customdata=listed([None, change_hover(event)] for event in info.trend.events),
+                hovertemplate=HOVER,
+                showlegend=False,
+            ),
+            row=1,
+            col=1,
+        )
+
+
+def _at(info: TrendInfo, places: Sequence[int]) -> Any:
+    return [info.places[place] for place in places]
+
+
+def _custom(
+    info: TrendInfo, places: Sequence[int], note: Callable[[int], str] | None = None
+) -> Any:
+    return [
+        [
+            info.trend.points[place].run.id,
+            info.hovers[place] + (f"<br>{note(place)}" if note else ""),
+        ]
+        for place in places
+    ]
+
+
+def _line(
+    info: TrendInfo, value: Callable[[TrendPoint], float | None], *, markers: bool = True
+) -> dict[str, Any]:
+    """Coordinates of a line over the trend's segments, with a gap between each two."""
+    x: list[Place | None] = []
+    y: list[float | None] = []
+    custom: list[list[Any]] = []
+    for segment in info.trend.segments:
+        if x:
+            x.append(None)
+            y.append(None)
+            custom.append([None, ""])
+        for point in info.trend.points[segment.start : segment.end + 1]:
+            x.append(info.places[point.place])
+            y.append(value(point))
+            custom.append([point.run.id, info.hovers[point.place]])
+    return {"x": x, "y": y} | ({"customdata": custom, "hovertemplate": HOVER} if markers else {})
+
+
+def _marker_size(info: TrendInfo) -> int:
+    return 6 if len(info.places) < MANY_POINTS else 3
+
+
+def _draw_rate(figure: go.Figure, info: TrendInfo) -> None:
+    figure.add_trace(
+        go.Scatter(
+            **_line(info, lambda point: point.strict_pass_rate),
+            mode="lines+markers",
+            line={"color": BLUE, "width": 1.6},
+            marker={"color": BLUE, "size": _marker_size(info) - 1},
+            name="share above strict",
+            showlegend=False,
+        ),
+        row=2,
+        col=1,
+    )
+
+
+def _draw_errors(figure: go.Figure, info: TrendInfo, axis: ErrorAxis) -> None:
+    def placed(error: float | None) -> float | None:
+        return None if error is None else axis.place(error)
+
+    for label, dash, value in (
+        ("median", "dot", lambda point: placed(point.median)),
+        ("1st percentile", "dash", lambda point: placed(point.p01)),
+        ("worst sequence", "solid", lambda point: axis.place(point.worst)),
+    ):
+        figure.add_trace(
+            go.Scatter(
+                **_line(info, value, markers=False),
+                mode="lines",
+                line={
+                    "color": BLUE if dash == "solid" else GREY,
+                    "width": 1.8 if dash == "solid" else 1.3,
+                    "dash": dash,
+                },
+                name=label,
+                hoverinfo="skip",
+            ),
+            row=3,
+            col=1,
+        )
+    drawn = [point for point in info.trend.points if point.run.figures is not None]
+    figure.add_trace(
+        go.Scatter(
+            x=_at(info, [point.place for point in drawn]),
+            y=[axis.place(point.worst) for point in drawn],
+            mode="markers",
+            marker={
+                "symbol": [MARKS[point.run.outcome].symbol for point in drawn],
+                "color": [MARKS[point.run.outcome].colour for point in drawn],
+                "size": [
+                    9 if point.run.outcome is Outcome.FAILED else _marker_size(info)
+                    for point in drawn
+                ],
+            },
+            customdata=_custom(info, [point.place for point in drawn]),
+            hovertemplate=HOVER,
+            name="worst sequence",
+            showlegend=False,
+        ),
+        row=3,
+        col=1,
+    )
+
+
+def _draw_thresholds(figure: go.Figure, info: TrendInfo) -> None:
+    """Each run's own thresholds as steps, so that a changed one shows as an event."""
+    for name, dash in (("lenient", "dot"), ("strict", "dash")):
+        known = [
+            (place, limits[name])
+            for place, limits in zip(info.places, info.thresholds, strict=True)
+            if name in limits
+        ]
+        if not known:
+            continue
+        figure.add_trace(
+            go.Scatter(
+                x=listed(place for place, _ in known),
+                y=[limit for _, limit in known],
+                mode="lines",
+                line={"color": AMBER, "width": 1.4, "dash": dash, "shape": "hv"},
+                name=f"{name} {format_error(known[-1][1])}",
+                hoverinfo="skip",
+            ),
+            row=3,
+            col=1,
+        )
+
+
+def _commit_axis(figure: go.Figure, info: TrendInfo) -> None:
+    figure.update_xaxes(showgrid=False, zeroline=False)
+    points = info.trend.points
+    if info.by_date or not points:
+        return
+    labelled = range(0, len(points), max(1, -(-len(points) // MAX_COMMIT_LABELS)))
+    figure.update_xaxes(
+        tickvals=list(labelled),
+        ticktext=[short_hash(points[place].run.commit.hash)[:7] for place in labelled],
+        tickangle=0,
+        range=[-0.8, len(points) - 0.2],
+    )
+
+
+def gates_figure(info: TrendInfo) -> go.Figure:
+    """Each gate's own verdict over commits, one row of marks for each gate."""
+    points = info.trend.points
+    names: list[str] = []
+    for point in reversed(points):  # the newest run's order is the one to read
+        names += [gate.name for gate in point.run.gates if gate.name not in names]
+    figure = go.Figure()
+    for outcome, wanted in (
+        (Outcome.PASSED, True),
+        (Outcome.FAILED, False),
+        (Outcome.NOT_RUN, None),
+    ):
+        hits = [(p, gate) for p in points for gate in p.run.gates if gate.passed is wanted]
+        if not hits:
+            continue
+        mark = MARKS[outcome]
+        figure.add_trace(
+            go.Scattergl(
+                x=_at(info, [point.place for point, _ in hits]),
+                y=[names.index(gate.name) for _, gate in hits],
+                mode="markers",
+                name="not judged" if wanted is None else mark.word,
+                marker={
+                    "symbol": mark.symbol,
+                    "color": mark.colour,
+                    "size": 9 if len(points) < MANY_POINTS else 5,
+                    "line": {"width": 1, "color": mark.colour},
+                },
+                customdata=listed([p.run.id, _gate_hover(p, gate)] for p, gate in hits),
+                hovertemplate=HOVER,
+            )
+        )
+    style(figure, height=120 + 30 * max(3, len(names)))
+    figure.update_yaxes(
+        tickvals=list(range(len(names))),
+        ticktext=[hover_text(name, 40) for name in names],
+        range=[len(names) - 0.4, -0.6],
+        zeroline=False,
+        automargin=True,
+    )
+    _commit_axis(figure, info)
+    return figure
+
+
+def _gate_hover(point: TrendPoint, gate: GateResult) -> str:
+    return (
+        f"<b>{hover_text(gate.name)}</b> at {short_hash(point.run.commit.hash)}<br>"
+        f"{format_value(gate.value)}, limit {format_value(gate.limit)} {hover_text(gate.unit)}<br>"
+        f"{hover_text(gate.detail)}"
+    )
+
+
+def speed_figure(info: TrendInfo) -> go.Figure:
+    """Throughput of the packed path and duration of the whole run over commits."""
+    figure = make_subplots(rows=2, cols=1, shared_xaxes=True, vertical_spacing=0.08)
+    points = info.trend.points
+    timed = [point.place for point in points if point.tokens_per_s is not None]
+    figure.add_trace(
+        go.Scatter(
+            x=_at(info, timed),
+            y=listed(points[place].tokens_per_s for place in timed),
+            mode="lines+markers",
+            name="packed path",
+            line={"color": BLUE, "width": 1.6},
+            marker={"size": _marker_size(info)},
+            customdata=_custom(
+                info,
+                timed,
+                lambda place: f"packed: {points[place].tokens_per_s or 0:,.0f} tokens/s",
+            ),
+            hovertemplate=HOVER,
+        ),
+        row=1,
+        col=1,
+    )
+    measured = [point.place for point in points if not point.inherited]
+    figure.add_trace(
+        go.Scatter(
+            x=_at(info, measured),
+            y=[points[place].run.duration_s for place in measured],
+            mode="lines+markers",
+            name="whole run",
+            line={"color": GREY, "width": 1.6, "dash": "dot"},
+            marker={"size": _marker_size(info), "symbol": "diamond"},
+            customdata=_custom(
+                info,
+                measured,
+                lambda place: f"whole run: {format_duration(points[place].run.duration_s)}",
+            ),
+            hovertemplate=HOVER,
+        ),
+        row=2,
+        col=1,
+    )
+    style(figure, height=420)
+    figure.update_yaxes(row=1, col=1, title={"text": "tokens/s"}, rangemode="tozero")
+    figure.update_yaxes(row=2, col=1, title={"text": "duration, s"}, rangemode="tozero")
+    _commit_axis(figure, info)
+    return figure

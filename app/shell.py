@@ -1,0 +1,72 @@
+"""What every page needs: HTML on the page, the reader's clock, clicks on charts."""
+
+from collections.abc import Callable
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any, cast
+from zoneinfo import ZoneInfo
+
+import plotly.graph_objects as go
+import streamlit as st
+
+from app import markup
+from app.markup import Html, Value
+from app.text import markdown_text, zone
+
+CHART_SETTINGS = {"displaylogo": False, "showSendToCloud": False, "scrollZoom": False}
+
+
+def put(*parts: Html) -> None:
+    """Write HTML pieces to the page."""
+    st.html(markup.page(*parts))
+
+
+def put_style() -> None:
+    st.html(f"<style>{(Path(__file__).parent / 'style.css').read_text(encoding='utf-8')}</style>")
+
+
+def reader_zone() -> ZoneInfo:
+    return zone(st.context.timezone)
+
+
+def now() -> datetime:
+    return datetime.now(UTC)
+
+
+def title(text: str, *lines: Value) -> None:
+    st.title(markdown_text(text), anchor=False)
+    if lines:
+        put(*(markup.paragraph(line, kind="quiet") for line in lines))
+
+
+def heading(text: str) -> None:
+    st.header(markdown_text(text), anchor=False)
+
+
+def chart(figure: go.Figure, *, key: str, alt: str) -> None:
+    """A chart without clicks. `alt` says in words what it shows."""
+    st.plotly_chart(figure, key=key, config=CHART_SETTINGS, alt=alt)
+
+
+def clickable_chart(
+    figure: go.Figure, *, key: str, alt: str, on_click: Callable[[Any], None]
+) -> None:
+    """A chart whose markers open something: `on_click` gets the marker's `customdata[0]`."""
+    event = st.plotly_chart(
+        figure, key=key, config=CHART_SETTINGS, alt=alt, on_select="rerun", selection_mode="points"
+    )
+    points = cast("dict[str, Any]", event).get("selection", {}).get("points", [])
+    custom = points[0].get("customdata") if points else None
+    if isinstance(custom, list | tuple) and custom and custom[0] is not None:
+        on_click(custom[0])
+
+
+def open_page(name: str, **parameters: str | int | None) -> None:
+    """Go to another page within the same session; the address follows."""
+    pages: dict[str, Any] = st.session_state["pages"]
+    given = {key: str(value) for key, value in parameters.items() if value not in (None, "")}
+    st.switch_page(pages[name], query_params=given)
+
+
+def open_run(run_id: Any) -> None:
+    open_page("run", run=run_id)

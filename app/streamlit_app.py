@@ -1,0 +1,40 @@
+"""The dashboard: `virnucpro-monitor dashboard` runs this file with Streamlit."""
+
+import streamlit as st
+
+from app import data, login, shell
+from app.problems import shown_problems
+from app.views import (
+    benchmarks,
+    compare,
+    health,
+    incidents,
+    overview,
+    regressions,
+    run,
+    sequence,
+)
+
+st.set_page_config(page_title="virnucpro-monitor", page_icon=":material/biotech:", layout="wide")
+shell.put_style()
+
+PAGES = {
+    "overview": (overview.show, "Overview", ":material/monitoring:"),
+    "run": (run.show, "Run", ":material/fact_check:"),
+    "compare": (compare.show, "Compare", ":material/compare_arrows:"),
+    "sequence": (sequence.show, "Sequence", ":material/genetics:"),
+    "incidents": (incidents.show, "Incidents", ":material/report:"),
+    "regressions": (regressions.show, "Regressions", ":material/trending_down:"),
+    "health": (health.show, "Health", ":material/monitor_heart:"),
+    "benchmarks": (benchmarks.show, "Benchmarks", ":material/dataset:"),
+}
+pages = {
+    name: st.Page(show, title=title, icon=icon, url_path=name, default=name == "overview")
+    for name, (show, title, icon) in PAGES.items()
+}
+st.session_state["pages"] = pages
+page = st.navigation(list(pages.values()), position="top")
+with shown_problems():
+    if login.is_allowed():
+        data.check_database()
+        page.run()

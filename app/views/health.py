@@ -1,0 +1,191 @@
+"""Is the monitor itself alive: runners, queue, failures, run time, database, coverage."""
+
+from app import data, links, markup, shell
+from app.history_figures import usage_figure
+from app.marks import GREEN, GREY, VERMILION
+from app.markup import Html, Value
+from app.text import (
+    UNKNOWN,
+    format_age,
+    format_bytes,
+    format_count,
+    format_duration,
+    format_share,
+    one_line,
+)
+from virnucpro_monitor.records import Coverage, Health
+
+SILENT_AFTER_S = 26 * 3600.0  # a nightly runner may be late by two hours
+MAX_MISSING = 15
+
+
+def show() -> None:
+    health = data.load_health()
+    shell.title("Health of the monitor")
+    _headline(health)
+    _runners(health)
+    _coverage()
+    _failures(health)
+    _usage(health)
+    _database(health)
+
+
+def _headline(health: Health) -> None:
+    now = shell.now()
+    words = [beat.at for beat in health.heartbeats]
+    last = max([*words, *([health.last_run_at] if health.last_run_at else [])], default=None)
+    if last is None:
+        shell.put(
+            markup.banner(
+                "No runner has ever reported",
+                "Validate something with `virnucpro-monitor run`, or set up a schedule with "
+                "`virnucpro-monitor schedule install`.",
+                colour=GREY,
+            )
+        )
+        return
+    silent = (now - last).total_seconds() > SILENT_AFTER_S
+    queued = [beat.num_queued for beat in health.heartbeats if beat.num_queued is not None]
+    shell.put(
+        markup.banner(
+            "The monitor has fallen silent" if silent else "The monitor is alive",
+            markup.join(["Last sign of life", markup.age(last, now), "."], " "),
+            f"{format_count(sum(queued), 'commit')} waiting to be measured."
+            if queued
+            else "The queue is not known.",
+            colour=VERMILION if silent else GREEN,
+        )
+    )
+
+
+def _runners(health: Health) -> None:
+    shell.heading("Runners")
+    if not health.heartbeats:
+        shell.put(markup.empty("No runner has left a heartbeat."))
+        return
+    now = shell.now()
+    columns = [
+        markup.Column(name="Host", kind="nowrap"),
+        markup.Column(name="Target", kind="nowrap"),
+        markup.Column(name="State", kind="nowrap"),
+        markup.Column(name="Last seen", kind="nowrap"),
+        markup.Column(name="Waiting", kind="num"),
+        markup.Column(name="Last exit", kind="nowrap"),
+        markup.Column(name="Message", kind="wide"),
+    ]
+    rows: list[list[Value]] = [
+        [
+            one_line(beat.host, 60),
+            one_line(beat.target, 60) or "all",
+            one_line(beat.state, 40),
+            markup.age(beat.at, now),
+            UNKNOWN if beat.num_queued is None else f"{beat.num_queued:,}",
+            UNKNOWN
+            if beat.exit_code is None
+            else f"code {beat.exit_code}, {format_age(beat.finished_at, now)}",
+            one_line(beat.message),
+        ]
+        for beat in health.heartbeats
+    ]
+    shell.put(markup.table(columns, rows, caption="Runners"))
+    for lease in health.leases:
+        shell.put(
+            markup.paragraph(
+                f"Lock {one_line(lease.name, 60)} is held by {one_line(lease.owner, 80)} until",
+                markup.when(lease.expires_at, shell.reader_zone()),
+                kind="quiet",
+            )
+        )
+
+
+def _coverage() -> None:
+    shell.heading("Coverage")
+    targets = data.load_targets()
+    if not targets:
+        shell.put(markup.empty("No target is known."))
+        return
+    coverages = [data.load_coverage(target.name) for target in targets]
+    columns = [
+        markup.Column(name="Target", kind="wide"),
+        markup.Column(name="Measured", kind="num", help="Passed, failed or skipped"),
+        markup.Column(name="Could not be run", kind="num"),
+        markup.Column(name="Without any run", kind="num"),
+        markup.Column(name="Off the branch", kind="num"),
+    ]
+    rows: list[list[Value]] = [
+        [
+            markup.anchor(links.link("overview", target=one.target), one_line(one.target, 80)),
+            format_share(one.num_measured, one.num_on_branch),
+            f"{one.num_unmeasured:,}",
+            f"{one.num_missing:,}",
+            f"{one.num_seen - one.num_on_branch:,}",
+        ]
+        for one in coverages
+    ]
+    shell.put(markup.table(columns, rows, caption="Coverage of each target's commits"))
+    for one in coverages:
+        if one.missing:
+            shell.put(_missing(one))
+
+
+def _missing(coverage: Coverage) -> Html:
+    shown = [
+        markup.join([markup.mono(commit.hash[:10]), one_line(commit.subject, 60)])
+        for commit in coverage.missing[:MAX_MISSING]
+    ]
+    more = coverage.num_missing - len(shown)
+    return markup.paragraph(
+        f"Without any run in {one_line(coverage.target, 80)}, newest first:",
+        markup.join(shown, "; "),
+        f"and {more:,} more." if more else "",
+        kind="quiet",
+    )
+
+
+def _failures(health: Health) -> None:
+    shell.heading("Why runs could not be made")
+    if not health.failures:
+        shell.put(markup.paragraph("No run has failed to start.", kind="quiet"))
+        return
+    columns = [
+        markup.Column(name="Kind", kind="wide"),
+        markup.Column(name="Runs", kind="num"),
+    ]
+    rows: list[list[Value]] = [
+        [one_line(kind, 60).replace("_", " "), f"{number:,}"]
+        for kind, number in sorted(health.failures.items(), key=lambda item: -item[1])
+    ]
+    shell.put(markup.table(columns, rows, caption="Failures by kind"))
+
+
+def _usage(health: Health) -> None:
+    shell.heading("Run time")
+    if not health.usage:
+        shell.put(markup.paragraph("No run in the last 90 days.", kind="quiet"))
+        return
+    shell.chart(usage_figure(health.usage), key="usage", alt="Minutes of run time per day")
+    totals = {
+        name: sum(day.run_s for day in health.usage if day.device == device)
+        for device, name in (("cuda", "GPU"), ("cpu", "CPU"))
+    }
+    text = ", ".join(f"{name}: {format_duration(s)}" for name, s in totals.items() if s)
+    shell.put(markup.paragraph(f"Over the last 90 days: {text}.", kind="quiet"))
+
+
+def _database(health: Health) -> None:
+    shell.heading("Database")
+    shell.put(
+        markup.tiles(
+            [
+                ("Size", format_bytes(health.database_bytes), ""),
+                ("Schema", health.schema_revision, "the one this program needs"),
+                ("Runs", f"{health.row_counts.get('runs', 0):,}", "all attempts"),
+                (
+                    "Sequence results",
+                    f"{health.row_counts.get('sequence_results', 0):,}",
+                    "rows",
+                ),
+                ("Commits", f"{health.row_counts.get('commits', 0):,}", "known"),
+            ]
+        )
+    )

@@ -1,0 +1,326 @@
+"""Is it healthy, since when not, which commit, which side, and is the monitor itself alive?"""
+
+from collections.abc import Sequence
+from datetime import datetime
+
+import streamlit as st
+
+from app import data, filters, links, markup, shell
+from app.figures import gates_figure, speed_figure, trend_figure
+from app.marks import MARKS
+from app.markup import Html, Value
+from app.text import (
+    UNKNOWN,
+    format_age,
+    format_count,
+    format_error,
+    format_share,
+    html_text,
+    one_line,
+    short_hash,
+)
+from app.trend import trend_info
+from virnucpro_monitor.analysis.incidents import Incident, IncidentState
+from virnucpro_monitor.analysis.series import BAD_OUTCOMES, commit_date, error_of
+from virnucpro_monitor.records import Culprit, Outcome, Run
+
+RANGES = {"50": "Last 50", "200": "Last 200", "1000": "Last 1,000", "all": "All"}
+MAX_CARDS = 24
+MAX_LISTED_RUNS = 20
+
+
+def show() -> None:
+    series = data.load_series()
+    now = shell.now()
+    if not series:
+        shell.title("Overview")
+        shell.put(
+            markup.empty(
+                "Nothing has been validated yet.",
+                "See a worked example: virnucpro-monitor demo",
+                "Validate this package: virnucpro-monitor run --device cpu --weights synthetic",
+                "Validate a repository: virnucpro-monitor run --target PATH --commit REVISION",
+            )
+        )
+        return
+    shell.title(_headline(series), _monitor_line(now))
+    selected = _select(series)
+    shown = _filtered(series)
+    _cards(shown, selected, now)
+    _trend(selected, now)
+
+
+def _headline(series: Sequence[data.SeriesCard]) -> str:
+    bad = [entry for entry in series if entry.latest.effective_outcome in BAD_OUTCOMES]
+    if not bad:
+        return f"All {len(series)} series are equivalent" if len(series) > 1 else "Equivalent"
+    failed = sum(entry.latest.effective_outcome is Outcome.FAILED for entry in bad)
+    parts = []
+    if failed:
+        parts.append(f"{failed} of {len(series)} series broken")
+    if len(bad) > failed:
+        parts.append(f"{len(bad) - failed} could not be run")
+    return ", ".join(parts)
+
+
+def _monitor_line(now: datetime) -> Value:
+    beats = data.load_heartbeats()
+    if not beats:
+        return "No runner has reported yet; every series below shows when it was last measured."
+    last = max(beats, key=lambda beat: beat.at)
+    return markup.join(
+        [
+            "Runner last seen",
+            markup.age(last.at, now),
+            f"on {one_line(last.host)} ({one_line(last.state)}).",
+            markup.anchor(links.link("health"), "Health of the monitor"),
+        ]
+    )
+
+
+def _select(series: Sequence[data.SeriesCard]) -> data.SeriesCard:
+    """The series the address names; without one the worst, then the most recently measured."""
+    wanted = (filters.parameter("target"), filters.parameter("benchmark"))
+    config = filters.parameter("config")
+    for entry in series:
+        if (entry.key.target, entry.key.benchmark) == wanted and (
+            not config or entry.key.configuration.startswith(config)
+        ):
+            return entry
+    if any(wanted):
+        shell.put(markup.note("The address names no known series; the first one is shown."))
+    return series[0]
+
+
+def _filtered(series: Sequence[data.SeriesCard]) -> Sequence[data.SeriesCard]:
+    if len(series) == 1:
+        return series
+    with st.container(horizontal=True, vertical_alignment="bottom"):
+        state = filters.choose(
+            "Show",
+            {"all": "All", "bad": "Needs attention", "behind": "Behind"},
+            "state",
+            default="all",
+            style="row",
+        )
+        words = filters.search(
+            "Find a series", "find", placeholder="target, benchmark, model…", width=260
+        )
+    return [
+        entry
+        for entry in series
+        if (state != "bad" or entry.latest.effective_outcome in BAD_OUTCOMES)
+        and (state != "behind" or entry.commits_behind)
+        and all(word in entry.words for word in words.lower().split())
+    ]
+
+
+def _cards(series: Sequence[data.SeriesCard], selected: data.SeriesCard, now: datetime) -> None:
+    if not series:
+        shell.put(markup.empty("No series fits the filters."))
+        return
+    everything = filters.parameter("cards") == "all"
+    drawn = series if everything else series[:MAX_CARDS]
+    cards = "".join(_card(entry, entry.key == selected.key, now).code for entry in drawn)
+    shell.put(Html(f'<div class="vm-cards">{cards}</div>'))
+    if len(drawn) < len(series):
+        shell.put(
+            markup.paragraph(
+                f"{len(drawn)} of {len(series)} series, the worst first.",
+                markup.anchor(links.link("overview", cards="all"), "Show all"),
+                kind="quiet",
+            )
+        )
+
+
+def _card(entry: data.SeriesCard, current: bool, now: datetime) -> Html:
+    run = entry.latest
+    figures = run.figures
+    facts: list[tuple[str, Value]] = [
+        (
+            "commit",
+            markup.join(
+                [
+                    markup.mono(short_hash(run.commit.hash)),
+                    one_line(run.commit.subject, 60),
+                    markup.quiet(markup.age(commit_date(run), now)),
+                ]
+            ),
+        ),
+        ("measured", _measured(entry, now)),
+    ]
+    if figures is not None:
+        worst = format_error(error_of(figures.min_similarity))
+        facts += [
+            ("pass", f"{format_share(figures.num_strict, figures.num_sequences)} above strict"),
+            (
+                "worst",
+                f"1 - cos {worst if figures.min_similarity is not None else 'not finite'}"
+                + (f" ({one_line(figures.worst_sequence, 40)})" if figures.worst_sequence else ""),
+            ),
+        ]
+    if run.culprit not in (None, Culprit.NONE):
+        facts.append(("wrong side", str(run.culprit)))
+    rows = "".join(f"<dt>{name}</dt><dd>{markup.render(value)}</dd>" for name, value in facts)
+    incident = "".join(
+        f'<div class="open">{html_text(_incident_line(one, now))}</div>' for one in entry.incidents
+    )
+    address = links.link("overview", **links.series_parameters(run))
+    return Html(
+        f'<a class="vm-card" style="--tone:{markup.tone(run)}" href="{html_text(address)}" '
+        f'target="_self" aria-current="{"true" if current else "false"}">'
+        f'<div class="head"><strong>{html_text(entry.key.target, 60)} · '
+        f"{html_text(entry.key.benchmark, 40)}</strong>{markup.outcome_label(run).code}</div>"
+        f'<div class="quiet mono">{html_text(entry.label)}</div>'
+        f'<div class="verdict">{html_text(_verdict(run))}</div>'
+        f"<dl>{rows}</dl>{incident}</a>"
+    )
+
+
+def _incident_line(incident: Incident, now: datetime) -> str:
+    since = format_age(commit_date(incident.first_bad), now)
+    commit = short_hash(incident.first_bad.commit.hash)
+    line = f"{incident.state.capitalize()} incident since {commit}, {since}"
+    if incident.acknowledgement and incident.state is IncidentState.ACKNOWLEDGED:
+        line += f" ({incident.acknowledgement.who})"
+    return line
+
+
+def _verdict(run: Run) -> str:
+    return run.reason or MARKS[run.outcome].sentence
+
+
+def _measured(entry: data.SeriesCard, now: datetime) -> Value:
+    parts: list[Value] = [markup.age(entry.latest.started_at, now)]
+    if entry.commits_behind:
+        parts.append(f"· {format_count(entry.commits_behind, 'commit')} behind")
+    elif entry.commits_behind == 0:
+        parts.append("· up to date")
+    return markup.join(parts)
+
+
+def _trend(entry: data.SeriesCard, now: datetime) -> None:
+    shell.heading(
+        f"{one_line(entry.key.target, 60)} · {one_line(entry.key.benchmark, 40)} over commits"
+    )
+    shell.put(markup.paragraph(markup.mono(entry.label), kind="quiet"))
+    with st.container(horizontal=True, vertical_alignment="bottom"):
+        kind = filters.choose(
+            "Chart",
+            {"agreement": "Agreement", "gates": "Gates", "speed": "Speed"},
+            "chart",
+            default="agreement",
+            style="row",
+        )
+        order = filters.choose(
+            "Order",
+            {"history": "Commit order", "date": "Date order"},
+            "order",
+            default="history",
+            style="row",
+        )
+        window = filters.choose("Range", RANGES, "last", default="200", width=130)
+        start = filters.search("From", "from", placeholder="hash or date", width=150)
+        end = filters.search("To", "to", placeholder="hash or date", width=150)
+        everything = filters.switch("Off-branch commits too", "offbranch")
+    runs = data.load_series_runs(entry, None if window == "all" else int(window))
+    if not everything:
+        runs = tuple(run for run in runs if run.commit.on_branch)
+    runs, complaint = _between(runs, start, end)
+    if complaint:
+        shell.put(markup.note(complaint))
+    if not runs:
+        shell.put(markup.empty("No run lies in this range."))
+        return
+    info = trend_info(
+        runs,
+        data.load_thresholds(runs),
+        by_date=order == "date",
+        reader_zone=shell.reader_zone(),
+    )
+    draw = {"agreement": trend_figure, "gates": gates_figure, "speed": speed_figure}[kind]
+    bad = sum(run.effective_outcome in BAD_OUTCOMES for run in runs)
+    shell.clickable_chart(
+        draw(info),
+        key=f"trend-{kind}",
+        alt=f"{kind} of {len(runs)} runs over commits, {bad} of them bad",
+        on_click=shell.open_run,
+    )
+    notes: list[Value] = [
+        f"{format_count(len(runs), 'run')}, {bad} bad. Click a mark to open its run."
+    ]
+    if info.left_out:
+        notes.append(
+            f"{info.left_out:,} healthy runs are left out of the drawing; no other run is."
+        )
+    shell.put(markup.paragraph(*notes, kind="quiet"))
+    _latest_runs(runs, now)
+
+
+def _between(runs: Sequence[Run], start: str, end: str) -> tuple[tuple[Run, ...], str]:
+    """Runs from `start` to `end`, each a date or the beginning of a hash; and what is wrong."""
+    first, last = 0, len(runs)
+    for text, is_start in ((start, True), (end, False)):
+        if not text:
+            continue
+        places = _places(runs, text, is_start)
+        if places is None:
+            return tuple(runs), (
+                f"{one_line(text, 60)!r} is neither a date (2026-01-31) nor a hash in this range."
+            )
+        if is_start:
+            first = places
+        else:
+            last = places
+    return tuple(runs[first:last]), ""
+
+
+def _places(runs: Sequence[Run], text: str, is_start: bool) -> int | None:
+    try:
+        day = datetime.fromisoformat(text).date()
+    except ValueError:
+        hits = [i for i, run in enumerate(runs) if run.commit.hash.startswith(text.lower())]
+        if not hits:
+            return None
+        return hits[0] if is_start else hits[-1] + 1
+    zone = shell.reader_zone()
+    days = [commit_date(run).astimezone(zone).date() for run in runs]
+    if is_start:
+        return next((i for i, other in enumerate(days) if other >= day), len(runs))
+    return max((i + 1 for i, other in enumerate(days) if other <= day), default=0)
+
+
+def _latest_runs(runs: Sequence[Run], now: datetime) -> None:
+    shell.heading("Latest runs")
+    shell.put(run_table(list(reversed(runs[-MAX_LISTED_RUNS:])), now, caption="Latest runs"))
+
+
+def run_table(runs: Sequence[Run], now: datetime, *, caption: str) -> Html:
+    """Runs of one series, newest first, each with a link to it and to what changed before it."""
+    columns = [
+        markup.Column(name="Outcome", kind="nowrap"),
+        markup.Column(name="Commit", kind="wide"),
+        markup.Column(name="Above strict", kind="num"),
+        markup.Column(name="Worst 1 - cos", kind="num"),
+        markup.Column(name="Wrong side", kind="nowrap"),
+        markup.Column(name="Commit age", kind="nowrap"),
+        markup.Column(name="Against the one before", kind="nowrap"),
+    ]
+    rows: list[list[Value]] = []
+    for place, run in enumerate(runs):
+        figures = run.figures
+        before = runs[place + 1] if place + 1 < len(runs) else None
+        rows.append(
+            [
+                markup.outcome_label(run),
+                markup.commit_label(
+                    run.commit.hash, one_line(run.commit.subject, 90), links.run_link(run)
+                ),
+                format_share(figures.num_strict, figures.num_sequences) if figures else UNKNOWN,
+                format_error(error_of(figures.min_similarity)) if figures else UNKNOWN,
+                str(run.culprit) if run.culprit not in (None, Culprit.NONE) else "",
+                markup.age(commit_date(run), now),
+                markup.anchor(links.compare_link(before, run), "compare") if before else "",
+            ]
+        )
+    return markup.table(columns, rows, caption=caption)

@@ -1,0 +1,46 @@
+"""The choice of one series by the address, shared by the pages that show one."""
+
+from collections.abc import Sequence
+
+from app import data, filters, links
+from app.text import one_line
+
+
+def find_series(cards: Sequence[data.SeriesCard]) -> data.SeriesCard | None:
+    """The series that `target`, `benchmark` and `config` of the address name, if any."""
+    target, benchmark = filters.parameter("target"), filters.parameter("benchmark")
+    config = filters.parameter("config")
+    if not target and not benchmark and not config:
+        return None
+    return next(
+        (
+            card
+            for card in cards
+            if target in ("", card.key.target)
+            and benchmark in ("", card.key.benchmark, versioned(card))
+            and any(digest.startswith(config) for digest in card.configurations)
+        ),
+        None,
+    )
+
+
+def versioned(card: data.SeriesCard) -> str:
+    return f"{card.key.benchmark}@{card.key.benchmark_version}"
+
+
+def choose_series(cards: Sequence[data.SeriesCard]) -> data.SeriesCard:
+    """Let the reader choose a series; the address's one, or else the first, stands chosen."""
+    default = find_series(cards) or cards[0]
+    if len(cards) == 1:
+        return default
+    options = {series_code(card): card for card in cards}
+    labels = {
+        code: f"{one_line(card.key.target, 60)} · {versioned(card)} · {card.label}"
+        for code, card in options.items()
+    }
+    return options[filters.choose("Series", labels, "series", default=series_code(default))]
+
+
+def series_code(card: data.SeriesCard) -> str:
+    key = card.key
+    return f"{key.target}~{versioned(card)}~{key.configuration[: links.CONFIGURATION_CHARACTERS]}"

@@ -1,0 +1,216 @@
+"""`dashboard`: serve the app on this machine."""
+
+import errno
+import os
+import socket
+import subprocess
+import sys
+import time
+import webbrowser
+from collections.abc import Mapping
+from typing import Annotated
+
+import typer
+
+from virnucpro_monitor.cli.options import DatabaseOption, say
+from virnucpro_monitor.errors import ConfigurationError
+from virnucpro_monitor.settings import load_settings, resource_folder
+
+DEFAULT_HOST = "127.0.0.1"
+DEFAULT_PORT = 8501
+PORTS_TO_TRY = 20
+START_TIMEOUT_S = 30.0
+
+# The app's look. Streamlit follows the reader's system between light and dark.
+THEME = {
+    "theme.primaryColor": "#2B7CB8",
+    "theme.baseRadius": "0.5rem",
+    "theme.linkUnderline": "true",
+    "theme.light.backgroundColor": "#FFFFFF",
+    "theme.light.secondaryBackgroundColor": "#F4F6F8",
+    "theme.light.textColor": "#1C2630",
+    "theme.dark.backgroundColor": "#12171C",
+    "theme.dark.secondaryBackgroundColor": "#1C242C",
+    "theme.dark.textColor": "#E4E9EE",
+}
+SERVER = {
+    "server.headless": "true",
+    "server.fileWatcherType": "none",
+    "server.runOnSave": "false",
+    "browser.gatherUsageStats": "false",
+    "client.toolbarMode": "minimal",
+    "client.showErrorDetails": "none",
+    "client.showErrorLinks": "false",
+}
+
+
+def register(app: typer.Typer) -> None:
+    app.command("dashboard")(dashboard)
+
+
+def dashboard(
+    db: DatabaseOption = None,
+    host: Annotated[
+        str, typer.Option("--host", metavar="ADDRESS", help="Address to listen on.")
+    ] = DEFAULT_HOST,
+    port: Annotated[
+        int | None,
+        typer.Option(
+            "--port",
+            metavar="PORT",
+            help=f"Port to listen on [default: {DEFAULT_PORT}, or the next free one].",
+            show_default=False,
+            min=1,
+            max=65535,
+        ),
+    ] = None,
+    no_open: Annotated[bool, typer.Option("--no-open", help="Do not open a browser.")] = False,
+    allow_acknowledge: Annotated[
+        bool,
+        typer.Option(
+            "--allow-acknowledge",
+            help="Let readers acknowledge incidents: the only thing the app ever writes.",
+        ),
+    ] = False,
+) -> None:
+    """Browse the results in a web browser; stop it with Ctrl-C."""
+    settings = load_settings(db=db, writable_app=allow_acknowledge or None)
+    serve(
+        settings.database_url,
+        host=host,
+        port=port,
+        open_browser=not no_open,
+        writable=settings.writable_app,
+    )
+
+
+def serve(
+    database_url: str,
+    *,
+    host: str = DEFAULT_HOST,
+    port: int | None = None,
+    open_browser: bool = True,
+    writable: bool = False,
+) -> None:
+    """Run the app's server until it is interrupted.
+
+    Raises:
+        ConfigurationError: the port is taken, the address is not this machine's, or the server
+            ended by itself.
+    """
+    port = find_port(host, port)
+    server = subprocess.Popen(
+        server_command(host, port), env=server_environment(os.environ, database_url, writable)
+    )
+    try:
+        _wait_until_ready(server, host, port)
+        address = browser_address(host, port)
+        say(f"The dashboard is at {address} (Ctrl-C stops it).")
+        if open_browser:
+            webbrowser.open(address)
+        code = server.wait()
+    except KeyboardInterrupt:
+        say("The dashboard has stopped.")
+        return
+    finally:
+        _stop(server)
+    if code != 0:
+        raise ConfigurationError(
+            f"The dashboard's server ended by itself with exit code {code}: its messages stand "
+            "above."
+        )
+
+
+def find_port(host: str, port: int | None) -> int:
+    """`port` if it is free; without one, the first free port from the default on.
+
+    Raises:
+        ConfigurationError: it is taken, or `host` is not an address of this machine.
+    """
+    candidates = [port] if port else range(DEFAULT_PORT, DEFAULT_PORT + PORTS_TO_TRY)
+    for candidate in candidates:
+        try:
+            family, _, _, _, address = socket.getaddrinfo(host, candidate, type=socket.SOCK_STREAM)[
+                0
+            ]
+            with socket.socket(family, socket.SOCK_STREAM) as probe:
+                probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+                probe.bind(address)
+                return candidate
+        except socket.gaierror as error:
+            raise ConfigurationError(
+                f"{host!r} is not an address: use --host {DEFAULT_HOST}, or one of this machine's."
+            ) from error
+        except PermissionError as error:
+            raise ConfigurationError(
+                f"Port {candidate} needs more rights than you have: choose one above 1023 with "
+                "--port."
+            ) from error
+        except OSError as error:
+            if error.errno not in _TAKEN:
+                raise ConfigurationError(
+                    f"The dashboard cannot listen on {host}: {error.strerror or error}."
+                ) from error
+    wanted = f"Port {port} is" if port else f"Ports {candidates[0]} to {candidates[-1]} are"
+    raise ConfigurationError(f"{wanted} taken by another program: choose another with --port.")
+
+
+_TAKEN = {errno.EADDRINUSE}
+
+
+def server_command(host: str, port: int) -> list[str]:
+    """The command that serves the app; everything is set by flags, so that no file is needed."""
+    script = resource_folder("app") / "streamlit_app.py"
+    options = SERVER | THEME | {"server.address": host, "server.port": str(port)}
+    flags = [part for name, value in options.items() for part in (f"--{name}", value)]
+    return [sys.executable, "-m", "streamlit", "run", str(script), *flags]
+
+
+def server_environment(
+    environment: Mapping[str, str], database_url: str, writable: bool
+) -> dict[str, str]:
+    """The server's environment: the database travels in it, as a URL may hold a password."""
+    # The folder that holds `app` comes first: the app imports itself as `app`.
+    folders = [str(resource_folder("app").parent), environment.get("PYTHONPATH", "")]
+    return {
+        **environment,
+        "PYTHONPATH": os.pathsep.join(folder for folder in folders if folder),
+        "VIRNUCPRO_MONITOR_DB": database_url,
+        "VIRNUCPRO_MONITOR_WRITABLE_APP": "true" if writable else "false",
+    }
+
+
+def browser_address(host: str, port: int) -> str:
+    """Where a browser on this machine finds a server that listens on `host`."""
+    if host in {"", "0.0.0.0"}:
+        host = "127.0.0.1"
+    elif host == "::":
+        host = "::1"
+    return f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}"
+
+
+def _wait_until_ready(server: "subprocess.Popen[bytes]", host: str, port: int) -> None:
+    """Return once the server answers, or once it has ended."""
+    from urllib.error import URLError
+    from urllib.request import ProxyHandler, build_opener
+
+    opener = build_opener(ProxyHandler({}))  # it is this machine: no proxy in between
+    deadline = time.monotonic() + START_TIMEOUT_S
+    while server.poll() is None and time.monotonic() < deadline:
+        try:
+            with opener.open(f"{browser_address(host, port)}/_stcore/health", timeout=2) as answer:
+                if answer.status == 200:
+                    return
+        except (URLError, OSError):
+            time.sleep(0.1)
+
+
+def _stop(server: "subprocess.Popen[bytes]") -> None:
+    if server.poll() is not None:
+        return
+    server.terminate()
+    try:
+        server.wait(timeout=10)
+    except subprocess.TimeoutExpired:
+        server.kill()
+        server.wait()
