@@ -3,6 +3,7 @@
 import dataclasses
 import math
 from collections.abc import Iterable, Mapping, Sequence
+from operator import attrgetter
 from typing import Any
 
 from sqlalchemy import Connection, Row, select
@@ -35,23 +36,16 @@ from virnucpro_monitor.store.models import (
 )
 
 FIGURE_NAMES = tuple(field.name for field in dataclasses.fields(Figures))
-MEASURE_NAMES = (
-    "similarity",
-    "packed_similarity",
-    "unpacked_similarity",
-    "relative_l2",
-    "packed_relative_l2",
-    "unpacked_relative_l2",
-    "gain",
-    "worst_residue_similarity",
-    "p01_residue_similarity",
-    "max_abs_difference",
-)
 RESULT_NAMES = tuple(
     field.name
     for field in dataclasses.fields(SequenceResult)
     if field.name not in {"index", "sequence_id"}
 )
+INSERTED_NAMES = ("run_id", "sequence_index", *RESULT_NAMES)
+"""Columns of `sequence_results` in the order of `result_to_values`."""
+
+_get_result = attrgetter("index", *RESULT_NAMES)
+_MEASURES = slice(RESULT_NAMES.index("similarity") + 1, None)
 
 TARGET_COLUMNS = tuple(getattr(TargetRow, field.name) for field in dataclasses.fields(Target))
 COMMIT_NAMES = tuple(field.name for field in dataclasses.fields(Commit))
@@ -135,20 +129,20 @@ def gates_from_json(content: Json) -> tuple[GateResult, ...]:
     )
 
 
-def result_to_values(run_id: int, result: SequenceResult) -> dict[str, Any]:
-    """The row of one sequence's result.
+def result_to_values(run_id: int, result: SequenceResult) -> tuple[Any, ...]:
+    """The row of one sequence's result, in the order of `INSERTED_NAMES`.
 
     Raises:
         StoreError: a measure is NaN or infinite.
     """
-    values: dict[str, Any] = {name: getattr(result, name) for name in RESULT_NAMES}
-    measures = [values[name] for name in MEASURE_NAMES]
+    values = _get_result(result)
     # One sum finds any NaN or infinity; SQLite would silently store NaN as NULL.
-    if not math.isfinite(sum(measure for measure in measures if measure is not None)):
-        refuse_not_finite(f"sequence {result.sequence_id!r}", values)
-    values["run_id"] = run_id
-    values["sequence_index"] = result.index
-    return values
+    if not math.isfinite(sum(filter(None, values[_MEASURES]))):
+        refuse_not_finite(
+            f"sequence {result.sequence_id!r}", {n: getattr(result, n) for n in RESULT_NAMES}
+        )
+    index, length, truncated, status, *rest = values
+    return run_id, index, length, truncated, status.value, *rest
 
 
 def refuse_not_finite(owner: str, values: Mapping[str, Any]) -> None:

@@ -44,6 +44,25 @@ def upsert(model: type[Base], connection: Connection, on: Sequence[str], values:
     )
 
 
+def insert_rows(
+    connection: Connection,
+    model: type[Base],
+    names: Sequence[str],
+    rows: Sequence[tuple[Any, ...]],
+) -> None:
+    """Insert many rows of plain values, `names` giving their order.
+
+    The driver is called directly: SQLAlchemy's work on each row costs three times the insertion.
+    """
+    quote = connection.dialect.identifier_preparer.quote
+    mark = "?" if connection.dialect.paramstyle == "qmark" else "%s"
+    connection.exec_driver_sql(
+        f"INSERT INTO {quote(model.__tablename__)} ({', '.join(quote(name) for name in names)}) "
+        f"VALUES ({', '.join([mark] * len(names))})",
+        list(rows),
+    )
+
+
 def find_target_id(connection: Connection, name: str) -> int:
     """Raises `NotFoundError` where there is no target of that name."""
     found = connection.execute(select(TargetRow.id).where(TargetRow.name == name)).scalar()

@@ -22,6 +22,7 @@ from virnucpro_monitor.store.models import (
 from virnucpro_monitor.store.operations import OperationsWriter
 from virnucpro_monitor.store.rows import (
     FIGURE_NAMES,
+    INSERTED_NAMES,
     gates_to_json,
     refuse_not_finite,
     result_to_values,
@@ -33,6 +34,7 @@ from virnucpro_monitor.store.statements import (
     ensure_protocol,
     ensure_target,
     find_target_id,
+    insert_rows,
     table_of,
     target_values,
     upsert,
@@ -91,10 +93,8 @@ class Writer(OperationsWriter):
             )
             run_id: int = connection.execute(statement.returning(RunRow.id)).scalar_one()
             if report.sequences:
-                connection.execute(
-                    insert(table_of(SequenceResultRow)),
-                    [result_to_values(run_id, result) for result in report.sequences],
-                )
+                rows = [result_to_values(run_id, result) for result in report.sequences]
+                insert_rows(connection, SequenceResultRow, INSERTED_NAMES, rows)
             if report.failure is not None:
                 connection.execute(
                     insert(FailureRow).values(run_id=run_id, **dataclasses.asdict(report.failure))
