@@ -167,6 +167,10 @@ def load_checkpoint(model_name: str, path: Path) -> tuple[ESM2, Alphabet]:
         )
         token_dropout = config.token_dropout
         state = {_plain_name(name): tensor for name, tensor in checkpoint["model"].items()}
+        regression_path = _regression_beside(path)
+        has_regression = regression_path.is_file()
+        regression = _read(regression_path) if has_regression else _zero_regression(model_name)
+        state |= regression["model"]
     except (KeyError, TypeError, AttributeError) as error:
         raise WeightsError(
             f"{path} is not an ESM-2 checkpoint in fair-esm's format (no {error}); download the "
@@ -188,8 +192,6 @@ def load_checkpoint(model_name: str, path: Path) -> tuple[ESM2, Alphabet]:
             alphabet=alphabet,
             token_dropout=token_dropout,
         )
-    for name, tensor in _zero_regression(model_name)["model"].items():
-        state.setdefault(name, tensor)
     try:
         model.load_state_dict(
             {name: tensor.float() for name, tensor in state.items()}, strict=True, assign=True
