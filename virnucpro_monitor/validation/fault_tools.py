@@ -172,7 +172,7 @@ def padded_with(model: Any, token: int) -> Callable[..., dict[str, Any]]:
     ) -> dict[str, Any]:
         lengths = cu_seqlens.diff().tolist()
         padded = input_ids.new_full((len(lengths), max(lengths)), token)
-        for row, segment in zip(padded, input_ids.split(lengths), strict=True):
+        for row, segment in zip(padded, torch.split(input_ids, lengths), strict=True):
             row[: len(segment)] = segment
         found = model.forward(padded, repr_layers=repr_layers)["representations"]
         return {

@@ -17,6 +17,7 @@ from torch.nn import functional
 
 from virnucpro_monitor.models import esm2_flash
 from virnucpro_monitor.models.packed_attention import Pack, packed_attention
+from virnucpro_monitor.models.rotary import rotate
 from virnucpro_monitor.validation import fault_tools as tools
 from virnucpro_monitor.validation import measure
 from virnucpro_monitor.validation.builtin import BuiltinSubject
@@ -292,7 +293,7 @@ FAULTS: tuple[Fault, ...] = (
         patches=_bounds(lambda bounds: bounds[:1] + bounds[2:] if len(bounds) > 2 else bounds),
     ),
     Fault(name="boundaries of two swapped", patches=_bounds(tools.swap_lengths)),
-    Fault(name="ids in the wrong order", on_batch=_ids_turned),
+    Fault(name="ids in the wrong order", signature="outside", on_batch=_ids_turned),
     Fault(
         name="0.88 missing",
         signature="rescale missing",
@@ -350,18 +351,31 @@ FAULTS: tuple[Fault, ...] = (
     Fault(
         name="RoPE on q only",
         signature="rotary q only",
-        patches=lambda model: [(esm2_flash, "rotate", tools.rotate_every_other(esm2_flash.rotate))],
+        patches=lambda model: [(esm2_flash, "rotate", tools.rotate_every_other(rotate))],
     ),
     Fault(
         name="final LayerNorm missing",
         signature="final norm missing",
         patches=_final_norm_missing,
     ),
-    Fault(name="hidden layer off by one", patches=_layer_off_by_one),
-    Fault(name="BOS pooled", on_cut=lambda rows, start, end: rows[start : end - 1]),
-    Fault(name="EOS pooled", on_cut=lambda rows, start, end: rows[start + 1 : end]),
+    Fault(
+        name="hidden layer off by one",
+        signature="layer off by one",
+        patches=_layer_off_by_one,
+    ),
+    Fault(
+        name="BOS pooled",
+        signature="outside",
+        on_cut=lambda rows, start, end: rows[start : end - 1],
+    ),
+    Fault(
+        name="EOS pooled",
+        signature="outside",
+        on_cut=lambda rows, start, end: rows[start + 1 : end],
+    ),
     Fault(
         name="last residue dropped",
+        signature="outside",
         on_cut=lambda rows, start, end: rows[start + 1 : max(end - 2, start + 1)],
     ),
     Fault(
@@ -373,7 +387,7 @@ FAULTS: tuple[Fault, ...] = (
     ),
     Fault(
         name="one token of the neighbour attended to",
-        signature="boundary late",
+        signature="neighbour token",
         patches=_attention(_neighbour_token),
     ),
     Fault(name="V of one head rolled against K", patches=_attention(_roll_v_of_one_head)),

@@ -31,7 +31,7 @@ class Hypothesis:
         part: "attention" or "feed-forward".
         left, right: tokens wrongly attended to before and after the sequence, [n] int64.
         skip_first, skip_last: the sequence's own outer tokens that are cut off.
-        positions: rotary position of each of the sequence's tokens; None for 0, 1, 2, …
+        positions: rotary position of each token of left, own and right; None for 0, 1, 2, …
         scale_power: how often the softmax scale 1/sqrt(d) is applied.
         rotary_dtype: what cos and sin are rounded to; angle_dtype: what positions and inverse
             frequencies are rounded to.
@@ -170,6 +170,21 @@ def _boundary_hypotheses(num_tokens: int, around: Surroundings) -> Iterator[Hypo
             name="boundary early", text=off_by_one, skip_last=1, left=around.before[-1:]
         )
         yield Hypothesis(name="boundary early", text=off_by_one, left=around.before[-1:])
+    for token, side in ((around.following[:1], "after"), (around.previous[-1:], "before")):
+        if len(token):
+            own = torch.arange(num_tokens, dtype=torch.float64)
+            place = 0.0 if side == "after" else float(len(around.previous) - 1)
+            yield Hypothesis(
+                name="neighbour token",
+                text=f"one token of the sequence {side} it attended to",
+                left=token if side == "before" else token[:0],
+                right=token if side == "after" else token[:0],
+                positions=torch.cat(
+                    [own, own.new_tensor([place])]
+                    if side == "after"
+                    else [own.new_tensor([place]), own]
+                ),
+            )
     yield Hypothesis(name="boundary late", text=off_by_one, skip_first=1)
     yield Hypothesis(name="boundary early", text=off_by_one, skip_last=1)
     merged = "two sequences merged into one"
@@ -211,10 +226,8 @@ def first_layer(
     own = tokens[first:end]
     row = torch.cat([h.left, own, h.right])
     x = expected_embedding(table.cpu(), row).to(table)  # [T, D]
-    if h.positions is None:
-        positions = torch.arange(len(row), dtype=torch.float64)
-    else:
-        positions = h.positions[first:end]
+    counted = torch.arange(len(row), dtype=torch.float64)
+    positions = counted if h.positions is None else h.positions
     normed = _layer_norm(layer.self_attn_layer_norm, x, h.layer_norm_eps)
     q, k, v = (
         functional.linear(normed, part.weight, part.bias).view(len(row), heads, -1).transpose(0, 1)

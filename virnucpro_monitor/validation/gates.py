@@ -56,6 +56,15 @@ def judge_gates(
     return tuple(gates)
 
 
+def over_limit(gate: GateResult) -> float | None:
+    """value / limit, above 1 where the gate fails; None where there is no finite ratio."""
+    if gate.value is None or not gate.limit:
+        return None
+    if gate.unit == "cosine":
+        return (1.0 - gate.value) / (1.0 - gate.limit)
+    return max(0.0, gate.value) / gate.limit
+
+
 def has_oracle(sequences: Sequence[SequenceResult]) -> bool:
     return any(
         s.packed_relative_l2 is not None or s.unpacked_relative_l2 is not None for s in sequences

@@ -227,7 +227,8 @@ def probe_embedding(
     oracle: Oracle | None,
 ) -> Document:
     """The embedding layer alone against the checkpoint's own table, with and without masks."""
-    packed_worst, unpacked_worst, factor = _Worst(), _Worst(), None
+    packed_worst, unpacked_worst = _Worst(), _Worst()
+    worst_rows: tuple[torch.Tensor, torch.Tensor, torch.Tensor] | None = None
     table = None if oracle is None else torch.from_numpy(oracle.embedding.copy())
     try:
         for pack in packs:
@@ -246,9 +247,8 @@ def probe_embedding(
                     packed = rows[start:end].cpu()
                     exact = alone if table is None else expected_embedding(table, tokens.cpu())
                     where = f"{pack.sequence_ids[slot]} with {shares[slot]:.0%} masked"
-                    worse = packed_worst.add(measures.relative_l2(packed, exact), where)
-                    if worse and kinds == [0.0]:
-                        factor = measures.scale_factor(packed, exact)
+                    if packed_worst.add(measures.relative_l2(packed, exact), where):
+                        worst_rows = (packed, exact, tokens.cpu())
                     if table is not None:
                         unpacked_worst.add(measures.relative_l2(alone, exact), where)
     except Exception as error:  # the target's own code: whatever it raises, it has no layer 0
@@ -256,7 +256,8 @@ def probe_embedding(
     document: Document = {
         "value": packed_worst.value,
         "unit": "relative L2",
-        "factor": factor,
+        "factor": None if worst_rows is None else measures.scale_factor(*worst_rows[:2]),
+        "looks_like": None if worst_rows is None else name_mask_fault(*worst_rows),
         "detail": "The packed embedding layer is off the unpacked side's by "
         f"{packed_worst.text}{packed_worst.place}.",
     }
@@ -269,6 +270,20 @@ def probe_embedding(
             f"{packed_worst.place} and by {unpacked_worst.text} unpacked."
         )
     return document
+
+
+def name_mask_fault(packed: torch.Tensor, exact: torch.Tensor, tokens: torch.Tensor) -> str | None:
+    """What a wrong embedding layer [T, D] of a partly masked sequence looks like, if known."""
+    masked = tokens == alphabet().mask_idx
+    if not bool(masked.any()) or not bool(torch.isfinite(packed).all()):
+        return None
+    if float(packed[masked].double().norm()) > 0.1 * float(packed[~masked].double().norm()):
+        return "<mask> tokens that are not zeroed"
+    factor = measures.scale_factor(packed[~masked], exact[~masked])
+    missing = 1.0 - float(masked.double().mean())
+    if factor is not None and abs(factor - missing) < 0.02 * missing:
+        return "a missing rescale by the observed share of <mask> tokens"
+    return None
 
 
 def expected_embedding(table: torch.Tensor, tokens: torch.Tensor) -> torch.Tensor:

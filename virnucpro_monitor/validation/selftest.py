@@ -15,7 +15,6 @@ from virnucpro_monitor.data.benchmarks import benchmark_digest, load_benchmark
 from virnucpro_monitor.records import (
     BenchmarkSet,
     Culprit,
-    GateResult,
     Outcome,
     Protocol,
     Verdict,
@@ -28,6 +27,7 @@ from virnucpro_monitor.validation.faults import (
     FaultySubject,
     fault_installed,
 )
+from virnucpro_monitor.validation.gates import over_limit
 from virnucpro_monitor.validation.oracle import Oracle
 from virnucpro_monitor.validation.probes import refuse_tighter_than_noise, reorder
 from virnucpro_monitor.validation.subject import PackedBatch
@@ -217,7 +217,7 @@ def run_selftest(
 def summarise(fault: Fault, verdict: Verdict, dtype: str) -> FaultResult:
     """One row of the kill matrix."""
     failing = [gate for gate in verdict.gates if gate.passed is False]
-    ratios = [ratio for gate in failing if (ratio := over_limit(gate)) is not None]
+    ratios = [ratio for gate in failing if (ratio := over_limit(gate) or 0.0) > 1.0]
     all_ratios = [ratio for gate in verdict.gates if (ratio := over_limit(gate)) is not None]
     half = dtype != "float32"
     return FaultResult(
@@ -232,15 +232,6 @@ def summarise(fault: Fault, verdict: Verdict, dtype: str) -> FaultResult:
         reason=verdict.reason,
         signature=verdict.documents.get("trace", {}).get("signature"),
     )
-
-
-def over_limit(gate: GateResult) -> float | None:
-    """value / limit, above 1 where the gate fails; None where there is no finite ratio."""
-    if gate.value is None or not gate.limit:
-        return None
-    if gate.unit == "cosine":
-        return (1.0 - gate.value) / (1.0 - gate.limit)
-    return max(0.0, gate.value) / gate.limit
 
 
 def headroom(verdicts: Sequence[Verdict]) -> dict[str, float | None]:

@@ -33,13 +33,25 @@ class Subject(Protocol):
 
     `layer` is numbered as fair-esm numbers it: 0 the embeddings, `num_layers` the output of the
     final LayerNorm. Attributes are what the model really runs with.
+
+    A subject that can give several layers in one pass may also have
+    `embed_packed_layers(batch, layers) -> {layer: [tokens, D]}`, which makes traces faster.
     """
 
-    model_name: str
-    num_layers: int
-    dtype: torch.dtype
-    device: torch.device
-    backend: str
+    @property
+    def model_name(self) -> str: ...
+
+    @property
+    def num_layers(self) -> int: ...
+
+    @property
+    def dtype(self) -> torch.dtype: ...
+
+    @property
+    def device(self) -> torch.device: ...
+
+    @property
+    def backend(self) -> str: ...
 
     def embed_unpacked(self, tokens: torch.Tensor, layer: int) -> torch.Tensor:
         """Embed one sequence alone: tokens [T] int64 -> [T, D]."""

@@ -7,6 +7,8 @@ stream, packed against unpacked and both against the oracle model, and the first
 import itertools
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import lru_cache
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -15,7 +17,7 @@ from virnucpro_monitor.errors import MonitorError
 from virnucpro_monitor.models.weights import load_checkpoint
 from virnucpro_monitor.records import Json, SequenceResult, SequenceStatus
 from virnucpro_monitor.validation import measures
-from virnucpro_monitor.validation.first_layer import Surroundings, explain
+from virnucpro_monitor.validation.first_layer import EXPLAINS_FACTOR, Surroundings, explain
 from virnucpro_monitor.validation.oracle import Oracle, full_float32
 from virnucpro_monitor.validation.probes import bounds_of, reorder
 from virnucpro_monitor.validation.subject import PackedBatch, Subject
@@ -45,6 +47,9 @@ EMBEDDING_SIGNATURES = (
     (-1.0, Signature("sign", "a flipped sign")),
     (0.0, Signature("zero", "an embedding that is all zero")),
 )
+LAYER_OFF_BY_ONE = Signature("layer off by one", "a hidden layer off by one")
+FINAL_NORM_MISSING = Signature("final norm missing", "a missing final LayerNorm")
+OUTSIDE = Signature("outside", "the fault lies outside the model: ids, boundaries or pooling")
 
 
 def trace(
@@ -67,6 +72,8 @@ def trace(
         for result in chosen:
             with full_float32(), torch.inference_mode():
                 traced.append(_trace_one(subject, result, batches[result.pack or 0], model))
+            if traced[-1]["signature"]:
+                break
     except MonitorError:
         raise
     except Exception as error:  # the target's own code, asked for layers it need not have
@@ -148,6 +155,8 @@ def _trace_one(
     seen = packed if side == "packed" else unpacked
     around = _surroundings(batch, slot)
     finding, signature, part = _describe(departs, side, seen, exact, model, tokens, around, layers)
+    if departs is None and _lies_outside(result, packed_errors[-1], unpacked_errors):
+        finding, signature, part = f"every layer is right, so {OUTSIDE.text}", OUTSIDE, None
     return {
         "sequence_id": result.sequence_id,
         "departs_at": departs,
@@ -170,13 +179,13 @@ def _describe(
     tokens: torch.Tensor,
     around: Surroundings,
     layers: Sequence[int],
-) -> tuple[str, Signature | None, str | None]:
+) -> tuple[str | None, Signature | None, str | None]:
     """The finding in words, its signature, and the part of the layer where it departs."""
     who = "" if side == "packed" else "unpacked "
     if departs is None:
-        return f"{who}drifts gradually over the layers, as rounding does", None, None
+        return None, None, None
     if not bool(torch.isfinite(seen[departs]).all()):
-        return f"{who}is not finite from {_layer_name(departs)} on", None, None
+        return f"{who}not finite from {_layer_name(departs)} on", None, None
     if departs == 0:
         factor = measures.scale_factor(seen[0], exact[0])
         signature = name_embedding_factor(factor)
@@ -190,6 +199,8 @@ def _describe(
         signature = _name_last_layer(seen, exact, model, layers)
         return _looks_like(f"{who}departs after the last layer", signature), signature, "output"
     text, signature, part = f"{who}departs in layer {departs}", None, None
+    if _is_close(seen[departs], exact[departs - 1], exact[departs]):
+        return _looks_like(text, LAYER_OFF_BY_ONE), LAYER_OFF_BY_ONE, "output"
     if departs == 1 and model is not None:
         none = Surroundings(*(tokens[:0],) * 4, longest=len(tokens))
         found = explain(model, tokens, seen[1], around if side == "packed" else none)
@@ -205,22 +216,33 @@ def _name_last_layer(
 ) -> Signature | None:
     """Compare the output with the layer before it and with the one before the final LayerNorm."""
     last = layers[-1]
-    plain = measures.relative_l2(seen[last], exact[last])
-    if plain is None:
-        return None
-    candidates = [(exact[last - 1], Signature("layer off by one", "a hidden layer off by one"))]
+    candidates = [(exact[last - 1], LAYER_OFF_BY_ONE)]
     if model is not None:
         device = next(model.parameters()).device
         # fair-esm's layers are [T, B, D].
         stream = exact[last - 1].to(device)[:, None]
         before_norm = model.layers[last - 1](stream)[0][:, 0].cpu()
-        missing = Signature("final norm missing", "a missing final LayerNorm")
-        candidates.append((before_norm, missing))
+        candidates.append((before_norm, FINAL_NORM_MISSING))
     for rows, signature in candidates:
-        error = measures.relative_l2(seen[last], rows)
-        if error is not None and error * 4 < plain:
+        if _is_close(seen[last], rows, exact[last]):
             return signature
     return None
+
+
+def _is_close(seen: torch.Tensor, candidate: torch.Tensor, right: torch.Tensor) -> bool:
+    """Whether what was seen is clearly closer to a candidate than to the right layer."""
+    error, plain = measures.relative_l2(seen, candidate), measures.relative_l2(seen, right)
+    return error is not None and plain is not None and error * EXPLAINS_FACTOR < plain
+
+
+def _lies_outside(
+    result: SequenceResult, packed: float | None, unpacked: Sequence[float | None]
+) -> bool:
+    """Whether the layers are right although the sequence's pooled embedding is not."""
+    wrong = result.packed_relative_l2 if unpacked else result.relative_l2
+    if packed is None or wrong is None:
+        return False
+    return wrong > 10.0 * packed
 
 
 def _looks_like(text: str, signature: Signature | None) -> str:
@@ -304,7 +326,13 @@ def _load_oracle_model(oracle: Oracle | None, device: torch.device) -> Any:
     """fair-esm in FP32 from the oracle's own checkpoint; None where that is gone."""
     if oracle is None or not oracle.weights_path.is_file():
         return None
-    model: Any = load_checkpoint(oracle.model_name, oracle.weights_path)[0]
+    return _loaded(oracle.model_name, oracle.weights_path, str(device))
+
+
+@lru_cache(maxsize=1)
+def _loaded(model_name: str, path: Path, device: str) -> Any:
+    """Kept for the next trace: loading takes longer than tracing."""
+    model = load_checkpoint(model_name, path)[0]
     try:
         return model.to(device)
     except torch.OutOfMemoryError:

@@ -14,7 +14,7 @@ from virnucpro_monitor.records import (
     SequenceResult,
     Verdict,
 )
-from virnucpro_monitor.validation.gates import judge_gates
+from virnucpro_monitor.validation.gates import judge_gates, over_limit, wrong_side
 from virnucpro_monitor.validation.measures import percentile
 from virnucpro_monitor.validation.protocol import SeedRule, seed_rule
 
@@ -34,7 +34,7 @@ _SIDED = (
     "mask",
 )
 # Which failing gate the reason quotes: the most telling first.
-_TELLING = ("coverage", "finite", "tokens", "seed", "leak", "gain", "oracle", "ceiling", "residue")
+_TELLING = ("coverage", "finite", "tokens", "seed", "leak", "baseline")
 
 
 def judge(
@@ -136,26 +136,44 @@ def make_reason(
     if not failing:
         seed = next(gate for gate in gates if gate.name == "seed")
         return f"Packed equals unpacked: {_lower(seed.detail[:-1])}; all gates hold."
-    comparison = compare_sides(sequences)
     lead = {
         Culprit.PACKED: "Packed is the wrong side",
         Culprit.UNPACKED: "Unpacked is the wrong side",
         Culprit.BOTH: "Both sides are wrong",
         Culprit.NONE: "Something is wrong",
     }[culprit]
-    told = next((failing[name] for name in _TELLING if name in failing), None)
-    told = told or next(iter(failing.values()))
-    parts = [f"{lead}, {comparison}" if comparison else lead]
+    comparison = compare_sides(sequences, culprit)
+    parts = [f"{lead}: {comparison}" if comparison else lead]
     finding = documents.get("trace", {}).get("finding")
+    looks_like = documents.get("probes", {}).get("embedding", {}).get("looks_like")
+    if not finding and looks_like and "embedding" in failing:
+        finding = f"the embedding looks like {looks_like}"
     if finding:
         parts.append(str(finding))
-    parts.append(_lower(told.detail.rstrip(".")))
+    parts.append(_lower(most_telling(list(failing.values())).detail.rstrip(".")))
     parts.append(f"failed: {', '.join(failing)}")
     return "; ".join(parts) + "."
 
 
-def compare_sides(sequences: Sequence[SequenceResult]) -> str:
-    """How many times closer to FP32 one side is, at the sequence where they differ most."""
+def most_telling(failing: Sequence[GateResult]) -> GateResult:
+    """The failing gate to quote: what everybody understands first, then the largest excess."""
+    for name in _TELLING:
+        for gate in failing:
+            if gate.name == name:
+                return gate
+
+    def excess(gate: GateResult) -> float:
+        ratio = over_limit(gate)
+        return float("inf") if ratio is None else ratio
+
+    return max(failing, key=excess)
+
+
+def compare_sides(sequences: Sequence[SequenceResult], culprit: Culprit) -> str:
+    """How many times closer to FP32 one side is, at the sequence where they differ most.
+
+    Empty where that would not bear out the culprit.
+    """
     both = [
         s
         for s in sequences
@@ -165,12 +183,19 @@ def compare_sides(sequences: Sequence[SequenceResult]) -> str:
         return ""
     worst = max(both, key=lambda s: s.relative_l2 or 0.0)
     packed, unpacked = worst.packed_relative_l2 or 0.0, worst.unpacked_relative_l2 or 0.0
+    side = wrong_side(packed, unpacked)
+    if side not in (culprit, Culprit.PACKED, Culprit.UNPACKED):
+        return ""
+    if culprit is not Culprit.BOTH and side is not culprit:
+        return ""
+    if side is Culprit.BOTH:
+        return "neither is clearly closer to FP32"
     closer, nearer, further = (
-        ("packed", packed, unpacked) if packed <= unpacked else ("unpacked", unpacked, packed)
+        ("packed", packed, unpacked) if side is Culprit.UNPACKED else ("unpacked", unpacked, packed)
     )
     other = "unpacked" if closer == "packed" else "packed"
     if nearer == 0.0:
-        return f"{closer} equals FP32 exactly" if further else ""
+        return f"{closer} equals FP32 exactly"
     return f"{closer} is {_factor_text(further / nearer)} x closer to FP32 than {other}"
 
 
