@@ -1,0 +1,122 @@
+"""`virnucpro-monitor demo`: a small repository with known faults, validated for real on the CPU."""
+
+import time
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from virnucpro_monitor.cli.options import DatabaseOption, say
+from virnucpro_monitor.records import Outcome, Run, Target
+from virnucpro_monitor.settings import Settings, load_settings
+
+TARGET_NAME = "tinypack"
+MODEL = "esm2_t6_8M_UR50D"
+BENCHMARK = "seed"
+
+
+def register(app: typer.Typer) -> None:
+    app.command("demo")(demo)
+
+
+def demo(
+    no_open: Annotated[
+        bool, typer.Option("--no-open", help="Only validate: do not serve the dashboard.")
+    ] = False,
+    db: DatabaseOption = None,
+) -> None:
+    """Validate a sample repository with known faults on the CPU, and open the dashboard.
+
+    The sample is a small packed ESM-2 whose history breaks and mends it several times. Every commit
+    is checked out, loaded and measured like any other target's, with synthetic weights. Run again,
+    it measures only what the database does not hold yet. Exit code: 0 when it ran to its end,
+    whatever the commits' outcomes.
+    """
+    from virnucpro_monitor.store.connection import describe, parse_url
+
+    settings = demo_settings(db)
+    began = time.monotonic()
+    runs = validate_sample(settings)
+    print_verdicts(runs)
+    counts = ", ".join(
+        f"{sum(run.effective_outcome is outcome for run in runs)} {outcome.replace('_', ' ')}"
+        for outcome in Outcome
+        if any(run.effective_outcome is outcome for run in runs)
+    )
+    database = describe(parse_url(settings.database_url))
+    say(f"{len(runs)} commits: {counts}; {time.monotonic() - began:.0f} s. Stored in {database}.")
+    if no_open:
+        return
+    from virnucpro_monitor.cli.dashboard import serve
+
+    serve(settings.database_url)
+
+
+def demo_settings(db: str | None) -> Settings:
+    """The user's settings, with everything that decides the demo's results fixed."""
+    return load_settings(
+        db=db,
+        model=MODEL,
+        weights="synthetic",
+        device="cpu",
+        dtype="float32",
+        backend="auto",
+        token_budget=4096,
+        benchmark=[f"{BENCHMARK}@1"],
+    )
+
+
+def validate_sample(settings: Settings) -> list[Run]:
+    """Build the sample repository in the cache, run its history, store it; oldest commit first.
+
+    Raises:
+        MonitorError: the repository cannot be built, or the runner cannot be set up.
+    """
+    from virnucpro_monitor.cli.run import run_and_store
+    from virnucpro_monitor.cli.sample.repository import build_repository
+
+    folder = sample_folder(settings)
+    hashes = build_repository(folder)
+    say(f"Validating the {len(hashes)} commits of {folder} on the CPU.")
+    target = Target(name=TARGET_NAME, location=str(folder), package=TARGET_NAME, branch="main")
+    outcome = run_and_store(settings, target, revisions=hashes)
+    return in_history_order([*outcome.settled, *outcome.runs], hashes)
+
+
+def sample_folder(settings: Settings) -> Path:
+    return settings.cache_folder / "demo" / TARGET_NAME
+
+
+def in_history_order(runs: Iterable[Run], hashes: Sequence[str]) -> list[Run]:
+    """The latest run of each commit, in the order of `hashes`."""
+    latest = {run.commit.hash: run for run in runs}
+    return [latest[commit] for commit in hashes if commit in latest]
+
+
+def print_verdicts(runs: Sequence[Run]) -> None:
+    """Print one line a commit: outcome, how many sequences pass, worst error, side, reason."""
+    from virnucpro_monitor.analysis.series import worst_error
+    from virnucpro_monitor.cli.tables import OUTCOME_STYLES, print_table
+    from virnucpro_monitor.report.text import UNKNOWN, format_error, short_hash
+
+    rows = []
+    for run in runs:
+        figures = run.figures
+        passed = run.effective_outcome is Outcome.PASSED
+        rows.append(
+            (
+                short_hash(run.commit.hash),
+                run.commit.subject,
+                str(run.effective_outcome),
+                f"{figures.num_strict} of {figures.num_sequences}" if figures else UNKNOWN,
+                format_error(worst_error(run)),
+                UNKNOWN if passed or run.culprit is None else str(run.culprit),
+                "" if passed else run.reason,
+            )
+        )
+    print_table(
+        ("Commit", "Subject", "Outcome", ">Pass", ">1 - cos", "Culprit", "Reason"),
+        rows,
+        styles=[OUTCOME_STYLES[run.effective_outcome] for run in runs],
+    )

@@ -1,0 +1,1 @@
+"""ESM-2 embeddings of packed protein sequences."""
