@@ -1,6 +1,7 @@
 """Engines and connections: how each database is opened, and what its errors mean."""
 
 import os
+import shlex
 import sqlite3
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -77,8 +78,9 @@ def describe(url: URL) -> str:
 
 def option_for(url: URL) -> str:
     """The `--db` option that names this database again."""
-    name = f"sqlite:///{sqlite_path(url)}" if is_sqlite(url) else describe(url)
-    return f"--db {name}"
+    if is_sqlite(url):
+        url = url.set(database=str(sqlite_path(url)))
+    return f"--db {shlex.quote(url.render_as_string(hide_password=True))}"
 
 
 def make_engine(url: URL, *, read_only: bool = False, foreign_keys: bool = True) -> Engine:

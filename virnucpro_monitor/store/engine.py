@@ -1,6 +1,7 @@
 """Open, create and upgrade a database: three acts, and none does another's work."""
 
 import contextlib
+import fcntl
 import os
 import sqlite3
 from dataclasses import dataclass
@@ -9,7 +10,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from sqlalchemy import URL, Connection, Engine, inspect, text
-from sqlalchemy.engine import make_url
 
 from virnucpro_monitor.errors import MissingDatabase, NewerSchema, StoreError
 from virnucpro_monitor.settings import resource_folder
@@ -85,7 +85,8 @@ def create_database(url: str) -> None:
     """
     parsed = parse_url(url)
     if is_sqlite(parsed):
-        _create_sqlite(parsed)
+        if not _create_sqlite(parsed):
+            raise _already_there(parsed)
         return
     engine = make_engine(parsed)
     try:
@@ -105,13 +106,7 @@ def ensure_database(url: str) -> bool:
     `open_engine` refuses it.
     """
     parsed = parse_url(url)
-    if not is_sqlite(parsed) or not _is_absent(sqlite_path(parsed)):
-        return False
-    try:
-        _create_sqlite(parsed)
-    except FileExistsError:
-        return False  # another process was quicker
-    return True
+    return is_sqlite(parsed) and _create_sqlite(parsed)
 
 
 def upgrade_database(url: str) -> Upgrade:
@@ -181,31 +176,48 @@ def _already_there(url: URL) -> StoreError:
     )
 
 
-def _create_sqlite(url: URL) -> None:
-    """Build the file under another name, so that no reader ever meets a half-made one."""
+def _create_sqlite(url: URL) -> bool:
+    """Build the file under another name, so that no reader ever meets a half-made one.
+
+    Returns:
+        False where there is a database already, also one that was made in the meantime.
+    """
     path = sqlite_path(url)
     if not _is_absent(path):
-        raise _already_there(url)
+        return False
     draft = path.with_name(f".{path.name}.{os.getpid()}.draft")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         draft.touch()
-        with translated_errors(url):
-            _migrate(make_url(f"sqlite:///{draft}"))
-            with contextlib.closing(sqlite3.connect(draft)) as connection:
-                connection.execute("PRAGMA journal_mode=WAL")
-        if path.exists():
-            path.unlink()  # the empty file
-        os.link(draft, path)
-    except FileExistsError:
-        raise
+        try:
+            with translated_errors(url):
+                _migrate(url.set(database=str(draft)))
+                with contextlib.closing(sqlite3.connect(draft)) as connection:
+                    connection.execute("PRAGMA journal_mode=WAL")
+            return _put_in_place(draft, path)
+        finally:
+            for leftover in (draft, Path(f"{draft}-wal"), Path(f"{draft}-shm")):
+                leftover.unlink(missing_ok=True)
     except OSError as error:
         raise StoreError(
             f"The database {describe(url)} cannot be created: {error.strerror or error}."
         ) from error
-    finally:
-        for leftover in (draft, Path(f"{draft}-wal"), Path(f"{draft}-shm")):
-            leftover.unlink(missing_ok=True)
+
+
+def _put_in_place(draft: Path, path: Path) -> bool:
+    """Give `draft` its real name, unless another process was quicker."""
+    try:
+        os.link(draft, path)
+        return True
+    except FileExistsError:
+        with path.open("rb") as existing:
+            # Whoever else wants to replace the same empty file waits here, and then sees another.
+            fcntl.flock(existing, fcntl.LOCK_EX)
+            status = os.fstat(existing.fileno())
+            if status.st_size or not os.path.samestat(status, path.stat()):
+                return False
+            draft.replace(path)
+            return True
 
 
 def _back_up(path: Path, revision: str) -> Path:
