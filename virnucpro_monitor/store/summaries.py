@@ -202,7 +202,7 @@ def load_health(engine: Engine, *, now: datetime | None = None) -> Health:
             failures={row[0]: row[1] for row in connection.execute(kinds)},
             usage=_read_usage(connection, since),
             last_run_at=connection.execute(select(func.max(RunRow.started_at))).scalar(),
-            database_bytes=_count_bytes(connection),
+            database_bytes=count_bytes(connection),
             schema_revision=str(
                 connection.execute(text("SELECT version_num FROM alembic_version")).scalar_one()
             ),
@@ -236,7 +236,8 @@ def count_rows(connection: Connection) -> dict[str, int]:
     return counts
 
 
-def _count_bytes(connection: Connection) -> int:
+def count_bytes(connection: Connection) -> int:
+    """Size of the database, without SQLite's write-ahead log."""
     if connection.dialect.name == "postgresql":
         size = select(func.pg_database_size(func.current_database()))
         return int(connection.execute(size).scalar_one())
