@@ -1,0 +1,160 @@
+"""`virnucpro-monitor regressions`: what broke between A and B."""
+
+from collections.abc import Sequence
+from datetime import UTC, datetime
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from virnucpro_monitor.cli.options import (
+    DatabaseOption,
+    JsonOption,
+    TargetOption,
+    print_json,
+    say,
+)
+from virnucpro_monitor.cli.tables import print_table
+from virnucpro_monitor.settings import load_settings
+
+if TYPE_CHECKING:
+    from sqlalchemy import Engine
+
+    from virnucpro_monitor.analysis.incidents import Incident
+    from virnucpro_monitor.analysis.regressions import Bound, SeriesNote
+
+
+def register(app: typer.Typer) -> None:
+    app.command("regressions")(regressions)
+
+
+def regressions(
+    since: Annotated[
+        str | None,
+        typer.Option(
+            "--since",
+            metavar="COMMIT|DATE",
+            help="Begin after this commit, date (2026-11-24) or age (30d, 8w, 1y).",
+        ),
+    ] = None,
+    until: Annotated[
+        str | None,
+        typer.Option("--until", metavar="COMMIT|DATE", help="End with this commit or date."),
+    ] = None,
+    target: TargetOption = None,
+    benchmark: Annotated[
+        str | None,
+        typer.Option("--benchmark", metavar="NAME", help="A set's name, or NAME@VERSION."),
+    ] = None,
+    fail: Annotated[
+        bool, typer.Option("--exit-code", help="Exit with 2 where something broke and lasts.")
+    ] = False,
+    db: DatabaseOption = None,
+    as_json: JsonOption = False,
+) -> None:
+    """Say what broke between two commits or dates, and what nobody could judge."""
+    from virnucpro_monitor.analysis.regressions import find_regressions
+    from virnucpro_monitor.cli.reading import choose_target, load_incidents, open_database
+    from virnucpro_monitor.report.sentences import regressions_sentence
+    from virnucpro_monitor.report.values import regressions_values
+
+    now = datetime.now(UTC)
+    with open_database(db) as engine:
+        name = choose_target(engine, target).name if target else None
+        bounds = [find_bound(engine, text, name, now, db) for text in (since, until)]
+        names = {bound_target for _, bound_target in bounds if bound_target}
+        runs, incidents = load_incidents(
+            engine, target=name or (names.pop() if names else None), benchmark=benchmark
+        )
+    found = find_regressions(runs, incidents, since=bounds[0][0], until=bounds[1][0])
+    if as_json:
+        print_json(regressions_values(found))
+    else:
+        typer.echo(regressions_sentence(found))
+        for title, listed in (
+            ("Began and last", found.broken),
+            ("Began and recovered", found.recovered),
+            ("From before, fixed", found.fixed),
+        ):
+            if listed:
+                typer.echo(f"\n{title}:")
+                print_incidents(listed)
+        _print_notes("Vanished: no run in the range", found.vanished)
+        _print_notes("Not judged", found.unjudged)
+        if found.appeared:
+            say(f"{len(found.appeared)} series appeared in the range: how they were before is not "
+                "known.")  # fmt: skip
+    if fail and found.broken:
+        raise typer.Exit(2)
+
+
+def find_bound(
+    engine: "Engine", text: str | None, target: str | None, now: datetime, db: str | None
+) -> "tuple[Bound | None, str | None]":
+    """A bound, and the target whose commit it is. What reads as a date or an age is one."""
+    from virnucpro_monitor.cli.reading import choose_target, find_commit, parse_moment
+
+    if text is None:
+        return None, None
+    moment = parse_moment(text, now)
+    if moment is not None:
+        return moment, None
+    stored = choose_target(engine, target, revision=text)
+    return find_commit(engine, stored, text, load_settings(db=db)), stored.name
+
+
+def print_incidents(incidents: "Sequence[Incident]") -> None:
+    from virnucpro_monitor.report.sentences import cause_words
+    from virnucpro_monitor.report.text import UNKNOWN, format_error
+
+    rows = []
+    for incident in incidents:
+        good, fixed = incident.last_good, incident.fixed_by
+        rows.append(
+            [
+                incident.key,
+                incident.state.value,
+                f"{incident.series.target} {incident.series.benchmark}",
+                cause_words(incident),
+                incident.first_bad.commit.hash[:10],
+                incident.first_bad.commit.subject[:40],
+                good.commit.hash[:10] if good else UNKNOWN,
+                fixed.commit.hash[:10] if fixed else UNKNOWN,
+                str(incident.num_bad_runs),
+                "no value" if incident.lacks_values else format_error(incident.worst_error),
+            ]
+        )
+    print_table(
+        [
+            "Key",
+            "State",
+            "Series",
+            "Cause",
+            "First bad",
+            "Subject",
+            "Last good",
+            "Fixed by",
+            ">Bad runs",
+            ">Worst error",
+        ],
+        rows,
+        styles=[{"open": "bold red", "acknowledged": "yellow"}.get(i.state, "") for i in incidents],
+    )
+
+
+def _print_notes(title: str, notes: "Sequence[SeriesNote]") -> None:
+    if not notes:
+        return
+    typer.echo(f"\n{title}:")
+    print_table(
+        ["Target", "Benchmark", "Configuration", "Note"],
+        [
+            [
+                note.key.target,
+                f"{note.key.benchmark}@{note.key.benchmark_version}",
+                f"{note.latest.configuration.model} {note.latest.configuration.dtype} "
+                f"{note.latest.configuration.device} {note.latest.configuration.backend}",
+                note.note,
+            ]
+            for note in notes
+        ],
+    )

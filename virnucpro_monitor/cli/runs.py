@@ -1,0 +1,350 @@
+"""`virnucpro-monitor runs list/show/judge`: what is stored."""
+
+import dataclasses
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from virnucpro_monitor.cli.options import (
+    DatabaseOption,
+    JsonOption,
+    TargetOption,
+    print_json,
+    say,
+)
+from virnucpro_monitor.cli.tables import OUTCOME_STYLES, print_table
+from virnucpro_monitor.errors import ConfigurationError, NotFoundError
+from virnucpro_monitor.records import Environment, Outcome, Run
+from virnucpro_monitor.settings import load_settings
+
+if TYPE_CHECKING:
+    from sqlalchemy import Engine
+
+    from virnucpro_monitor.records import Failure, SequenceResult, Target
+
+LISTED = 50
+WORST = 5
+
+BenchmarkFilter = Annotated[
+    str | None, typer.Option("--benchmark", metavar="NAME", help="A set's name, or NAME@VERSION.")
+]
+
+
+def register(app: typer.Typer) -> None:
+    from virnucpro_monitor.cli.judging import judge
+
+    group = typer.Typer(no_args_is_help=True, help="Stored runs: list, show, judge again.")
+    group.command("list")(list_runs)
+    group.command("show")(show)
+    group.command("judge")(judge)
+    app.add_typer(group, name="runs")
+
+
+def list_runs(
+    target: TargetOption = None,
+    benchmark: BenchmarkFilter = None,
+    outcome: Annotated[
+        list[str] | None,
+        typer.Option("--outcome", metavar="OUTCOME", help="Only such runs; repeatable."),
+    ] = None,
+    limit: Annotated[
+        int | None,
+        typer.Option(
+            "--limit",
+            min=1,
+            metavar="N",
+            help=f"Only the newest commits' runs [default: {LISTED}; with --json all].",
+        ),
+    ] = None,
+    all_attempts: Annotated[
+        bool, typer.Option("--all-attempts", help="Also runs that later ones replaced.")
+    ] = False,
+    db: DatabaseOption = None,
+    as_json: JsonOption = False,
+) -> None:
+    """List runs, oldest commit first."""
+    from virnucpro_monitor.cli.reading import choose_target, open_database
+    from virnucpro_monitor.report.values import run_values
+    from virnucpro_monitor.store.reader import load_runs
+
+    outcomes = _outcomes(outcome)
+    if limit is None and not as_json:
+        limit = LISTED
+    with open_database(db) as engine:
+        name = choose_target(engine, target).name if target else None
+        runs = load_runs(
+            engine,
+            target=name,
+            benchmark=benchmark,
+            outcomes=outcomes,
+            all_attempts=all_attempts,
+            limit=None if limit is None else limit + 1,
+        )
+    is_cut = limit is not None and len(runs) > limit
+    runs = runs[-limit:] if limit is not None else runs
+    if as_json:
+        print_json([run_values(run) for run in runs])
+        return
+    if not runs:
+        say("No stored run fits: virnucpro-monitor run stores some.")
+        return
+    print_runs(runs)
+    if is_cut:
+        say(f"Only the newest {limit} are shown: --limit shows more.")
+
+
+def _outcomes(names: list[str] | None) -> list[Outcome] | None:
+    try:
+        return [Outcome(name) for name in names] if names else None
+    except ValueError as error:
+        known = ", ".join(outcome.value for outcome in Outcome)
+        raise ConfigurationError(f"{error}: --outcome is one of {known}.") from error
+
+
+def print_runs(runs: list[Run]) -> None:
+    from virnucpro_monitor.analysis.series import worst_error
+    from virnucpro_monitor.report.text import UNKNOWN, format_error, short_hash
+
+    targets = {run.target for run in runs}
+    rows = []
+    for run in runs:
+        figures = run.figures
+        failed = [gate.name for gate in run.gates if gate.passed is False]
+        rows.append(
+            [
+                str(run.id),
+                *([run.target] if len(targets) > 1 else []),
+                short_hash(run.commit.hash),
+                run.commit.subject[:40],
+                f"{run.benchmark}@{run.benchmark_version}",
+                f"{run.configuration.dtype} {run.configuration.device}",
+                outcome_text(run),
+                f"{figures.num_strict} of {figures.num_sequences}" if figures else UNKNOWN,
+                format_error(worst_error(run)),
+                ", ".join(failed) or ("" if figures else run.reason[:60]),
+            ]
+        )
+    print_table(
+        [
+            ">Id",
+            *(["Target"] if len(targets) > 1 else []),
+            "Commit",
+            "Subject",
+            "Benchmark",
+            "Setup",
+            "Outcome",
+            ">Above strict",
+            ">Worst error",
+            "Failed gates, or why",
+        ],
+        rows,
+        styles=[OUTCOME_STYLES[run.effective_outcome] for run in runs],
+    )
+
+
+def outcome_text(run: Run) -> str:
+    if run.inherited_outcome is not None:
+        return f"{run.outcome} ({run.inherited_outcome})"
+    culprit = f", {run.culprit}" if run.outcome is Outcome.FAILED and run.culprit else ""
+    return f"{run.outcome}{culprit}"
+
+
+def show(
+    run: Annotated[
+        str,
+        typer.Argument(
+            metavar="ID|COMMIT",
+            help="A run's number, or a commit: hash, branch or tag.",
+            show_default=False,
+        ),
+    ],
+    target: TargetOption = None,
+    benchmark: BenchmarkFilter = None,
+    db: DatabaseOption = None,
+    as_json: JsonOption = False,
+) -> None:
+    """Show one run: verdict, gates, culprit, how and where it ran, the worst sequences."""
+    from virnucpro_monitor.cli.reading import load_measured, open_database
+    from virnucpro_monitor.report.sentences import reproduce_command
+    from virnucpro_monitor.report.values import run_detail_values
+    from virnucpro_monitor.store.reader import load_failure, load_target
+    from virnucpro_monitor.store.summaries import load_judgements
+
+    with open_database(db) as engine:
+        found, others = find_run(engine, run, target, benchmark)
+        run_id = found.id or 0
+        failure = load_failure(engine, run_id)
+        measured, results = load_measured(engine, found)
+        stored_target = load_target(engine, found.target)
+        judgements = load_judgements(engine, run_id)
+    worst = sorted(results, key=_goodness)[:WORST]
+    if others:
+        listed = ", ".join(f"{other.id} ({other.benchmark})" for other in others)
+        say(f"Other runs of this commit: {listed}; --benchmark or a number chooses.")
+    if as_json:
+        print_json(
+            run_detail_values(found)
+            | {
+                "measured_run": measured.id,
+                "worst_sequences": worst,
+                "failure": failure,
+                "judgements": judgements,
+                "reproduce": reproduce_command(found, stored_target),
+            }
+        )
+        return
+    _print_run(found, measured, worst, failure, stored_target)
+    for judgement in judgements:
+        typer.echo(
+            f"\nUnder protocol {judgement.protocol_version}: {judgement.outcome}. "
+            f"{judgement.reason}"
+        )
+
+
+def _goodness(result: "SequenceResult") -> float:
+    return -2.0 if result.similarity is None else result.similarity
+
+
+def find_run(
+    engine: "Engine", text: str, target: str | None, benchmark: str | None
+) -> tuple[Run, list[Run]]:
+    """The run that a number or a commit means; of several runs of a commit the latest started.
+
+    Returns:
+        That run, and the commit's other current ones.
+
+    Raises:
+        NotFoundError: there is none.
+    """
+    from virnucpro_monitor.cli.reading import choose_target, find_commit
+    from virnucpro_monitor.store.reader import load_run, load_runs
+
+    if text.isdecimal() and len(text) < 10:
+        try:
+            return load_run(engine, int(text)), []
+        except NotFoundError:
+            if len(text) < 4:  # too short to be meant as a hash
+                raise
+    stored = choose_target(engine, target, revision=text)
+    commit = find_commit(engine, stored, text, load_settings())
+    runs = load_runs(engine, target=stored.name, commits=[commit.hash], benchmark=benchmark)
+    if not runs:
+        raise NotFoundError(f"Commit {commit.hash[:12]} of {stored.name} has no stored run.")
+    latest = max(runs, key=lambda one: (one.started_at, one.id or 0))
+    return latest, [one for one in runs if one is not latest]
+
+
+def _print_run(
+    run: Run,
+    measured: Run,
+    worst: "list[SequenceResult]",
+    failure: "Failure | None",
+    target: "Target",
+) -> None:
+    from virnucpro_monitor.report.sentences import reproduce_command, verdict_sentence
+    from virnucpro_monitor.report.text import block, format_value, one_line
+
+    typer.echo(verdict_sentence(run))
+    typer.echo("")
+    for name, value in _facts(run, measured):
+        typer.echo(f"{name:<14}{one_line(value)}")
+    if run.gates:
+        typer.echo("")
+        print_table(
+            ["Gate", "Result", ">Value", ">Limit", "Unit", "Side", "Detail"],
+            [
+                [
+                    gate.name,
+                    {True: "passed", False: "FAILED", None: "not judged"}[gate.passed],
+                    format_value(gate.value),
+                    format_value(gate.limit),
+                    gate.unit,
+                    gate.culprit or "",
+                    gate.detail,
+                ]
+                for gate in run.gates
+            ],
+        )
+    if worst:
+        typer.echo("")
+        _print_sequences(worst)
+    if failure is not None:
+        typer.echo(f"\n{one_line(failure.kind)}: {one_line(failure.message)}")
+        for part in (failure.traceback, failure.log):
+            if part.strip():
+                typer.echo(f"\n{block(part.rstrip())}")
+    typer.echo(f"\nRepeat it:\n  {reproduce_command(run, target)}")
+
+
+def _facts(run: Run, measured: Run) -> list[tuple[str, str]]:
+    used, commit = run.configuration, run.commit
+    facts = [
+        ("run", f"{run.id}, started {run.started_at:%Y-%m-%d %H:%M:%S %Z}, {run.duration_s:.1f} s"),
+        ("target", run.target),
+        ("commit", f"{commit.hash}  {commit.subject}  ({commit.author or 'unknown author'})"),
+        ("benchmark", f"{run.benchmark}@{run.benchmark_version}  SHA-256 {run.benchmark_digest}"),
+        ("model", f"{used.model}, {used.dtype} on {used.device}, attention by {used.backend}"),
+        ("weights", f"{used.weights}  SHA-256 {used.weights_digest}"),
+        ("token budget", str(used.token_budget)),
+        ("protocol", f"{run.protocol_version}  digest {run.protocol_digest}"),
+        ("culprit", run.culprit.value if run.culprit else "not known"),
+    ]
+    if run.figures is not None:
+        facts.append(("figures", _figures_text(run)))
+    if run.environment is not None:
+        facts.append(("environment", _environment_text(run.environment)))
+    if measured is not run:
+        facts.append(("inherited", f"from run {measured.id} of {measured.commit.hash}"))
+    if run.bridge:
+        facts.append(("bridge", "measured again because the environment had changed"))
+    return facts
+
+
+def _figures_text(run: Run) -> str:
+    from virnucpro_monitor.report.sentences import figures_sentence
+
+    figures = run.figures
+    times: list[str] = []
+    if figures is not None and figures.packed_s is not None:
+        times.append(f"packed {figures.packed_s:.2f} s")
+    if figures is not None and figures.unpacked_s is not None:
+        times.append(f"unpacked {figures.unpacked_s:.2f} s")
+    return " ".join([figures_sentence(run), *([f"({', '.join(times)})"] if times else [])])
+
+
+def _environment_text(environment: Environment) -> str:
+    values = dataclasses.asdict(environment)
+    return ", ".join(f"{name} {value}" for name, value in values.items() if value is not None)
+
+
+def _print_sequences(results: "list[SequenceResult]") -> None:
+    from virnucpro_monitor.analysis.series import error_of
+    from virnucpro_monitor.report.text import UNKNOWN, format_error
+
+    print_table(
+        [
+            "Worst sequences",
+            ">Length",
+            "Status",
+            ">1 - cos",
+            ">Packed vs FP32",
+            ">Unpacked vs FP32",
+            ">Gain - 1",
+            ">Worst residue",
+            "Pack",
+        ],
+        [
+            [
+                result.sequence_id,
+                str(result.length),
+                result.status,
+                format_error(error_of(result.similarity)),
+                format_error(result.packed_relative_l2),
+                format_error(result.unpacked_relative_l2),
+                UNKNOWN if result.gain is None else f"{result.gain - 1.0:+.1e}",
+                format_error(error_of(result.worst_residue_similarity)),
+                UNKNOWN if result.pack is None else f"{result.pack} (place {result.slot})",
+            ]
+            for result in results
+        ],
+    )

@@ -1,0 +1,151 @@
+"""What a verdict, comparison or incident comes to, each in one sentence. Plain text.
+
+The command line, the reports and the dashboard use the same words. Foreign text in them is made
+visible and cut, but not escaped for any format.
+"""
+
+import shlex
+from collections.abc import Sequence
+
+from virnucpro_monitor.analysis.comparison import Comparison, Mark
+from virnucpro_monitor.analysis.incidents import Cause, Incident, IncidentState
+from virnucpro_monitor.analysis.regressions import Regressions
+from virnucpro_monitor.analysis.series import UNKNOWN_BACKENDS, commit_date, worst_error
+from virnucpro_monitor.records import Culprit, Outcome, Run, Target
+from virnucpro_monitor.report.text import count, format_error, format_share, one_line, short_hash
+
+OUTCOME_WORDS = {
+    Outcome.PASSED: "Passed",
+    Outcome.FAILED: "Failed",
+    Outcome.ERROR: "Could not be run",
+    Outcome.SKIPPED: "Skipped",
+    Outcome.NOT_RUN: "Not run",
+}
+
+
+def verdict_sentence(run: Run) -> str:
+    """The outcome and its reason."""
+    words = OUTCOME_WORDS[run.outcome]
+    if run.inherited_from is not None and run.inherited_outcome is not None:
+        words += f", inherits {run.inherited_outcome} from {short_hash(run.inherited_from)}"
+    return f"{words}: {one_line(run.reason, 600) or figures_sentence(run)}"
+
+
+def figures_sentence(run: Run) -> str:
+    figures = run.figures
+    if figures is None:
+        return "nothing was measured."
+    share = format_share(figures.num_strict, figures.num_sequences)
+    worst = f", worst error {format_error(worst_error(run))}"
+    if figures.worst_sequence is not None:
+        worst += f" ({one_line(figures.worst_sequence, 60)})"
+    return f"{share} sequences are above strict{worst}."
+
+
+def comparison_sentence(comparison: Comparison) -> str:
+    """What changed from base to head, and on how much of the benchmark set that rests."""
+    base, head = comparison.base, comparison.head
+    names = f"{short_hash(base.run.commit.hash)} to {short_hash(head.run.commit.hash)}"
+    verdict = {
+        "broke": f"The promise broke from {names}",
+        "fixed": f"The promise was restored from {names}",
+        "still passing": f"It passes on both sides, {names}",
+        "still failing": f"It fails on both sides, {names}",
+        "unknown": f"From {names} the verdicts are {base.outcome} and {head.outcome}",
+    }[comparison.verdict]
+    if comparison.is_same_measurement:
+        return f"{verdict}; both stand on one measurement, so nothing can differ."
+    counts = comparison.counts()
+    changes = ", ".join(
+        f"{counts[mark]:,} {words}"
+        for mark, words in (
+            (Mark.NEWLY_FAILING, "newly failing"),
+            (Mark.NEWLY_FIXED, "newly fixed"),
+            (Mark.WORSE, "worse"),
+            (Mark.BETTER, "better"),
+        )
+    )
+    compared = f"{comparison.num_common:,} of {count(comparison.num_all, 'sequence')} compared"
+    caution = "" if comparison.comparable else " Not comparable: see the reasons."
+    return f"{verdict}: {changes}; {compared}.{caution}"
+
+
+def cause_words(incident: Incident) -> str:
+    """ "packed side, gates seed and gain" or "could not be run"."""
+    if incident.cause is Cause.NOT_RUNNABLE:
+        return "could not be run"
+    side = {
+        Culprit.PACKED: "packed side",
+        Culprit.UNPACKED: "unpacked side",
+        Culprit.BOTH: "both sides",
+    }.get(incident.culprit or Culprit.NONE, "side not known")
+    if not incident.gates:
+        return side
+    return f"{side}, {'gate' if len(incident.gates) == 1 else 'gates'} {_listed(incident.gates)}"
+
+
+def incident_sentence(incident: Incident) -> str:
+    """Since when, until when, what can be to blame and how bad."""
+    first = incident.first_bad
+    parts = [f"{cause_words(incident)}, since {_commit_words(first)}"]
+    if incident.last_good is None:
+        parts.append("no good commit before it is known")
+    else:
+        parts.append(f"last good {short_hash(incident.last_good.commit.hash)}")
+    if incident.num_suspects is not None and incident.num_suspects > 1:
+        parts.append(f"one of {incident.num_suspects:,} commits is to blame")
+    if incident.lacks_values:
+        parts.append("some sequences came back without a value")
+    elif incident.worst_error is not None:
+        parts.append(f"worst error {format_error(incident.worst_error)}")
+    if incident.fixed_by is not None:
+        parts.append(f"fixed by {_commit_words(incident.fixed_by)}")
+    elif incident.acknowledgement is not None and incident.state is IncidentState.ACKNOWLEDGED:
+        parts.append(f"acknowledged by {one_line(incident.acknowledgement.who, 60)}")
+    else:
+        parts.append(f"open, {count(incident.num_bad_runs, 'bad run')} so far")
+    text = "; ".join(parts)
+    return f"{text[0].upper()}{text[1:]}."
+
+
+def regressions_sentence(found: Regressions) -> str:
+    """What broke, said together with how much could be judged at all."""
+    judged = f"{found.num_judged:,} of {found.num_series:,} series could be judged"
+    parts = [
+        f"{count(len(incidents), 'incident')} {words}"
+        for incidents, words in (
+            (found.broken, "began and last"),
+            (found.recovered, "began and recovered"),
+            (found.fixed, "from before were fixed"),
+        )
+        if incidents
+    ]
+    told = _listed(parts) if parts else "No regression"
+    vanished = f"; {len(found.vanished):,} vanished" if found.vanished else ""
+    return f"{told}; {judged}{vanished}."
+
+
+def reproduce_command(run: Run, target: Target | None) -> str:
+    """One shell command that measures the same commit in the same way, and stores it again."""
+    used = run.configuration
+    arguments = ["virnucpro-monitor", "run"]
+    if target is None or target.adapter != "builtin":
+        arguments += ["--target", run.target, "--commit", run.commit.hash]
+    arguments += ["--benchmark", f"{run.benchmark}@{run.benchmark_version}"]
+    arguments += ["--model", used.model, "--weights", used.weights]
+    arguments += ["--device", "cuda:0" if used.device == "cuda" else used.device]
+    arguments += ["--dtype", used.dtype, "--token-budget", str(used.token_budget)]
+    if target is not None and target.adapter == "builtin" and used.backend not in UNKNOWN_BACKENDS:
+        # Another target chooses its own backend; what it reports need not be a name of ours.
+        arguments += ["--backend", used.backend]
+    return shlex.join([*(one_line(argument, 500) for argument in arguments), "--force"])
+
+
+def _commit_words(run: Run) -> str:
+    return f"{short_hash(run.commit.hash)} ({commit_date(run):%Y-%m-%d})"
+
+
+def _listed(items: Sequence[str]) -> str:
+    if len(items) < 2:
+        return "".join(items)
+    return f"{', '.join(items[:-1])} and {items[-1]}"
