@@ -3,22 +3,26 @@
 import json
 import os
 import signal
+import socket
 import subprocess
 import sys
 import tempfile
+import threading
 from collections.abc import Generator
 from contextlib import suppress
 from pathlib import Path
 from types import TracebackType
-from typing import IO, Any
+from typing import IO, Any, NoReturn
 
 import virnucpro_monitor
-from virnucpro_monitor.errors import MonitorError
+from virnucpro_monitor import errors
 from virnucpro_monitor.records import Json
+
+STOP_TIMEOUT_S = 10.0
 
 
 class WorkerPool:
-    """One fork server, started when the first job comes.
+    """One fork server, started when the first job comes. Jobs may run from several threads.
 
     Args:
         python: interpreter to use; another than our own gets this package by `PYTHONPATH`.
@@ -28,8 +32,11 @@ class WorkerPool:
     def __init__(self, python: Path | None = None, *, fork: bool | None = None) -> None:
         self._python = python or Path(sys.executable)
         self._fork = sys.platform == "linux" if fork is None else fork
+        self._lock = threading.Lock()
         self._process: subprocess.Popen[bytes] | None = None
+        self._control: socket.socket | None = None
         self._errors: IO[bytes] | None = None
+        self._connections: set[socket.socket] = set()
 
     def __enter__(self) -> "WorkerPool":
         return self
@@ -42,76 +49,89 @@ class WorkerPool:
     ) -> None:
         self.close()
 
-    def start(self) -> None:
-        """Start the server without waiting for it; it warms up meanwhile."""
-        if self._process is not None and self._process.poll() is None:
-            return
-        self.close()
-        environment = dict(os.environ)
-        # Forking with idle BLAS threads about is needless; torch has its own pool.
-        environment.setdefault("OPENBLAS_NUM_THREADS", "1")
-        environment["PYTHONUNBUFFERED"] = "1"
-        if self._python != Path(sys.executable):
-            package_root = str(Path(virnucpro_monitor.__file__).parent.parent)
-            environment["PYTHONPATH"] = package_root
-        self._errors = tempfile.TemporaryFile()  # noqa: SIM115 (closed by close())
-        self._process = subprocess.Popen(
-            [
-                str(self._python), "-P", "-m", "virnucpro_monitor.runner.server",
-                *([] if self._fork else ["--spawn"]),
-            ],
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            stderr=self._errors,
-            env=environment,
-            start_new_session=True,  # Ctrl-C is ours to handle
-        )  # fmt: skip
-
     def run(self, job: Json) -> Generator[Json]:
         """Run one job and yield its events; the last is always "end".
 
         A server that dies on the way ends the job with cause "lost"; the next job starts anew.
+        Closing the generator ends the job.
         """
-        self.start()
-        process = self._process
-        assert process is not None
-        assert process.stdin is not None
-        assert process.stdout is not None
-        finished = False
+        connection = self._connect()
         try:
-            with suppress(BrokenPipeError):
-                process.stdin.write(json.dumps(job).encode() + b"\n")
-                process.stdin.flush()
-            for line in process.stdout:
-                event: dict[str, Any] = json.loads(line)
-                finished = event["event"] == "end"
-                yield event
-                if finished:
-                    return
-            said = self._last_words()
-            self.close()
-            finished = True
-            yield {"event": "end", "cause": "lost", "code": process.returncode or 0, "log": said}
+            with connection.makefile("rb") as events:
+                with suppress(BrokenPipeError, ConnectionResetError):
+                    connection.sendall(json.dumps(job).encode() + b"\n")
+                with suppress(ConnectionResetError):
+                    for line in events:
+                        event: dict[str, Any] = json.loads(line)
+                        yield event
+                        if event["event"] == "end":
+                            return
+            yield {"event": "end", "cause": "lost", "code": 0, "log": self._last_words()}
         finally:
-            if not finished:  # the caller turned away: what still runs must end
-                self.close()
+            with self._lock:
+                self._connections.discard(connection)
+            connection.close()
+
+    def _connect(self) -> socket.socket:
+        ours, theirs = socket.socketpair()
+        with self._lock, theirs:
+            for _ in range(2):  # a server that died while idle is replaced once
+                if self._process is None or self._process.poll() is not None:
+                    self._start()
+                assert self._control is not None
+                try:
+                    socket.send_fds(self._control, [b"j"], [theirs.fileno()])
+                    break
+                except (BrokenPipeError, ConnectionResetError):
+                    self._stop()
+            self._connections.add(ours)
+        return ours
+
+    def _start(self) -> None:
+        self._stop()
+        environment = dict(os.environ)
+        # Idle BLAS threads only get in the way of forking; torch has a pool of its own.
+        environment.setdefault("OPENBLAS_NUM_THREADS", "1")
+        if self._python != Path(sys.executable):
+            environment["PYTHONPATH"] = str(Path(virnucpro_monitor.__file__).parent.parent)
+        self._control, theirs = socket.socketpair()
+        self._errors = tempfile.TemporaryFile()  # noqa: SIM115 (closed by _stop)
+        with theirs:
+            self._process = subprocess.Popen(
+                [
+                    str(self._python), "-P", "-m", "virnucpro_monitor.runner.server",
+                    *([] if self._fork else ["--spawn"]),
+                ],
+                stdin=theirs,
+                stdout=self._errors,
+                stderr=self._errors,
+                env=environment,
+                start_new_session=True,  # Ctrl-C is ours to handle
+            )  # fmt: skip
 
     def _last_words(self) -> str:
-        if self._errors is None:
-            return ""
-        self._errors.seek(0)
-        return self._errors.read()[-8000:].decode(errors="replace")
+        with self._lock:
+            if self._errors is None:
+                return ""
+            self._errors.seek(0)
+            return self._errors.read()[-8000:].decode(errors="replace")
 
     def close(self) -> None:
-        """End the server and everything it started."""
+        """End all jobs, the server and everything they started."""
+        with self._lock:
+            for connection in self._connections:
+                with suppress(OSError):
+                    connection.shutdown(socket.SHUT_RDWR)
+            self._stop()
+
+    def _stop(self) -> None:
         process, self._process = self._process, None
+        if self._control is not None:
+            self._control.close()
+            self._control = None
         if process is not None:
-            for stream in (process.stdin, process.stdout):
-                if stream is not None:
-                    with suppress(OSError):
-                        stream.close()  # it ends its job, then itself
             try:
-                process.wait(timeout=5)
+                process.wait(timeout=STOP_TIMEOUT_S)
             except subprocess.TimeoutExpired:
                 with suppress(ProcessLookupError):
                     os.killpg(process.pid, signal.SIGKILL)
@@ -121,9 +141,7 @@ class WorkerPool:
             self._errors = None
 
 
-def raise_refused(event: Json) -> None:
+def raise_refused(event: Json) -> NoReturn:
     """Raise in this process the error that a worker refused a job with."""
-    import virnucpro_monitor.errors as errors
-
-    kind = getattr(errors, event["error"], MonitorError)
+    kind = getattr(errors, event["error"], errors.MonitorError)
     raise kind(event["message"])

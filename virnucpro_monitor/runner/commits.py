@@ -1,10 +1,15 @@
-"""Run a plan: every commit in its own process, one report as soon as it is known."""
+"""Run a plan: every commit in its own process, reports in the plan's order."""
 
+import os
+import queue
+import threading
 import time
 from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 from virnucpro_monitor.errors import MonitorError, RepositoryError
 from virnucpro_monitor.records import (
@@ -31,6 +36,8 @@ from virnucpro_monitor.runner.venv import PrivateEnvironmentError, target_python
 
 MAX_HELD = 50
 
+Todo = list[tuple[Commit, list[BenchmarkSet]]]
+
 
 def run_commits(
     plan: RunPlan,
@@ -44,7 +51,9 @@ def run_commits(
 
     A commit that `known` holds already, under the same protocol, weights, configuration and
     environment, is passed over; one whose relevant files equal those of a measured commit inherits
-    its result. Whatever a commit's own code does becomes the outcome of that commit.
+    its result. Whatever a commit's own code does becomes the outcome of that commit. Several
+    commits may be measured at once; their reports still come in the plan's order, so that a start
+    that is cut short leaves no gap.
 
     Args:
         known: this target's stored runs, oldest first.
@@ -55,7 +64,17 @@ def run_commits(
         MonitorError: the yardstick itself cannot be set up (weights, device, benchmark).
     """
     with ExitStack() as stack:
-        yield from _Runner(plan, stack, on_progress, on_message, on_settled).run(known)
+        runner = _Runner(plan, stack, on_progress, on_message, on_settled)
+        yield from runner.run(known)
+
+
+def count_workers(plan: RunPlan, num_commits: int) -> int:
+    """How many commits to measure at once: one on a GPU, one for each core on the CPU."""
+    if plan.workers is not None:
+        return max(1, min(plan.workers, num_commits))
+    if plan.request.device.startswith("cuda"):
+        return 1
+    return max(1, min(os.cpu_count() or 1, num_commits))
 
 
 class _Runner:
@@ -69,53 +88,184 @@ class _Runner:
     ) -> None:
         self._plan = plan
         self._stack = stack
-        self._progress_sink = on_progress
+        self._on_progress = on_progress or (lambda _: None)
         self._say = on_message or (lambda _: None)
         self._on_settled = on_settled or (lambda _: None)
         self._ready: dict[Path | None, Prepared] = {}
-        self._place: tuple[Commit | None, int, int] = (None, 0, 0)
+        self._lock = threading.Lock()  # of preparing and of checking out
         self._held: list[RunReport] = []
+        self._digests: dict[str, str] = {}
+        self._num_workers = 1
+        # Threads speak to the caller's callbacks through this alone.
+        self._events: queue.SimpleQueue[tuple[str, int, Any]] = queue.SimpleQueue()
 
     def run(self, known: Iterable[Run]) -> Iterator[RunReport]:
         plan = self._plan
         self._base = self._prepared(None)
         self._ledger = Ledger(known, plan.request, self._base.weights_digest, plan.protocol)
-        end = None if plan.max_minutes is None else time.monotonic() + plan.max_minutes * 60
         commits = ordered(plan.commits, plan.order)
         todo = [(commit, left) for commit in commits if (left := self._unsettled(commit))]
+        if not todo:
+            return
+        yield from self._released(self._noted(self._bridge()))
+        self._num_workers = count_workers(plan, len(todo))
         # Gaps must not go unnoticed where a start that goes back and forth is cut short.
         announced = plan.order == "oldest"
-        reason: str | None = None
-        bridged = False
-        for index, (commit, left) in enumerate(todo):
-            self._place = (commit, index, len(todo))
+        for index, report in self._cover_all(todo):
+            yield from self._released([report])
             if not announced and self._ledger.backend_known:
                 announced = True
-                for later, benchmarks in todo[index:]:
-                    yield from self._not_run(later, benchmarks, "Planned, but not reached yet.")
+                for commit, benchmarks in todo[index + 1 :]:
+                    yield from self._not_run(commit, benchmarks, "Planned, but not reached yet.")
+        yield from self._release()
+
+    def _cover_all(self, todo: Todo) -> Iterator[tuple[int, RunReport]]:
+        """Measure in threads, each with a worker process; results leave in order."""
+        results: list[list[RunReport]] = [[] for _ in todo]
+        done = [False] * len(todo)
+        waiting = list(range(len(todo)))
+        active: dict[int, str] = {}  # index -> code digest
+        stop = self._stop_reasons()
+        threads = ThreadPoolExecutor(self._num_workers, thread_name_prefix="commit")
+        try:
+            turn = 0
+            while turn < len(todo):
+                for index in list(waiting):
+                    if len(active) >= self._num_workers:
+                        break
+                    commit, left = todo[index]
+                    reports, rest, digest = self._decide(commit, left, active.values(), stop)
+                    if reports is None:
+                        continue  # the same code is being measured: wait for its result
+                    waiting.remove(index)
+                    results[index] += self._noted(reports)
+                    done[index] = not rest
+                    if rest:
+                        active[index] = digest
+                        threads.submit(self._work, index, commit, rest, digest, len(todo))
+                while turn < len(todo):
+                    yield from ((turn, report) for report in results[turn])
+                    results[turn].clear()
+                    if not done[turn]:
+                        break
+                    turn += 1
+                if active:
+                    self._take_event(results, done, active)
+        finally:
+            for prepared in self._ready.values():
+                prepared.pool.close()
+            threads.shutdown(cancel_futures=True)
+
+    def _take_event(
+        self, results: list[list[RunReport]], done: list[bool], active: dict[int, str]
+    ) -> None:
+        """Wait for one event of a thread and act on it."""
+        kind, index, value = self._events.get()
+        if kind == "progress":
+            self._on_progress(value)
+        elif kind == "message":
+            self._say(value)
+        elif kind == "report":
+            results[index] += self._noted([value])
+        else:
+            del active[index]
+            done[index] = True
+            if value is not None:
+                raise value
+
+    def _work(
+        self, index: int, commit: Commit, benchmarks: list[BenchmarkSet], digest: str, total: int
+    ) -> None:
+        """Runs in a thread of its own; says everything through the queue."""
+
+        def progress(of_benchmark: Progress) -> None:
+            placed = replace(of_benchmark, commit=commit, commit_index=index, num_commits=total)
+            self._events.put(("progress", index, placed))
+
+        error: BaseException | None = None
+        try:
+            for report in self._measure(
+                commit,
+                benchmarks,
+                digest,
+                progress,
+                lambda text: self._events.put(("message", index, text)),
+            ):
+                self._events.put(("report", index, report))
+        except BaseException as caught:
+            error = caught
+        self._events.put(("done", index, error))
+
+    def _stop_reasons(self) -> Callable[[], str | None]:
+        """A function that says why the next commit must not be started, None where it may."""
+        plan = self._plan
+        end = None if plan.max_minutes is None else time.monotonic() + plan.max_minutes * 60
+        reason: str | None = None
+
+        def why() -> str | None:
+            nonlocal reason
             if reason is None and end is not None and time.monotonic() > end:
                 reason = f"The limit of {plan.max_minutes:g} min was reached before this commit."
             if reason is None and plan.request.device.startswith("cuda"):
                 reason = wait_for_gpu(
                     plan.request.device, limit_s=plan.gpu_wait_s, on_wait=self._say
                 )
-            if reason is not None:
-                yield from self._released(self._not_run(commit, left, reason))
-                continue
-            if not bridged:
-                bridged = True
-                yield from self._released(self._bridge())
-            yield from self._released(self._cover(commit, left))
-        yield from self._release()
+            return reason
 
-    def _released(self, reports: Iterator[RunReport]) -> Iterator[RunReport]:
-        """Note reports and pass them on, holding back those that don't know their backend yet.
+        return why
+
+    def _decide(
+        self,
+        commit: Commit,
+        benchmarks: list[BenchmarkSet],
+        active: Iterable[str],
+        stop: Callable[[], str | None],
+    ) -> tuple[list[RunReport] | None, list[BenchmarkSet], str]:
+        """(reports that need no measuring, benchmark sets to measure, code digest).
+
+        The first is None where the commit has to wait for another with the same code.
+        """
+        reason = stop()
+        if reason is not None:
+            return list(self._not_run(commit, benchmarks, reason)), [], ""
+        try:
+            digest = self._digest(commit)
+        except RepositoryError as error:
+            return list(self._failed(commit, benchmarks, "checkout", error)), [], ""
+        if not self._plan.force and digest in active:
+            return None, [], digest
+        reports, left = [], []
+        for benchmark in benchmarks:
+            twin = self._ledger.twin(digest, benchmark.digest, self._base.environment.digest)
+            if twin is None or self._plan.force:
+                left.append(benchmark)
+            elif twin.commit.hash != commit.hash:  # else the bridge has just measured it
+                reports.append(self._inherited(commit, benchmark, digest, twin))
+        return reports, left, digest
+
+    def _digest(self, commit: Commit) -> str:
+        plan = self._plan
+        if commit.hash not in self._digests:
+            self._digests[commit.hash] = (
+                builtin_digest()
+                if plan.repository is None
+                else code_digest(plan.repository, plan.target, commit.hash)
+            )
+        return self._digests[commit.hash]
+
+    def _noted(self, reports: Iterable[RunReport]) -> list[RunReport]:
+        reports = list(reports)
+        for report in reports:
+            self._ledger.add(report.run)
+        return reports
+
+    def _released(self, reports: Iterable[RunReport]) -> Iterator[RunReport]:
+        """Pass reports on, holding back those that don't know their backend yet.
 
         The first commits of a history often cannot run; their configuration is that of the first
         one which can.
         """
         for report in reports:
-            self._ledger.add(report.run)
             self._held.append(report)
             if self._ledger.backend_known or len(self._held) > MAX_HELD:
                 yield from self._release()
@@ -128,19 +278,13 @@ class _Runner:
                 used = replace(used, backend=self._ledger.backend)
             yield replace(report, run=replace(report.run, configuration=used))
 
-    def _on_progress(self, progress: Progress) -> None:
-        if self._progress_sink is not None:
-            commit, index, total = self._place
-            self._progress_sink(
-                replace(progress, commit=commit, commit_index=index, num_commits=total)
-            )
-
-    def _prepared(self, python: Path | None) -> Prepared:
+    def _prepared(self, python: Path | None, on_progress: OnProgress | None = None) -> Prepared:
         """A worker pool with its yardstick, one for each interpreter."""
-        if python not in self._ready:
-            pool = self._stack.enter_context(WorkerPool(python, fork=self._plan.fork))
-            self._ready[python] = prepare(self._plan, pool, self._on_progress)
-        return self._ready[python]
+        with self._lock:
+            if python not in self._ready:
+                pool = self._stack.enter_context(WorkerPool(python, fork=self._plan.fork))
+                self._ready[python] = prepare(self._plan, pool, on_progress or self._on_progress)
+            return self._ready[python]
 
     def _unsettled(self, commit: Commit) -> list[BenchmarkSet]:
         plan = self._plan
@@ -160,12 +304,6 @@ class _Runner:
                 self._on_settled(run)
         return left
 
-    def _not_run(
-        self, commit: Commit, benchmarks: list[BenchmarkSet], reason: str
-    ) -> Iterator[RunReport]:
-        for benchmark in benchmarks:
-            yield self._report(commit, benchmark, outcome=Outcome.NOT_RUN, reason=reason)
-
     def _report(
         self, commit: Commit, benchmark: BenchmarkSet, *, outcome: Outcome, reason: str
     ) -> RunReport:
@@ -180,12 +318,39 @@ class _Runner:
             reason=reason,
         )
 
+    def _not_run(
+        self, commit: Commit, benchmarks: list[BenchmarkSet], reason: str
+    ) -> Iterator[RunReport]:
+        for benchmark in benchmarks:
+            yield self._report(commit, benchmark, outcome=Outcome.NOT_RUN, reason=reason)
+
     def _failed(
         self, commit: Commit, benchmarks: list[BenchmarkSet], kind: str, error: MonitorError
     ) -> Iterator[RunReport]:
         for benchmark in benchmarks:
             report = self._report(commit, benchmark, outcome=Outcome.ERROR, reason=str(error))
             yield replace(report, failure=Failure(kind=kind, message=str(error)))
+
+    def _inherited(
+        self, commit: Commit, benchmark: BenchmarkSet, digest: str, twin: Run
+    ) -> RunReport:
+        report = self._report(
+            commit,
+            benchmark,
+            outcome=Outcome.SKIPPED,
+            reason=f"No relevant file differs from {twin.commit.hash[:12]}.",
+        )
+        run = replace(
+            report.run,
+            configuration=twin.configuration,
+            culprit=twin.culprit,
+            figures=twin.figures,
+            gates=twin.gates,
+            inherited_from=twin.commit.hash,
+            inherited_outcome=twin.outcome,
+            code_digest=digest,
+        )
+        return replace(report, run=run)
 
     def _bridge(self) -> Iterator[RunReport]:
         """Measure the last commit again where the environment has changed since."""
@@ -199,84 +364,45 @@ class _Runner:
             self._say(
                 f"The environment has changed: measuring {before.commit.hash[:12]} again first."
             )
-            for report in self._measure(before.commit, [benchmark], before.code_digest):
+            for report in self._measure(
+                before.commit, [benchmark], before.code_digest, self._on_progress, self._say
+            ):
                 yield replace(report, run=replace(report.run, bridge=True))
 
-    def _cover(self, commit: Commit, benchmarks: list[BenchmarkSet]) -> Iterator[RunReport]:
-        """Let a commit inherit what it can, and measure the rest."""
-        plan = self._plan
-        if plan.repository is None:
-            yield from self._measure(commit, benchmarks, builtin_digest())
-            return
-        try:
-            digest = code_digest(plan.repository, plan.target, commit.hash)
-        except RepositoryError as error:
-            yield from self._failed(commit, benchmarks, "checkout", error)
-            return
-        left = []
-        for benchmark in benchmarks:
-            twin = self._ledger.twin(digest, benchmark.digest, self._base.environment.digest)
-            if twin is None or plan.force:
-                left.append(benchmark)
-                continue
-            if twin.commit.hash == commit.hash:
-                continue  # the bridge has just measured it
-            report = self._report(
-                commit,
-                benchmark,
-                outcome=Outcome.SKIPPED,
-                reason=f"No relevant file differs from {twin.commit.hash[:12]}.",
-            )
-            run = replace(
-                report.run,
-                configuration=twin.configuration,
-                culprit=twin.culprit,
-                figures=twin.figures,
-                gates=twin.gates,
-                inherited_from=twin.commit.hash,
-                inherited_outcome=twin.outcome,
-                code_digest=digest,
-            )
-            yield replace(report, run=run)
-        if left:
-            yield from self._measure(commit, left, digest)
-
     def _measure(
-        self, commit: Commit, benchmarks: list[BenchmarkSet], digest: str | None
-    ) -> Iterator[RunReport]:
-        plan = self._plan
-        if plan.repository is None:
-            yield from self._judge(commit, benchmarks, digest, plan.cache_folder, None, "")
-            return
-        try:
-            with plan.repository.checkout(commit.hash) as (folder, note):
-                python = target_python(plan.target, folder, plan.cache_folder, self._say)
-                yield from self._judge(commit, benchmarks, digest, folder, python, note)
-        except PrivateEnvironmentError as error:
-            yield from self._failed(commit, benchmarks, "environment", error)
-        except RepositoryError as error:
-            yield from self._failed(commit, benchmarks, "checkout", error)
-
-    def _judge(
         self,
         commit: Commit,
         benchmarks: list[BenchmarkSet],
         digest: str | None,
-        folder: Path,
-        python: Path | None,
-        note: str,
+        on_progress: OnProgress,
+        say: Callable[[str], None],
     ) -> Iterator[RunReport]:
-        prepared = self._prepared(python)
-        return judge(
-            self._plan,
-            prepared,
-            commit,
-            benchmarks,
-            folder,
-            configuration=lambda backend: self._ledger.configuration(
-                prepared.weights_name, backend
-            ),
-            on_progress=self._on_progress,
-            digest=digest,
-            note=note,
-        )
+        plan = self._plan
+        with ExitStack() as stack:
+            try:
+                folder, note, python = plan.cache_folder, "", None
+                if plan.repository is not None:
+                    with self._lock:
+                        folder, note = stack.enter_context(plan.repository.checkout(commit.hash))
+                        python = target_python(plan.target, folder, plan.cache_folder, say)
+            except PrivateEnvironmentError as error:
+                yield from self._failed(commit, benchmarks, "environment", error)
+                return
+            except RepositoryError as error:
+                yield from self._failed(commit, benchmarks, "checkout", error)
+                return
+            prepared = self._prepared(python, on_progress)
+            yield from judge(
+                plan,
+                prepared,
+                commit,
+                benchmarks,
+                folder,
+                configuration=lambda backend: self._ledger.configuration(
+                    prepared.weights_name, backend
+                ),
+                on_progress=on_progress,
+                digest=digest,
+                note=note,
+                num_threads=max(1, (os.cpu_count() or 1) // self._num_workers),
+            )

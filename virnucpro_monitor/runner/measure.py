@@ -177,12 +177,14 @@ def judge(
     on_progress: OnProgress,
     digest: str | None,
     note: str = "",
+    num_threads: int = 1,
 ) -> Iterator[RunReport]:
     """Judge one checked-out commit on benchmark sets, whatever its code does.
 
     Args:
         configuration: makes the record for the backend that ran (None: it never came to that).
         note: what the checkout had to say; kept with the output.
+        num_threads: CPU threads of the worker.
     """
 
     def report(index: int, outcome: Outcome, backend: str | None, **fields: Any) -> RunReport:
@@ -200,7 +202,7 @@ def judge(
     first = 0
     while first < len(benchmarks):
         held: RunReport | None = None
-        job = _measure_job(plan, prepared, benchmarks, folder, first)
+        job = _measure_job(plan, prepared, benchmarks, folder, first) | {"num_threads": num_threads}
         started_at, start = datetime.now(UTC), time.monotonic()
         with closing(prepared.pool.run(job)) as events:
             for event in events:

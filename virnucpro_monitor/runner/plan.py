@@ -55,6 +55,7 @@ class RunPlan:
         gpu_wait_s: how long a busy GPU is waited for.
         reuse: reuse unpacked embeddings between commits where they are bit-identical.
         fork: fork from a warm process; None where the platform allows it.
+        workers: commits measured at once; None: one on a GPU, one for each core on the CPU.
         warm: let fair-esm build models from the mapped checkpoint.
     """
 
@@ -76,6 +77,7 @@ class RunPlan:
     reuse: bool = True
     fork: bool | None = None
     warm: bool = True
+    workers: int | None = None
 
     def __post_init__(self) -> None:
         if self.order not in ORDERS:

@@ -1,18 +1,24 @@
-"""The fork server: a warm process that forks one child for each job.
+"""The fork server: a warm process from which every job is forked.
 
 It imports torch, fair-esm and the yardstick and maps the checkpoint, but computes nothing: OpenMP
-and CUDA come to life in the children only, because neither survives a fork. Jobs arrive as JSON
-lines on standard input, events leave as JSON lines on standard output. Where forking is not safe
-(anywhere but Linux), each job gets a fresh interpreter instead.
+and CUDA come to life in the jobs only, because neither survives a fork. Standard input is a socket
+over which the caller hands one connected socket for each job; the job arrives on that as one JSON
+line, and its events leave as JSON lines. Where forking is not safe (anywhere but Linux), each job
+gets a fresh interpreter instead.
+
+    caller ── control socket ── server ──fork── supervisor ──fork── worker (own session)
+       └───────────── one socket for each job ─────┘
 """
 
 import json
 import os
+import socket
 import subprocess
 import sys
 import traceback
 from contextlib import suppress
 from pathlib import Path
+from typing import NoReturn
 
 from virnucpro_monitor.records import Json
 from virnucpro_monitor.runner import worker
@@ -24,30 +30,39 @@ from virnucpro_monitor.runner.supervisor import (
     supervise,
 )
 
-MAX_LINE_BYTES = 1 << 20
-
 
 def main() -> None:
-    adopt_orphans()
-    commands, events = _take_over_streams()
-    if "--spawn" not in sys.argv:
+    control = socket.socket(fileno=os.dup(0))
+    os.dup2(os.open(os.devnull, os.O_RDONLY), 0)
+    forking = "--spawn" not in sys.argv
+    if forking:
         _preload()
-    pending = bytearray()
-    while (line := _next_line(commands, pending)) is not None:
-        _serve(json.loads(line), commands, events)
+    while True:
+        message, descriptors, _, _ = socket.recv_fds(control, 1, 1)
+        _reap()
+        if not message:
+            break
+        connection = socket.socket(fileno=descriptors[0])
+        job = json.loads(connection.makefile("rb").readline() or b"null")
+        if job is not None:
+            if forking and job["kind"] == "measure" and job["warm"]:
+                _map_checkpoints(job)
+            if os.fork() == 0:
+                control.close()
+                _supervise(job, connection, forking)
+        connection.close()
+    with suppress(ChildProcessError):  # each ends its job once its own socket is closed
+        while True:
+            os.wait()
 
 
-def _take_over_streams() -> tuple[int, int]:
-    """Keep both pipes to ourselves: whatever a library prints must not get into them."""
-    commands, events = os.dup(0), os.dup(1)
-    null = os.open(os.devnull, os.O_RDONLY)
-    os.dup2(null, 0)
-    os.dup2(2, 1)
-    return commands, events
+def _reap() -> None:
+    with suppress(ChildProcessError):
+        while os.waitpid(-1, os.WNOHANG)[0]:
+            pass
 
 
 def _preload() -> None:
-    import esm.pretrained  # noqa: F401
     import torch  # noqa: F401
 
     import virnucpro_monitor.data.benchmarks
@@ -61,61 +76,58 @@ def _preload() -> None:
     import virnucpro_monitor.validation.validate  # noqa: F401
 
 
-def _next_line(descriptor: int, pending: bytearray) -> bytes | None:
-    while (end := pending.find(b"\n")) < 0:
-        data = os.read(descriptor, MAX_LINE_BYTES)
-        if not data:
-            return None
-        pending += data
-    line = bytes(pending[:end])
-    del pending[: end + 1]
-    return line
+def _map_checkpoints(job: Json) -> None:
+    from virnucpro_monitor.runner.warm import map_checkpoint
+
+    with suppress(Exception):  # the worker meets the same fault and reports it
+        map_checkpoint(Path(job["checkpoint"]))
+        map_checkpoint(Path(job["regression"]))
 
 
-def _serve(job: Json, commands: int, events: int) -> None:
+def _supervise(job: Json, connection: socket.socket, forking: bool) -> NoReturn:
+    """Run one job to its end, in a process of its own that adopts what the job leaves behind."""
+    status = 1
+    try:
+        die_with_parent()
+        adopt_orphans()
+        _serve(job, connection, forking)
+        status = 0
+    except BrokenPipeError:
+        pass  # the caller has gone
+    except BaseException:
+        traceback.print_exc()
+    finally:
+        os._exit(status)
+
+
+def _serve(job: Json, connection: socket.socket, forking: bool) -> None:
     limits = Limits(**job["limits"])
-    forking = "--spawn" not in sys.argv
-    if forking and job["kind"] == "measure" and job["warm"]:
-        _map_checkpoints(job)
 
-    def send(data: bytes) -> bool:
-        _write_all(events, data + b"\n")
-        return b'"event": "verdict"' in data[:40]
+    def send(line: bytes) -> bool:
+        connection.sendall(line + b"\n")
+        return line.startswith(b'{"event": "verdict"')
 
     result_read, result_write = os.pipe()
     output_read, output_write = os.pipe()
     if forking:
         pid = os.fork()
         if pid == 0:
-            _child(job, limits, result_write, output_write, {commands, events})
+            connection.close()
+            _work(job, limits, result_write, output_write)
     else:
         pid = _spawn(job, result_write, output_write)
     os.close(result_write)
     os.close(output_write)
-    ending = supervise(pid, result_read, output_read, limits, send, cancel_fd=commands)
-    send(
-        json.dumps(
-            {"event": "end", "cause": ending.cause, "code": ending.code, "log": ending.output}
-        ).encode()
-    )
+    ending = supervise(pid, result_read, output_read, limits, send, cancel_fd=connection.fileno())
+    event = {"event": "end", "cause": ending.cause, "code": ending.code, "log": ending.output}
+    send(json.dumps(event).encode())
 
 
-def _map_checkpoints(job: Json) -> None:
-    from virnucpro_monitor.runner.warm import map_checkpoint
-
-    with suppress(Exception):  # the child meets the same fault and reports it
-        map_checkpoint(Path(job["checkpoint"]))
-        map_checkpoint(Path(job["regression"]))
-
-
-def _child(job: Json, limits: Limits, result_fd: int, output_fd: int, inherited: set[int]) -> None:
-    """Never returns."""
+def _work(job: Json, limits: Limits, result_fd: int, output_fd: int) -> NoReturn:
     status = 1
     try:
         os.setsid()
         die_with_parent()
-        for descriptor in inherited:
-            os.close(descriptor)
         os.dup2(output_fd, 1)
         os.dup2(output_fd, 2)
         os.close(output_fd)
@@ -139,14 +151,7 @@ def _spawn(job: Json, result_fd: int, output_fd: int) -> int:
     source.write_text(json.dumps(job), encoding="utf-8")
     with source.open("rb") as file:
         process = subprocess.Popen(
-            [
-                sys.executable,
-                "-P",
-                "-m",
-                "virnucpro_monitor.runner.server",
-                "--job",
-                str(result_fd),
-            ],
+            [sys.executable, "-P", "-m", __spec__.name, "--job", str(result_fd)],
             stdin=file,
             stdout=output_fd,
             stderr=output_fd,
@@ -164,11 +169,6 @@ def run_spawned(result_fd: int) -> None:
     if not job["request"]["device"].startswith("cuda"):
         limit_own_memory(Limits(**job["limits"]))
     worker.run_job(job, result_fd)
-
-
-def _write_all(descriptor: int, data: bytes) -> None:
-    while data:
-        data = data[os.write(descriptor, data) :]
 
 
 if __name__ == "__main__":

@@ -177,6 +177,7 @@ def _load(job: Json, weights: Any, checkout: Path) -> Any:
     from virnucpro_monitor.runner.adapters import LoadRequest, find_adapter
     from virnucpro_monitor.runner.warm import install_loader
 
+    torch.set_num_threads(job["num_threads"])
     request = job["request"]
     checkpoint, regression = Path(weights.path), Path(weights.regression_path)
     if job["warm"]:
