@@ -1,0 +1,197 @@
+"""Each query has an index and fetches no more rows than its answer needs."""
+
+import re
+import sqlite3
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import pytest
+from sqlalchemy import Engine, event
+
+from tests.benchmarks.generate_history import generate_history, make_commit
+from virnucpro_monitor.records import Run
+from virnucpro_monitor.store import reader, summaries
+from virnucpro_monitor.store.engine import open_engine
+from virnucpro_monitor.store.models import Base
+
+NUM_RUNS = 80
+NUM_SEQUENCES = 12
+TARGET, BENCHMARK = "packed-esm", "proteome@1"
+# They hold a handful of rows, whatever the number of runs.
+SMALL_TABLES = {
+    "acknowledgements",
+    "alembic_version",
+    "benchmark_sets",
+    "configurations",
+    "environments",
+    "heartbeats",
+    "leases",
+    "protocols",
+    "targets",
+}
+LARGE_TABLES = Base.metadata.tables.keys() - SMALL_TABLES
+FEW = 30
+"""Rows of small tables, and counts, that a call may fetch beside its answer."""
+
+
+@pytest.fixture(scope="module")
+def engine(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Engine]:
+    url = f"sqlite:///{tmp_path_factory.mktemp('plans') / 'monitor.db'}"
+    generate_history(url, num_runs=NUM_RUNS, num_sequences=NUM_SEQUENCES)
+    engine = open_engine(url, read_only=True)
+    yield engine
+    engine.dispose()
+
+
+@pytest.fixture(scope="module")
+def run(engine: Engine) -> Run:
+    return reader.load_runs(engine, target=TARGET, benchmark=BENCHMARK)[0]
+
+
+CALLS: dict[str, tuple[int, Callable[[Engine, Run], Any]]] = {
+    "series": (NUM_RUNS // 4, lambda e, run: summaries.load_series(e)),
+    "coverage": (FEW, lambda e, run: summaries.load_coverage(e, TARGET)),
+    "coverage of a series": (
+        FEW,
+        lambda e, run: summaries.load_coverage(
+            e, TARGET, benchmark=BENCHMARK, configuration=run.configuration.digest
+        ),
+    ),
+    "runs": (NUM_RUNS, lambda e, run: reader.load_runs(e)),
+    "runs of a target": (NUM_RUNS, lambda e, run: reader.load_runs(e, target=TARGET)),
+    "runs of a series": (
+        NUM_RUNS // 4,
+        lambda e, run: reader.load_runs(
+            e, target=TARGET, benchmark=BENCHMARK, configuration=run.configuration.digest
+        ),
+    ),
+    "all attempts": (
+        NUM_RUNS // 2,
+        lambda e, run: reader.load_runs(e, target=TARGET, benchmark=BENCHMARK, all_attempts=True),
+    ),
+    "newest runs": (5, lambda e, run: reader.load_runs(e, target=TARGET, limit=5)),
+    "newest runs of all": (5, lambda e, run: reader.load_runs(e, limit=5)),
+    "range": (
+        16,
+        lambda e, run: reader.load_runs(e, target=TARGET, from_position=3, to_position=6),
+    ),
+    "runs of commits": (
+        8,
+        lambda e, run: reader.load_runs(
+            e, target=TARGET, commits=[make_commit(3).hash, make_commit(4).hash]
+        ),
+    ),
+    "run": (1, lambda e, run: reader.load_run(e, run.id or 0)),
+    "sequences": (NUM_SEQUENCES, lambda e, run: reader.load_sequences(e, run.id or 0)),
+    "failing sequences": (
+        NUM_SEQUENCES,
+        lambda e, run: reader.load_sequences(
+            e, run.id or 0, only_failing=True, search="1", order_by="similarity", limit=5
+        ),
+    ),
+    "sequence history": (
+        NUM_RUNS // 2,
+        lambda e, run: reader.load_sequence_history(
+            e, TARGET, BENCHMARK, "proteome_00003", configuration=run.configuration.digest
+        ),
+    ),
+    "commits": (5, lambda e, run: reader.load_commits(e, TARGET, limit=5)),
+    "commits by hash": (3, lambda e, run: reader.find_commits(e, TARGET, "ab")),
+    "commits of any target": (3, lambda e, run: reader.find_commits_of_any_target(e, "ab")),
+    "failure": (1, lambda e, run: reader.load_failure(e, run.id or 0)),
+    "document": (1, lambda e, run: reader.load_document(e, run.id or 0, "packs")),
+    "documents": (1, lambda e, run: reader.load_documents(e, run.id or 0)),
+    "judgements": (1, lambda e, run: summaries.load_judgements(e, run.id or 0)),
+    "bisections": (1, lambda e, run: summaries.load_bisections(e, TARGET)),
+    "acknowledgements": (1, lambda e, run: summaries.load_acknowledgements(e)),
+    "noise floor": (
+        1,
+        lambda e, run: summaries.load_latest_document(
+            e,
+            "noise",
+            configuration=run.configuration.digest,
+            environment=run.environment.digest if run.environment else "",
+        ),
+    ),
+    "target": (1, lambda e, run: reader.load_target(e, TARGET)),
+    "benchmark sets": (2 * NUM_SEQUENCES, lambda e, run: reader.load_benchmarks(e)),
+    "protocol": (1, lambda e, run: reader.load_protocol(e, run.protocol_digest)),
+}
+
+
+class Watched:
+    """The statements that a call sends, with their plans and numbers of rows."""
+
+    def __init__(self, engine: Engine, call: Callable[[], Any]) -> None:
+        statements: list[tuple[str, Any]] = []
+
+        def note(connection: Any, cursor: Any, statement: str, parameters: Any, *_: Any) -> None:
+            if statement.startswith("SELECT"):
+                statements.append((statement, parameters))
+
+        event.listen(engine, "before_cursor_execute", note)
+        try:
+            self.answer = call()
+        finally:
+            event.remove(engine, "before_cursor_execute", note)
+        self.statements = [statement for statement, _ in statements]
+        self.steps: list[str] = []
+        self.num_rows = 0
+        database = sqlite3.connect(f"file:{engine.url.database}?mode=ro", uri=True)
+        for statement, parameters in statements:
+            plan = database.execute(f"EXPLAIN QUERY PLAN {statement}", parameters)
+            self.steps += [detail for *_, detail in plan]
+            self.num_rows += len(database.execute(statement, parameters).fetchall())
+        database.close()
+
+    @property
+    def full_scans(self) -> list[str]:
+        """Steps that read a large table from end to end."""
+        scans = [(step, re.match(r"SCAN (\w+)", step)) for step in self.steps]
+        return [step for step, scan in scans if scan and scan[1] in LARGE_TABLES]
+
+
+@pytest.mark.parametrize("name", CALLS)
+def test_every_query_has_an_index_and_fetches_what_it_needs(
+    name: str, engine: Engine, run: Run
+) -> None:
+    most_rows, call = CALLS[name]
+    watched = Watched(engine, lambda: call(engine, run))
+    assert watched.statements
+    assert watched.full_scans == []
+    assert watched.num_rows <= most_rows + FEW
+
+
+@pytest.mark.parametrize("name", [name for name in CALLS if name.startswith(("runs", "series"))])
+def test_lists_never_look_at_sequence_results(name: str, engine: Engine, run: Run) -> None:
+    watched = Watched(engine, lambda: CALLS[name][1](engine, run))
+    assert watched.answer
+    assert not [text for text in watched.statements if "sequence_results" in text]
+
+
+def test_the_health_page_counts_rows_from_indexes_alone(engine: Engine) -> None:
+    watched = Watched(engine, lambda: summaries.load_health(engine))
+    assert watched.answer.row_counts["runs"] == NUM_RUNS
+    assert [step for step in watched.full_scans if "USING COVERING INDEX" not in step] == []
+    assert not [text for text in watched.statements if "sequence_results" in text]
+
+
+def test_every_reader_is_watched() -> None:
+    functions = {
+        name
+        for module in (reader, summaries)
+        for name, value in vars(module).items()
+        if name.startswith(("load_", "find_")) and value.__module__ == module.__name__
+    }
+    trivial = {"load_targets", "load_heartbeats", "load_lease", "load_health", "load_benchmark_set"}
+    called = {name for _, call in CALLS.values() for name in call.__code__.co_names}
+    assert functions - called == trivial
+
+
+def test_the_check_sees_a_full_scan(engine: Engine) -> None:
+    def scan() -> None:
+        with engine.connect() as connection:
+            connection.exec_driver_sql("SELECT reason FROM runs WHERE reason = 'x'").all()
+            connection.exec_driver_sql("SELECT gain FROM sequence_results WHERE gain > 2").all()
+
+    assert Watched(engine, scan).full_scans == ["SCAN runs", "SCAN sequence_results"]
