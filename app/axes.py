@@ -41,7 +41,10 @@ class ErrorAxis:
 
     def settings(self, title: str) -> dict[str, Any]:
         """Settings of a Plotly axis."""
-        decades = range(math.ceil(self.low + 0.6), math.floor(self.high + 1e-9) + 1)
+        lowest = math.ceil(self.low)
+        if self.has_zero:
+            lowest += 1  # the foot has a label of its own
+        decades = range(lowest, math.floor(self.high + 1e-9) + 1)
         step = max(1, math.ceil(len(decades) / MAX_TICKS))
         ticks = [(10.0**decade, f"1e{decade}") for decade in decades if decade % step == 0]
         if self.has_zero:
@@ -113,18 +116,35 @@ def draw_thresholds(
     thresholds: dict[str, float],
     *,
     axis: str = "y",
-    **place: Any,
 ) -> None:
-    """Constant thresholds by name as dashed lines across the plot."""
+    """Constant thresholds by name as dashed lines across the plot.
+
+    Args:
+        axis: "y", a logarithmic axis, or "x", a linear one.
+    """
     for name, value in thresholds.items():
-        add: Any = figure.add_hline if axis == "y" else figure.add_vline
-        add(
-            **{axis: value},
-            line={"color": GREY, "width": 1.2, "dash": "dash" if name == "strict" else "dot"},
-            annotation={"text": name, "font": {"size": 11, "color": GREY}},
-            annotation_position="top right" if axis == "y" else "top",
-            **place,
-        )
+        line = {"color": GREY, "width": 1.2, "dash": "dash" if name == "strict" else "dot"}
+        label: Any = {"text": name, "showarrow": False, "font": {"size": 11, "color": GREY}}
+        if axis == "y":
+            figure.add_shape(
+                type="line", xref="x domain", x0=0, x1=1, y0=value, y1=value, line=line
+            )
+            # An annotation's place on a logarithmic axis is an exponent, a shape's is a value.
+            figure.add_annotation(
+                xref="x domain",
+                x=1,
+                xanchor="right",
+                y=math.log10(value),
+                yanchor="bottom",
+                **label,
+            )
+        else:
+            figure.add_shape(
+                type="line", yref="y domain", y0=0, y1=1, x0=value, x1=value, line=line
+            )
+            figure.add_annotation(
+                yref="y domain", y=1, yanchor="bottom", x=value, xanchor="center", **label
+            )
 
 
 def listed(values: Iterable[object]) -> Any:

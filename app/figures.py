@@ -17,17 +17,18 @@ from app.trend import Place, TrendInfo, change_hover
 from virnucpro_monitor.analysis.trends import TrendPoint
 from virnucpro_monitor.records import GateResult, Outcome
 
-MAX_COMMIT_LABELS = 9
+MAX_COMMIT_LABELS = 5  # more would overlap on a narrow screen
 MAX_CHANGE_LINES = 60
 MAX_SPANS = 200
 MANY_POINTS = 300
+OUTCOME_SIZES = ((50, 11), (130, 8), (300, 6))  # (runs at most, size)
 HOVER = "%{customdata[1]}<extra></extra>"
 
 
 def trend_figure(info: TrendInfo) -> go.Figure:
     """Outcomes, pass rate and errors of one series over commits."""
     figure = make_subplots(
-        rows=3, cols=1, shared_xaxes=True, vertical_spacing=0.045, row_heights=[0.13, 0.24, 0.63]
+        rows=3, cols=1, shared_xaxes=True, vertical_spacing=0.06, row_heights=[0.13, 0.24, 0.63]
     )
     points = info.trend.points
     limits = [limit for thresholds in info.thresholds for limit in thresholds.values()]
@@ -42,7 +43,7 @@ def trend_figure(info: TrendInfo) -> go.Figure:
     _draw_rate(figure, info)
     _draw_errors(figure, info, axis)
     _draw_thresholds(figure, info)
-    style(figure, height=580, shapes=_shapes(info))
+    style(figure, height=600, shapes=_shapes(info))
     figure.update_yaxes(
         row=1,
         col=1,
@@ -107,7 +108,7 @@ def _draw_outcomes(figure: go.Figure, info: TrendInfo) -> None:
                 marker={
                     "symbol": mark.symbol,
                     "color": mark.colour,
-                    "size": 10 if len(info.places) < MANY_POINTS else 7,
+                    "size": _outcome_size(info, outcome),
                     "line": {"width": 2, "color": mark.colour},
                 },
                 customdata=_custom(info, places),
@@ -131,6 +132,12 @@ def _draw_outcomes(figure: go.Figure, info: TrendInfo) -> None:
             row=1,
             col=1,
         )
+
+
+def _outcome_size(info: TrendInfo, outcome: Outcome) -> int:
+    """Marks shrink where they are many, but what is not healthy stays easy to hit."""
+    size = next((size for most, size in OUTCOME_SIZES if len(info.places) <= most), 4)
+    return size if outcome in (Outcome.PASSED, Outcome.SKIPPED) else max(8, size)
 
 
 def _at(info: TrendInfo, places: Sequence[int]) -> Any:

@@ -14,7 +14,7 @@ from virnucpro_monitor.analysis.comparison import Level, Thresholds
 from virnucpro_monitor.analysis.series import error_of
 from virnucpro_monitor.records import BenchmarkSet, DayUsage, SequencePoint
 
-MAX_COMMIT_LABELS = 9
+MAX_COMMIT_LABELS = 5
 HOVER = "%{customdata[1]}<extra></extra>"
 AMINO_ACIDS = "ACDEFGHIKLMNPQRSTVWY"
 
@@ -53,7 +53,7 @@ def sequence_figure(
                     "symbol": symbol,
                     "color": MARKS[outcome].colour,
                     "size": 9 if len(points) < 300 else 6,
-                    "line": {"width": 1},
+                    "line": {"width": 1, "color": MARKS[outcome].colour},
                 },
                 customdata=listed(
                     [

@@ -72,7 +72,12 @@ def _scatter(
         y=listed(y(result) for result in results),
         mode="markers",
         name=f"{name} ({len(results):,})",
-        marker={"symbol": symbol, "color": colour, "size": 7, "line": {"width": 1}},
+        marker={
+            "symbol": symbol,
+            "color": colour,
+            "size": 7,
+            "line": {"width": 1, "color": colour},
+        },
         customdata=listed([result.sequence_id, _hover(result)] for result in results),
         hovertemplate=HOVER,
     )
@@ -300,7 +305,12 @@ def _change_trace(
         y=[axis.place(change.head_error) for change in changes],
         mode="markers",
         name=name,
-        marker={"symbol": symbol, "color": colour, "size": 8, "line": {"width": 1.4}},
+        marker={
+            "symbol": symbol,
+            "color": colour,
+            "size": 8,
+            "line": {"width": 1.2, "color": colour},
+        },
         customdata=listed(
             [
                 change.sequence_id,

@@ -1,5 +1,7 @@
 """The dashboard: `virnucpro-monitor dashboard` runs this file with Streamlit."""
 
+from pathlib import Path
+
 import streamlit as st
 
 from app import data, login, shell
@@ -15,7 +17,11 @@ from app.views import (
     sequence,
 )
 
-st.set_page_config(page_title="virnucpro-monitor", page_icon=":material/biotech:", layout="wide")
+st.set_page_config(
+    page_title="virnucpro-monitor",
+    page_icon=str(Path(__file__).parent / "icon.svg"),
+    layout="wide",
+)
 shell.put_style()
 
 PAGES = {

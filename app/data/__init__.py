@@ -6,7 +6,7 @@ from app.data.commits import (
     find_commits,
     load_commits,
     load_commits_between,
-    load_location,
+    load_target,
     load_targets,
 )
 from app.data.database import check_database
@@ -67,7 +67,6 @@ __all__ = [
     "load_history",
     "load_incidents",
     "load_last_good",
-    "load_location",
     "load_measured",
     "load_neighbours",
     "load_noise",
@@ -79,6 +78,7 @@ __all__ = [
     "load_sequences",
     "load_series",
     "load_series_runs",
+    "load_target",
     "load_targets",
     "load_thresholds",
     "may_acknowledge",

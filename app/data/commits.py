@@ -4,8 +4,6 @@ import re
 from dataclasses import dataclass
 from pathlib import Path
 
-from sqlalchemy import Engine
-
 from app.data.database import database_url, engine, kept
 from virnucpro_monitor.errors import NotFoundError, RepositoryError
 from virnucpro_monitor.records import Commit, Run, Target
@@ -65,27 +63,26 @@ def _resolve(target: Target, revision: str) -> str | None:
 
 
 def load_targets() -> list[Target]:
-    return _load_targets(engine(), database_url())
+    return _load_targets(database_url())
 
 
 @kept()
-def _load_targets(_engine: Engine, url: str) -> list[Target]:
-    return reader.load_targets(_engine)
+def _load_targets(url: str) -> list[Target]:
+    return reader.load_targets(engine())
 
 
-def load_location(run: Run) -> str | None:
-    """Where the run's target lies, for a command that repeats it."""
-    return next((t.location for t in load_targets() if t.name == run.target), None)
+def load_target(name: str) -> Target | None:
+    return next((target for target in load_targets() if target.name == name), None)
 
 
 @kept()
-def _load_commits(_engine: Engine, url: str, target: str) -> list[Commit]:
-    return reader.load_commits(_engine, target, on_branch=True)
+def _load_commits(url: str, target: str) -> list[Commit]:
+    return reader.load_commits(engine(), target, on_branch=True)
 
 
 def load_commits(target: str) -> list[Commit]:
     """The commits on a target's branch, oldest first."""
-    return _load_commits(engine(), database_url(), target)
+    return _load_commits(database_url(), target)
 
 
 def load_commits_between(base: Run, head: Run, limit: int) -> list[Commit]:

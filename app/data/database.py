@@ -7,7 +7,6 @@ from collections.abc import Callable
 from typing import Any, TypeVar, cast
 
 import streamlit as st
-from sqlalchemy import Engine
 
 from virnucpro_monitor.settings import load_settings
 from virnucpro_monitor.store import reader
@@ -24,12 +23,12 @@ def database_url() -> str:
 
 
 @st.cache_resource(max_entries=8, show_spinner=False)
-def _open(url: str) -> Engine:
+def _open(url: str) -> Any:
     return open_engine(url, read_only=True)
 
 
-def engine() -> Engine:
-    """The read-only engine of the configured database."""
+def engine() -> Any:
+    """The read-only engine of the configured database, to hand to the store's readers."""
     return _open(database_url())
 
 
@@ -41,8 +40,7 @@ def check_database() -> None:
 def kept(ttl_s: float = FRESH_S) -> Callable[[_Function], _Function]:
     """Keep a function's answers by its arguments for `ttl_s` seconds, without copying them.
 
-    A parameter whose name begins with an underscore, such as the engine, does not count; the
-    database's URL must be among the others.
+    The database's URL must be among the arguments: another database has other answers.
     """
     keep = st.cache_resource(ttl=ttl_s, max_entries=KEPT, show_spinner=False)
     return cast("Callable[[_Function], _Function]", keep)

@@ -3,8 +3,6 @@
 from collections.abc import Callable
 from datetime import UTC, datetime
 
-from sqlalchemy import Engine
-
 from app.data.database import database_url, engine, forget, kept
 from app.data.series import SeriesCard, load_series_cards
 from virnucpro_monitor.analysis.incidents import Incident, derive_incidents
@@ -30,30 +28,30 @@ def load_heartbeats() -> list[Heartbeat]:
 
 
 def load_health() -> Health:
-    return _load_health(engine(), database_url())
+    return _load_health(database_url())
 
 
 @kept()
-def _load_health(_engine: Engine, url: str) -> Health:
-    return summaries.load_health(_engine)
+def _load_health(url: str) -> Health:
+    return summaries.load_health(engine())
 
 
 def load_coverage(target: str) -> Coverage:
-    return _load_coverage(engine(), database_url(), target)
+    return _load_coverage(database_url(), target)
 
 
 @kept()
-def _load_coverage(_engine: Engine, url: str, target: str) -> Coverage:
-    return summaries.load_coverage(_engine, target)
+def _load_coverage(url: str, target: str) -> Coverage:
+    return summaries.load_coverage(engine(), target)
 
 
 def load_benchmarks() -> list[BenchmarkSet]:
-    return _load_benchmarks(engine(), database_url())
+    return _load_benchmarks(database_url())
 
 
 @kept(60)
-def _load_benchmarks(_engine: Engine, url: str) -> list[BenchmarkSet]:
-    return reader.load_benchmarks(_engine)
+def _load_benchmarks(url: str) -> list[BenchmarkSet]:
+    return reader.load_benchmarks(engine())
 
 
 def load_sequence_history(
@@ -82,24 +80,24 @@ def load_pack(run: Run, pack: int) -> list[SequenceResult]:
 
 def load_history() -> tuple[Run, ...]:
     """All current runs, in commit order within each target."""
-    return _load_history(engine(), database_url())
+    return _load_history(database_url())
 
 
 @kept()
-def _load_history(_engine: Engine, url: str) -> tuple[Run, ...]:
-    return tuple(reader.load_runs(_engine))
+def _load_history(url: str) -> tuple[Run, ...]:
+    return tuple(reader.load_runs(engine()))
 
 
 def load_incidents() -> tuple[Incident, ...]:
     """All incidents, oldest first, as their acknowledgements leave them now."""
-    return _load_incidents(engine(), database_url())
+    return _load_incidents(database_url())
 
 
 @kept()
-def _load_incidents(_engine: Engine, url: str) -> tuple[Incident, ...]:
-    acknowledgements = summaries.load_acknowledgements(_engine)
+def _load_incidents(url: str) -> tuple[Incident, ...]:
+    acknowledgements = summaries.load_acknowledgements(engine())
     now = datetime.now(UTC)
-    return tuple(derive_incidents(_load_history(_engine, url), acknowledgements, now=now))
+    return tuple(derive_incidents(_load_history(url), acknowledgements, now=now))
 
 
 def may_acknowledge() -> bool:

@@ -4,8 +4,6 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 
-from sqlalchemy import Engine
-
 from app.data.database import database_url, engine, kept
 from virnucpro_monitor.analysis.comparison import Thresholds
 from virnucpro_monitor.analysis.incidents import Incident, IncidentState, derive_incidents
@@ -48,13 +46,13 @@ class SeriesCard:
 
 def load_series() -> tuple[SeriesCard, ...]:
     """All series: the bad ones first, then the most recently measured."""
-    return load_series_cards(engine(), database_url())
+    return load_series_cards(database_url())
 
 
 @kept()
-def load_series_cards(_engine: Engine, url: str) -> tuple[SeriesCard, ...]:
-    stored = summaries.load_series(_engine)
-    acknowledgements = summaries.load_acknowledgements(_engine)
+def load_series_cards(url: str) -> tuple[SeriesCard, ...]:
+    stored = summaries.load_series(engine())
+    acknowledgements = summaries.load_acknowledgements(engine())
     by_key = {series_key(series.latest): series for series in stored}
     groups: dict[SeriesKey, list[Series]] = {}
     for key, runs in split_series([series.latest for series in stored]).items():
@@ -69,7 +67,7 @@ def load_series_cards(_engine: Engine, url: str) -> tuple[SeriesCard, ...]:
         configurations = tuple(series.configuration.digest for series in members)
         incidents: tuple[Incident, ...] = ()
         if newest.latest.effective_outcome is not Outcome.PASSED:
-            runs = _series_runs(_engine, key, configurations, INCIDENT_WINDOW)
+            runs = _series_runs(key, configurations, INCIDENT_WINDOW)
             incidents = tuple(
                 incident
                 for incident in derive_incidents(runs, acknowledgements, now=datetime.now(UTC))
@@ -128,7 +126,6 @@ def load_series_runs(card: SeriesCard, limit: int | None) -> tuple[Run, ...]:
     """The newest so many runs of a series, oldest commit first."""
     key = card.key
     return _load_series_runs(
-        engine(),
         database_url(),
         (key.target, key.benchmark, key.benchmark_version, key.configuration),
         card.configurations,
@@ -138,7 +135,6 @@ def load_series_runs(card: SeriesCard, limit: int | None) -> tuple[Run, ...]:
 
 @kept()
 def _load_series_runs(
-    _engine: Engine,
     url: str,
     key: tuple[str, str, int, str],
     configurations: tuple[str, ...],
@@ -151,17 +147,15 @@ def _load_series_runs(
         benchmark_version=version,
         configuration=configuration,
     )
-    return tuple(_series_runs(_engine, series, configurations, limit))
+    return tuple(_series_runs(series, configurations, limit))
 
 
-def _series_runs(
-    _engine: Engine, key: SeriesKey, configurations: Sequence[str], limit: int | None
-) -> list[Run]:
+def _series_runs(key: SeriesKey, configurations: Sequence[str], limit: int | None) -> list[Run]:
     runs = [
         run
         for digest in configurations
         for run in reader.load_runs(
-            _engine,
+            engine(),
             target=key.target,
             benchmark=f"{key.benchmark}@{key.benchmark_version}",
             configuration=digest,
@@ -175,13 +169,13 @@ def _series_runs(
 
 
 @kept()
-def _load_thresholds(_engine: Engine, url: str, digest: str) -> Thresholds:
-    return Thresholds.of_protocol(reader.load_protocol(_engine, digest).content)
+def _load_thresholds(url: str, digest: str) -> Thresholds:
+    return Thresholds.of_protocol(reader.load_protocol(engine(), digest).content)
 
 
 def load_thresholds(runs: Iterable[Run]) -> dict[str, Thresholds]:
     """The thresholds of each protocol that `runs` were judged under, by its digest."""
     return {
-        digest: _load_thresholds(engine(), database_url(), digest)
+        digest: _load_thresholds(database_url(), digest)
         for digest in {run.protocol_digest for run in runs}
     }

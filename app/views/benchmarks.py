@@ -5,7 +5,7 @@ import streamlit as st
 from app import data, filters, links, markup, shell
 from app.history_figures import lengths_figure, residues_figure
 from app.markup import Value
-from app.text import format_count, html_text, one_line
+from app.text import format_count, html_text, one_line, shortened
 from virnucpro_monitor.records import BenchmarkSet
 
 MAX_SEQUENCES = 500
@@ -92,7 +92,7 @@ def _details(one: BenchmarkSet, users: list[data.SeriesCard]) -> None:
                 ),
                 markup.commit_label(
                     card.latest.commit.hash,
-                    one_line(card.latest.commit.subject, 80),
+                    shortened(card.latest.commit.subject, 80),
                     links.run_link(card.latest),
                 ),
                 markup.outcome_label(card.latest),

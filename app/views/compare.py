@@ -1,49 +1,17 @@
 """Two commits side by side: what broke, what was mended, and whether they may be compared."""
 
-import pandas as pd
 import streamlit as st
 
 from app import data, filters, links, markup, shell
-from app.marks import GREY, MARKS
-from app.markup import Html, Value
-from app.sequence_figures import CHANGE_LOOKS, before_after_figure, distribution_figure
+from app.markup import Value
 from app.text import (
-    UNKNOWN,
-    format_count,
-    format_error,
-    format_share,
-    format_value,
-    html_text,
     one_line,
     short_hash,
+    shortened,
 )
-from virnucpro_monitor.analysis.comparison import (
-    MARK_MEANINGS,
-    Comparison,
-    GateChange,
-    Mark,
-    SequenceChange,
-    Side,
-)
+from app.views.comparison import compare_address, show_comparison
 from virnucpro_monitor.analysis.series import SeriesKey
-from virnucpro_monitor.records import Commit, Culprit, Outcome, Run
-
-MAX_ROWS = 1000
-MAX_BETWEEN = 40
-CHANGED = (
-    Mark.NEWLY_FAILING,
-    Mark.NEWLY_FIXED,
-    Mark.WORSE,
-    Mark.BETTER,
-    Mark.NOT_COMPARABLE,
-)
-VERDICT_LOOKS = {
-    "broke": ("It broke", MARKS[Outcome.FAILED].colour),
-    "fixed": ("It was fixed", MARKS[Outcome.PASSED].colour),
-    "still passing": ("Still passing", MARKS[Outcome.PASSED].colour),
-    "still failing": ("Still failing", MARKS[Outcome.FAILED].colour),
-    "unknown": ("No verdict on one side", GREY),
-}
+from virnucpro_monitor.records import Outcome, Run
 
 
 def show() -> None:
@@ -68,7 +36,7 @@ def show() -> None:
     if pair is None:
         return
     comparison = data.load_comparison(*pair)
-    _show_comparison(comparison)
+    show_comparison(comparison)
 
 
 def _ask() -> tuple[str, str]:
@@ -99,9 +67,10 @@ def _find(text: str, target: str, role: str) -> data.FoundCommit | None:
     choices = [
         markup.paragraph(
             markup.anchor(
-                _with(**{role: entry.commit.hash}), markup.mono(short_hash(entry.commit.hash))
+                compare_address(**{role: entry.commit.hash}),
+                markup.mono(short_hash(entry.commit.hash)),
             ),
-            one_line(entry.commit.subject, 100),
+            shortened(entry.commit.subject, 100),
             markup.quiet(one_line(entry.target, 60)),
         )
         for entry in found
@@ -113,15 +82,6 @@ def _find(text: str, target: str, role: str) -> data.FoundCommit | None:
         )
     )
     return None
-
-
-def _with(**changes: str) -> str:
-    """This page's address with some parameters changed."""
-    kept = {
-        name: filters.parameter(name)
-        for name in ("base", "head", "target", "benchmark", "config", "changed")
-    }
-    return links.link("compare", **(kept | changes))
 
 
 def _suggest() -> None:
@@ -212,303 +172,4 @@ def _most_telling(options: dict[str, SeriesKey], runs: dict[SeriesKey, Run]) -> 
     return next(
         (code for code, key in options.items() if runs[key].effective_outcome is Outcome.FAILED),
         next(iter(options)),
-    )
-
-
-def _show_comparison(comparison: Comparison) -> None:
-    words, colour = VERDICT_LOOKS[comparison.verdict]
-    head = comparison.head.run
-    line = head.reason if comparison.verdict in ("broke", "still failing") else ""
-    counts = comparison.counts()
-    summary = (
-        f"{format_count(counts[Mark.NEWLY_FAILING], 'sequence')} newly failing, "
-        f"{counts[Mark.NEWLY_FIXED]:,} newly fixed, {counts[Mark.WORSE]:,} worse and "
-        f"{counts[Mark.BETTER]:,} better beyond noise, of "
-        f"{comparison.num_common:,} in both (of {comparison.num_all:,})."
-    )
-    shell.put(markup.banner(words, *([line] if line else []), summary, colour=colour))
-    if comparison.is_same_measurement:
-        shell.put(markup.note("Both sides stand on the same measurement: nothing can differ."))
-    _differences(comparison)
-    _sides(comparison)
-    _between(comparison)
-    _gates(comparison)
-    if comparison.sequences:
-        _charts(comparison)
-        _sequences(comparison)
-
-
-def _differences(comparison: Comparison) -> None:
-    """What besides the commit differs; first of all whether the two may be compared."""
-    if not comparison.comparable:
-        shell.put(
-            markup.note(
-                markup.join(
-                    [
-                        "Not comparable: read the figures below with care.",
-                        *(one_line(reason, 500) for reason in comparison.reasons),
-                    ]
-                )
-            )
-        )
-    if not comparison.differences:
-        shell.put(
-            markup.paragraph(
-                "Environment, configuration, protocol and benchmark are the same on both sides.",
-                kind="quiet",
-            )
-        )
-        return
-    shell.heading("What differs besides the commit")
-    columns = [
-        markup.Column(name="What", kind="nowrap"),
-        markup.Column(name="Base", kind="wide"),
-        markup.Column(name="Head", kind="wide"),
-    ]
-    rows: list[list[Value]] = [
-        [
-            f"{difference.kind}: {difference.name.replace('_', ' ')}",
-            difference.base or UNKNOWN,
-            difference.head or UNKNOWN,
-        ]
-        for difference in comparison.differences
-    ]
-    grave = frozenset(
-        place for place, d in enumerate(comparison.differences) if d.prevents_comparison
-    )
-    shell.put(markup.table(columns, rows, caption="Differences", changed=grave))
-
-
-def _sides(comparison: Comparison) -> None:
-    columns = [
-        markup.Column(name=""),
-        markup.Column(name="Commit", kind="wide"),
-        markup.Column(name="Outcome", kind="nowrap"),
-        markup.Column(
-            name="Above strict", kind="num", help="Among the sequences that both runs have"
-        ),
-        markup.Column(name="Failed", kind="num"),
-        markup.Column(name="Worst 1 - cos", kind="num"),
-        markup.Column(name="Wrong side", kind="nowrap"),
-        markup.Column(name="Step", kind="nowrap"),
-    ]
-    rows = [
-        _side_row("base", comparison.base, comparison),
-        _side_row("head", comparison.head, comparison),
-    ]
-    shell.put(markup.table(columns, rows, caption="Base and head"))
-
-
-def _side_row(role: str, side: Side, comparison: Comparison) -> list[Value]:
-    run = side.run
-    subject = one_line(run.commit.subject, 90)
-    if side.inherited:
-        subject += f" (figures from {short_hash(side.measured.commit.hash)})"
-    common = comparison.num_common
-    before, after = data.load_neighbours(run)
-    steps: list[Value] = []
-    if before:
-        steps.append(markup.anchor(_with(**{role: before.commit.hash}), f"← {role}"))
-    if after:
-        steps.append(markup.anchor(_with(**{role: after.commit.hash}), f"{role} →"))
-    return [
-        Html(f"<strong>{role}</strong>"),
-        markup.commit_label(run.commit.hash, subject, links.run_link(run)),
-        markup.outcome_label(run),
-        format_share(side.num_strict, common) if common else UNKNOWN,
-        f"{side.num_failed:,}" if common else UNKNOWN,
-        format_error(side.worst_error),
-        str(side.culprit) if side.culprit not in (None, Culprit.NONE) else "",
-        markup.join(steps),
-    ]
-
-
-def _between(comparison: Comparison) -> None:
-    """The commits between, oldest first, with their outcomes; a link to the repository's diff."""
-    base, head = comparison.base.run, comparison.head.run
-    if base.target != head.target:
-        return
-    commits = data.load_commits_between(base, head, MAX_BETWEEN + 1)
-    diff = data.diff_address(head.target, base.commit.hash, head.commit.hash)
-    if diff:
-        shell.put(
-            markup.paragraph(
-                markup.anchor(diff, "Difference of the code in the repository ↗", outside=True)
-            )
-        )
-    if not commits:
-        return
-    measured = data.load_outcomes(head, [commit.hash for commit in commits])
-    shown = commits[:MAX_BETWEEN]
-    with st.expander(
-        f"{format_count(len(commits), 'commit')}{' or more' if len(commits) > MAX_BETWEEN else ''}"
-        f" from base to head, {sum(c.hash in measured for c in commits)} measured",
-        key="between",
-    ):
-        columns = [
-            markup.Column(name="Outcome", kind="nowrap"),
-            markup.Column(name="Commit", kind="wide"),
-            markup.Column(name="Author", kind="nowrap"),
-            markup.Column(name="Date", kind="nowrap"),
-        ]
-        rows = [_between_row(commit, measured.get(commit.hash)) for commit in shown]
-        shell.put(markup.table(columns, rows, caption="Commits between"))
-
-
-def _between_row(commit: Commit, run: Run | None) -> list[Value]:
-    return [
-        markup.outcome_label(run) if run else markup.quiet("no run"),
-        markup.commit_label(
-            commit.hash, one_line(commit.subject, 110), links.run_link(run) if run else None
-        ),
-        one_line(commit.author, 60),
-        markup.when(commit.committed_at or commit.authored_at, shell.reader_zone()),
-    ]
-
-
-def _gates(comparison: Comparison) -> None:
-    if not comparison.gates:
-        return
-    shell.heading("Gates")
-    columns = [
-        markup.Column(name="", kind="nowrap"),
-        markup.Column(name="Gate", kind="nowrap"),
-        markup.Column(name="Base", kind="nowrap"),
-        markup.Column(name="Value", kind="num"),
-        markup.Column(name="Head", kind="nowrap"),
-        markup.Column(name="Value", kind="num"),
-        markup.Column(name="Limit", kind="num"),
-    ]
-    flipped = (Mark.NEWLY_FAILING, Mark.NEWLY_FIXED)
-    ordered = sorted(comparison.gates, key=lambda change: change.mark not in flipped)
-    changed = frozenset(place for place, c in enumerate(ordered) if c.mark in flipped)
-    shell.put(
-        markup.table(
-            columns, [_gate_row(change) for change in ordered], caption="Gates", changed=changed
-        )
-    )
-
-
-def _gate_row(change: GateChange) -> list[Value]:
-    base, head = change.base, change.head
-    return [
-        markup.mono(change.mark.value.strip() or "="),
-        one_line(change.name, 60),
-        markup.yes_no(base.passed) if base else "absent",
-        format_value(base.value) if base else UNKNOWN,
-        markup.yes_no(head.passed) if head else "absent",
-        format_value(head.value) if head else UNKNOWN,
-        format_value(head.limit if head else base.limit if base else None),
-    ]
-
-
-def _charts(comparison: Comparison) -> None:
-    shell.heading("Sequences")
-    base = short_hash(comparison.base.run.commit.hash)
-    head = short_hash(comparison.head.run.commit.hash)
-    left, right = st.columns(2)
-    with left:
-        shell.chart(
-            before_after_figure(comparison, f"base {base}", f"head {head}"),
-            key="before-after",
-            alt="Each sequence's error in the base and in the head",
-        )
-    with right:
-        shell.chart(
-            distribution_figure(
-                {
-                    f"base {base}": [change.base for change in comparison.sequences],
-                    f"head {head}": [change.head for change in comparison.sequences],
-                },
-                comparison.thresholds,
-                comparison.noise.floor,
-                height=420,
-            ),
-            key="distributions",
-            alt="How many sequences lie at which error, base against head",
-        )
-
-
-def _sequences(comparison: Comparison) -> None:
-    with st.container(horizontal=True, vertical_alignment="bottom"):
-        changed_only = filters.switch("Only changed", "changed")
-        words = filters.search("Find by id", "id", width=220)
-    order = {mark: place for place, mark in enumerate(MARK_MEANINGS)}
-    rows = [
-        change
-        for change in comparison.sequences
-        if (not changed_only or change.mark in CHANGED)
-        and words.lower() in change.sequence_id.lower()
-    ]
-    rows.sort(key=lambda change: (order[change.mark], -abs(change.decades or 99.0)))
-    _mark_legend(comparison)
-    if not rows:
-        shell.put(markup.empty("No sequence fits the filters."))
-    else:
-        event = st.dataframe(
-            change_frame(rows[:MAX_ROWS]),
-            hide_index=True,
-            key="change-table",
-            height=min(640, 74 + 35 * len(rows)),
-            column_config=COLUMN_SETTINGS,
-            on_select="rerun",
-            selection_mode="single-row",
-            alt="Each sequence in base and head",
-        )
-        chosen = event["selection"]["rows"]
-        if chosen and chosen[0] < len(rows):
-            shell.open_page(
-                "sequence",
-                sequence=rows[chosen[0]].sequence_id,
-                **links.series_parameters(comparison.head.run),
-            )
-    for role, names in (("base", comparison.only_in_base), ("head", comparison.only_in_head)):
-        if names:
-            listed = ", ".join(one_line(name, 60) for name in names[:20])
-            more = f" and {len(names) - 20:,} more" if len(names) > 20 else ""
-            shell.put(markup.paragraph(f"Only in the {role}: {listed}{more}."))
-
-
-def _mark_legend(comparison: Comparison) -> None:
-    counts = comparison.counts()
-    parts = "".join(
-        f'<span title="{html_text(meaning)}"><span class="mono">'
-        f"{html_text(mark.value.strip() or '=')}</span> "
-        f"{html_text(CHANGE_LOOKS[mark][0])}: {counts[mark]:,}</span>"
-        for mark, meaning in MARK_MEANINGS.items()
-    )
-    shell.put(Html(f'<div class="vm-legend">{parts}</div>'))
-
-
-COLUMN_SETTINGS = {
-    "": st.column_config.TextColumn(width=40),
-    "base 1 - cos": st.column_config.NumberColumn(format="%.2e"),
-    "head 1 - cos": st.column_config.NumberColumn(format="%.2e"),
-    "decades": st.column_config.NumberColumn(
-        format="%+.2f", help="log10 of head error over base error: +1 is ten times worse"
-    ),
-    "base similarity": st.column_config.NumberColumn(format="%.10f"),
-    "head similarity": st.column_config.NumberColumn(format="%.10f"),
-}
-
-
-def change_frame(changes: list[SequenceChange]) -> pd.DataFrame:
-    """The table of a comparison, one row for each sequence that both runs have."""
-    return pd.DataFrame(
-        [
-            {
-                "": change.mark.value.strip() or "=",
-                "change": CHANGE_LOOKS[change.mark][0],
-                "sequence": one_line(change.sequence_id, 120),
-                "base 1 - cos": change.base_error,
-                "head 1 - cos": change.head_error,
-                "decades": change.decades,
-                "base level": change.base_level.value,
-                "head level": change.head_level.value,
-                "length": change.head.length,
-                "base similarity": change.base.similarity,
-                "head similarity": change.head.similarity,
-            }
-            for change in changes
-        ]
     )

@@ -12,6 +12,7 @@ from app.text import (
     format_duration,
     format_share,
     one_line,
+    shortened,
 )
 from virnucpro_monitor.records import Coverage, Health
 
@@ -49,7 +50,7 @@ def _headline(health: Health) -> None:
     shell.put(
         markup.banner(
             "The monitor has fallen silent" if silent else "The monitor is alive",
-            markup.join(["Last sign of life", markup.age(last, now), "."], " "),
+            markup.join(["Last sign of life:", markup.age(last, now)]),
             f"{format_count(sum(queued), 'commit')} waiting to be measured."
             if queued
             else "The queue is not known.",
@@ -130,7 +131,7 @@ def _coverage() -> None:
 
 def _missing(coverage: Coverage) -> Html:
     shown = [
-        markup.join([markup.mono(commit.hash[:10]), one_line(commit.subject, 60)])
+        markup.join([markup.mono(commit.hash[:10]), shortened(commit.subject, 60)])
         for commit in coverage.missing[:MAX_MISSING]
     ]
     more = coverage.num_missing - len(shown)

@@ -8,10 +8,11 @@ import streamlit as st
 from app import data, filters, links, login, markup, shell
 from app.marks import AMBER, GREEN, VERMILION, Mark
 from app.markup import Html, Value
-from app.text import format_count, format_duration, format_error, one_line, short_hash
-from virnucpro_monitor.analysis.incidents import Cause, Incident, IncidentState
+from app.text import format_count, format_duration, format_error, one_line, short_hash, shortened
+from virnucpro_monitor.analysis.incidents import Incident, IncidentState
 from virnucpro_monitor.analysis.series import commit_date
-from virnucpro_monitor.records import Acknowledgement, Culprit
+from virnucpro_monitor.records import Acknowledgement
+from virnucpro_monitor.report.sentences import cause_words, incident_sentence
 
 STATES: dict[IncidentState, Mark] = {
     IncidentState.OPEN: Mark(word="open", sentence="", symbol="x", glyph="✖", colour=VERMILION),
@@ -99,7 +100,7 @@ def incident_table(incidents: Sequence[Incident], *, caption: str) -> Html:
     """Incidents, each with a link to its own page."""
     columns = [
         markup.Column(name="State", kind="nowrap"),
-        markup.Column(name="What", kind="nowrap"),
+        markup.Column(name="What", kind="wide"),
         markup.Column(name="First bad commit", kind="wide"),
         markup.Column(name="Series", kind="wide"),
         markup.Column(name="Began", kind="nowrap"),
@@ -112,25 +113,27 @@ def incident_table(incidents: Sequence[Incident], *, caption: str) -> Html:
         rows.append(
             [
                 markup.mark_label(STATES[incident.state]),
-                markup.anchor(links.link("incidents", incident=incident.key), _what(incident)),
+                markup.anchor(
+                    links.link("incidents", incident=incident.key), cause_words(incident)
+                ),
                 markup.commit_label(
-                    first.commit.hash, one_line(first.commit.subject, 80), links.run_link(first)
+                    first.commit.hash, shortened(first.commit.subject, 80), links.run_link(first)
                 ),
                 _series(incident),
                 markup.when(commit_date(first), shell.reader_zone()),
-                format_duration(incident.duration.total_seconds()),
+                _lasted(incident),
                 "not finite" if incident.lacks_values else format_error(incident.worst_error),
             ]
         )
     return markup.table(columns, rows, caption=caption)
 
 
-def _what(incident: Incident) -> str:
-    if incident.cause is Cause.NOT_RUNNABLE:
-        return "could not be run"
-    side = incident.culprit
-    suffix = f", {side} side" if side not in (None, Culprit.NONE) else ""
-    return f"promise broken{suffix}"
+def _lasted(incident: Incident) -> str:
+    """From the first bad commit to the fix, or until now."""
+    if incident.fixed_by is not None:
+        return format_duration(incident.duration.total_seconds())
+    age = shell.now() - commit_date(incident.first_bad)
+    return f"{format_duration(age.total_seconds())}, still"
 
 
 def _series(incident: Incident) -> str:
@@ -157,13 +160,13 @@ def _show_one(key: str) -> None:
         return
     shell.title(f"Incident {incident.key}")
     mark = STATES[incident.state]
-    lines: list[Value] = [_series(incident)]
+    lines: list[Value] = [incident_sentence(incident), _series(incident)]
     if incident.reopened_because:
         lines.append(f"Open again: {incident.reopened_because}")
     lines += [one_line(caveat, 600) for caveat in incident.caveats]
     shell.put(
         markup.banner(
-            markup.join([markup.mark_label(mark), f"— {_what(incident)}"]),
+            markup.join([markup.mark_label(mark), f"— {cause_words(incident)}"]),
             *lines,
             colour=mark.colour,
         )
@@ -188,7 +191,7 @@ def _place_in_history(incident: Incident) -> None:
                 [
                     markup.outcome_label(run),
                     markup.commit_label(
-                        run.commit.hash, one_line(run.commit.subject, 100), links.run_link(run)
+                        run.commit.hash, shortened(run.commit.subject, 100), links.run_link(run)
                     ),
                     markup.quiet(markup.when(commit_date(run), shell.reader_zone())),
                 ]
@@ -200,8 +203,7 @@ def _place_in_history(incident: Incident) -> None:
     facts += [
         (
             "Lasted",
-            f"{format_duration(incident.duration.total_seconds())} by commit dates, "
-            f"{format_count(incident.num_bad_runs, 'run')}",
+            f"{_lasted(incident)}, by commit dates; {format_count(incident.num_bad_runs, 'run')}",
         ),
         (
             "To blame",

@@ -18,8 +18,10 @@ from app.text import (
     html_text,
     one_line,
     short_hash,
+    shortened,
 )
 from app.trend import trend_info
+from app.views.series_choice import find_series
 from virnucpro_monitor.analysis.incidents import Incident, IncidentState
 from virnucpro_monitor.analysis.series import BAD_OUTCOMES, commit_date, error_of
 from virnucpro_monitor.records import Culprit, Outcome, Run
@@ -80,16 +82,10 @@ def _monitor_line(now: datetime) -> Value:
 
 def _select(series: Sequence[data.SeriesCard]) -> data.SeriesCard:
     """The series the address names; without one the worst, then the most recently measured."""
-    wanted = (filters.parameter("target"), filters.parameter("benchmark"))
-    config = filters.parameter("config")
-    for entry in series:
-        if (entry.key.target, entry.key.benchmark) == wanted and (
-            not config or entry.key.configuration.startswith(config)
-        ):
-            return entry
-    if any(wanted):
+    found = find_series(series)
+    if found is None and any(map(filters.parameter, ("target", "benchmark", "config"))):
         shell.put(markup.note("The address names no known series; the first one is shown."))
-    return series[0]
+    return found or series[0]
 
 
 def _filtered(series: Sequence[data.SeriesCard]) -> Sequence[data.SeriesCard]:
@@ -142,7 +138,7 @@ def _card(entry: data.SeriesCard, current: bool, now: datetime) -> Html:
             markup.join(
                 [
                     markup.mono(short_hash(run.commit.hash)),
-                    one_line(run.commit.subject, 60),
+                    shortened(run.commit.subject, 60),
                     markup.quiet(markup.age(commit_date(run), now)),
                 ]
             ),
@@ -314,7 +310,7 @@ def run_table(runs: Sequence[Run], now: datetime, *, caption: str) -> Html:
             [
                 markup.outcome_label(run),
                 markup.commit_label(
-                    run.commit.hash, one_line(run.commit.subject, 90), links.run_link(run)
+                    run.commit.hash, shortened(run.commit.subject, 90), links.run_link(run)
                 ),
                 format_share(figures.num_strict, figures.num_sequences) if figures else UNKNOWN,
                 format_error(error_of(figures.min_similarity)) if figures else UNKNOWN,

@@ -7,7 +7,7 @@ import streamlit as st
 
 from app import data, filters, links, markup, shell
 from app.markup import Value
-from app.text import format_count, one_line
+from app.text import one_line
 from app.views.incidents import incident_table
 from virnucpro_monitor.analysis.incidents import Incident
 from virnucpro_monitor.analysis.regressions import (
@@ -16,6 +16,7 @@ from virnucpro_monitor.analysis.regressions import (
     SeriesNote,
     find_regressions,
 )
+from virnucpro_monitor.report.sentences import regressions_sentence
 
 SPANS = {
     "7": "Last week",
@@ -75,13 +76,7 @@ def _bound(text: str, target: str, *, is_end: bool) -> Bound | None:
 
 
 def _show(found: Regressions) -> None:
-    shell.put(
-        markup.paragraph(
-            f"{format_count(len(found.broken), 'incident')} began and last on, "
-            f"{len(found.recovered):,} began and were fixed, {len(found.fixed):,} older ones were "
-            f"fixed. Judged: {found.num_judged:,} of {found.num_series:,} series.",
-        )
-    )
+    shell.put(markup.paragraph(regressions_sentence(found)))
     _section("Broken and not fixed", found.broken, "Nothing that broke in this range is still so.")
     _section("Broken and fixed again", found.recovered, "")
     _section("Older, and fixed in this range", found.fixed, "")

@@ -1,35 +1,25 @@
 """One run: what it says, why, how to repeat it, and every sequence of it."""
 
-import shlex
-
-import pandas as pd
 import streamlit as st
 
 from app import data, filters, links, markup, shell
 from app.markup import Html, Value
-from app.sequence_figures import (
-    LEVELS,
-    distribution_figure,
-    error_by_length_figure,
-    oracle_figure,
-    packs_figure,
-)
 from app.text import (
     UNKNOWN,
     block,
     format_count,
     format_duration,
     format_error,
-    format_share,
     format_similarity,
     format_value,
     html_text,
     one_line,
     short_hash,
+    shortened,
     visible,
 )
 from app.trace import put_trace
-from virnucpro_monitor.analysis.comparison import Thresholds
+from app.views.run_sequences import show_sequences
 from virnucpro_monitor.analysis.series import commit_date, error_of
 from virnucpro_monitor.errors import NotFoundError
 from virnucpro_monitor.records import (
@@ -37,9 +27,8 @@ from virnucpro_monitor.records import (
     Environment,
     Outcome,
     Run,
-    SequenceResult,
-    SequenceStatus,
 )
+from virnucpro_monitor.report.sentences import reproduce_command
 
 PAGE_ROWS = 500
 MAX_DRAWN = 2000
@@ -68,7 +57,7 @@ def show() -> None:
     _gates(run)
     _failure(run)
     if run.figures is not None:
-        _sequences(run, thresholds)
+        show_sequences(run, thresholds)
     _trace(run)
     _setup(run)
 
@@ -89,7 +78,7 @@ def _ask_for_run() -> None:
         [
             markup.outcome_label(run),
             markup.commit_label(
-                run.commit.hash, one_line(run.commit.subject, 90), links.run_link(run)
+                run.commit.hash, shortened(run.commit.subject, 90), links.run_link(run)
             ),
             f"{one_line(run.target, 60)} · {one_line(run.benchmark, 40)}",
             markup.age(run.started_at, shell.now()),
@@ -235,7 +224,8 @@ def _failure(run: Run) -> None:
         if not text:
             continue
         with st.expander(name, expanded=name == "Traceback"):
-            st.code(block(text), language=None, wrap_lines=True, height=420)
+            tall = len(text) > 4000 or text.count("\n") > 18
+            st.code(block(text), language=None, wrap_lines=True, height=420 if tall else "content")
             st.download_button(
                 f"Download the {name.lower()}",
                 visible(text),
@@ -243,132 +233,6 @@ def _failure(run: Run) -> None:
                 mime="text/plain",
                 on_click="ignore",
             )
-
-
-def _sequences(run: Run, thresholds: Thresholds) -> None:
-    shell.heading("Sequences")
-    with st.container(horizontal=True, vertical_alignment="bottom"):
-        which = filters.choose(
-            "Show", {"all": "All", "failing": "Failing"}, "only", default="all", style="row"
-        )
-        words = filters.search("Find by id", "id", width=220)
-        order = filters.choose(
-            "Order",
-            {"worst": "Worst first", "benchmark": "As in the benchmark", "length": "By length"},
-            "sort",
-            default="worst",
-            width=200,
-        )
-    results = data.load_sequences(
-        run, only_failing=which == "failing", search=words, order=order, limit=MAX_DRAWN
-    )
-    total = run.figures.num_sequences if run.figures else 0
-    if not results:
-        nothing = "No sequence fails." if which == "failing" else "No sequence fits the filters."
-        shell.put(markup.empty(nothing))
-        return
-    _charts(run, results, thresholds)
-    shell.put(
-        markup.paragraph(
-            f"{format_share(min(len(results), PAGE_ROWS), total)} in the table. "
-            "Select a row to see the sequence over all commits.",
-            kind="quiet",
-        )
-    )
-    shown = results[:PAGE_ROWS]
-    event = st.dataframe(
-        sequence_frame(shown, thresholds),
-        hide_index=True,
-        key="sequence-table",
-        height=min(640, 74 + 35 * len(shown)),
-        column_config=COLUMN_SETTINGS,
-        on_select="rerun",
-        selection_mode="single-row",
-        alt="Results of each sequence",
-    )
-    rows = event["selection"]["rows"]
-    if rows and rows[0] < len(shown):
-        chosen = shown[rows[0]]
-        shell.open_page("sequence", sequence=chosen.sequence_id, **links.series_parameters(run))
-    frame = sequence_frame(results, thresholds)
-    st.download_button(
-        f"Download {format_count(len(results), 'row')} as CSV",
-        frame.to_csv(index=False),
-        file_name=f"run-{run.id}-sequences.csv",
-        mime="text/csv",
-        on_click="ignore",
-    )
-
-
-COLUMN_SETTINGS = {
-    "1 - cos": st.column_config.NumberColumn(format="%.2e"),
-    "similarity": st.column_config.NumberColumn(format="%.10f"),
-    "worst residue 1 - cos": st.column_config.NumberColumn(format="%.2e"),
-    "relative L2": st.column_config.NumberColumn(format="%.2e"),
-    "packed from oracle": st.column_config.NumberColumn(format="%.2e"),
-    "unpacked from oracle": st.column_config.NumberColumn(format="%.2e"),
-    "gain": st.column_config.NumberColumn(format="%.6f"),
-    "max abs difference": st.column_config.NumberColumn(format="%.2e"),
-}
-
-
-def sequence_frame(results: list[SequenceResult], thresholds: Thresholds) -> pd.DataFrame:
-    """The per-sequence table; counted places start at 1."""
-    rows = []
-    for result in results:
-        level = LEVELS[thresholds.level(result)][0]
-        if result.status is not SequenceStatus.OK:
-            level = f"{level}: {result.status.value.replace('_', ' ')}"
-        rows.append(
-            {
-                "sequence": one_line(result.sequence_id, 120),
-                "verdict": level,
-                "1 - cos": error_of(result.similarity),
-                "similarity": result.similarity,
-                "length": result.length,
-                "truncated": result.truncated,
-                "worst residue 1 - cos": error_of(result.worst_residue_similarity),
-                "worst residue": _counted(result.worst_residue),
-                "relative L2": result.relative_l2,
-                "packed from oracle": result.packed_relative_l2,
-                "unpacked from oracle": result.unpacked_relative_l2,
-                "gain": result.gain,
-                "max abs difference": result.max_abs_difference,
-                "pack": _counted(result.pack),
-                "place": _counted(result.slot),
-            }
-        )
-    return pd.DataFrame(rows)
-
-
-def _counted(index: int | None) -> int | None:
-    return None if index is None else index + 1
-
-
-def _charts(run: Run, results: list[SequenceResult], thresholds: Thresholds) -> None:
-    noise = data.load_noise(run)
-    left, right = st.columns(2)
-    with left:
-        shell.chart(
-            error_by_length_figure(results, thresholds),
-            key="by-length",
-            alt="Error of each sequence against its length",
-        )
-    with right:
-        oracle = oracle_figure(results, thresholds)
-        if oracle is not None:
-            shell.chart(oracle, key="oracle", alt="Each side's distance from the FP32 oracle")
-    left, right = st.columns(2)
-    with left:
-        shell.chart(
-            distribution_figure({"sequences": results}, thresholds, noise),
-            key="distribution",
-            alt="How many sequences lie at which error",
-        )
-    with right:
-        packs = packs_figure(results, thresholds)
-        if packs is not None:
-            shell.chart(packs, key="packs", alt="Which sequences shared a pack")
 
 
 def _trace(run: Run) -> None:
@@ -414,7 +278,7 @@ def _setup(run: Run) -> None:
             )
         )
     shell.put(markup.paragraph("Repeat this run:", kind="quiet"))
-    st.code(reproduce_command(run, data.load_location(run)), language="bash", wrap_lines=True)
+    st.code(reproduce_command(run, data.load_target(run.target)), language="bash", wrap_lines=True)
 
 
 def _digest(digest: str | None) -> Html:
@@ -431,30 +295,3 @@ def _environment(environment: Environment | None) -> list[tuple[str, Value]]:
         for name in type(environment).__dataclass_fields__
         if getattr(environment, name) is not None
     ]
-
-
-def reproduce_command(run: Run, location: str | None) -> str:
-    """One command line that measures the same commit in the same way."""
-    configuration = run.configuration
-    device = "cuda:0" if configuration.device == "cuda" else configuration.device
-    arguments = [
-        "virnucpro-monitor",
-        "run",
-        "--target",
-        visible(location or run.target).replace("\n", " "),
-        "--commit",
-        run.commit.hash,
-        "--benchmark",
-        f"{run.benchmark}@{run.benchmark_version}",
-        "--model",
-        configuration.model,
-        "--weights",
-        configuration.weights,
-        "--device",
-        device,
-        "--dtype",
-        configuration.dtype,
-        "--token-budget",
-        str(configuration.token_budget),
-    ]
-    return shlex.join(visible(argument) for argument in arguments)

@@ -10,7 +10,7 @@ from app.history_figures import sequence_figure
 from app.marks import MARKS
 from app.markup import Value
 from app.sequence_figures import LEVELS
-from app.text import format_count, format_error, one_line, short_hash
+from app.text import format_count, format_error, one_line, short_hash, shortened
 from app.views.series_choice import choose_series
 from virnucpro_monitor.analysis.comparison import Level, Thresholds
 from virnucpro_monitor.analysis.series import commit_date, error_of
@@ -193,7 +193,7 @@ def _table(points: Sequence[SequencePoint], thresholds: dict[str, Thresholds]) -
             [
                 markup.mark_label(MARKS[outcome], name),
                 markup.commit_label(
-                    run.commit.hash, one_line(run.commit.subject, 80), links.run_link(run)
+                    run.commit.hash, shortened(run.commit.subject, 80), links.run_link(run)
                 ),
                 format_error(error_of(result.similarity)),
                 format_error(result.packed_relative_l2),

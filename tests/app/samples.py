@@ -14,7 +14,6 @@ from virnucpro_monitor.records import (
     BenchmarkSet,
     Commit,
     Configuration,
-    Culprit,
     Environment,
     Failure,
     Outcome,
@@ -202,14 +201,7 @@ def sample_report(
         )
         run = replace(run, outcome=Outcome.ERROR, reason=failure.message)
     elif step.outcome == "skipped":
-        run = replace(
-            run,
-            outcome=Outcome.SKIPPED,
-            culprit=Culprit.NONE,
-            reason="Only the documentation changed.",
-            inherited_from=sample_commit(max(0, position - 1)).hash,
-            inherited_outcome=Outcome.PASSED,
-        )
+        run = replace(run, outcome=Outcome.SKIPPED, reason="Only the documentation changed.")
     else:
         run = replace(run, reason="The runner ran out of its time.", environment=None)
     return RunReport(
@@ -247,8 +239,9 @@ def sample_reports(
     configuration: Configuration | None = None,
 ) -> Iterable[RunReport]:
     """The reports of one series, oldest first; run ids count from 1 where nothing stores them."""
+    measured: Run | None = None
     for position, step in enumerate(history):
-        yield sample_report(
+        report = sample_report(
             position,
             step,
             target=Target(name=target, location="https://example.org/sample.git", branch="main"),
@@ -256,3 +249,20 @@ def sample_reports(
             configuration=configuration or sample_configuration(),
             run_id=position + 1,
         )
+        if step.outcome == "measured":
+            measured = report.run
+        elif step.outcome == "skipped" and measured is not None:
+            report = replace(report, run=_inheriting(report.run, measured))
+        yield report
+
+
+def _inheriting(run: Run, measured: Run) -> Run:
+    """A skipped run says what the last measured one found, as the runner stores it."""
+    return replace(
+        run,
+        culprit=measured.culprit,
+        figures=measured.figures,
+        gates=measured.gates,
+        inherited_from=measured.commit.hash,
+        inherited_outcome=measured.outcome,
+    )

@@ -2,6 +2,7 @@
 
 import errno
 import os
+import signal
 import socket
 import subprocess
 import sys
@@ -102,6 +103,8 @@ def serve(
     server = subprocess.Popen(
         server_command(host, port), env=server_environment(os.environ, database_url, writable)
     )
+    # A service manager stops us by SIGTERM: end the server with us, as Ctrl-C does.
+    previous = signal.signal(signal.SIGTERM, signal.default_int_handler)
     try:
         _wait_until_ready(server, host, port)
         address = browser_address(host, port)
@@ -113,6 +116,7 @@ def serve(
         say("The dashboard has stopped.")
         return
     finally:
+        signal.signal(signal.SIGTERM, previous)
         _stop(server)
     if code != 0:
         raise ConfigurationError(

@@ -1,0 +1,146 @@
+"""A run's sequences: charts, filters, table and download."""
+
+import pandas as pd
+import streamlit as st
+
+from app import data, filters, links, markup, shell
+from app.sequence_figures import (
+    LEVELS,
+    distribution_figure,
+    error_by_length_figure,
+    oracle_figure,
+    packs_figure,
+)
+from app.text import format_count, format_share, one_line
+from virnucpro_monitor.analysis.comparison import Thresholds
+from virnucpro_monitor.analysis.series import error_of
+from virnucpro_monitor.records import Run, SequenceResult, SequenceStatus
+
+PAGE_ROWS = 500
+MAX_DRAWN = 2000
+
+
+def show_sequences(run: Run, thresholds: Thresholds) -> None:
+    shell.heading("Sequences")
+    with st.container(horizontal=True, vertical_alignment="bottom"):
+        which = filters.choose(
+            "Show", {"all": "All", "failing": "Failing"}, "only", default="all", style="row"
+        )
+        words = filters.search("Find by id", "id", width=220)
+        order = filters.choose(
+            "Order",
+            {"worst": "Worst first", "benchmark": "As in the benchmark", "length": "By length"},
+            "sort",
+            default="worst",
+            width=200,
+        )
+    results = data.load_sequences(
+        run, only_failing=which == "failing", search=words, order=order, limit=MAX_DRAWN
+    )
+    total = run.figures.num_sequences if run.figures else 0
+    if not results:
+        nothing = "No sequence fails." if which == "failing" else "No sequence fits the filters."
+        shell.put(markup.empty(nothing))
+        return
+    _charts(run, results, thresholds)
+    shell.put(
+        markup.paragraph(
+            f"{format_share(min(len(results), PAGE_ROWS), total)} in the table. "
+            "Select a row to see the sequence over all commits.",
+            kind="quiet",
+        )
+    )
+    shown = results[:PAGE_ROWS]
+    event = st.dataframe(
+        sequence_frame(shown, thresholds),
+        hide_index=True,
+        key="sequence-table",
+        height=min(640, 74 + 35 * len(shown)),
+        column_config=COLUMN_SETTINGS,
+        on_select="rerun",
+        selection_mode="single-row",
+        alt="Results of each sequence",
+    )
+    rows = event["selection"]["rows"]
+    if rows and rows[0] < len(shown):
+        chosen = shown[rows[0]]
+        shell.open_page("sequence", sequence=chosen.sequence_id, **links.series_parameters(run))
+    frame = sequence_frame(results, thresholds)
+    st.download_button(
+        f"Download {format_count(len(results), 'row')} as CSV",
+        frame.to_csv(index=False),
+        file_name=f"run-{run.id}-sequences.csv",
+        mime="text/csv",
+        on_click="ignore",
+    )
+
+
+COLUMN_SETTINGS = {
+    "1 - cos": st.column_config.NumberColumn(format="%.2e"),
+    "similarity": st.column_config.NumberColumn(format="%.10f"),
+    "worst residue 1 - cos": st.column_config.NumberColumn(format="%.2e"),
+    "relative L2": st.column_config.NumberColumn(format="%.2e"),
+    "packed from oracle": st.column_config.NumberColumn(format="%.2e"),
+    "unpacked from oracle": st.column_config.NumberColumn(format="%.2e"),
+    "gain": st.column_config.NumberColumn(format="%.6f"),
+    "max abs difference": st.column_config.NumberColumn(format="%.2e"),
+}
+
+
+def sequence_frame(results: list[SequenceResult], thresholds: Thresholds) -> pd.DataFrame:
+    """The per-sequence table; counted places start at 1."""
+    rows = []
+    for result in results:
+        level = LEVELS[thresholds.level(result)][0]
+        if result.status is not SequenceStatus.OK:
+            level = f"{level}: {result.status.value.replace('_', ' ')}"
+        rows.append(
+            {
+                "sequence": one_line(result.sequence_id, 120),
+                "verdict": level,
+                "1 - cos": error_of(result.similarity),
+                "similarity": result.similarity,
+                "length": result.length,
+                "truncated": result.truncated,
+                "worst residue 1 - cos": error_of(result.worst_residue_similarity),
+                "worst residue": _counted(result.worst_residue),
+                "relative L2": result.relative_l2,
+                "packed from oracle": result.packed_relative_l2,
+                "unpacked from oracle": result.unpacked_relative_l2,
+                "gain": result.gain,
+                "max abs difference": result.max_abs_difference,
+                "pack": _counted(result.pack),
+                "place": _counted(result.slot),
+            }
+        )
+    return pd.DataFrame(rows)
+
+
+def _counted(index: int | None) -> int | None:
+    return None if index is None else index + 1
+
+
+def _charts(run: Run, results: list[SequenceResult], thresholds: Thresholds) -> None:
+    noise = data.load_noise(run)
+    left, right = st.columns(2)
+    with left:
+        shell.chart(
+            error_by_length_figure(results, thresholds),
+            key="by-length",
+            alt="Error of each sequence against its length",
+        )
+    with right:
+        oracle = oracle_figure(results, thresholds)
+        if oracle is not None:
+            shell.chart(oracle, key="oracle", alt="Each side's distance from the FP32 oracle")
+    left, right = st.columns(2)
+    with left:
+        shell.chart(
+            distribution_figure({"sequences": results}, thresholds, noise),
+            key="distribution",
+            alt="How many sequences lie at which error",
+        )
+    with right:
+        packs = packs_figure(results, thresholds)
+        if packs is not None:
+            shell.chart(packs, key="packs", alt="Which sequences shared a pack")

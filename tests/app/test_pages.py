@@ -1,0 +1,337 @@
+"""Every page on a stored history, run without a browser; the numbers are checked in the store."""
+
+import html
+from typing import Any
+
+import pytest
+
+from app.text import format_error, format_share
+from app.views.incidents import make_acknowledgement
+from tests.app.conftest import HOSTILE_SUBJECT, PageRunner, shown_html
+from tests.app.samples import HISTORY, START
+from virnucpro_monitor.analysis.incidents import Incident, derive_incidents
+from virnucpro_monitor.analysis.series import worst_error
+from virnucpro_monitor.records import Outcome, Run, SequencePoint, SequenceResult
+from virnucpro_monitor.store import reader, summaries
+from virnucpro_monitor.store.engine import open_engine
+
+PAGES = (
+    "overview",
+    "run",
+    "compare",
+    "sequence",
+    "incidents",
+    "regressions",
+    "health",
+    "benchmarks",
+)
+
+
+def stored_runs(url: str, **conditions: object) -> list[Run]:
+    return reader.load_runs(open_engine(url, read_only=True), **conditions)  # type: ignore[arg-type]
+
+
+def first_run(url: str, outcome: Outcome) -> Run:
+    return next(run for run in stored_runs(url) if run.outcome is outcome)
+
+
+def stored_incidents(url: str) -> list[Incident]:
+    return derive_incidents(stored_runs(url), now=START)
+
+
+@pytest.mark.parametrize("page", PAGES)
+def test_a_page_without_parameters_shows_something_and_no_error(
+    page: str, run_page: PageRunner, sample_url: str
+) -> None:
+    app = run_page(page, sample_url)
+    assert not app.exception
+    assert app.title[0].value
+    assert "could not be shown" not in shown_html(app)
+    assert shown_html(app)
+
+
+@pytest.mark.parametrize("page", PAGES)
+def test_an_empty_database_is_explained(page: str, run_page: PageRunner, empty_url: str) -> None:
+    app = run_page(page, empty_url)
+    assert not app.exception
+    text = shown_html(app)
+    assert "could not be shown" not in text
+    assert "vm-empty" in text or "No runner has ever reported" in text
+
+
+@pytest.mark.parametrize("page", PAGES)
+def test_nonsense_in_the_address_is_not_an_error(
+    page: str, run_page: PageRunner, sample_url: str
+) -> None:
+    nonsense = "<script>alert(1)</script>%00' OR 1=1 --" + "x" * 5000
+    names = (
+        "run", "base", "head", "target", "benchmark", "config", "sequence", "series", "last",
+        "from", "to", "order", "chart", "incident", "span", "since", "until", "set", "find", "id",
+        "pair", "state", "only", "sort",
+    )  # fmt: skip
+    app = run_page(page, sample_url, **dict.fromkeys(names, nonsense))
+    assert not app.exception
+    text = shown_html(app)
+    assert "could not be shown" not in text
+    assert "<script>" not in text
+
+
+def test_the_overview_has_a_card_for_each_series_with_its_figures(
+    run_page: PageRunner, sample_url: str
+) -> None:
+    text = shown_html(run_page("overview", sample_url))
+    series = summaries.load_series(open_engine(sample_url, read_only=True))
+    assert text.count('class="vm-card"') == len(series) == 4
+    for one in series:
+        figures = one.latest.figures
+        assert figures is not None
+        assert f"{format_share(figures.num_strict, figures.num_sequences)} above strict" in text
+        assert f"1 - cos {format_error(worst_error(one.latest))}" in text
+
+
+def test_the_overview_names_the_open_incident(run_page: PageRunner, sample_url: str) -> None:
+    (broken,) = [i for i in stored_incidents(sample_url) if i.fixed_by is None]
+    text = shown_html(run_page("overview", sample_url))
+    assert f"Open incident since {broken.first_bad.commit.hash[:10]}" in text
+
+
+def test_the_overview_finds_a_series_by_words(run_page: PageRunner, sample_url: str) -> None:
+    text = shown_html(run_page("overview", sample_url, find="PROTEOME"))
+    assert text.count('class="vm-card"') == 1
+    assert "No series fits" in shown_html(run_page("overview", sample_url, find="no-such"))
+
+
+def test_a_range_of_commits_keeps_both_ends(run_page: PageRunner, sample_url: str) -> None:
+    runs = stored_runs(sample_url, target="sample", benchmark="proteome")
+    address = {"target": "sample", "benchmark": "proteome"}
+    bounds = {"from": runs[2].commit.hash[:9], "to": runs[5].commit.hash[:9]}
+    app = run_page("overview", sample_url, **address, **bounds)
+    assert "4 runs, " in shown_html(app)
+    dates = {"from": "2026-03-01", "to": "2026-03-01"}
+    app = run_page("overview", sample_url, **address, **dates)
+    day = [r for r in runs if r.commit.committed_at and r.commit.committed_at.day == 1]
+    assert f"{len(day)} runs, " in shown_html(app)
+
+
+def test_hostile_text_is_shown_and_does_nothing(run_page: PageRunner, sample_url: str) -> None:
+    (run,) = [r for r in stored_runs(sample_url) if r.commit.subject == HOSTILE_SUBJECT]
+    text = shown_html(run_page("run", sample_url, run=str(run.id)))
+    assert html.escape("<script>window.pwned=1</script>") in text
+    for harmful in ("<script", "<img", "<b onmouseover", "\x1b", "\u202e"):
+        assert harmful not in text
+    assert "␛[31m" in text
+    assert "⟨U+202E⟩" in text
+
+
+@pytest.mark.parametrize("outcome", list(Outcome))
+def test_a_run_page_says_its_outcome_and_reason(
+    outcome: Outcome, run_page: PageRunner, sample_url: str
+) -> None:
+    run = first_run(sample_url, outcome)
+    app = run_page("run", sample_url, run=str(run.id))
+    assert not app.exception
+    text = shown_html(app)
+    assert html.escape(run.reason[:60]) in text
+    assert run.commit.hash in text
+    for gate in run.gates:
+        assert html.escape(gate.detail[:40]) in text
+
+
+def test_a_run_page_lists_its_sequences_worst_first(run_page: PageRunner, sample_url: str) -> None:
+    run = first_run(sample_url, Outcome.FAILED)
+    engine = open_engine(sample_url, read_only=True)
+    stored = reader.load_sequences(engine, run.id or 0, order_by="similarity")
+    frame = run_page("run", sample_url, run=str(run.id)).dataframe[0].value
+    assert list(frame["sequence"]) == [result.sequence_id for result in stored]
+    assert list(frame["similarity"]) == [result.similarity for result in stored]
+
+
+def test_a_run_page_filters_failing_and_by_id(run_page: PageRunner, sample_url: str) -> None:
+    run = first_run(sample_url, Outcome.FAILED)
+    engine = open_engine(sample_url, read_only=True)
+    failing = reader.load_sequences(engine, run.id or 0, only_failing=True)
+    app = run_page("run", sample_url, run=str(run.id), only="failing")
+    assert set(app.dataframe[0].value["sequence"]) == {r.sequence_id for r in failing} != set()
+    app = run_page("run", sample_url, run=str(run.id), id=failing[0].sequence_id)
+    assert list(app.dataframe[0].value["sequence"]) == [failing[0].sequence_id]
+
+
+def test_an_error_run_shows_its_traceback_as_text(run_page: PageRunner, sample_url: str) -> None:
+    run = first_run(sample_url, Outcome.ERROR)
+    app = run_page("run", sample_url, run=str(run.id))
+    assert any("Traceback (most recent call last)" in code.value for code in app.code)
+
+
+def test_a_deleted_run_is_said_to_be_gone(run_page: PageRunner, sample_url: str) -> None:
+    app = run_page("run", sample_url, run="987654")
+    assert app.title[0].value == "Run not found"
+    assert "There is no run 987654" in shown_html(app)
+
+
+def compare_address(url: str) -> tuple[dict[str, str], Run, Run]:
+    runs = stored_runs(url, target="sample", benchmark="proteome")
+    good = next(run for run in runs if run.outcome is Outcome.PASSED)
+    bad = next(run for run in runs if run.outcome is Outcome.FAILED)
+    address = {"base": good.commit.hash[:8], "head": bad.commit.hash[:8], "target": "sample"}
+    return address | {"benchmark": "proteome"}, good, bad
+
+
+def test_a_comparison_says_that_it_broke_and_counts(run_page: PageRunner, sample_url: str) -> None:
+    address, good, bad = compare_address(sample_url)
+    app = run_page("compare", sample_url, **address)
+    text = shown_html(app)
+    assert "It broke" in text
+    engine = open_engine(sample_url, read_only=True)
+    before = {r.sequence_id: r for r in reader.load_sequences(engine, good.id or 0)}
+    after = reader.load_sequences(engine, bad.id or 0)
+    newly = sum(
+        (r.similarity or 0) <= 0.999 < (before[r.sequence_id].similarity or 0) for r in after
+    )
+    assert newly > 0
+    assert f"{newly} sequences newly failing, 0 newly fixed" in text
+    frame = app.dataframe[0].value
+    assert (frame[""] == "!").sum() == newly
+    assert len(frame) == len(after)
+
+
+def test_a_comparison_of_changed_sequences_only(run_page: PageRunner, sample_url: str) -> None:
+    address, _, _ = compare_address(sample_url)
+    frame = run_page("compare", sample_url, **address, changed="yes").dataframe[0].value
+    assert set(frame[""]) <= {"!", "*", "+", "-", "x"}
+    assert "!" in set(frame[""])
+
+
+def test_a_comparison_takes_the_followed_branch_by_name(
+    run_page: PageRunner, sample_url: str
+) -> None:
+    address, _, _ = compare_address(sample_url)
+    text = shown_html(run_page("compare", sample_url, **(address | {"head": "main"})))
+    newest = stored_runs(sample_url, target="sample", benchmark="seed")[-1]
+    assert newest.commit.hash[:10] in text
+
+
+def test_an_unknown_and_an_ambiguous_hash_are_explained(
+    run_page: PageRunner, sample_url: str
+) -> None:
+    address, good, _ = compare_address(sample_url)
+    text = shown_html(run_page("compare", sample_url, **(address | {"base": "0123456789"})))
+    assert "No measured commit fits the base" in text
+    # Both targets hold this commit: without a target in the address it is not clear which.
+    both = {"base": good.commit.hash, "head": good.commit.hash}
+    text = shown_html(run_page("compare", sample_url, **both))
+    assert "2 commits fit the base" in text
+
+
+def test_another_environment_is_said_first(run_page: PageRunner, sample_url: str) -> None:
+    runs = stored_runs(sample_url, target="sample", benchmark="proteome")
+    new = next(r for r in runs if r.environment and r.environment.torch == "2.14.0")
+    address = {"base": runs[0].commit.hash, "head": new.commit.hash, "target": "sample"}
+    text = shown_html(run_page("compare", sample_url, **address))
+    assert text.index("environment: torch") < text.index("Above strict")
+    assert "2.14.0" in text
+
+
+def pack_of(engine: Any, point: SequencePoint) -> list[SequenceResult]:
+    return reader.load_sequences(engine, point.run.id or 0, pack=point.result.pack)
+
+
+def test_a_sequence_page_counts_its_failures(run_page: PageRunner, sample_url: str) -> None:
+    engine = open_engine(sample_url, read_only=True)
+    points = reader.load_sequence_history(engine, "sample", "proteome@1", "proteome_059")
+    failed = sum((p.result.similarity or 0) < 0.995 for p in points)
+    assert failed > 0
+    app = run_page(
+        "sequence", sample_url, sequence="proteome_059", target="sample", benchmark="proteome"
+    )
+    text = shown_html(app)
+    assert f"{failed} of {len(points)}" in text
+    assert f"of {len(pack_of(engine, points[-1]))}:" in text
+    unknown = run_page("sequence", sample_url, sequence="none", benchmark="proteome")
+    assert "has no sequence" in shown_html(unknown)
+
+
+def test_incidents_are_those_of_the_rule(run_page: PageRunner, sample_url: str) -> None:
+    incidents = stored_incidents(sample_url)
+    text = shown_html(run_page("incidents", sample_url, state="all"))
+    for incident in incidents:
+        assert f"incident={incident.key}" in text
+    open_ones = [i for i in incidents if i.fixed_by is None]
+    text = shown_html(run_page("incidents", sample_url, state="open"))
+    assert text.count("incidents?incident=") == len(open_ones)
+    app = run_page("incidents", sample_url, incident=open_ones[0].key)
+    assert "This dashboard is read-only" in shown_html(app)
+    assert not app.button
+
+
+def test_a_gone_incident_is_explained(run_page: PageRunner, sample_url: str) -> None:
+    app = run_page("incidents", sample_url, incident="0123456789ab")
+    assert app.title[0].value == "Incident not found"
+
+
+def test_regressions_name_what_began_in_the_range(run_page: PageRunner, sample_url: str) -> None:
+    text = shown_html(run_page("regressions", sample_url, span="all"))
+    broken = [i for i in stored_incidents(sample_url) if i.fixed_by is None]
+    assert f"incident={broken[0].key}" in text
+    later = run_page("regressions", sample_url, span="own", since="2026-03-20")
+    assert "No regression" in shown_html(later)
+    wrong = run_page("regressions", sample_url, span="own", since="not a date")
+    assert "is neither a date nor a known commit" in shown_html(wrong)
+
+
+def test_health_counts_what_is_stored(run_page: PageRunner, sample_url: str) -> None:
+    health = summaries.load_health(open_engine(sample_url, read_only=True))
+    text = shown_html(run_page("health", sample_url))
+    assert f"{health.row_counts['runs']:,}" in text
+    assert f"{health.row_counts['sequence_results']:,}" in text
+    assert "gpu-1" in text
+    assert "2 commits waiting" in text
+    coverage = summaries.load_coverage(open_engine(sample_url, read_only=True), "sample")
+    assert format_share(coverage.num_measured, coverage.num_on_branch) in text
+
+
+def test_benchmarks_name_digest_size_and_users(run_page: PageRunner, sample_url: str) -> None:
+    text = shown_html(run_page("benchmarks", sample_url, set="proteome@1"))
+    for one in reader.load_benchmarks(open_engine(sample_url, read_only=True)):
+        assert one.digest[:16] in text
+        residues = sum(len(s.residues) for s in one.sequences)
+        assert f"{residues:,}" in text
+    assert "Used by" not in text  # a heading, not HTML
+    assert "target=sample&amp;benchmark=proteome" in text
+
+
+def open_incident(url: str) -> Incident:
+    return next(i for i in stored_incidents(url) if i.fixed_by is None)
+
+
+def test_an_acknowledgement_is_made_from_the_form(sample_url: str) -> None:
+    incident = open_incident(sample_url)
+    note = make_acknowledgement(
+        incident, who=" me ", why="known", group=True, days=7, limit="1e-2", now=START
+    )
+    assert (note.incident, note.who, note.scope) == (incident.key, "me", "sample")
+    assert note.reopen_if_worse_than == 0.01
+    assert note.expires_at is not None
+    assert (note.expires_at - START).days == 7
+
+
+@pytest.mark.parametrize(
+    ("who", "why", "limit", "complaint"),
+    [
+        ("", "known", "", "who you are"),
+        ("me", "  ", "", "Say why"),
+        ("me", "known", "much", "not a number"),
+        ("me", "known", "nan", "between 0 and 2"),
+        ("me", "known", "3", "between 0 and 2"),
+    ],
+)
+def test_a_form_filled_in_wrongly_is_refused(
+    sample_url: str, who: str, why: str, limit: str, complaint: str
+) -> None:
+    with pytest.raises(ValueError, match=complaint):
+        make_acknowledgement(
+            open_incident(sample_url), who=who, why=why, group=False, days=0, limit=limit, now=START
+        )
+
+
+def test_the_sample_history_holds_every_kind_of_step() -> None:
+    assert {step.outcome for step in HISTORY} == {"measured", "skipped", "error", "not_run"}

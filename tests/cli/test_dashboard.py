@@ -1,0 +1,115 @@
+import json
+import os
+import signal
+import socket
+import subprocess
+import sys
+import time
+from pathlib import Path
+from urllib.request import ProxyHandler, build_opener
+
+import pytest
+
+from virnucpro_monitor.cli.dashboard import (
+    browser_address,
+    find_port,
+    server_command,
+    server_environment,
+)
+from virnucpro_monitor.cli.main import run_command
+from virnucpro_monitor.errors import ConfigurationError
+
+
+def test_the_command_serves_on_this_machine_and_sends_nothing_away() -> None:
+    command = server_command("127.0.0.1", 8501)
+    flags = dict(zip(command[5::2], command[6::2], strict=True))
+    assert Path(command[4]).is_file()
+    assert flags["--server.address"] == "127.0.0.1"
+    assert flags["--browser.gatherUsageStats"] == "false"
+    assert flags["--server.fileWatcherType"] == "none"
+    assert flags["--client.showErrorDetails"] == "none"
+
+
+def test_the_database_travels_in_the_environment_alone() -> None:
+    url = "postgresql://me:secret@db/monitor"
+    environment = server_environment({"PYTHONPATH": "/elsewhere"}, url, writable=False)
+    assert environment["VIRNUCPRO_MONITOR_DB"] == url
+    assert environment["VIRNUCPRO_MONITOR_WRITABLE_APP"] == "false"
+    first, *others = environment["PYTHONPATH"].split(os.pathsep)
+    assert (Path(first) / "app" / "streamlit_app.py").is_file()
+    assert others == ["/elsewhere"]
+    assert "secret" not in " ".join(server_command("127.0.0.1", 8501))
+
+
+def test_a_taken_port_is_refused_if_asked_for_and_passed_over_if_not() -> None:
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))
+        taken.listen()
+        port = taken.getsockname()[1]
+        with pytest.raises(ConfigurationError, match=f"Port {port} is taken"):
+            find_port("127.0.0.1", port)
+        assert find_port("127.0.0.1", None) != port
+
+
+def test_a_foreign_address_is_refused() -> None:
+    with pytest.raises(ConfigurationError, match="cannot listen on"):
+        find_port("192.0.2.1", 8999)
+    with pytest.raises(ConfigurationError, match="is not an address"):
+        find_port("no such host", 8999)
+
+
+@pytest.mark.parametrize(
+    ("host", "address"),
+    [
+        ("127.0.0.1", "http://127.0.0.1:80"),
+        ("0.0.0.0", "http://127.0.0.1:80"),
+        ("::", "http://[::1]:80"),
+    ],
+)
+def test_a_browser_finds_the_server(host: str, address: str) -> None:
+    assert browser_address(host, 80) == address
+
+
+def test_a_taken_port_is_one_sentence_and_exit_code_1(capsys: pytest.CaptureFixture[str]) -> None:
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))
+        taken.listen()
+        port = str(taken.getsockname()[1])
+        assert run_command(["dashboard", "--no-open", "--port", port]) == 1
+    assert "taken by another program" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("stop", [signal.SIGINT, signal.SIGTERM])
+def test_the_server_answers_and_ends_with_the_command(tmp_path: Path, stop: signal.Signals) -> None:
+    port = find_port("127.0.0.1", None)
+    log = tmp_path / "log"
+    arguments = [
+        "dashboard",
+        "--no-open",
+        "--port",
+        str(port),
+        "--db",
+        f"sqlite:///{tmp_path}/x.db",
+    ]
+    with log.open("wb") as output:
+        command = subprocess.Popen(
+            [sys.executable, "-m", "virnucpro_monitor", *arguments],
+            stdout=output,
+            stderr=subprocess.STDOUT,
+        )
+        try:
+            deadline = time.monotonic() + 60
+            while "The dashboard is at" not in log.read_text() and time.monotonic() < deadline:
+                assert command.poll() is None, log.read_text()
+                time.sleep(0.1)
+            opener = build_opener(ProxyHandler({}))
+            with opener.open(f"http://127.0.0.1:{port}/_stcore/health", timeout=5) as answer:
+                assert answer.read() == b"ok"
+            with opener.open(f"http://127.0.0.1:{port}/_stcore/host-config", timeout=5) as answer:
+                assert json.load(answer)
+        finally:
+            command.send_signal(stop)
+            assert command.wait(timeout=30) == 0
+    assert "Traceback" not in log.read_text()
+    with socket.socket() as probe:
+        assert probe.connect_ex(("127.0.0.1", port)) != 0
