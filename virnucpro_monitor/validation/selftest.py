@@ -122,8 +122,11 @@ class RememberingSubject(BuiltinSubject):
     def embed_unpacked(self, tokens: torch.Tensor, layer: int) -> torch.Tensor:
         key = (tuple(tokens.tolist()), layer)
         if key not in self._remembered:
-            self._remembered[key] = super().embed_unpacked(tokens, layer)
+            self._remembered[key] = self._alone(tokens, layer)
         return self._remembered[key]
+
+    def _alone(self, tokens: torch.Tensor, layer: int) -> torch.Tensor:
+        return super().embed_unpacked(tokens, layer)
 
 
 def selftest_benchmark() -> BenchmarkSet:
@@ -217,8 +220,8 @@ def run_selftest(
 def summarise(fault: Fault, verdict: Verdict, dtype: str) -> FaultResult:
     """One row of the kill matrix."""
     failing = [gate for gate in verdict.gates if gate.passed is False]
-    ratios = [ratio for gate in failing if (ratio := over_limit(gate) or 0.0) > 1.0]
-    all_ratios = [ratio for gate in verdict.gates if (ratio := over_limit(gate)) is not None]
+    ratios = [ratio for ratio in map(over_limit, failing) if ratio is not None and ratio > 1.0]
+    all_ratios = [ratio for ratio in map(over_limit, verdict.gates) if ratio is not None]
     half = dtype != "float32"
     return FaultResult(
         name=fault.name,

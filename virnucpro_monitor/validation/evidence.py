@@ -1,0 +1,178 @@
+"""Evidence for a protocol's limits: the worst values of many healthy runs.
+
+A healthy run is the package's own model with its packs shuffled, under one of several token
+budgets, and in turn with each harmless rewriting of the self-test (positions not reset, another
+attention, …), since a limit must not mistake another correct implementation for a fault. In
+float32 every other run takes fair-esm itself as the unpacked side.
+"""
+
+import math
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from itertools import islice
+from typing import Any
+
+import torch
+
+from virnucpro_monitor.records import BenchmarkSet, Json, Protocol, SequenceResult, Verdict
+from virnucpro_monitor.validation.builtin import BuiltinSubject
+from virnucpro_monitor.validation.faults import CONTROLS, Fault, FaultySubject
+from virnucpro_monitor.validation.measures import error_of
+from virnucpro_monitor.validation.oracle import Oracle
+from virnucpro_monitor.validation.protocol import LIMIT_NAMES
+from virnucpro_monitor.validation.selftest import RememberingSubject, healthy_variants
+from virnucpro_monitor.validation.validate import dtype_name, validate_subject
+
+SAFETY_FACTOR = 3.0
+MIN_RUNS = 200
+
+
+class ReferenceSubject(RememberingSubject):
+    """The healthy packed side beside fair-esm itself as the unpacked side.
+
+    Args:
+        reference: fair-esm's ESM2 on the subject's device, in its dtype.
+    """
+
+    def __init__(self, subject: BuiltinSubject, reference: Any) -> None:
+        super().__init__(subject)
+        self._reference = reference
+
+    @torch.inference_mode()
+    def _alone(self, tokens: torch.Tensor, layer: int) -> torch.Tensor:
+        output = self._reference(tokens[None].to(self.device), repr_layers=[layer])
+        rows: torch.Tensor = output["representations"][layer][0]
+        return rows
+
+
+def collect_evidence(
+    subject: BuiltinSubject,
+    benchmark: BenchmarkSet,
+    oracle: Oracle,
+    protocol: Protocol,
+    *,
+    num_runs: int,
+    reference: Any = None,
+    on_progress: Callable[[int, int], None] | None = None,
+) -> dict[str, Json]:
+    """Run healthy variants and keep the worst value of each limited measure.
+
+    Args:
+        protocol: gives the probes; its limits decide only "failed".
+        reference: fair-esm's model for every other run's unpacked side; None for our own only.
+
+    Returns:
+        {"model", "dtype", "device", "backend", "torch", "gpu", "benchmark", "num_runs",
+        "worst": {limit: value}, "worst_margin": {gate: limit / value}, "failed": [reason]}
+    """
+    sides = [RememberingSubject(subject)]
+    if reference is not None:
+        sides.append(ReferenceSubject(subject, reference))
+    worst = dict.fromkeys(LIMIT_NAMES, 0.0)
+    failed: list[str] = []
+    for number, fault in enumerate(islice(_variants(num_runs), num_runs)):
+        verdict = validate_subject(
+            FaultySubject(sides[number % len(sides)], fault),
+            benchmark,
+            oracle=oracle,
+            protocol=protocol,
+        )
+        for name, value in limited_values(verdict).items():
+            worst[name] = max(worst[name], value)
+        failed += [verdict.reason] if verdict.outcome == "failed" else []
+        if on_progress:
+            on_progress(number + 1, num_runs)
+    on_gpu = subject.device.type == "cuda"
+    return {
+        "model": subject.model_name,
+        "dtype": dtype_name(subject),
+        "device": subject.device.type,
+        "gpu": torch.cuda.get_device_name(subject.device) if on_gpu else None,
+        "backend": subject.backend,
+        "torch": torch.__version__,
+        "benchmark": f"{benchmark.name}@{benchmark.version} ({benchmark.digest[:12]})",
+        "num_sequences": len(benchmark.sequences),
+        "num_runs": num_runs,
+        "worst": worst,
+        "failed": failed,
+    }
+
+
+def limited_values(verdict: Verdict) -> dict[str, float]:
+    """What each limit of the protocol bounds, as seen in one healthy run.
+
+    Raises:
+        ValueError: a measure is missing, so that the run was not healthy.
+    """
+    sequences, probes = verdict.sequences, verdict.documents["probes"]
+
+    def largest(measure: Callable[[SequenceResult], float | None]) -> float:
+        values = [measure(s) for s in sequences]
+        if None in values:
+            raise ValueError("a healthy run lacks a measure, so it is no evidence")
+        return max(0.0, *(value for value in values if value is not None))
+
+    return {
+        "gain": largest(lambda s: None if s.gain is None else abs(s.gain - 1.0)),
+        "residue": largest(
+            lambda s: (
+                None if s.worst_residue_similarity is None else error_of(s.worst_residue_similarity)
+            )
+        ),
+        "floor": largest(_difference_of_errors),
+        "ceiling": largest(lambda s: s.packed_relative_l2),
+        "baseline": largest(lambda s: s.unpacked_relative_l2),
+        **{
+            name: float(probes[name]["value"])
+            for name in ("position", "order", "embedding", "mask")
+            if probes[name]["value"] is not None
+        },
+    }
+
+
+def freeze_limits(evidence: Iterable[Mapping[str, Json]]) -> dict[str, dict[str, float]]:
+    """Limits per dtype: 3 x the worst value of all healthy runs, rounded up to two digits.
+
+    The three oracle limits and the two of moved sequences measure one thing each, on either side
+    or in either order, so they share the worst value.
+
+    Raises:
+        ValueError: a dtype has fewer than 200 healthy runs.
+    """
+    by_dtype: dict[str, list[Mapping[str, Json]]] = {}
+    for record in evidence:
+        by_dtype.setdefault(record["dtype"], []).append(record)
+    limits = {}
+    for dtype, records in sorted(by_dtype.items()):
+        runs = sum(record["num_runs"] for record in records)
+        if runs < MIN_RUNS:
+            raise ValueError(f"{dtype} has {runs} healthy runs; a limit needs {MIN_RUNS}")
+        worst = {name: max(r["worst"][name] for r in records) for name in LIMIT_NAMES}
+        for shared in (("ceiling", "baseline"), ("position", "order", "mask")):
+            worst.update(dict.fromkeys(shared, max(worst[name] for name in shared)))
+        limits[dtype] = {name: round_up(SAFETY_FACTOR * value) for name, value in worst.items()}
+    return limits
+
+
+def round_up(value: float, digits: int = 2) -> float:
+    """Round up to `digits` significant digits."""
+    if value <= 0:
+        return 0.0
+    step = 10.0 ** (math.floor(math.log10(value)) - digits + 1)
+    return float(f"{math.ceil(value / step * (1 - 1e-12)) * step:.{digits}g}")
+
+
+def _difference_of_errors(s: SequenceResult) -> float | None:
+    """How far the packed error lies above the unpacked one: what the floor must allow."""
+    if s.packed_relative_l2 is None or s.unpacked_relative_l2 is None:
+        return None
+    return s.packed_relative_l2 - s.unpacked_relative_l2
+
+
+def _variants(count: int) -> Iterable[Fault]:
+    """Healthy variants, every third one a harmless rewriting."""
+    rewritings: Sequence[Fault] = CONTROLS
+    for number, variant in enumerate(healthy_variants(count)):
+        if number % 3 == 2:
+            yield rewritings[(number // 3) % len(rewritings)]
+        else:
+            yield variant
