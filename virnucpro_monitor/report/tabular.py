@@ -30,7 +30,8 @@ COLUMNS = (
 def comparisons_csv(comparisons: Iterable[Comparison]) -> str:
     """CSV (RFC 4180, UTF-8) with `COLUMNS`. Numbers are written in full; unknown is empty.
 
-    The mark of a sequence that only one run has is "x", of an unchanged one "=".
+    The mark is written as a word ("newly_failing", "worse", "equal", …): a sign such as + would be
+    a formula to a spreadsheet.
     """
     text = io.StringIO()
     writer = csv.writer(text)
@@ -49,12 +50,10 @@ def _rows(comparison: Comparison) -> Iterable[list[object]]:
         "yes" if comparison.comparable else "no",
     ]
     for change in comparison.sequences:
-        # A leading apostrophe keeps a spreadsheet from reading + and - as formulas.
-        mark = "=" if change.mark is Mark.EQUAL else change.mark.value
         yield [
             *common,
             csv_text(change.sequence_id),
-            csv_text(mark),
+            change.mark.name.lower(),
             change.head.length,
             *(
                 "" if value is None else repr(value)
@@ -72,4 +71,4 @@ def _rows(comparison: Comparison) -> Iterable[list[object]]:
             change.head.status.value,
         ]
     for name in (*comparison.only_in_base, *comparison.only_in_head):
-        yield [*common, csv_text(name), Mark.NOT_COMPARABLE.value, *([""] * 10)]
+        yield [*common, csv_text(name), Mark.NOT_COMPARABLE.name.lower(), *([""] * 10)]

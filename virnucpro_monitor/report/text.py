@@ -13,7 +13,8 @@ import unicodedata
 MAX_INLINE_CHARACTERS = 300
 MAX_BLOCK_CHARACTERS = 40_000
 UNKNOWN = "–"  # noqa: RUF001 (an en dash stands for a value that is not known)
-_MARKDOWN = re.compile(r"([\\`*_{}\[\]()<>#+\-!|~$:&@])")
+# Bare addresses are linked by some renderers; a list or heading begins only at a line's start.
+_MARKDOWN = re.compile(r"([\\`*_{}\[\]<>#|~$&@]|:(?=//)|(?<=www)\.|^[-+=])", re.IGNORECASE)
 _FORMULA_STARTS = ("=", "+", "-", "@")
 
 
@@ -36,11 +37,12 @@ def _picture(character: str) -> str:
 
 
 def one_line(text: str, limit: int = MAX_INLINE_CHARACTERS) -> str:
-    """Visible text on one line, cut at `limit` characters with its full length said."""
+    """Visible text on one line, cut at `limit` characters; a very long one's length is said."""
     shown = " ".join(visible(text[: limit + 1]).split())
     if len(text) <= limit:
         return shown
-    return f"{shown[:limit]}… ({len(text):,} characters)"
+    length = f" ({len(text):,} characters)" if len(text) > 10 * limit else ""
+    return f"{shown[:limit].rstrip()}…{length}"
 
 
 def block(text: str, limit: int = MAX_BLOCK_CHARACTERS) -> str:
@@ -94,9 +96,10 @@ def format_value(value: float | None, unit: str = "") -> str:
     """A gate's value or limit: plain where that is readable, else with an exponent."""
     if value is None:
         return UNKNOWN
-    if value == 0.0 or 0.01 <= abs(value) < 100_000:
-        # 0.9999996 must not read as 1.
-        text = f"{value:.4g}" if float(f"{value:.4g}") != 1.0 or value == 1.0 else f"{value:.10g}"
+    if 0.9995 < value < 1.0:
+        text = f"1 - {format_error(1.0 - value)}"  # a cosine that must not read as 1
+    elif value == 0.0 or 0.01 <= abs(value) < 100_000:
+        text = f"{value:.4g}"
     else:
         text = format_error(value)
     return f"{text} {unit}".strip()
