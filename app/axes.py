@@ -8,6 +8,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any
 
+import numpy as np
 import plotly.graph_objects as go
 
 from app.marks import GREY
@@ -142,11 +143,16 @@ def draw_thresholds(
             figure.add_shape(
                 type="line", yref="y domain", y0=0, y1=1, x0=value, x1=value, line=line
             )
+            # The two thresholds lie close together: their names point away from each other.
+            side = {"strict": "right", "lenient": "left"}.get(name, "center")
             figure.add_annotation(
-                yref="y domain", y=1, yanchor="bottom", x=value, xanchor="center", **label
+                yref="y domain", y=1, yanchor="bottom", x=value, xanchor=side, **label
             )
 
 
 def listed(values: Iterable[object]) -> Any:
-    """A list of any values. Plotly's type hints know of numbers alone; gaps and texts are fine."""
-    return list(values)
+    """Any values for a trace, [n], or [n, k] where each is a list of k.
+
+    An array of objects: Plotly would look at each element of a list of lists one by one.
+    """
+    return np.array(list(values), dtype=object)

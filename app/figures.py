@@ -141,19 +141,19 @@ def _outcome_size(info: TrendInfo, outcome: Outcome) -> int:
 
 
 def _at(info: TrendInfo, places: Sequence[int]) -> Any:
-    return [info.places[place] for place in places]
+    return listed(info.places[place] for place in places)
 
 
 def _custom(
     info: TrendInfo, places: Sequence[int], note: Callable[[int], str] | None = None
 ) -> Any:
-    return [
+    return listed(
         [
             info.trend.points[place].run.id,
             info.hovers[place] + (f"<br>{note(place)}" if note else ""),
         ]
         for place in places
-    ]
+    )
 
 
 def _line(
@@ -172,7 +172,8 @@ def _line(
             x.append(info.places[point.place])
             y.append(value(point))
             custom.append([point.run.id, info.hovers[point.place]])
-    return {"x": x, "y": y} | ({"customdata": custom, "hovertemplate": HOVER} if markers else {})
+    line: dict[str, Any] = {"x": listed(x), "y": listed(y)}
+    return line | ({"customdata": listed(custom), "hovertemplate": HOVER} if markers else {})
 
 
 def _marker_size(info: TrendInfo) -> int:

@@ -10,6 +10,8 @@ from app.marks import MARKS, Mark
 from app.text import UNKNOWN, format_age, format_time, format_utc, html_text, short_hash
 from virnucpro_monitor.records import Outcome, Run
 
+MAX_CHARACTERS = 2000
+
 
 @dataclass(frozen=True, slots=True)
 class Html:
@@ -32,7 +34,9 @@ class Column:
 
 
 def render(value: Value) -> str:
-    return value.code if isinstance(value, Html) else f"<bdi>{html_text(value)}</bdi>"
+    return (
+        value.code if isinstance(value, Html) else f"<bdi>{html_text(value, MAX_CHARACTERS)}</bdi>"
+    )
 
 
 def join(parts: Iterable[Value], separator: str = " ") -> Html:

@@ -20,6 +20,7 @@ from virnucpro_monitor.analysis.series import error_of
 from virnucpro_monitor.records import Outcome, SequenceResult, SequenceStatus
 
 BINS_PER_DECADE = 4
+FEW_SEQUENCES = 5  # up to here an axis would show fractions of a sequence
 MAX_LABELLED_PACKS = 24
 HOVER = "%{customdata[1]}<extra></extra>"
 
@@ -147,7 +148,12 @@ def distribution_figure(
     settings["type"] = "linear"
     settings["tickvals"] = [math.log10(value) for value in settings["tickvals"]]
     figure.update_xaxes(**settings)
-    figure.update_yaxes(title={"text": "sequences"}, rangemode="tozero")
+    most = max(
+        (count for values in errors.values() for _, count, _ in _histogram(values, axis)), default=0
+    )
+    figure.update_yaxes(
+        title={"text": "sequences"}, rangemode="tozero", dtick=1 if most <= FEW_SEQUENCES else None
+    )
     return figure
 
 

@@ -44,3 +44,4 @@ with shown_problems():
     if login.is_allowed():
         data.check_database()
         page.run()
+        data.warm_up()

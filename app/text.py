@@ -48,7 +48,8 @@ __all__ = [
 
 def hover_text(text: str, limit: int = 120) -> str:
     """One line for Plotly, which reads a few HTML tags and entities in any text."""
-    return html.escape(shortened(text, limit), quote=False)
+    plain = text.isascii() and text.isprintable() and len(text) <= limit
+    return html.escape(text if plain else shortened(text, limit), quote=False)
 
 
 def shortened(text: str, limit: int) -> str:

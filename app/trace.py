@@ -75,7 +75,7 @@ def layers_figure(traced: Mapping[str, Any], reference: str) -> go.Figure:
             x=place,
             line={"color": VERMILION, "width": 1.4},
             annotation={"text": "departs", "font": {"size": 11, "color": VERMILION}},
-            annotation_position="top",
+            annotation_position="bottom right",
         )
     figure.update_xaxes(title={"text": "layer (0 is the embedding)"}, zeroline=False)
     figure.update_yaxes(**axis.settings("relative L2"))

@@ -10,18 +10,21 @@ from app.data.commits import (
     load_targets,
 )
 from app.data.database import check_database
-from app.data.monitor import (
+from app.data.incidents import (
     acknowledge,
+    load_history,
+    load_incidents,
+    may_acknowledge,
+    reopen,
+    warm_up,
+)
+from app.data.monitor import (
     load_benchmarks,
     load_coverage,
     load_health,
     load_heartbeats,
-    load_history,
-    load_incidents,
     load_pack,
     load_sequence_history,
-    may_acknowledge,
-    reopen,
 )
 from app.data.runs import (
     load_commit_runs,
@@ -84,4 +87,5 @@ __all__ = [
     "may_acknowledge",
     "reopen",
     "versioned",
+    "warm_up",
 ]

@@ -3,6 +3,7 @@
 Records are frozen, so that all readers share one copy. A kept list is at most `FRESH_S` old.
 """
 
+import os
 from collections.abc import Callable
 from typing import Any, TypeVar, cast
 
@@ -13,13 +14,15 @@ from virnucpro_monitor.store import reader
 from virnucpro_monitor.store.engine import open_engine
 
 FRESH_S = 10
+URL_VARIABLE = "VIRNUCPRO_MONITOR_DB"
 KEPT = 256
 
 _Function = TypeVar("_Function", bound=Callable[..., Any])
 
 
 def database_url() -> str:
-    return load_settings().database_url
+    # `dashboard` hands the URL over in the environment; reading all settings takes milliseconds.
+    return os.environ.get(URL_VARIABLE) or load_settings().database_url
 
 
 @st.cache_resource(max_entries=8, show_spinner=False)

@@ -158,9 +158,9 @@ def _side_row(role: str, side: Side, comparison: Comparison) -> list[Value]:
     before, after = data.load_neighbours(run)
     steps: list[Value] = []
     if before:
-        steps.append(markup.anchor(compare_address(**{role: before.commit.hash}), f"← {role}"))
+        steps.append(markup.anchor(compare_address(**{role: before.commit.hash}), "← earlier"))
     if after:
-        steps.append(markup.anchor(compare_address(**{role: after.commit.hash}), f"{role} →"))
+        steps.append(markup.anchor(compare_address(**{role: after.commit.hash}), "later →"))
     return [
         Html(f"<strong>{role}</strong>"),
         markup.commit_label(run.commit.hash, subject, links.run_link(run)),
@@ -169,7 +169,7 @@ def _side_row(role: str, side: Side, comparison: Comparison) -> list[Value]:
         f"{side.num_failed:,}" if common else UNKNOWN,
         format_error(side.worst_error),
         str(side.culprit) if side.culprit not in (None, Culprit.NONE) else "",
-        markup.join(steps),
+        markup.join(steps, " · "),
     ]
 
 
@@ -300,7 +300,7 @@ def _sequences(comparison: Comparison) -> None:
             change_frame(rows[:MAX_ROWS]),
             hide_index=True,
             key="change-table",
-            height=min(640, 74 + 35 * len(rows)),
+            height=min(640, 37 + 35 * len(rows)),
             column_config=COLUMN_SETTINGS,
             on_select="rerun",
             selection_mode="single-row",

@@ -20,7 +20,7 @@ from app.text import (
     short_hash,
     shortened,
 )
-from app.trend import trend_info
+from app.trend import MAX_POINTS, trend_info
 from app.views.series_choice import find_series
 from virnucpro_monitor.analysis.incidents import Incident, IncidentState
 from virnucpro_monitor.analysis.series import BAD_OUTCOMES, commit_date, error_of
@@ -29,6 +29,7 @@ from virnucpro_monitor.records import Culprit, Outcome, Run
 RANGES = {"50": "Last 50", "200": "Last 200", "1000": "Last 1,000", "all": "All"}
 MAX_CARDS = 24
 MAX_LISTED_RUNS = 20
+MAX_GATE_RUNS = 300  # each has a mark for every gate
 
 
 def show() -> None:
@@ -233,6 +234,7 @@ def _trend(entry: data.SeriesCard, now: datetime) -> None:
         data.load_thresholds(runs),
         by_date=order == "date",
         reader_zone=shell.reader_zone(),
+        max_points=MAX_GATE_RUNS if kind == "gates" else MAX_POINTS,
     )
     draw = {"agreement": trend_figure, "gates": gates_figure, "speed": speed_figure}[kind]
     bad = sum(run.effective_outcome in BAD_OUTCOMES for run in runs)

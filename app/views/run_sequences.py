@@ -55,7 +55,7 @@ def show_sequences(run: Run, thresholds: Thresholds) -> None:
         sequence_frame(shown, thresholds),
         hide_index=True,
         key="sequence-table",
-        height=min(640, 74 + 35 * len(shown)),
+        height=min(640, 37 + 35 * len(shown)),
         column_config=COLUMN_SETTINGS,
         on_select="rerun",
         selection_mode="single-row",

@@ -1,0 +1,97 @@
+"""Incidents, what they are derived from, and the one thing that the app writes."""
+
+import logging
+from collections.abc import Callable
+from datetime import UTC, datetime
+from functools import lru_cache
+from threading import Lock, Thread
+from typing import Any
+
+from app.data.database import database_url, engine, forget, kept
+from app.data.series import load_series_cards
+from virnucpro_monitor.analysis.incidents import Incident, derive_incidents
+from virnucpro_monitor.errors import ConfigurationError, MonitorError
+from virnucpro_monitor.records import Acknowledgement, Run
+from virnucpro_monitor.settings import load_settings
+from virnucpro_monitor.store import reader, summaries
+from virnucpro_monitor.store.engine import open_engine
+from virnucpro_monitor.store.writer import Writer
+
+logger = logging.getLogger(__name__)
+
+
+def load_history() -> tuple[Run, ...]:
+    """All current runs, in commit order within each target."""
+    return _load_history(engine())
+
+
+def _load_history(engine: Any) -> tuple[Run, ...]:
+    with _one_reader:
+        return _read_history(engine, _state_of_runs(engine))
+
+
+_one_reader = Lock()
+
+
+@lru_cache(maxsize=2)
+def _read_history(engine: Any, state: tuple[object, ...]) -> tuple[Run, ...]:
+    """Kept until the state changes: thousands of runs take a second to read."""
+    return tuple(reader.load_runs(engine))
+
+
+def _state_of_runs(engine: Any) -> tuple[object, ...]:
+    """Changes whenever runs or commits are added or deleted."""
+    health = summaries.load_health(engine)
+    return health.row_counts["runs"], health.row_counts["commits"], health.last_run_at
+
+
+def warm_up() -> None:
+    """Begin to read what the incident pages need, while the reader looks at another page."""
+    if not _one_reader.locked():
+        Thread(target=_warm_up, args=(engine(),), daemon=True).start()
+
+
+def _warm_up(engine: Any) -> None:
+    try:
+        _load_history(engine)
+    except MonitorError as error:
+        logger.info("Nothing was read ahead: %s", error)  # the page that needs it will say so
+
+
+def load_incidents() -> tuple[Incident, ...]:
+    """All incidents, oldest first, as their acknowledgements leave them now."""
+    return _load_incidents(database_url())
+
+
+@kept()
+def _load_incidents(url: str) -> tuple[Incident, ...]:
+    acknowledgements = summaries.load_acknowledgements(engine())
+    return tuple(derive_incidents(load_history(), acknowledgements, now=datetime.now(UTC)))
+
+
+def may_acknowledge() -> bool:
+    return load_settings().writable_app
+
+
+def acknowledge(acknowledgement: Acknowledgement) -> None:
+    """Store an acknowledgement: the only thing the app writes, by a connection of its own."""
+    _write(lambda writer: writer.acknowledge(acknowledgement))
+
+
+def reopen(incident: Incident, who: str) -> None:
+    """Withdraw an incident's acknowledgements."""
+    _write(lambda writer: writer.withdraw_acknowledgements(incident.key, who))
+
+
+def _write(change: Callable[[Writer], object]) -> None:
+    if not may_acknowledge():
+        raise ConfigurationError(
+            "This dashboard is read-only: start it with --allow-acknowledge, or use "
+            "`virnucpro-monitor incidents ack`."
+        )
+    writable = open_engine(database_url())
+    try:
+        change(Writer(writable))
+    finally:
+        writable.dispose()
+    forget(_load_incidents, load_series_cards)
