@@ -102,7 +102,7 @@ class WorkerPool:
                     str(self._python), "-P", "-m", "virnucpro_monitor.runner.server",
                     *([] if self._fork else ["--spawn"]),
                 ],
-                stdin=theirs,
+                stdin=theirs.fileno(),
                 stdout=self._errors,
                 stderr=self._errors,
                 env=environment,
