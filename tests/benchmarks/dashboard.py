@@ -1,0 +1,237 @@
+"""Time the dashboard on a long history, as its readers' browsers meet it.
+
+    python -m tests.benchmarks.dashboard [FILE] [--runs 10000] [--sequences 1000]
+
+FILE is a database of `tests.benchmarks.generate_history`, made first where it is missing. "Server
+time" is from asking for a page, over the app's own protocol, until its script has finished.
+"""
+
+import argparse
+import asyncio
+import os
+import platform
+import statistics
+import subprocess
+import tempfile
+import time
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+from urllib.error import URLError
+from urllib.request import ProxyHandler, build_opener
+
+from playwright.sync_api import sync_playwright
+from streamlit.proto.BackMsg_pb2 import BackMsg
+from streamlit.proto.ForwardMsg_pb2 import ForwardMsg
+from websockets.asyncio.client import ClientConnection, connect
+
+from tests.benchmarks.generate_history import generate_history
+from tests.browser.conftest import FLAGS
+from tests.conftest import CHROMIUM
+from virnucpro_monitor.analysis.comparison import compare_runs
+from virnucpro_monitor.cli.dashboard import find_port, server_command, server_environment
+from virnucpro_monitor.records import Outcome, Run
+from virnucpro_monitor.store import reader
+from virnucpro_monitor.store.engine import open_engine
+
+HOST = "127.0.0.1"
+NUM_READERS = 20
+SECONDS_BETWEEN_PAGES = 2.0
+READING_S = 60.0
+REPEATS = 5
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Visit:
+    """One page with its address, and what it took."""
+
+    page: str
+    query: str
+    seconds: float = 0.0
+    num_bytes: int = 0
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("file", type=Path, nargs="?", default=Path("history.db"))
+    parser.add_argument("--runs", type=int, default=10_000)
+    parser.add_argument("--sequences", type=int, default=1_000)
+    arguments = parser.parse_args()
+    url = f"sqlite:///{arguments.file.absolute()}"
+    if not arguments.file.exists():
+        print(f"Making {arguments.file} …")
+        generate_history(url, num_runs=arguments.runs, num_sequences=arguments.sequences)
+    runs = reader.load_runs(open_engine(url, read_only=True))
+    print(
+        f"{len(runs):,} runs, {arguments.file.stat().st_size / 1e9:.2f} GB; "
+        f"{os.cpu_count()} cores, {platform.machine()}, Python {platform.python_version()}"
+    )
+    report("comparison of two runs, read and compared", 0.3, time_comparison(url, runs))
+    visits = addresses(runs)
+    with served(url) as port:
+        report("overview, first chart, cold server", 4.0, time_first_chart(port, 1))
+        report("overview, first chart, warm", 1.5, time_first_chart(port, REPEATS))
+        for name, limit, found in asyncio.run(time_visits(port, visits)):
+            report(name, limit, found)
+        alone = asyncio.run(read_pages(port, visits, 1))
+        together = asyncio.run(read_pages(port, visits, NUM_READERS))
+    report("page, one reader, median", None, statistics.median(alone))
+    report(f"page, {NUM_READERS} readers, median", None, statistics.median(together))
+    ratio = statistics.median(together) / statistics.median(alone)
+    print(f"{f'{NUM_READERS} readers against one':58} {ratio:8.2f} x   limit 3 x")
+
+
+def report(name: str, limit_s: float | None, seconds: float) -> None:
+    limit = f"limit {limit_s:.1f} s" if limit_s else ""
+    print(f"{name:58} {seconds * 1000:8.0f} ms  {limit}")
+
+
+def addresses(runs: Sequence[Run]) -> list[Visit]:
+    """Pages with filters as readers use them, on a failed run and the one before it."""
+    measured = [run for run in runs if run.outcome in (Outcome.PASSED, Outcome.FAILED)]
+    place = next(i for i, run in enumerate(measured) if run.outcome is Outcome.FAILED and i > 0)
+    bad = measured[place]
+    base = next(
+        run
+        for run in reversed(measured[:place])
+        if (run.benchmark, run.configuration) == (bad.benchmark, bad.configuration)
+    )
+    series = f"target={bad.target}&benchmark={bad.benchmark}"
+    pair = f"base={base.commit.hash[:9]}&head={bad.commit.hash[:9]}&{series}"
+    worst = bad.figures.worst_sequence if bad.figures else ""
+    pages = {
+        "": ("", series, f"{series}&last=50", f"{series}&last=1000", f"{series}&last=all",
+             f"{series}&order=date", f"{series}&chart=gates", f"{series}&chart=speed"),
+        "run": (f"run={bad.id}", f"run={base.id}", f"run={bad.id}&only=failing",
+                f"run={bad.id}&sort=length", f"run={bad.id}&id=7"),
+        "compare": (pair, f"{pair}&changed=yes"),
+        "sequence": (f"{series}&sequence={worst}", f"{series}&sequence={worst}&last=50"),
+        "incidents": ("", "state=all"),
+        "regressions": ("", "span=all"),
+        "health": ("",),
+        "benchmarks": ("",),
+    }  # fmt: skip
+    return [Visit(page=page, query=query) for page, queries in pages.items() for query in queries]
+
+
+def time_comparison(url: str, runs: Sequence[Run]) -> float:
+    """Median seconds to read two runs' sequences and to compare them, nothing kept."""
+    engine = open_engine(url, read_only=True)
+    base, head = [run for run in runs if run.figures is not None][-2:]
+    times = []
+    for _ in range(REPEATS):
+        started = time.perf_counter()
+        one = reader.load_sequences(engine, base.id or 0)
+        other = reader.load_sequences(engine, head.id or 0)
+        compare_runs(base, one, head, other)
+        times.append(time.perf_counter() - started)
+    return statistics.median(times)
+
+
+@contextmanager
+def served(url: str) -> Iterator[int]:
+    """The app's server on a database; yields its port."""
+    port = find_port(HOST, None)
+    with tempfile.TemporaryFile() as log:
+        server = subprocess.Popen(
+            server_command(HOST, port),
+            env=server_environment(os.environ, url, writable=False),
+            stdout=log,
+            stderr=subprocess.STDOUT,
+        )
+        try:
+            opener = build_opener(ProxyHandler({}))
+            while server.poll() is None:
+                try:
+                    with opener.open(f"http://{HOST}:{port}/_stcore/health", timeout=2):
+                        break
+                except (URLError, OSError):
+                    time.sleep(0.05)
+            yield port
+        finally:
+            server.terminate()
+            server.wait(timeout=20)
+
+
+def time_first_chart(port: int, repeats: int) -> float:
+    """Median seconds in Chromium from opening the overview to its chart being drawn."""
+    times = []
+    with sync_playwright() as playwright:
+        browser = playwright.chromium.launch(executable_path=CHROMIUM, args=list(FLAGS))
+        for _ in range(repeats):
+            page = browser.new_context().new_page()
+            started = time.perf_counter()
+            page.goto(f"http://{HOST}:{port}/", wait_until="commit")
+            page.locator(".js-plotly-plot .scatterlayer .point").first.wait_for()
+            times.append(time.perf_counter() - started)
+            page.context.close()
+        browser.close()
+    return statistics.median(times)
+
+
+async def time_visits(port: int, visits: Sequence[Visit]) -> list[tuple[str, float | None, float]]:
+    """Server time of each visit within one session, twice: as first asked for, and again."""
+    lines: list[tuple[str, float | None, float]] = []
+    async with session(port) as connection:
+        await visit(connection, visits[0])
+        first = [await visit(connection, one) for one in visits]
+        again = [await visit(connection, one) for one in visits]
+    for before, after in zip(first, again, strict=True):
+        shown = f"/{before.page}?{before.query}"
+        shown = shown if len(shown) <= 44 else f"{shown[:43]}…"
+        lines.append((f"{shown} ({before.num_bytes / 1e3:,.0f} kB)", 0.4, before.seconds))
+        lines.append(("    again", 0.4, after.seconds))
+    return lines
+
+
+def session(port: int) -> connect:
+    return connect(
+        f"ws://{HOST}:{port}/_stcore/stream",
+        subprotocols=["streamlit"],  # type: ignore[list-item]
+        max_size=None,
+        proxy=None,
+    )
+
+
+async def visit(connection: ClientConnection, wanted: Visit) -> Visit:
+    """Ask for a page and wait until its script has finished."""
+    message = BackMsg()
+    message.rerun_script.page_name = wanted.page
+    message.rerun_script.query_string = wanted.query
+    message.rerun_script.context_info.timezone = "Europe/Berlin"
+    started = time.perf_counter()
+    await connection.send(message.SerializeToString())
+    num_bytes = 0
+    while True:
+        received: Any = await connection.recv()
+        num_bytes += len(received)
+        answer = ForwardMsg.FromString(received)
+        if answer.WhichOneof("type") == "script_finished":
+            break
+    seconds = time.perf_counter() - started
+    return Visit(page=wanted.page, query=wanted.query, seconds=seconds, num_bytes=num_bytes)
+
+
+async def read_pages(port: int, visits: Sequence[Visit], num_readers: int) -> list[float]:
+    """Page times of readers who each open one page, in a session of its own, every 2 s."""
+
+    async def read(number: int) -> list[float]:
+        await asyncio.sleep(SECONDS_BETWEEN_PAGES * number / num_readers)
+        ends = time.perf_counter() + READING_S
+        times: list[float] = []
+        while time.perf_counter() < ends:
+            started = time.perf_counter()
+            async with session(port) as connection:
+                await visit(connection, visits[(number + len(times)) % len(visits)])
+            times.append(time.perf_counter() - started)
+            await asyncio.sleep(max(0.0, SECONDS_BETWEEN_PAGES - times[-1]))
+        return times
+
+    found = await asyncio.gather(*(read(number) for number in range(num_readers)))
+    return [seconds for times in found for seconds in times]
+
+
+if __name__ == "__main__":
+    main()

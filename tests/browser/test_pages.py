@@ -1,0 +1,203 @@
+"""Every page in a real browser: links, keys, history, narrow screens and hostile text."""
+
+import re
+from pathlib import Path
+
+import pytest
+from playwright.sync_api import Page, expect
+
+from tests.app.conftest import HOSTILE_SUBJECT, fill
+from tests.app.samples import HISTORY
+from tests.browser.conftest import OpenPage, served
+from virnucpro_monitor.records import Outcome
+from virnucpro_monitor.store import reader, summaries
+from virnucpro_monitor.store.engine import open_engine
+
+pytestmark = [pytest.mark.browser, pytest.mark.slow]
+
+PAGES = {
+    "": re.compile("broken|Equivalent|equivalent"),
+    "run": "Run",
+    "compare": "Compare two commits",
+    "sequence": "One sequence over all commits",
+    "incidents?state=all": "Incidents",
+    "regressions?span=all": "What broke?",
+    "health": "Health of the monitor",
+    "benchmarks": "Benchmark sets",
+}
+
+
+def settle(page: Page) -> None:
+    """Wait until the script behind the page has run to its end."""
+    page.locator("[data-testid=stApp][data-test-script-state=notRunning]").wait_for()
+
+
+@pytest.mark.parametrize("address", PAGES)
+def test_a_page_opens_by_its_address_without_complaints(
+    address: str, sample_address: str, open_page: OpenPage
+) -> None:
+    page = open_page(f"{sample_address}/{address}")
+    expect(page.get_by_role("heading", level=1)).to_have_text(PAGES[address])
+    settle(page)
+    expect(page.get_by_text("could not be shown")).to_have_count(0)
+
+
+@pytest.mark.parametrize("theme", ["light", "dark"])
+@pytest.mark.parametrize("address", PAGES)
+def test_a_narrow_screen_needs_no_sideways_scrolling(
+    address: str, theme: str, sample_address: str, open_page: OpenPage
+) -> None:
+    page = open_page(f"{sample_address}/{address}", width=400, theme=theme)
+    settle(page)
+    main = page.get_by_test_id("stMain")
+    assert main.evaluate("element => element.scrollWidth - element.clientWidth") <= 0
+    background = page.get_by_test_id("stApp").evaluate(
+        "element => getComputedStyle(element).backgroundColor"
+    )
+    assert background == {"light": "rgb(255, 255, 255)", "dark": "rgb(18, 23, 28)"}[theme]
+
+
+def test_every_page_is_reached_from_the_menu(sample_address: str, open_page: OpenPage) -> None:
+    page = open_page(sample_address)
+    for name, path in (
+        ("Run", "/run"),
+        ("Compare", "/compare"),
+        ("Sequence", "/sequence"),
+        ("Incidents", "/incidents"),
+        ("Regressions", "/regressions"),
+        ("Health", "/health"),
+        ("Benchmarks", "/benchmarks"),
+    ):
+        page.get_by_test_id("stTopNavLink").filter(has_text=name).first.click()
+        page.wait_for_url(re.compile(rf"{path}$"))
+
+
+def test_a_choice_stands_in_the_address_and_back_undoes_it(
+    sample_address: str, open_page: OpenPage
+) -> None:
+    page = open_page(f"{sample_address}/?target=sample&benchmark=proteome")
+    page.get_by_role("radio", name="Gates").click()
+    page.wait_for_url(re.compile("chart=gates"))
+    settle(page)
+    page.get_by_role("radio", name="Date order").click()
+    page.wait_for_url(re.compile("order=date"))
+    settle(page)
+    page.go_back()
+    page.wait_for_url(lambda url: "order=date" not in url and "chart=gates" in url)
+    expect(page.get_by_role("radio", name="Commit order")).to_be_checked()
+    settle(page)
+    page.go_back()
+    page.wait_for_url(lambda url: "chart=gates" not in url)
+    settle(page)
+    page.go_forward()
+    page.wait_for_url(re.compile("chart=gates"))
+    expect(page.get_by_role("radio", name="Gates")).to_be_checked()
+
+
+def test_a_card_opens_its_series_by_keyboard(sample_address: str, open_page: OpenPage) -> None:
+    page = open_page(sample_address)
+    card = page.get_by_role("link").filter(has_text="sample · proteome")
+    card.focus()
+    page.keyboard.press("Enter")
+    page.wait_for_url(re.compile("benchmark=proteome"))
+    expect(page.get_by_role("heading", name="sample · proteome over commits")).to_be_visible()
+
+
+def test_hostile_text_executes_nothing(
+    sample_address: str, sample_url: str, open_page: OpenPage
+) -> None:
+    runs = reader.load_runs(open_engine(sample_url, read_only=True))
+    (run,) = [run for run in runs if run.commit.subject == HOSTILE_SUBJECT]
+    before = runs[runs.index(run) - 1]
+    for address in (
+        "?target=sample&benchmark=seed",
+        f"run?run={run.id}",
+        f"compare?base={before.commit.hash}&head={run.commit.hash}&target=sample",
+        "sequence?target=sample&benchmark=seed&sequence=seed_003",
+        "benchmarks?set=seed%401",
+        "run",
+    ):
+        page = open_page(f"{sample_address}/{address}")
+        settle(page)
+        assert page.evaluate("window.pwned") is None
+        assert page.locator("[data-testid=stMain] script, [data-testid=stMain] img").count() == 0
+    page = open_page(f"{sample_address}/run?run={run.id}")
+    expect(page.get_by_text("<script>window.pwned=1</script>").first).to_be_visible()
+
+
+def test_hovering_a_hostile_commit_shows_its_text(sample_address: str, open_page: OpenPage) -> None:
+    page = open_page(f"{sample_address}/?target=sample&benchmark=seed")
+    settle(page)
+    point = page.locator(".js-plotly-plot .scatterlayer .point").last
+    point.scroll_into_view_if_needed()
+    box = point.bounding_box()
+    assert box is not None
+    page.mouse.move(box["x"] + box["width"] / 2, box["y"] + box["height"] / 2)
+    hover = page.locator(".hoverlayer .hovertext").first
+    expect(hover).to_contain_text("<script>window.pwned=1</script>")
+    assert page.evaluate("window.pwned") is None
+
+
+def test_a_sequence_is_reached_from_a_runs_table(
+    sample_address: str, sample_url: str, open_page: OpenPage
+) -> None:
+    engine = open_engine(sample_url, read_only=True)
+    run = reader.load_runs(engine, outcomes=[Outcome.FAILED])[0]
+    assert run.figures is not None
+    page = open_page(f"{sample_address}/run?run={run.id}")
+    page.get_by_role("link", name="history of worst sequence").click()
+    page.wait_for_url(re.compile(rf"/sequence\?sequence={run.figures.worst_sequence}&"))
+    expect(page.get_by_role("textbox", name="Sequence")).to_have_value(
+        run.figures.worst_sequence or ""
+    )
+    expect(page.get_by_text("First bad")).to_be_visible()
+
+
+@pytest.mark.parametrize(
+    ("label", "suffix", "sign"),
+    [("Markdown", ".md", "## "), ("CSV", ".csv", ","), ("HTML, one file", ".html", "<!doctype")],
+)
+def test_a_comparison_is_taken_away_as_a_file(
+    label: str,
+    suffix: str,
+    sign: str,
+    sample_address: str,
+    sample_url: str,
+    open_page: OpenPage,
+) -> None:
+    engine = open_engine(sample_url, read_only=True)
+    runs = reader.load_runs(engine, target="sample", benchmark="proteome")
+    address = f"base={runs[0].commit.hash}&head={runs[3].commit.hash}&target=sample"
+    page = open_page(f"{sample_address}/compare?{address}&benchmark=proteome")
+    with page.expect_download() as download:
+        page.get_by_role("button", name=label, exact=True).click()
+    name = download.value.suggested_filename
+    assert name.endswith(suffix)
+    assert runs[0].commit.hash[:10] in name
+    text = download.value.path().read_text(encoding="utf-8")
+    assert sign in text.lower()
+    assert runs[3].commit.hash[:10] in text
+
+
+def test_an_incident_is_acknowledged_where_that_is_allowed(
+    tmp_path: Path, open_page: OpenPage
+) -> None:
+    url = f"sqlite:///{tmp_path / 'own.db'}"
+    fill(url, {"history": HISTORY[:4]})
+    with served(url, tmp_path / "log", writable=True) as address:
+        page = open_page(f"{address}/incidents")
+        page.get_by_role("table", name="Incidents").get_by_role("link").first.click()
+        page.get_by_role("textbox", name="Who").fill("A Reader")
+        page.get_by_role("textbox", name="Why it may stay as it is for now").fill(
+            "Known <b>bug</b>"
+        )
+        page.get_by_role("button", name="Acknowledge", exact=True).click()
+        expect(page.get_by_text("Known <b>bug</b>")).to_be_visible()
+        engine = open_engine(url, read_only=True)
+        (note,) = summaries.load_acknowledgements(engine)
+        assert (note.who, note.why) == ("A Reader", "Known <b>bug</b>")
+        page.get_by_role("textbox", name="Your name").fill("A Reader")
+        page.get_by_role("textbox", name="Your name").press("Enter")
+        page.get_by_role("button", name="Reopen").click()
+        expect(page.get_by_role("button", name="Acknowledge", exact=True)).to_be_visible()
+        assert summaries.load_acknowledgements(engine) == []
