@@ -17,6 +17,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from virnucpro_monitor.errors import ConfigurationError, DeviceError
+from virnucpro_monitor.models.fused import can_fuse, run_layers
 from virnucpro_monitor.models.packed_attention import (
     HALF_DTYPES,
     Pack,
@@ -59,17 +60,34 @@ class ESM2WithFlashAttention(nn.Module):
     """ESM-2, numerically fair-esm's.
 
     Args:
-        base: fair-esm's model, whose weights are taken over (not shared).
+        base: fair-esm's model in float32, whose weights are copied.
         alphabet: fair-esm's.
-        backend: "auto", "flash-attn", "torch-varlen" or "sdpa", for `forward_packed`.
+        backend: of `forward_packed`; see `packed_attention.choose_backend`.
+        device, dtype: of the copies.
 
     Attributes:
         num_layers, embed_dim, num_heads: the shape.
         alphabet: fair-esm's.
+        use_kernels: False keeps `forward_packed` to plain PyTorch around the attention where it
+            would use the Triton kernels (in half precision on a GPU).
     """
 
-    def __init__(self, base: ESM2, alphabet: Alphabet, *, backend: str = "auto") -> None:
+    def __init__(
+        self,
+        base: ESM2,
+        alphabet: Alphabet,
+        *,
+        backend: str = "auto",
+        device: torch.device | str = "cpu",
+        dtype: torch.dtype = torch.float32,
+    ) -> None:
         super().__init__()
+        inv_freq = base.layers[0].self_attn.rot_emb.inv_freq
+        if inv_freq.dtype != torch.float32:
+            raise ValueError(
+                f"the base model is {inv_freq.dtype}, which has rounded its rotary frequencies; "
+                "give it in float32 and choose the dtype here"
+            )
         self.num_layers: int = base.num_layers
         self.embed_dim: int = base.embed_dim
         self.num_heads: int = base.attention_heads
@@ -77,12 +95,13 @@ class ESM2WithFlashAttention(nn.Module):
         self.alphabet = alphabet
         self.token_dropout: bool = base.token_dropout
         self._requested_backend = backend
-        self.rotary = RotaryTables(base.layers[0].self_attn.rot_emb.inv_freq)
+        self.rotary = RotaryTables(inv_freq)
+        self.use_kernels = True
         with torch.device("meta"):
             self.embed_tokens = nn.Embedding(len(alphabet), self.embed_dim)
             self.layers = nn.ModuleList(Layer(self.embed_dim) for _ in range(self.num_layers))
             self.final_norm = nn.LayerNorm(self.embed_dim)
-        self.load_state_dict(_fused_state(base), assign=True)
+        self.load_state_dict(_fused_state(base, torch.device(device), dtype), assign=True)
         self.requires_grad_(False)
         self.eval()
 
@@ -175,9 +194,19 @@ class ESM2WithFlashAttention(nn.Module):
         hidden = self._embed(
             input_ids, masked, counts[pack.sequence_index], lengths[pack.sequence_index]
         )
-        cos, sin = (
-            table[pack.positions, None, :] for table in self.rotary.get(max_seqlen, self.device)
-        )
+        cos, sin = self.rotary.get(max_seqlen, self.device)
+        if self.use_kernels and can_fuse(self.device, self.dtype):
+            from virnucpro_monitor.models.kernels import rotate_
+
+            def attend_fused(qkv: Tensor) -> Tensor:
+                rotate_(qkv, cos, sin, pack.positions, self.num_heads)
+                q, k, v = self._heads(qkv)
+                # [tokens, heads, head_dim] -> [tokens, embed_dim]
+                return packed_attention(q, k, v, pack, backend).flatten(1)
+
+            attend_fused.fused = True  # type: ignore[attr-defined]
+            return {"representations": self._run(hidden, attend_fused, repr_layers)}
+        cos, sin = cos[pack.positions, None, :], sin[pack.positions, None, :]
 
         def attend(qkv: Tensor) -> Tensor:
             q, k, v = self._split(qkv, cos, sin)
@@ -215,12 +244,19 @@ class ESM2WithFlashAttention(nn.Module):
 
     def _split(self, qkv: Tensor, cos: Tensor, sin: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """[..., 3 * embed_dim] -> scaled and turned q, turned k, and v, [..., heads, head_dim]."""
-        q, k, v = qkv.view(*qkv.shape[:-1], 3, self.num_heads, self.head_dim).unbind(-3)
+        q, k, v = self._heads(qkv)
         # fair-esm scales q before it turns it.
         return rotate(q.float() * self.head_dim**-0.5, cos, sin).to(k.dtype), rotate(k, cos, sin), v
 
+    def _heads(self, qkv: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """[..., 3 * embed_dim] -> q, k, v, views of [..., heads, head_dim]."""
+        q, k, v = qkv.view(*qkv.shape[:-1], 3, self.num_heads, self.head_dim).unbind(-3)
+        return q, k, v
+
     def _run(self, hidden: Tensor, attend: Attend, repr_layers: Sequence[int]) -> dict[int, Tensor]:
         wanted = set(repr_layers)
+        if getattr(attend, "fused", False):
+            return run_layers(list(self.layers), self.final_norm, hidden, attend, wanted)
         representations = {0: hidden} if 0 in wanted else {}
         for number, layer in enumerate(self.layers, start=1):
             hidden = layer(hidden, attend)
@@ -264,7 +300,7 @@ def load_esm2_model(
     choose_backend(backend, device, dtype)
     resolved = resolve_weights(model_name, weights, cache_folder=cache_folder, seed=seed)
     base, alphabet = load_checkpoint(model_name, resolved.path)
-    model = ESM2WithFlashAttention(base.to(dtype), alphabet, backend=backend).to(device)
+    model = ESM2WithFlashAttention(base, alphabet, backend=backend, device=device, dtype=dtype)
     return model, alphabet.get_batch_converter()
 
 
@@ -296,26 +332,28 @@ def _check_dtype(dtype: str | torch.dtype | None, device: torch.device) -> torch
     return found
 
 
-def _fused_state(base: ESM2) -> dict[str, Tensor]:
-    """fair-esm's state under this module's names, with q, k and v in one matrix."""
-    state = {"embed_tokens.weight": base.embed_tokens.weight.clone()}
+def _fused_state(base: ESM2, device: torch.device, dtype: torch.dtype) -> dict[str, Tensor]:
+    """Copies of fair-esm's state under this module's names, with q, k and v in one matrix."""
+
+    def copied(*parts: Tensor) -> Tensor:
+        return torch.cat([part.to(device, dtype) for part in parts])
+
+    state = {"embed_tokens.weight": copied(base.embed_tokens.weight)}
     for number, layer in enumerate(base.layers):
         attention = layer.self_attn
-        projections = (attention.q_proj, attention.k_proj, attention.v_proj)
         modules = {
-            "attention_norm": layer.self_attn_layer_norm,
-            "out": attention.out_proj,
-            "mlp_norm": layer.final_layer_norm,
-            "fc1": layer.fc1,
-            "fc2": layer.fc2,
+            "attention_norm": (layer.self_attn_layer_norm,),
+            "qkv": (attention.q_proj, attention.k_proj, attention.v_proj),
+            "out": (attention.out_proj,),
+            "mlp_norm": (layer.final_layer_norm,),
+            "fc1": (layer.fc1,),
+            "fc2": (layer.fc2,),
         }
-        for kind in ("weight", "bias"):
-            prefix = f"layers.{number}"
-            state[f"{prefix}.qkv.{kind}"] = torch.cat(
-                [getattr(projection, kind) for projection in projections]
-            )
-            for name, module in modules.items():
-                state[f"{prefix}.{name}.{kind}"] = getattr(module, kind).clone()
-    state["final_norm.weight"] = base.emb_layer_norm_after.weight.clone()
-    state["final_norm.bias"] = base.emb_layer_norm_after.bias.clone()
+        for name, parts in modules.items():
+            for kind in ("weight", "bias"):
+                state[f"layers.{number}.{name}.{kind}"] = copied(
+                    *(getattr(part, kind) for part in parts)
+                )
+    state["final_norm.weight"] = copied(base.emb_layer_norm_after.weight)
+    state["final_norm.bias"] = copied(base.emb_layer_norm_after.bias)
     return state

@@ -23,8 +23,9 @@ from virnucpro_monitor.errors import ConfigurationError
 
 FLASH_ATTN = "flash-attn"
 TORCH_VARLEN = "torch-varlen"
+TRITON = "triton"
 SDPA = "sdpa"
-BACKENDS = (FLASH_ATTN, TORCH_VARLEN, SDPA)
+BACKENDS = (FLASH_ATTN, TORCH_VARLEN, TRITON, SDPA)
 HALF_DTYPES = (torch.float16, torch.bfloat16)
 _FLASH_CAPABILITY = (8, 0)  # Ampere: the oldest GPU that the flash kernels run on
 
@@ -58,6 +59,13 @@ class Pack:
     @property
     def num_sequences(self) -> int:
         return self.cu_seqlens.numel() - 1
+
+    @cached_property
+    def query_blocks(self) -> tuple[Tensor, Tensor]:
+        """Where the Triton backend's blocks of queries lie; see `kernels.query_blocks`."""
+        from virnucpro_monitor.models.kernels import QUERIES, query_blocks
+
+        return query_blocks(self.cu_seqlens, self.num_tokens, QUERIES)
 
     @cached_property
     def bounds(self) -> list[int]:
@@ -186,6 +194,10 @@ def packed_attention(q: Tensor, k: Tensor, v: Tensor, pack: Pack, backend: str) 
                 scale=1.0,
             ),
         )
+    if backend == TRITON:
+        from virnucpro_monitor.models.kernels import attention
+
+        return attention(q, k, v, pack.cu_seqlens, pack.query_blocks)
     return _sdpa_attention(q, k, v, pack.bounds)
 
 

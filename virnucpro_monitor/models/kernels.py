@@ -1,0 +1,250 @@
+"""Triton kernels for half precision on a GPU: what PyTorch would do in several passes over memory.
+
+The matrix products stay with cuBLAS, which runs them at over 90 % of what the GPU can do. What is
+left is bound by memory, so each kernel reads and writes everything once. All arithmetic is FP32.
+Each has a plain twin: `rotary.rotate`, `functional.gelu`, `functional.layer_norm` and
+`packed_attention`'s "sdpa".
+"""
+
+# Triton reads the kernels' own syntax: compile-time constants in capitals, nothing annotated.
+# ruff: noqa: N803
+# mypy: disable-error-code="untyped-decorator,no-untyped-def,no-untyped-call"
+
+import torch
+import triton
+import triton.language as tl
+from torch import Tensor, nn
+
+QUERIES = 128
+"""Queries that one program of the attention kernel holds."""
+
+
+@triton.jit
+def _add_norm_kernel(
+    hidden, update, weight, bias, total, normed, num_rows, width: tl.constexpr, eps,
+    ROWS: tl.constexpr, COLUMNS: tl.constexpr,
+):  # fmt: skip
+    rows = tl.program_id(0) * ROWS + tl.arange(0, ROWS)
+    columns = tl.arange(0, COLUMNS)
+    inside = columns < width
+    mask = (rows < num_rows)[:, None] & inside[None, :]
+    places = rows.to(tl.int64)[:, None] * width + columns[None, :]
+    x = tl.load(hidden + places, mask, other=0.0).to(tl.float32)
+    x += tl.load(update + places, mask, other=0.0).to(tl.float32)
+    tl.store(total + places, x.to(total.dtype.element_ty), mask)
+    mean = tl.sum(x, axis=1) / width
+    centred = tl.where(inside[None, :], x - mean[:, None], 0.0)
+    variance = tl.sum(centred * centred, axis=1) / width
+    scale = tl.rsqrt(variance + eps)
+    w = tl.load(weight + columns, inside, other=0.0).to(tl.float32)
+    b = tl.load(bias + columns, inside, other=0.0).to(tl.float32)
+    y = centred * scale[:, None] * w[None, :] + b[None, :]
+    tl.store(normed + places, y.to(normed.dtype.element_ty), mask)
+
+
+def add_norm(hidden: Tensor, update: Tensor, norm: nn.LayerNorm) -> tuple[Tensor, Tensor]:
+    """`hidden + update` and its LayerNorm, which sees the sum before it is rounded.
+
+    Args:
+        hidden, update: [rows, width], contiguous.
+
+    Returns:
+        Two new tensors like `hidden`.
+    """
+    num_rows, width = hidden.shape
+    columns = triton.next_power_of_2(width)
+    rows = max(1, 2048 // columns)
+    total, normed = torch.empty_like(hidden), torch.empty_like(hidden)
+    _add_norm_kernel[(triton.cdiv(num_rows, rows),)](
+        hidden, update, norm.weight, norm.bias, total, normed, num_rows, width, norm.eps,
+        ROWS=rows, COLUMNS=columns, num_warps=4 if columns <= 2048 else 8,
+    )  # fmt: skip
+    return total, normed
+
+
+@triton.jit
+def _gelu_kernel(x, size, BLOCK: tl.constexpr):
+    places = tl.program_id(0).to(tl.int64) * BLOCK + tl.arange(0, BLOCK)
+    mask = places < size
+    value = tl.load(x + places, mask, other=0.0).to(tl.float32)
+    value = value * 0.5 * (1.0 + tl.erf(value * 0.7071067811865476))
+    tl.store(x + places, value.to(x.dtype.element_ty), mask)
+
+
+def gelu_(x: Tensor) -> Tensor:
+    """Exact (erf) GELU, in place, of a contiguous tensor."""
+    block = 4096
+    _gelu_kernel[(triton.cdiv(x.numel(), block),)](x, x.numel(), BLOCK=block, num_warps=8)
+    return x
+
+
+@triton.jit
+def _rotate_kernel(
+    qkv, cos, sin, positions, num_rows, scale,
+    HEADS: tl.constexpr, HEAD_DIM: tl.constexpr, HALF: tl.constexpr,
+    ROWS: tl.constexpr, COLUMNS: tl.constexpr,
+):  # fmt: skip
+    # A row is one head of q or of k of one token; v, the last third of a token, is passed over.
+    rows = tl.program_id(0) * ROWS + tl.arange(0, ROWS)
+    columns = tl.arange(0, COLUMNS)
+    token = rows // (2 * HEADS)
+    part = rows % (2 * HEADS)
+    mask = (rows < num_rows)[:, None] & (columns < HALF)[None, :]
+    first = token.to(tl.int64) * (3 * HEADS * HEAD_DIM) + part * HEAD_DIM
+    first = first[:, None] + columns[None, :]
+    position = tl.load(positions + token, rows < num_rows, other=0)
+    angles = position[:, None] * HALF + columns[None, :]
+    c = tl.load(cos + angles, mask, other=0.0)
+    s = tl.load(sin + angles, mask, other=0.0)
+    a = tl.load(qkv + first, mask, other=0.0).to(tl.float32)
+    b = tl.load(qkv + first + HALF, mask, other=0.0).to(tl.float32)
+    factor = tl.where(part < HEADS, scale, 1.0)[:, None]
+    a, b = a * factor, b * factor
+    tl.store(qkv + first, (a * c - b * s).to(qkv.dtype.element_ty), mask)
+    tl.store(qkv + first + HALF, (b * c + a * s).to(qkv.dtype.element_ty), mask)
+
+
+def rotate_(qkv: Tensor, cos: Tensor, sin: Tensor, positions: Tensor, num_heads: int) -> Tensor:
+    """Scale q, then turn q and k, in place.
+
+    Args:
+        qkv: [tokens, 3 * heads * head_dim], contiguous.
+        cos, sin: [positions, head_dim / 2] FP32.
+        positions: [tokens] int64.
+    """
+    tokens = qkv.shape[0]
+    head_dim = qkv.shape[1] // (3 * num_heads)
+    half = head_dim // 2
+    columns = triton.next_power_of_2(half)
+    rows = max(1, 2048 // columns)
+    num_rows = tokens * 2 * num_heads
+    _rotate_kernel[(triton.cdiv(num_rows, rows),)](
+        qkv, cos, sin, positions, num_rows, head_dim**-0.5,
+        HEADS=num_heads, HEAD_DIM=head_dim, HALF=half, ROWS=rows, COLUMNS=columns, num_warps=4,
+    )  # fmt: skip
+    return qkv
+
+
+@triton.jit
+def _attend_keys(
+    q_a, q_b, key, value, low, high, length, stride_k, stride_v, top, total, mixed,
+    HALF: tl.constexpr, HEAD_DIM: tl.constexpr, HALF_COLUMNS: tl.constexpr,
+    COLUMNS: tl.constexpr, KEYS: tl.constexpr, TAIL: tl.constexpr,
+):  # fmt: skip
+    """One pass of the online softmax over keys `low` to `high`."""
+    halves = tl.arange(0, HALF_COLUMNS)
+    columns = tl.arange(0, COLUMNS)
+    for start in tl.range(low, high, KEYS):
+        keys = start + tl.arange(0, KEYS)
+        # [half, keys]: the transpose that the product wants
+        k_places = key + keys[None, :] * stride_k + halves[:, None]
+        v_places = value + keys[:, None] * stride_v + columns[None, :]
+        k_mask = (halves < HALF)[:, None] & (keys < length)[None, :]
+        v_mask = (keys < length)[:, None] & (columns < HEAD_DIM)[None, :]
+        if TAIL or HALF != HALF_COLUMNS:
+            # Keys past the end belong to a neighbour: they are not even read, because 0 x NaN
+            # would bring in what a weight of 0 keeps out.
+            k_a = tl.load(k_places, k_mask, other=0.0)
+            k_b = tl.load(k_places + HALF, k_mask, other=0.0)
+            v = tl.load(v_places, v_mask, other=0.0)
+        else:
+            k_a = tl.load(k_places)
+            k_b = tl.load(k_places + HALF)
+            v = tl.load(v_places)
+        scores = tl.dot(q_a, k_a)
+        scores = tl.dot(q_b, k_b, scores)
+        if TAIL:
+            scores = tl.where((keys < length)[None, :], scores, float("-inf"))
+        new_top = tl.maximum(top, tl.max(scores, axis=1))
+        weights = tl.exp2((scores - new_top[:, None]) * 1.4426950408889634)
+        shrink = tl.exp2((top - new_top) * 1.4426950408889634)
+        total = total * shrink + tl.sum(weights, axis=1)
+        mixed = tl.dot(weights.to(v.dtype), v, mixed * shrink[:, None])
+        top = new_top
+    return top, total, mixed
+
+
+@triton.jit
+def _attention_kernel(
+    q, k, v, out, cu_seqlens, block_sequence, block_start,
+    stride_q, stride_k, stride_v, stride_out,
+    HEAD_DIM: tl.constexpr, HALF: tl.constexpr, HALF_COLUMNS: tl.constexpr,
+    COLUMNS: tl.constexpr, QUERIES: tl.constexpr, KEYS: tl.constexpr,
+):  # fmt: skip
+    block = tl.program_id(0)
+    head = tl.program_id(1)
+    sequence = tl.load(block_sequence + block)
+    if sequence >= 0:
+        begin = tl.load(cu_seqlens + sequence).to(tl.int64)
+        length = (tl.load(cu_seqlens + sequence + 1) - begin).to(tl.int32)
+        rows = tl.load(block_start + block) + tl.arange(0, QUERIES)
+        halves = tl.arange(0, HALF_COLUMNS)
+        columns = tl.arange(0, COLUMNS)
+        row_mask = (rows < length)[:, None]
+        q_places = q + begin * stride_q + head * HEAD_DIM
+        q_places = q_places + rows[:, None] * stride_q + halves[None, :]
+        q_mask = row_mask & (halves < HALF)[None, :]
+        q_a = tl.load(q_places, q_mask, other=0.0)
+        q_b = tl.load(q_places + HALF, q_mask, other=0.0)
+        key = k + begin * stride_k + head * HEAD_DIM
+        value = v + begin * stride_v + head * HEAD_DIM
+        top = tl.full([QUERIES], float("-inf"), tl.float32)
+        total = tl.zeros([QUERIES], tl.float32)
+        mixed = tl.zeros([QUERIES, COLUMNS], tl.float32)
+        whole = length // KEYS * KEYS
+        top, total, mixed = _attend_keys(
+            q_a, q_b, key, value, 0, whole, length, stride_k, stride_v, top, total, mixed,
+            HALF, HEAD_DIM, HALF_COLUMNS, COLUMNS, KEYS, False,
+        )  # fmt: skip
+        if whole < length:
+            top, total, mixed = _attend_keys(
+                q_a, q_b, key, value, whole, length, length, stride_k, stride_v,
+                top, total, mixed, HALF, HEAD_DIM, HALF_COLUMNS, COLUMNS, KEYS, True,
+            )  # fmt: skip
+        mixed = mixed / total[:, None]
+        out_places = out + begin * stride_out + head * HEAD_DIM
+        out_places = out_places + rows[:, None] * stride_out + columns[None, :]
+        out_mask = row_mask & (columns < HEAD_DIM)[None, :]
+        tl.store(out_places, mixed.to(out.dtype.element_ty), out_mask)
+
+
+def query_blocks(cu_seqlens: Tensor, num_tokens: int, size: int) -> tuple[Tensor, Tensor]:
+    """Cut each sequence into blocks of `size` queries, without waiting for the device.
+
+    Returns:
+        Each block's sequence and its first query in it, [blocks] int32. There are as many blocks
+        as there might be; those not needed have sequence -1.
+    """
+    counts = (cu_seqlens.diff() + (size - 1)) // size
+    ends = counts.cumsum(0)
+    num_sequences = counts.numel()
+    blocks = torch.arange(num_tokens // size + num_sequences, device=cu_seqlens.device)
+    sequence = torch.searchsorted(ends, blocks, right=True)
+    known = sequence.clamp(max=num_sequences - 1)
+    start = (blocks - (ends - counts)[known]) * size
+    return torch.where(blocks < ends[-1], sequence, -1).int(), start.int()
+
+
+def attention(
+    q: Tensor, k: Tensor, v: Tensor, cu_seqlens: Tensor, blocks: tuple[Tensor, Tensor],
+    queries: int = 128, keys: int = 64, num_warps: int = 8, num_stages: int = 2,
+) -> Tensor:  # fmt: skip
+    """Softmax attention inside each sequence of a pack.
+
+    Args:
+        q, k, v: [tokens, heads, head_dim], the last two axes contiguous; q comes scaled.
+        blocks: of `query_blocks`, for blocks of `queries`.
+        queries, keys: tile sizes.
+    """
+    _, heads, head_dim = q.shape
+    out = torch.empty(q.shape, dtype=q.dtype, device=q.device)
+    half = head_dim // 2
+    half_columns = max(16, triton.next_power_of_2(half))
+    _attention_kernel[(blocks[0].numel(), heads)](
+        q, k, v, out, cu_seqlens, blocks[0], blocks[1],
+        q.stride(0), k.stride(0), v.stride(0), out.stride(0),
+        HEAD_DIM=head_dim, HALF=half, HALF_COLUMNS=half_columns,
+        COLUMNS=max(16, triton.next_power_of_2(head_dim)), QUERIES=queries, KEYS=keys,
+        num_warps=num_warps, num_stages=num_stages,
+    )  # fmt: skip
+    return out
