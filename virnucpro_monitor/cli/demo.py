@@ -14,6 +14,7 @@ from virnucpro_monitor.settings import Settings, load_settings
 TARGET_NAME = "tinypack"
 MODEL = "esm2_t6_8M_UR50D"
 BENCHMARK = "seed"
+TOKEN_BUDGET = 512  # more than one pack, long sequences in one and short ones in the other
 
 
 def register(app: typer.Typer) -> None:
@@ -62,7 +63,7 @@ def demo_settings(db: str | None) -> Settings:
         device="cpu",
         dtype="float32",
         backend="auto",
-        token_budget=4096,
+        token_budget=TOKEN_BUDGET,
         benchmark=[f"{BENCHMARK}@1"],
     )
 
@@ -112,7 +113,7 @@ def print_verdicts(runs: Sequence[Run]) -> None:
                 f"{figures.num_strict} of {figures.num_sequences}" if figures else UNKNOWN,
                 format_error(worst_error(run)),
                 UNKNOWN if passed or run.culprit is None else str(run.culprit),
-                "" if passed else run.reason,
+                "" if passed else short_reason(run.reason),
             )
         )
     print_table(
@@ -120,3 +121,11 @@ def print_verdicts(runs: Sequence[Run]) -> None:
         rows,
         styles=[OUTCOME_STYLES[run.effective_outcome] for run in runs],
     )
+
+
+def short_reason(reason: str) -> str:
+    """The clauses of a verdict's reason that say which side is wrong, and where it departs.
+
+    The clauses after them repeat what the table's other columns say.
+    """
+    return "; ".join(reason.split("; ")[:2]).rstrip(".")

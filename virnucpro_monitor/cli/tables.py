@@ -15,7 +15,7 @@ OUTCOME_STYLES = {
     Outcome.SKIPPED: "dim",
     Outcome.NOT_RUN: "yellow",
 }
-PIPE_WIDTH = 400
+PIPE_WIDTH = 2000
 
 
 def print_table(

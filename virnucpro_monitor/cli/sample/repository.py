@@ -91,6 +91,8 @@ def apply_edit(tree: Path, edit: Edit) -> bool:
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_text(edit.new, encoding="utf-8", newline="\n")
         return True
+    if not path.exists():
+        return False
     before = path.read_text(encoding="utf-8")
     after = before.replace(edit.old, edit.new)
     path.write_text(after, encoding="utf-8", newline="\n")
