@@ -202,6 +202,13 @@ def test_a_measured_noise_floor_hides_what_lies_below_it() -> None:
     assert noisy.sequences[0].mark is Mark.WITHIN_NOISE
 
 
+def test_the_noise_floor_comes_from_what_reordering_a_pack_moves() -> None:
+    documents = [None, {"reordered": None}, {"reordered": 2e-3, "packed_repeat": 0.0}]
+    assert Noise.of_documents(documents).floor == pytest.approx(2e-6)
+    assert Noise.of_documents([{"reordered": 0.0}]) == Noise()
+    assert Noise.of_documents([]) == Noise()
+
+
 def test_thresholds_come_from_the_protocol() -> None:
     content = {"thresholds": {"strict": 0.9999, "lenient": 0.999}}
     assert Thresholds.of_protocol(content) == Thresholds(strict=0.9999, lenient=0.999)

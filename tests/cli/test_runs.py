@@ -211,6 +211,15 @@ def test_show_of_an_error_prints_the_traceback_and_the_output(
     assert HOSTILE in shown["failure"]["traceback"]
 
 
+@pytest.mark.parametrize(("name", "part"), [("a.md", "short\\_1"), ("a.xml", 'name="short_1"')])
+def test_show_writes_a_report_besides(
+    name: str, part: str, url: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    file = tmp_path / name
+    assert run_json(capsys, "runs", "show", "2", "--db", url, "--output", str(file))["id"] == 2
+    assert part in file.read_text(encoding="utf-8")
+
+
 @pytest.mark.parametrize(
     ("name", "message"),
     [

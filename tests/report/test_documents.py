@@ -14,7 +14,7 @@ from tests.report.samples import HOSTILE, hostile_comparison, hostile_run, plain
 from virnucpro_monitor.analysis.comparison import compare_runs
 from virnucpro_monitor.errors import ConfigurationError
 from virnucpro_monitor.records import Failure
-from virnucpro_monitor.report.export import format_comparisons, write_comparisons
+from virnucpro_monitor.report.export import format_comparisons, format_run, write_report
 from virnucpro_monitor.report.junit import run_junit
 from virnucpro_monitor.report.markdown import comparison_markdown, run_markdown
 from virnucpro_monitor.report.page import comparisons_html
@@ -198,18 +198,31 @@ def test_junit_holds_what_xml_cannot() -> None:
     assert "<x>]]>" in error.text
 
 
-@pytest.mark.parametrize(("name", "start"), [("a.md", "## "), ("a.CSV", "base_commit,"),
-                                             ("a.html", "<!DOCTYPE html>")])  # fmt: skip
-def test_the_files_name_chooses_the_format(name: str, start: str, tmp_path: Path) -> None:
-    write_comparisons(tmp_path / name, [plain_comparison()])
-    assert (tmp_path / name).read_text(encoding="utf-8").startswith(start)
+@pytest.mark.parametrize(
+    ("suffix", "start"),
+    [(".md", "## "), (".csv", "base_commit,"), (".html", "<!DOCTYPE html>")],
+)
+def test_the_ending_chooses_a_comparisons_format(suffix: str, start: str) -> None:
+    assert format_comparisons([plain_comparison()], suffix).startswith(start)
+
+
+@pytest.mark.parametrize(("suffix", "start"), [(".md", "## "), (".xml", "<?xml")])
+def test_the_ending_chooses_a_runs_format(suffix: str, start: str) -> None:
+    assert format_run(run(1, "F"), sequences({"a": 0.5}), suffix).startswith(start)
 
 
 def test_an_unknown_format_and_an_unwritable_file_are_refused(tmp_path: Path) -> None:
     with pytest.raises(ConfigurationError, match=r"end in \.md, \.csv, \.html"):
         format_comparisons([plain_comparison()], ".pdf")
+    with pytest.raises(ConfigurationError, match=r"end in \.md, \.xml"):
+        format_run(run(1), [], "")
     with pytest.raises(ConfigurationError, match="cannot be written"):
-        write_comparisons(tmp_path / "missing" / "a.md", [plain_comparison()])
+        write_report(tmp_path / "missing" / "a.md", "text")
+
+
+def test_a_report_keeps_its_line_ends(tmp_path: Path) -> None:
+    write_report(tmp_path / "a.csv", comparisons_csv([plain_comparison()]))
+    assert (tmp_path / "a.csv").read_bytes().count(b"\r\n") == 6
 
 
 def test_every_outcome_can_be_reported() -> None:

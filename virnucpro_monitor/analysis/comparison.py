@@ -70,6 +70,16 @@ class Noise:
     floor: float = ERROR_FLOOR
     min_effect_decades: float = MIN_EFFECT_DECADES
 
+    @classmethod
+    def of_documents(cls, documents: Iterable[Json]) -> "Noise":
+        """From the "noise" documents of healthy runs; a faulty run's would hide its own fault.
+
+        They tell by how much reordering a pack moves embeddings, as relative L2. Two vectors that
+        far apart have an error 1 - cos of at most about half its square.
+        """
+        moved = [document.get("reordered") for document in documents if document]
+        return cls(floor=max([ERROR_FLOOR, *(value**2 / 2 for value in moved if value)]))
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Thresholds:

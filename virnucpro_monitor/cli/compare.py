@@ -15,7 +15,7 @@ from virnucpro_monitor.cli.options import (
 )
 from virnucpro_monitor.cli.tables import print_table
 from virnucpro_monitor.errors import NotFoundError
-from virnucpro_monitor.records import Commit, Run
+from virnucpro_monitor.records import Commit, Outcome, Run
 from virnucpro_monitor.settings import load_settings
 
 if TYPE_CHECKING:
@@ -66,7 +66,7 @@ def compare(
     counterpart.
     """
     from virnucpro_monitor.cli.reading import choose_target, find_commit, open_database
-    from virnucpro_monitor.report.export import write_comparisons
+    from virnucpro_monitor.report.export import format_comparisons, write_report
     from virnucpro_monitor.report.values import comparison_values
 
     settings = load_settings(db=db)
@@ -77,7 +77,7 @@ def compare(
         pairing = pair_runs(engine, stored.name, base_commit, head_commit, benchmark)
         comparisons = [compare_pair(engine, one, other) for one, other in pairing.pairs]
     if output is not None:
-        write_comparisons(output, comparisons)
+        write_report(output, format_comparisons(comparisons, output.suffix.lower()))
         say(f"Wrote {output}.")
     if as_json:
         print_json(
@@ -157,18 +157,24 @@ def pair_runs(
 
 def compare_pair(engine: "Engine", base: Run, head: Run) -> "Comparison":
     """Load what belongs to two runs and compare them by the head's protocol."""
-    from virnucpro_monitor.analysis.comparison import Thresholds, compare_runs
+    from virnucpro_monitor.analysis.comparison import Noise, Thresholds, compare_runs
     from virnucpro_monitor.cli.reading import load_measured
-    from virnucpro_monitor.store.reader import load_protocol
+    from virnucpro_monitor.store.reader import load_document, load_protocol
 
     base_measured, base_sequences = load_measured(engine, base)
     head_measured, head_sequences = load_measured(engine, head)
     protocol = load_protocol(engine, head.protocol_digest)
+    noise = [
+        load_document(engine, run.id or 0, "noise")
+        for run in (base_measured, head_measured)
+        if run.outcome is Outcome.PASSED
+    ]
     return compare_runs(
         base,
         base_sequences,
         head,
         head_sequences,
+        noise=Noise.of_documents(noise),
         thresholds=Thresholds.of_protocol(protocol.content),
         base_measured=base_measured,
         head_measured=head_measured,

@@ -1,6 +1,7 @@
 """`virnucpro-monitor runs list/show/judge`: what is stored."""
 
 import dataclasses
+from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
@@ -160,14 +161,22 @@ def show(
     ],
     target: TargetOption = None,
     benchmark: BenchmarkFilter = None,
+    output: Annotated[
+        Path | None,
+        typer.Option(
+            "--output", metavar="FILE", help="Also write a report: Markdown (.md) or JUnit (.xml)."
+        ),
+    ] = None,
     db: DatabaseOption = None,
     as_json: JsonOption = False,
 ) -> None:
     """Show one run: verdict, gates, culprit, how and where it ran, the worst sequences."""
+    from virnucpro_monitor.analysis.comparison import Thresholds
     from virnucpro_monitor.cli.reading import load_measured, open_database
+    from virnucpro_monitor.report.export import format_run, write_report
     from virnucpro_monitor.report.sentences import reproduce_command
     from virnucpro_monitor.report.values import run_detail_values
-    from virnucpro_monitor.store.reader import load_failure, load_target
+    from virnucpro_monitor.store.reader import load_failure, load_protocol, load_target
     from virnucpro_monitor.store.summaries import load_judgements
 
     with open_database(db) as engine:
@@ -177,6 +186,18 @@ def show(
         measured, results = load_measured(engine, found)
         stored_target = load_target(engine, found.target)
         judgements = load_judgements(engine, run_id)
+        protocol = load_protocol(engine, found.protocol_digest)
+    if output is not None:
+        text = format_run(
+            found,
+            results,
+            output.suffix.lower(),
+            failure=failure,
+            target=stored_target,
+            thresholds=Thresholds.of_protocol(protocol.content),
+        )
+        write_report(output, text)
+        say(f"Wrote {output}.")
     worst = sorted(results, key=_goodness)[:WORST]
     if others:
         listed = ", ".join(f"{other.id} ({other.benchmark})" for other in others)

@@ -1,15 +1,18 @@
-"""Write comparisons to a file, in the format that its name asks for."""
+"""Write comparisons and runs to a file, in the format that its name asks for."""
 
 from collections.abc import Sequence
 from pathlib import Path
 
-from virnucpro_monitor.analysis.comparison import Comparison
+from virnucpro_monitor.analysis.comparison import Comparison, Thresholds
 from virnucpro_monitor.errors import ConfigurationError
-from virnucpro_monitor.report.markdown import comparison_markdown
+from virnucpro_monitor.records import Failure, Run, SequenceResult, Target
+from virnucpro_monitor.report.junit import run_junit
+from virnucpro_monitor.report.markdown import comparison_markdown, run_markdown
 from virnucpro_monitor.report.page import comparisons_html
 from virnucpro_monitor.report.tabular import comparisons_csv
 
 FORMATS = (".md", ".csv", ".html")
+RUN_FORMATS = (".md", ".xml")
 
 
 def format_comparisons(comparisons: Sequence[Comparison], suffix: str) -> str:
@@ -27,22 +30,50 @@ def format_comparisons(comparisons: Sequence[Comparison], suffix: str) -> str:
         return comparisons_csv(comparisons)
     if suffix == ".html":
         return comparisons_html(comparisons)
-    raise ConfigurationError(
+    raise _unknown_format(suffix, FORMATS)
+
+
+def format_run(
+    run: Run,
+    sequences: Sequence[SequenceResult],
+    suffix: str,
+    *,
+    failure: Failure | None = None,
+    target: Target | None = None,
+    thresholds: Thresholds | None = None,
+) -> str:
+    """The text of one run's report.
+
+    Args:
+        suffix: ".md", or ".xml" for JUnit.
+        thresholds: of the run's protocol.
+
+    Raises:
+        ConfigurationError: another suffix.
+    """
+    if suffix == ".md":
+        return run_markdown(run, sequences, failure=failure, target=target)
+    if suffix == ".xml":
+        return run_junit(run, sequences, failure=failure, thresholds=thresholds)
+    raise _unknown_format(suffix, RUN_FORMATS)
+
+
+def _unknown_format(suffix: str, known: Sequence[str]) -> ConfigurationError:
+    return ConfigurationError(
         f"No report is written as {suffix or 'a file without an ending'!r}: let the file's name "
-        f"end in {', '.join(FORMATS)}."
+        f"end in {', '.join(known)}."
     )
 
 
-def write_comparisons(path: Path, comparisons: Sequence[Comparison]) -> None:
-    """Write a report in the format of `path`'s ending.
+def write_report(path: Path, text: str) -> None:
+    """Write a report's text.
 
     Raises:
-        ConfigurationError: an unknown ending, or the file cannot be written.
+        ConfigurationError: the file cannot be written.
     """
-    text = format_comparisons(comparisons, path.suffix.lower())
     try:
-        # newline="": CSV has its own line ends.
-        path.write_text(text, encoding="utf-8", newline="")
+        # newline="": CSV has its own line ends. Foreign text may hold halves of UTF-16 pairs.
+        path.write_text(text, encoding="utf-8", errors="replace", newline="")
     except OSError as error:
         raise ConfigurationError(
             f"{path} cannot be written ({error.strerror}): choose another file."

@@ -54,7 +54,7 @@ def comparison_markdown(comparison: Comparison) -> str:
                 [title, *(markdown(text) for text in texts)]
                 for title, texts in (
                     (
-                        "Above strict, of those compared",
+                        "Above strict",
                         [format_share(s.num_strict, comparison.num_common) for s in sides],
                     ),
                     ("Failed", [str(side.num_failed) for side in sides]),

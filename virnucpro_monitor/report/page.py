@@ -28,11 +28,13 @@ _STYLE = """
 @media (prefers-color-scheme: dark) { :root { --ink: #e6e9f0; --page: #12151c; --quiet: #a3abbd;
   --line: #343b4a; --bad: #ff8a80; --good: #7ddc9c; --warn: #ffc766; --mild: #1b202b; } }
 body { font: 15px/1.5 system-ui, sans-serif; color: var(--ink); background: var(--page);
-  max-width: 70rem; margin: 2rem auto; padding: 0 1rem; overflow-wrap: anywhere; }
-code { font: 0.92em ui-monospace, monospace; } h1 { font-size: 1.5rem; } h2 { font-size: 1.15rem; }
+  max-width: 70rem; margin: 2rem auto; padding: 0 1rem; overflow-wrap: break-word; }
+code { font: 0.92em ui-monospace, monospace; overflow-wrap: anywhere; }
+h1 { font-size: 1.5rem; } h2 { font-size: 1.15rem; }
 table { border-collapse: collapse; width: 100%; margin: 0.75rem 0; }
 th, td { text-align: left; padding: 0.3rem 0.6rem; border-bottom: 1px solid var(--line);
-  vertical-align: top; } th { color: var(--quiet); font-weight: 600; }
+  vertical-align: top; } th { color: var(--quiet); font-weight: 600; white-space: nowrap; }
+td { min-width: 6ch; max-width: 60ch; } td:first-child { min-width: 2ch; }
 td.n, th.n { text-align: right; font-variant-numeric: tabular-nums; white-space: nowrap; }
 .scroll { overflow-x: auto; } .quiet { color: var(--quiet); }
 .bad { color: var(--bad); font-weight: 600; } .good { color: var(--good); }
@@ -123,7 +125,7 @@ def _sides(comparison: Comparison) -> str:
         ("Author", [html_text(s.run.commit.author or "unknown") for s in sides]),
         ("Verdict", [html_text(verdict_sentence(s.run), 800) for s in sides]),
         (
-            "Above strict, of those compared",
+            "Above strict",
             [format_share(s.num_strict, comparison.num_common) for s in sides],
         ),
         ("Failed", [str(s.num_failed) for s in sides]),
