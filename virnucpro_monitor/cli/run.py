@@ -6,6 +6,7 @@ import signal
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
@@ -90,6 +91,10 @@ def run(
     gpu_wait: Annotated[
         float, typer.Option("--gpu-wait", metavar="MINUTES", min=0, help="Wait for a busy GPU.")
     ] = 10.0,
+    log: Annotated[
+        Path | None,
+        typer.Option("--log", metavar="FILE", help="Append all output to FILE, rotating it."),
+    ] = None,
     db: DatabaseOption = None,
     as_json: JsonOption = False,
 ) -> None:
@@ -98,6 +103,10 @@ def run(
     Without --target: this package's own packed ESM-2, as it is installed.
     Exit code: 0 all passed, 2 equivalence failed somewhere, 3 something could not be run.
     """
+    if log is not None:
+        from virnucpro_monitor.cli.log_file import redirect_output
+
+        redirect_output(log)
     settings = load_settings(
         db=db,
         model=model,

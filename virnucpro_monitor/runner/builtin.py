@@ -11,14 +11,14 @@ from virnucpro_monitor.records import Commit, Target
 from virnucpro_monitor.runner.checkout import Repository
 from virnucpro_monitor.runner.git import run_git
 
-NAME = "builtin"
+BUILTIN = "builtin"
 _PACKAGE = Path(virnucpro_monitor.__file__).parent
 _MEASURED = ("models", "data")  # the rooms whose code is under test
 
 
 def builtin_target() -> Target:
     return Target(
-        name=NAME,
+        name=BUILTIN,
         location=str(_PACKAGE.parent),
         adapter="builtin",
         package=_PACKAGE.name,

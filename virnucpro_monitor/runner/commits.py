@@ -4,11 +4,12 @@ import os
 import queue
 import threading
 import time
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
 from dataclasses import replace
 from pathlib import Path
+from types import TracebackType
 from typing import Any
 
 from virnucpro_monitor.errors import MonitorError, RepositoryError
@@ -63,9 +64,14 @@ def run_commits(
     Raises:
         MonitorError: the yardstick itself cannot be set up (weights, device, benchmark).
     """
-    with ExitStack() as stack:
-        runner = _Runner(plan, stack, on_progress, on_message, on_settled)
-        yield from runner.run(known)
+    with CommitRunner(
+        plan,
+        known=known,
+        on_progress=on_progress,
+        on_message=on_message,
+        on_settled=on_settled,
+    ) as runner:
+        yield from runner.cover(plan.commits)
 
 
 def count_workers(plan: RunPlan, num_commits: int) -> int:
@@ -77,17 +83,24 @@ def count_workers(plan: RunPlan, num_commits: int) -> int:
     return max(1, min(os.cpu_count() or 1, num_commits))
 
 
-class _Runner:
+class CommitRunner:
+    """Covers commits of a plan, as often as asked, with the same warm workers.
+
+    The arguments are those of `run_commits`.
+    """
+
     def __init__(
         self,
         plan: RunPlan,
-        stack: ExitStack,
-        on_progress: OnProgress | None,
-        on_message: Callable[[str], None] | None,
-        on_settled: Callable[[Run], None] | None,
+        *,
+        known: Iterable[Run] = (),
+        on_progress: OnProgress | None = None,
+        on_message: Callable[[str], None] | None = None,
+        on_settled: Callable[[Run], None] | None = None,
     ) -> None:
         self._plan = plan
-        self._stack = stack
+        self._known = known
+        self._stack = ExitStack()
         self._on_progress = on_progress or (lambda _: None)
         self._say = on_message or (lambda _: None)
         self._on_settled = on_settled or (lambda _: None)
@@ -99,18 +112,36 @@ class _Runner:
         # Threads speak to the caller's callbacks through this alone.
         self._events: queue.SimpleQueue[tuple[str, int, Any]] = queue.SimpleQueue()
 
-    def run(self, known: Iterable[Run]) -> Iterator[RunReport]:
-        plan = self._plan
-        self._base = self._prepared(None)
-        self._ledger = Ledger(known, plan.request, self._base.weights_digest, plan.protocol)
-        commits = ordered(plan.commits, plan.order)
-        todo = [(commit, left) for commit in commits if (left := self._unsettled(commit))]
+    def __enter__(self) -> "CommitRunner":
+        try:
+            plan, self._base = self._plan, self._prepared(None)
+        except BaseException:
+            self._stack.close()
+            raise
+        self._ledger = Ledger(self._known, plan.request, self._base.weights_digest, plan.protocol)
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self._stack.close()
+
+    def cover(self, commits: Sequence[Commit]) -> Iterator[RunReport]:
+        """Yield the reports of these commits (oldest first), in the plan's order."""
+        todo = [
+            (commit, left)
+            for commit in ordered(commits, self._plan.order)
+            if (left := self._unsettled(commit))
+        ]
         if not todo:
             return
         yield from self._released(self._noted(self._bridge()))
-        self._num_workers = count_workers(plan, len(todo))
+        self._num_workers = count_workers(self._plan, len(todo))
         # Gaps must not go unnoticed where a start that goes back and forth is cut short.
-        announced = plan.order == "oldest"
+        announced = self._plan.order == "oldest"
         for index, report in self._cover_all(todo):
             yield from self._released([report])
             if not announced and self._ledger.backend_known:
@@ -151,9 +182,11 @@ class _Runner:
                     turn += 1
                 if active:
                     self._take_event(results, done, active)
-        finally:
+        except BaseException:  # also where the caller turns away: end what still runs
             for prepared in self._ready.values():
                 prepared.pool.close()
+            raise
+        finally:
             threads.shutdown(cancel_futures=True)
 
     def _take_event(

@@ -8,8 +8,7 @@ from typing import Any
 
 from virnucpro_monitor.errors import ConfigurationError
 from virnucpro_monitor.records import Target
-from virnucpro_monitor.runner.builtin import NAME as BUILTIN
-from virnucpro_monitor.runner.builtin import builtin_target
+from virnucpro_monitor.runner.builtin import BUILTIN, builtin_target
 from virnucpro_monitor.runner.checkout import is_url
 from virnucpro_monitor.settings import CONFIG_FILE
 

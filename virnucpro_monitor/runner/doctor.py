@@ -1,0 +1,148 @@
+"""What works on this machine, and the one command that mends what does not."""
+
+import importlib.util
+import os
+import shutil
+import subprocess
+from collections.abc import Callable
+from dataclasses import dataclass
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+
+from virnucpro_monitor.errors import MonitorError
+from virnucpro_monitor.runner.git import run_git
+from virnucpro_monitor.runner.gpu import GIB, find_gpu
+
+MIN_FREE_BYTES = 10 * GIB
+OK, WARNING, PROBLEM = "ok", "warning", "problem"
+
+
+@dataclass(frozen=True, slots=True)
+class Finding:
+    """One thing looked at.
+
+    Attributes:
+        level: "ok", "warning" (something optional is missing) or "problem".
+        remedy: the command that mends it, empty where nothing has to be mended.
+    """
+
+    name: str
+    level: str
+    text: str
+    remedy: str = ""
+
+
+def examine(device: str, model: str, weights: str, cache_folder: Path) -> list[Finding]:
+    """Look at everything but the database, one finding each."""
+    on_gpu = device.startswith("cuda")
+    checks: list[Callable[[], Finding]] = [
+        lambda: _gpu(device, on_gpu),
+        lambda: _torch(on_gpu),
+        lambda: _flash_attn(on_gpu),
+        lambda: _weights(model, weights, cache_folder),
+        lambda: _disk(cache_folder),
+        _git,
+        _cron,
+    ]
+    return [check() for check in checks]
+
+
+def _gpu(device: str, wanted: bool) -> Finding:
+    gpu = find_gpu(device if wanted else "cuda:0")
+    if gpu is None:
+        level = PROBLEM if wanted else WARNING
+        return Finding(
+            "GPU", level, "no NVIDIA GPU or no driver", "virnucpro-monitor run --device cpu"
+        )
+    busy = gpu.why_busy(0)
+    text = f"{gpu.name}, driver {gpu.driver}, {gpu.free_bytes / GIB:.0f} of "
+    text += f"{gpu.total_bytes / GIB:.0f} GiB free"
+    return Finding("GPU", WARNING if busy else OK, f"{text}; {busy}" if busy else text)
+
+
+def _torch(on_gpu: bool) -> Finding:
+    import torch
+
+    text = f"{torch.__version__}, CUDA {torch.version.cuda or 'not built in'}"
+    if on_gpu and not torch.cuda.is_available():
+        return Finding(
+            "torch", PROBLEM, f"{text}; it sees no GPU", "pip install --force-reinstall torch"
+        )
+    return Finding("torch", OK, text)
+
+
+def _flash_attn(on_gpu: bool) -> Finding:
+    try:
+        found = version("flash-attn")
+    except PackageNotFoundError:
+        if not on_gpu:
+            return Finding("flash-attn", OK, "not installed, not needed on the CPU")
+        return Finding(
+            "flash-attn",
+            WARNING,
+            "not installed; torch's own varlen attention is used",
+            "pip install flash-attn --no-build-isolation",
+        )
+    if importlib.util.find_spec("flash_attn") is None:
+        return Finding("flash-attn", PROBLEM, f"{found} is installed but has no module")
+    try:
+        importlib.import_module("flash_attn")
+    except Exception as error:
+        return Finding(
+            "flash-attn",
+            PROBLEM,
+            f"{found} cannot be imported ({type(error).__name__}); it was built for another torch",
+            "pip install --force-reinstall flash-attn --no-build-isolation",
+        )
+    return Finding("flash-attn", OK, found)
+
+
+def _weights(model: str, weights: str, cache_folder: Path) -> Finding:
+    import torch
+
+    from virnucpro_monitor.models.weights import load_checkpoint, model_shape
+
+    name = f"{model}, {weights}"
+    try:
+        model_shape(model)
+        if weights == "synthetic":
+            return Finding("weights", OK, f"{name}: made when they are needed")
+        path = Path(weights).expanduser()
+        if weights == "official":
+            path = Path(torch.hub.get_dir()) / "checkpoints" / f"{model}.pt"
+            if not path.exists():
+                return Finding("weights", WARNING, f"{name}: downloaded at the first run")
+        load_checkpoint(model, path)
+    except MonitorError as error:
+        return Finding("weights", PROBLEM, str(error), "virnucpro-monitor weights list")
+    return Finding("weights", OK, name)
+
+
+def _disk(cache_folder: Path) -> Finding:
+    place = cache_folder
+    while not place.exists():
+        place = place.parent
+    free = shutil.disk_usage(place).free
+    text = f"{free / GIB:.0f} GiB free for {cache_folder}"
+    if not os.access(place, os.W_OK):
+        remedy = f"chmod u+w {place}"
+        return Finding("disk", PROBLEM, f"{place} cannot be written", remedy)
+    return Finding("disk", OK if free >= MIN_FREE_BYTES else WARNING, text)
+
+
+def _git() -> Finding:
+    try:
+        return Finding("git", OK, run_git("--version").strip().removeprefix("git version "))
+    except MonitorError as error:
+        return Finding("git", PROBLEM, str(error), "apt install git")
+
+
+def _cron() -> Finding:
+    if shutil.which("crontab") is None:
+        return Finding("cron", WARNING, "no crontab command", "apt install cron")
+    if shutil.which("pgrep") is not None:
+        looked = subprocess.run(["pgrep", "-x", "cron|crond"], capture_output=True, check=False)
+        if looked.returncode != 0:
+            text = "installed, but its daemon is not running"
+            return Finding("cron", WARNING, text, "service cron start")
+    return Finding("cron", OK, "installed")
