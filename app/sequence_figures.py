@@ -31,24 +31,32 @@ LEVELS = {
 }
 
 
+def _name(result: SequenceResult) -> str:
+    return f"<b>{hover_text(result.sequence_id, 60)}</b>, {result.length:,} residues"
+
+
 def _hover(result: SequenceResult) -> str:
-    lines = [
-        f"<b>{hover_text(result.sequence_id, 60)}</b>, {result.length:,} residues",
-        f"1 - cos: {format_error(error_of(result.similarity))}",
-    ]
+    lines = [_name(result), f"1 - cos: {format_error(error_of(result.similarity))}"]
     if result.status is not SequenceStatus.OK:
         lines.append(f"<b>{result.status.value.replace('_', ' ')}</b>")
     if result.worst_residue is not None:
         worst = format_error(error_of(result.worst_residue_similarity))
         lines.append(f"worst residue {result.worst_residue + 1}: {worst}")
-    if result.packed_relative_l2 is not None:
-        lines.append(
-            f"from the oracle: packed {format_error(result.packed_relative_l2)}, "
-            f"unpacked {format_error(result.unpacked_relative_l2)}"
-        )
-    if result.pack is not None:
-        lines.append(f"pack {result.pack + 1}, place {(result.slot or 0) + 1}")
     return "<br>".join(lines)
+
+
+def _oracle_hover(result: SequenceResult) -> str:
+    return (
+        f"{_name(result)}<br>packed {format_error(result.packed_relative_l2)}, "
+        f"unpacked {format_error(result.unpacked_relative_l2)}"
+    )
+
+
+def _pack_hover(result: SequenceResult) -> str:
+    return (
+        f"{_name(result)}<br>pack {(result.pack or 0) + 1}, place {(result.slot or 0) + 1}"
+        f"<br>1 - cos: {format_error(error_of(result.similarity))}"
+    )
 
 
 def _by_level(
@@ -67,6 +75,7 @@ def _scatter(
     colour: str,
     x: Callable[[SequenceResult], float | None],
     y: Callable[[SequenceResult], float | None],
+    hover: Callable[[SequenceResult], str],
 ) -> go.Scatter:
     return go.Scatter(
         x=listed(x(result) for result in results),
@@ -79,7 +88,7 @@ def _scatter(
             "size": 7,
             "line": {"width": 1, "color": colour},
         },
-        customdata=listed([result.sequence_id, _hover(result)] for result in results),
+        customdata=listed([result.sequence_id, hover(result)] for result in results),
         hovertemplate=HOVER,
     )
 
@@ -99,6 +108,7 @@ def error_by_length_figure(results: Sequence[SequenceResult], thresholds: Thresh
                 colour,
                 lambda result: result.length,
                 lambda result: axis.place(error_of(result.similarity)),
+                _hover,
             )
         )
     draw_thresholds(figure, threshold_errors(thresholds))
@@ -210,6 +220,7 @@ def oracle_figure(results: Sequence[SequenceResult], thresholds: Thresholds) -> 
                 colour,
                 lambda result: unpacked.place(result.unpacked_relative_l2),
                 lambda result: packed.place(result.packed_relative_l2),
+                _oracle_hover,
             )
         )
     figure.update_xaxes(**unpacked.settings("unpacked, relative L2 from the oracle"))
@@ -239,7 +250,7 @@ def packs_figure(results: Sequence[SequenceResult], thresholds: Thresholds) -> g
                     "line": {"width": 1, "color": "rgba(128,128,128,0.9)"},
                     "pattern": {"shape": "x" if level == "failed" else ""},
                 },
-                customdata=listed([result.sequence_id, _hover(result)] for result in members),
+                customdata=listed([result.sequence_id, _pack_hover(result)] for result in members),
                 hovertemplate=HOVER,
             )
         )

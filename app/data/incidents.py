@@ -1,5 +1,6 @@
 """Incidents, what they are derived from, and the one thing that the app writes."""
 
+import gc
 import logging
 from collections.abc import Callable
 from datetime import UTC, datetime
@@ -36,7 +37,11 @@ _one_reader = Lock()
 @lru_cache(maxsize=2)
 def _read_history(engine: Any, state: tuple[object, ...]) -> tuple[Run, ...]:
     """Kept until the state changes: thousands of runs take a second to read."""
-    return tuple(reader.load_runs(engine))
+    runs = tuple(reader.load_runs(engine))
+    # Streamlit collects garbage after every page: let it not walk through what is here to stay.
+    gc.collect()
+    gc.freeze()
+    return runs
 
 
 def _state_of_runs(engine: Any) -> tuple[object, ...]:

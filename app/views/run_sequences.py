@@ -1,5 +1,7 @@
 """A run's sequences: charts, filters, table and download."""
 
+from functools import partial
+
 import pandas as pd
 import streamlit as st
 
@@ -15,6 +17,7 @@ from app.text import format_count, format_share, one_line
 from virnucpro_monitor.analysis.comparison import Thresholds
 from virnucpro_monitor.analysis.series import error_of
 from virnucpro_monitor.records import Run, SequenceResult, SequenceStatus
+from virnucpro_monitor.report.text import csv_text
 
 PAGE_ROWS = 500
 MAX_DRAWN = 2000
@@ -65,14 +68,19 @@ def show_sequences(run: Run, thresholds: Thresholds) -> None:
     if rows and rows[0] < len(shown):
         chosen = shown[rows[0]]
         shell.open_page("sequence", sequence=chosen.sequence_id, **links.series_parameters(run))
-    frame = sequence_frame(results, thresholds)
     st.download_button(
         f"Download {format_count(len(results), 'row')} as CSV",
-        frame.to_csv(index=False),
+        partial(_csv, results, thresholds),  # made when it is clicked
         file_name=f"run-{run.id}-sequences.csv",
         mime="text/csv",
         on_click="ignore",
     )
+
+
+def _csv(results: list[SequenceResult], thresholds: Thresholds) -> str:
+    frame = sequence_frame(results, thresholds)
+    frame["sequence"] = [csv_text(result.sequence_id) for result in results]
+    return frame.to_csv(index=False)
 
 
 COLUMN_SETTINGS = {
