@@ -19,9 +19,8 @@ from virnucpro_monitor.records import Commit, Outcome, Run
 from virnucpro_monitor.settings import load_settings
 
 if TYPE_CHECKING:
-    from sqlalchemy import Engine
-
     from virnucpro_monitor.analysis.comparison import Comparison
+    from virnucpro_monitor.store.engine import Engine
 
 LISTED = 20
 

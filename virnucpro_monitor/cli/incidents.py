@@ -17,9 +17,8 @@ from virnucpro_monitor.errors import ConfigurationError, NotFoundError
 from virnucpro_monitor.records import Acknowledgement
 
 if TYPE_CHECKING:
-    from sqlalchemy import Engine
-
     from virnucpro_monitor.analysis.incidents import Incident
+    from virnucpro_monitor.store.engine import Engine
 
 STATES = ("open", "acknowledged", "fixed")
 

@@ -17,7 +17,7 @@ from virnucpro_monitor.errors import NotFoundError, ProtocolError
 from virnucpro_monitor.records import Judgement, Outcome, Protocol, Run
 
 if TYPE_CHECKING:
-    from sqlalchemy import Engine
+    from virnucpro_monitor.store.engine import Engine
 
 
 def judge(

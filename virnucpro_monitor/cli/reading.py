@@ -16,9 +16,8 @@ from virnucpro_monitor.records import Commit, Outcome, Run, SequenceResult, Targ
 from virnucpro_monitor.settings import Settings, load_settings
 
 if TYPE_CHECKING:
-    from sqlalchemy import Engine
-
     from virnucpro_monitor.analysis.incidents import Incident
+    from virnucpro_monitor.store.engine import Engine
 
 _DAYS = {"d": 1, "w": 7, "y": 365}
 _AGE = re.compile(r"(\d{1,5})([dwy])")

@@ -17,10 +17,9 @@ from virnucpro_monitor.cli.tables import print_table
 from virnucpro_monitor.settings import load_settings
 
 if TYPE_CHECKING:
-    from sqlalchemy import Engine
-
     from virnucpro_monitor.analysis.incidents import Incident
     from virnucpro_monitor.analysis.regressions import Bound, SeriesNote
+    from virnucpro_monitor.store.engine import Engine
 
 
 def register(app: typer.Typer) -> None:

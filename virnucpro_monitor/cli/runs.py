@@ -19,9 +19,8 @@ from virnucpro_monitor.records import Environment, Outcome, Run
 from virnucpro_monitor.settings import load_settings
 
 if TYPE_CHECKING:
-    from sqlalchemy import Engine
-
     from virnucpro_monitor.records import Failure, SequenceResult, Target
+    from virnucpro_monitor.store.engine import Engine
 
 LISTED = 50
 WORST = 5
