@@ -6,6 +6,7 @@ from pathlib import Path
 import pytest
 from playwright.sync_api import Page, expect
 
+from app.links import link, series_parameters
 from tests.app.conftest import HOSTILE_SUBJECT, fill
 from tests.app.samples import HISTORY
 from tests.browser.conftest import OpenPage, served
@@ -125,8 +126,12 @@ def test_hostile_text_executes_nothing(
     expect(page.get_by_text("<script>window.pwned=1</script>").first).to_be_visible()
 
 
-def test_hovering_a_hostile_commit_shows_its_text(sample_address: str, open_page: OpenPage) -> None:
-    page = open_page(f"{sample_address}/?target=sample&benchmark=seed")
+def test_hovering_a_hostile_commit_shows_its_text(
+    sample_address: str, sample_url: str, open_page: OpenPage
+) -> None:
+    runs = reader.load_runs(open_engine(sample_url, read_only=True))
+    (run,) = [run for run in runs if run.commit.subject == HOSTILE_SUBJECT]
+    page = open_page(f"{sample_address}/{link('overview', **series_parameters(run))}")
     settle(page)
     point = page.locator(".js-plotly-plot .scatterlayer .point").last
     point.scroll_into_view_if_needed()
@@ -192,7 +197,7 @@ def test_an_incident_is_acknowledged_where_that_is_allowed(
             "Known <b>bug</b>"
         )
         page.get_by_role("button", name="Acknowledge", exact=True).click()
-        expect(page.get_by_text("Known <b>bug</b>")).to_be_visible()
+        expect(page.locator("dd").filter(has_text="Known <b>bug</b>")).to_be_visible()
         engine = open_engine(url, read_only=True)
         (note,) = summaries.load_acknowledgements(engine)
         assert (note.who, note.why) == ("A Reader", "Known <b>bug</b>")
