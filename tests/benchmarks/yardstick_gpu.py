@@ -6,23 +6,45 @@
 
 For each dtype: the model with synthetic weights, its FP32 oracle, healthy runs with shuffled packs,
 other token budgets and harmless rewritings, then every injected fault. Needs torch, numpy, fair-esm
-and, for that backend, flash-attn; nothing else of the package's dependencies is imported.
+and, for that backend, flash-attn; nothing else of the package's dependencies has to be there.
 `freeze_protocol.py` turns the written file into limits.
 """
 
+# ruff: noqa: E402 (the stand-in must come before the package)
 import argparse
+import importlib.util
 import json
 import sys
 import time
+import types
 from pathlib import Path
 from typing import Any
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 
-import torch
+
+def stand_in_for_settings() -> None:
+    """Let the package import without pydantic-settings: no setting is read here."""
+    for name, attributes in (
+        ("pydantic", ("ValidationError",)),
+        (
+            "pydantic_settings",
+            ("BaseSettings", "PydanticBaseSettingsSource", "TomlConfigSettingsSource"),
+        ),
+    ):
+        if importlib.util.find_spec(name) is None:
+            module = types.ModuleType(name)
+            for attribute in attributes:
+                setattr(module, attribute, type(attribute, (), {}))
+            module.SettingsConfigDict = dict  # type: ignore[attr-defined]
+            sys.modules[name] = module
+
+
+stand_in_for_settings()
+
 
 from virnucpro_monitor.data.benchmarks import benchmark_digest, load_benchmark
-from virnucpro_monitor.models.esm2_flash import ESM2WithFlashAttention
+from virnucpro_monitor.models.esm2_flash import load_esm2_model
 from virnucpro_monitor.models.weights import load_checkpoint, resolve_weights
 from virnucpro_monitor.records import BenchmarkSet, to_json
 from virnucpro_monitor.validation.builtin import BuiltinSubject
@@ -78,16 +100,18 @@ def main() -> int:
     note(f"oracles of {len(benchmark.sequences)} and {len(selftest_benchmark().sequences)}")
     document: dict[str, Any] = {"evidence": [], "selftests": [], "protocol": protocol.digest}
     for dtype in options.dtypes:
-        base, alphabet = load_checkpoint(options.model, weights.path)
-        model = ESM2WithFlashAttention(
-            base.to(getattr(torch, dtype)), alphabet, backend=options.backend
-        ).to(options.device)
-        reference = base.to(options.device) if dtype == "float32" else None
-        converter = alphabet.get_batch_converter()
+        model, converter = load_esm2_model(
+            options.model,
+            options.device,
+            weights=str(weights.path),
+            dtype=dtype,
+            backend=options.backend,
+        )
+        reference = None
+        if dtype == "float32":
+            reference = load_checkpoint(options.model, weights.path)[0].to(options.device)
 
-        def subject(
-            budget: int, model: ESM2WithFlashAttention = model, converter: Any = converter
-        ) -> BuiltinSubject:
+        def subject(budget: int, model: Any = model, converter: Any = converter) -> BuiltinSubject:
             return BuiltinSubject(model, converter, model_name=options.model, token_budget=budget)
 
         note(f"{dtype}: {model.backend}, {options.runs} healthy runs")

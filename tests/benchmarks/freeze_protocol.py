@@ -1,0 +1,69 @@
+"""Freeze a protocol's limits from evidence files.
+
+    python tests/benchmarks/freeze_protocol.py evidence-*.json
+
+Each limit becomes 3 x the worst value of all healthy runs of its dtype, rounded up. The protocol
+file, the digest in `validation/protocol.py` and the one in its test are rewritten together, so that
+`git diff` shows the whole change. A dtype with fewer than 200 runs keeps its present limits, and
+the file says that they are provisional.
+"""
+
+import json
+import re
+import sys
+from pathlib import Path
+
+from virnucpro_monitor.records import content_digest
+from virnucpro_monitor.validation.evidence import MIN_RUNS, freeze_limits
+from virnucpro_monitor.validation.protocol import LATEST
+
+ROOT = Path(__file__).resolve().parents[2]
+PROTOCOL = ROOT / "virnucpro_monitor" / "validation" / "protocols" / f"{LATEST}.json"
+HOLDERS = (
+    ROOT / "virnucpro_monitor" / "validation" / "protocol.py",
+    ROOT / "tests" / "validation" / "test_protocol.py",
+)
+
+
+def main(paths: list[str]) -> int:
+    content = json.loads(PROTOCOL.read_text(encoding="utf-8"))
+    old_digest = content_digest(content)
+    new = [record for path in paths for record in json.loads(Path(path).read_text())["evidence"]]
+    for record in new:
+        # Which present limits a run would have failed says nothing about the new ones.
+        record.pop("failed", None)
+
+    def key(record: dict[str, object]) -> tuple[object, ...]:
+        return tuple(record.get(name) for name in ("model", "dtype", "device", "gpu", "backend"))
+
+    kept = [r for r in content["evidence"]["runs"] if key(r) not in {key(n) for n in new}]
+    records = sorted([*kept, *new], key=lambda r: [str(part) for part in key(r)])
+    counts = {
+        dtype: sum(r["num_runs"] for r in records if r["dtype"] == dtype)
+        for dtype in content["limits"]
+    }
+    enough = {dtype for dtype, count in counts.items() if count >= MIN_RUNS}
+    content["limits"].update(freeze_limits(r for r in records if r["dtype"] in enough))
+    content["evidence"] = {
+        "rule": "3 x the worst value of all healthy runs of a dtype, rounded up to two digits",
+        "provisional": sorted(counts.keys() - enough),
+        "runs": records,
+    }
+    text = json.dumps(content, indent=1, ensure_ascii=False) + "\n"
+    PROTOCOL.write_text(text, encoding="utf-8")
+    digest = content_digest(content)
+    for holder in HOLDERS:
+        if holder.exists():
+            source = holder.read_text(encoding="utf-8")
+            holder.write_text(re.sub(old_digest, digest, source), encoding="utf-8")
+    for dtype, limits in sorted(content["limits"].items()):
+        state = "frozen" if dtype in enough else "provisional"
+        print(f"{dtype}: {counts[dtype]} runs, {state}")
+        for name, value in limits.items():
+            print(f"    {name:10} {value:.1e}")
+    print(f"protocol {content['version']}: {digest}")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))

@@ -1,0 +1,194 @@
+"""`virnucpro-monitor validate FASTA`: one verdict for one file, no database."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from virnucpro_monitor.cli.options import (
+    BackendOption,
+    DeviceOption,
+    DtypeOption,
+    JsonOption,
+    ModelOption,
+    TokenBudgetOption,
+    WeightsOption,
+    print_json,
+    say,
+)
+from virnucpro_monitor.settings import is_terminal, load_settings
+
+if TYPE_CHECKING:
+    from virnucpro_monitor.records import BenchmarkSet, SequenceResult, Verdict
+
+_SHOWN_SEQUENCES = 10
+
+
+def register(app: typer.Typer) -> None:
+    app.command("validate")(validate)
+
+
+def validate(
+    fasta: Annotated[Path, typer.Argument(metavar="FASTA", help="Protein sequences.")],
+    model: ModelOption = None,
+    weights: WeightsOption = None,
+    device: DeviceOption = None,
+    dtype: DtypeOption = None,
+    backend: BackendOption = None,
+    token_budget: TokenBudgetOption = None,
+    protocol: Annotated[
+        str | None,
+        typer.Option("--protocol", metavar="VERSION", help="A released version or a .json file."),
+    ] = None,
+    as_json: JsonOption = False,
+) -> None:
+    """Validate this package's packed ESM-2 on the sequences of one file; nothing is stored.
+
+    Exit code: 0 passed, 2 failed, 1 the file or the environment does not allow it.
+    """
+    settings = load_settings(
+        model=model,
+        weights=weights,
+        device=device,
+        dtype=dtype,
+        backend=backend,
+        token_budget=token_budget,
+    )
+    # The file first: a mistake in it should not wait for a model to load.
+    benchmark = read_benchmark(fasta)
+    verdict = _validate(benchmark, settings, protocol)
+    if as_json:
+        print_json(verdict)
+    else:
+        print_verdict(verdict)
+    if verdict.outcome != "passed":
+        raise typer.Exit(2)
+
+
+def read_benchmark(fasta: Path) -> BenchmarkSet:
+    """The file's sequences as an unnamed benchmark set.
+
+    Raises:
+        BenchmarkError: the file cannot be read or holds something else than proteins.
+    """
+    from virnucpro_monitor.data.benchmarks import benchmark_digest
+    from virnucpro_monitor.data.fasta import read_fasta
+    from virnucpro_monitor.records import BenchmarkSet
+
+    sequences = read_fasta(fasta)
+    return BenchmarkSet(
+        name=fasta.name, version=1, digest=benchmark_digest(sequences), sequences=sequences
+    )
+
+
+def _validate(benchmark: BenchmarkSet, settings: Any, protocol_version: str | None) -> Verdict:
+    from virnucpro_monitor.models.esm2_flash import load_esm2_model
+    from virnucpro_monitor.models.weights import resolve_weights
+    from virnucpro_monitor.validation.builtin import BuiltinSubject
+    from virnucpro_monitor.validation.oracle import prepare_oracle
+    from virnucpro_monitor.validation.protocol import limits_for, load_protocol
+    from virnucpro_monitor.validation.validate import validate_subject
+
+    protocol = load_protocol(protocol_version)
+    limits_for(protocol, settings.dtype)
+    drawn = is_terminal()
+
+    def show(what: str, done: int, total: int) -> None:
+        if drawn:
+            typer.echo(f"\r\x1b[K{what} {done}/{total}", nl=False, err=True)
+
+    weights = resolve_weights(settings.model, settings.weights, cache_folder=settings.cache_folder)
+    loaded, converter = load_esm2_model(
+        settings.model,
+        settings.device,
+        weights=str(weights.path),
+        dtype=settings.dtype,
+        backend=settings.backend,
+    )
+    oracle = prepare_oracle(
+        settings.model,
+        weights,
+        benchmark,
+        cache_folder=settings.cache_folder,
+        device=settings.device,
+        on_progress=lambda done, total: show("FP32 oracle", done, total),
+    )
+    subject = BuiltinSubject(
+        loaded, converter, model_name=settings.model, token_budget=settings.token_budget
+    )
+    verdict = validate_subject(
+        subject,
+        benchmark,
+        oracle=oracle,
+        protocol=protocol,
+        weights_digest=weights.digest,
+        on_progress=lambda done, total: show("sequences", done, total),
+    )
+    if drawn:
+        typer.echo("\r\x1b[K", nl=False, err=True)
+    return verdict
+
+
+def print_verdict(verdict: Verdict) -> None:
+    """Print the outcome, the gates, and the worst sequences."""
+    from rich.console import Console
+    from rich.table import Table
+
+    console = Console(width=max(100, Console().width), soft_wrap=True)
+    figures = verdict.figures
+    console.print(f"{verdict.outcome.upper()}: {verdict.reason}", highlight=False, markup=False)
+    console.print(
+        f"\n{figures.num_strict} of {figures.num_sequences} sequences above the strict threshold; "
+        f"lowest similarity {similarity_text(figures.min_similarity)}; culprit: {verdict.culprit}.",
+        highlight=False,
+    )
+    gates = Table(box=None, pad_edge=False, header_style="bold")
+    for heading in ("gate", "result", "side", "what was found"):
+        gates.add_column(heading, overflow="fold")
+    words = {True: "passed", False: "FAILED", None: "not judged"}
+    for gate in verdict.gates:
+        gates.add_row(gate.name, words[gate.passed], gate.culprit or "", gate.detail)
+    console.print()
+    console.print(gates, highlight=False, markup=False)
+    worst = sorted(verdict.sequences, key=_badness, reverse=True)[:_SHOWN_SEQUENCES]
+    table = Table(box=None, pad_edge=False, header_style="bold")
+    table.add_column("sequence", overflow="fold")
+    for heading in ("residues", "status", "1 - cos", "packed err", "unpacked err", "gain - 1"):
+        table.add_column(heading, justify="right")
+    for result in worst:
+        table.add_row(
+            result.sequence_id,
+            str(result.length),
+            result.status.value,
+            _error_text(None if result.similarity is None else max(0.0, 1 - result.similarity)),
+            _error_text(result.packed_relative_l2),
+            _error_text(result.unpacked_relative_l2),
+            "-" if result.gain is None else f"{result.gain - 1:+.1e}",
+        )
+    if len(verdict.sequences) > _SHOWN_SEQUENCES:
+        console.print(f"\nThe {_SHOWN_SEQUENCES} worst of {len(verdict.sequences)} sequences:")
+    else:
+        console.print()
+    console.print(table, highlight=False, markup=False)
+    say("Errors are relative L2 of the pooled embedding against the FP32 oracle.")
+
+
+def similarity_text(similarity: float | None) -> str:
+    """As many digits as it takes to tell a similarity from 1."""
+    if similarity is None:
+        return "none"
+    error = max(0.0, 1.0 - similarity)
+    return f"{similarity:.5f}" if error >= 1e-5 else f"1 - {error:.1e}"
+
+
+def _badness(result: SequenceResult) -> tuple[bool, float]:
+    return (
+        result.similarity is None,
+        result.relative_l2 if result.relative_l2 is not None else 0.0,
+    )
+
+
+def _error_text(error: float | None) -> str:
+    return "-" if error is None else "0" if error == 0 else f"{error:.1e}"
