@@ -165,7 +165,7 @@ def print_report(report: SelftestReport) -> None:
     table.add_column("margin", justify="right", vertical="bottom")
     table.add_column("verdict", vertical="bottom", no_wrap=True)
     for result in (*report.faults, *report.controls):
-        marks = ["×" if gate in result.killed_by else "·" for gate in report.gates]
+        marks = ["x" if gate in result.killed_by else "·" for gate in report.gates]
         table.add_row(result.name, *marks, margin_text(result), verdict_text(result))
     Console(width=max(120, Console().width)).print(table)
     say(
@@ -180,9 +180,7 @@ def print_report(report: SelftestReport) -> None:
     tight = {name: value for name, value in report.healthy.items() if value is not None}
     if tight:
         nearest = min(tight, key=lambda name: tight[name])
-        say(
-            f"Nearest gate of the healthy model: {nearest}, {tight[nearest]:.1f} x below its limit."
-        )
+        say(f"Nearest healthy gate: {nearest}, {tight[nearest]:.1f} x below its limit.")
 
 
 def margin_text(result: FaultResult) -> str:

@@ -1,0 +1,84 @@
+"""Each measure against a plain twin in Python floats."""
+
+import math
+
+import pytest
+import torch
+
+from virnucpro_monitor.validation import measures
+
+
+def vectors(seed: int, *shape: int) -> torch.Tensor:
+    return torch.randn(*shape, generator=torch.Generator().manual_seed(seed))
+
+
+def plain_cosine(a: list[float], b: list[float]) -> float:
+    dot = math.fsum(x * y for x, y in zip(a, b, strict=True))
+    return dot / (plain_norm(a) * plain_norm(b))
+
+
+def plain_norm(a: list[float]) -> float:
+    return math.sqrt(math.fsum(x * x for x in a))
+
+
+def test_pooled_measures_equal_their_plain_twins() -> None:
+    a, b = vectors(1, 40), vectors(2, 40)
+    x, y = a.double().tolist(), b.double().tolist()
+    difference = [p - q for p, q in zip(x, y, strict=True)]
+    dot = math.fsum(p * q for p, q in zip(x, y, strict=True))
+    assert measures.cosine(a, b) == pytest.approx(plain_cosine(x, y), abs=1e-14)
+    assert measures.relative_l2(a, b) == pytest.approx(plain_norm(difference) / plain_norm(y))
+    assert measures.gain(a, b) == pytest.approx(plain_norm(x) / plain_norm(y))
+    assert measures.scale_factor(a, b) == pytest.approx(dot / plain_norm(y) ** 2)
+
+
+def test_half_precision_is_compared_in_double() -> None:
+    a = vectors(1, 2560).half()
+    b = (a.float() * (1 + 2**-11)).half()
+    assert measures.relative_l2(a, a) == 0.0
+    assert measures.relative_l2(b, a) == pytest.approx(
+        float((b.double() - a.double()).norm() / a.double().norm()), rel=1e-12
+    )
+
+
+def test_residue_agreement_equals_its_plain_twin() -> None:
+    a, b = vectors(3, 9, 12), vectors(4, 9, 12)
+    b[:8] = a[:8] + 0.01 * b[:8]
+    cosines = [
+        plain_cosine(x, y) for x, y in zip(a.double().tolist(), b.double().tolist(), strict=True)
+    ]
+    found = measures.residue_agreement(a, b)
+    assert found is not None
+    assert found.worst == pytest.approx(min(cosines), abs=1e-14)
+    assert found.worst_residue == cosines.index(min(cosines)) == 8
+    low, high = sorted(cosines)[:2]
+    assert found.p01 == pytest.approx(low + 0.08 * (high - low), abs=1e-13)
+    assert found.max_abs == pytest.approx(float((a.double() - b.double()).abs().max()))
+
+
+@pytest.mark.parametrize("bad", [math.nan, math.inf])
+def test_a_value_that_is_not_finite_is_none_everywhere(bad: float) -> None:
+    a, b = vectors(1, 5, 8), vectors(2, 5, 8)
+    a[2, 3] = bad
+    assert measures.cosine(a[2], b[2]) is None
+    assert measures.relative_l2(a, b) is None
+    assert measures.gain(a, b) is None
+    assert measures.residue_agreement(a, b) is None
+
+
+def test_a_zero_vector_has_no_cosine() -> None:
+    assert measures.cosine(torch.zeros(4), torch.ones(4)) is None
+
+
+def test_residues_of_other_length_do_not_agree() -> None:
+    assert measures.residue_agreement(torch.ones(3, 4), torch.ones(2, 4)) is None
+
+
+def test_percentile_interpolates_linearly() -> None:
+    assert measures.percentile([4.0, 1.0, 3.0, 2.0], 0.5) == 2.5
+    assert measures.percentile([1.0], 0.01) == 1.0
+    assert measures.percentile([], 0.5) is None
+
+
+def test_rounding_above_one_is_no_error() -> None:
+    assert measures.error_of(1.0 + 2e-16) == 0.0

@@ -1,0 +1,115 @@
+"""Released protocols are frozen; none loosens the seed."""
+
+import copy
+import json
+from pathlib import Path
+
+import pytest
+
+from virnucpro_monitor.errors import ProtocolError
+from virnucpro_monitor.validation import protocol as protocols
+from virnucpro_monitor.validation.evidence import MIN_RUNS, freeze_limits, round_up
+from virnucpro_monitor.validation.protocol import (
+    LIMIT_NAMES,
+    SeedRule,
+    limits_for,
+    load_protocol,
+    parse_protocol,
+    seed_rule,
+)
+
+DIGESTS = {"1": "55653ebcb4c553197ccedf966fa2c36de198238ecacf82a6f2841b9ae405f0b0"}
+
+
+def test_the_digest_of_each_released_protocol() -> None:
+    assert protocols.RELEASED_DIGESTS == DIGESTS
+    for version, digest in DIGESTS.items():
+        assert load_protocol(version).digest == digest
+
+
+def test_the_thresholds_are_the_seeds() -> None:
+    assert seed_rule(load_protocol()) == SeedRule(0.999, 0.995, 0.01)
+
+
+def test_every_limit_follows_from_the_evidence_in_the_file() -> None:
+    content = load_protocol().content
+    evidence = content["evidence"]
+    frozen = content["limits"].keys() - set(evidence["provisional"])
+    assert "float32" in frozen
+    records = [record for record in evidence["runs"] if record["dtype"] in frozen]
+    limits = freeze_limits(records)
+    assert limits == {dtype: content["limits"][dtype] for dtype in frozen}
+
+
+def test_a_limit_needs_200_healthy_runs() -> None:
+    worst = dict.fromkeys(LIMIT_NAMES, 1e-3)
+    record = {"dtype": "float16", "num_runs": MIN_RUNS - 1, "worst": worst}
+    with pytest.raises(ValueError, match="199 healthy runs"):
+        freeze_limits([record])
+    assert freeze_limits([{**record, "num_runs": MIN_RUNS}])["float16"]["gain"] == 3e-3
+
+
+@pytest.mark.parametrize(
+    ("value", "rounded"), [(1.21e-5, 1.3e-5), (3e-3, 3e-3), (9.99, 10.0), (0.0, 0.0)]
+)
+def test_limits_are_rounded_up(value: float, rounded: float) -> None:
+    assert round_up(value) == pytest.approx(rounded, rel=1e-12)
+
+
+def test_the_allowance_is_the_floor() -> None:
+    rule = SeedRule(0.999, 0.995, 0.01)
+    assert [rule.allowance(n) for n in (3, 99, 100, 200, 2900)] == [0, 0, 1, 2, 29]
+
+
+def test_an_altered_release_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(protocols.RELEASED_DIGESTS, "1", "0" * 64)
+    with pytest.raises(ProtocolError, match="altered"):
+        load_protocol("1")
+
+
+def test_an_unknown_version_names_the_known_ones() -> None:
+    with pytest.raises(ProtocolError, match="no protocol '7'"):
+        load_protocol("7")
+
+
+def test_a_users_own_protocol_from_a_file(tmp_path: Path) -> None:
+    content = copy.deepcopy(dict(load_protocol().content))
+    content["version"] = "mine"
+    path = tmp_path / "mine.json"
+    path.write_text(json.dumps(content))
+    found = load_protocol(str(path))
+    assert found.version == "mine"
+    assert found.digest != load_protocol().digest
+
+
+@pytest.mark.parametrize(
+    ("name", "value"), [("strict", 0.99), ("lenient", 0.99), ("lenient_fraction", 0.05)]
+)
+def test_a_loosened_threshold_is_refused(name: str, value: float) -> None:
+    content = copy.deepcopy(dict(load_protocol().content))
+    content["thresholds"][name] = value
+    with pytest.raises(ProtocolError, match="loosens the seed"):
+        parse_protocol(json.dumps(content), "mine.json")
+
+
+@pytest.mark.parametrize("text", ["", "[]", "{}", '{"version": "1"}', "nul"])
+def test_what_is_no_protocol_is_refused(text: str) -> None:
+    with pytest.raises(ProtocolError, match="not a protocol file"):
+        parse_protocol(text, "x.json")
+
+
+def test_a_missing_limit_is_named() -> None:
+    content = copy.deepcopy(dict(load_protocol().content))
+    del content["limits"]["float16"]["gain"]
+    with pytest.raises(ProtocolError, match="float16 lack gain"):
+        parse_protocol(json.dumps(content), "x.json")
+
+
+def test_a_missing_file_is_named(tmp_path: Path) -> None:
+    with pytest.raises(ProtocolError, match="cannot be read"):
+        load_protocol(str(tmp_path / "none.json"))
+
+
+def test_every_dtype_has_every_limit() -> None:
+    for dtype in ("float32", "float16", "bfloat16"):
+        assert limits_for(load_protocol(), dtype).keys() == LIMIT_NAMES.keys()

@@ -1,0 +1,194 @@
+"""Measuring and validating: coverage, finite values, both sides, and what is compared."""
+
+from dataclasses import replace
+
+import pytest
+import torch
+
+from tests.validation.conftest import FakeSubject, make_benchmark
+from virnucpro_monitor.errors import BenchmarkError, ConfigurationError, TargetError
+from virnucpro_monitor.records import Culprit, Outcome, SequenceStatus, Verdict
+from virnucpro_monitor.validation.measure import measure
+from virnucpro_monitor.validation.probes import reorder
+from virnucpro_monitor.validation.validate import validate_subject
+
+BENCHMARK = make_benchmark(
+    {"a": "MKTAYIAK", "b": "DERKH", "c": "AILVFMWP", "d": "MVHLT", "e": "GG"}
+)
+
+
+def failing(verdict: Verdict) -> set[str]:
+    return {gate.name for gate in verdict.gates if gate.passed is False}
+
+
+def test_the_healthy_model_passes_every_gate(subject, benchmark_set, oracle, protocol) -> None:
+    verdict = validate_subject(subject, benchmark_set, oracle=oracle, protocol=protocol)
+    assert verdict.outcome is Outcome.PASSED
+    assert all(gate.passed is True for gate in verdict.gates)
+    assert {gate.name for gate in verdict.gates} == {
+        *("coverage", "finite", "tokens", "seed", "gain", "residue"),
+        *("oracle", "ceiling", "baseline"),
+        *("repeat", "leak", "position", "order", "embedding", "mask"),
+    }
+    assert [s.sequence_id for s in verdict.sequences] == [s.id for s in benchmark_set.sequences]
+    assert verdict.documents["packs"]["num_packs"] == 2
+    assert verdict.figures.num_tokens == sum(len(s.residues) + 2 for s in benchmark_set.sequences)
+    assert verdict.documents["noise"]["packed_repeat"] == 0.0
+    assert verdict.figures.packed_s > 0
+
+
+def test_an_oracle_of_something_else_is_refused(subject, oracle, protocol, benchmark_set) -> None:
+    with pytest.raises(ConfigurationError, match="another benchmark set"):
+        validate_subject(subject, BENCHMARK, oracle=oracle, protocol=protocol)
+    with pytest.raises(ConfigurationError, match="weights"):
+        validate_subject(
+            subject, benchmark_set, oracle=oracle, protocol=protocol, weights_digest="f" * 64
+        )
+    other = replace(oracle, model_name="esm2_t12_35M_UR50D")
+    with pytest.raises(ConfigurationError, match="35M"):
+        validate_subject(subject, benchmark_set, oracle=other, protocol=protocol)
+
+
+def test_without_an_oracle_the_seed_and_the_probes_are_judged(fake, protocol) -> None:
+    verdict = validate_subject(fake, BENCHMARK, oracle=None, protocol=protocol)
+    assert verdict.outcome is Outcome.PASSED
+    assert "oracle" not in {gate.name for gate in verdict.gates}
+    assert verdict.sequences[0].packed_relative_l2 is None
+
+
+def test_probes_can_be_left_out(fake, protocol) -> None:
+    verdict = validate_subject(fake, BENCHMARK, oracle=None, protocol=protocol, probes=False)
+    assert "probes" not in verdict.documents
+    assert "leak" not in {gate.name for gate in verdict.gates}
+
+
+def test_a_lost_and_a_doubled_and_an_unknown_id(fake: FakeSubject) -> None:
+    def change(packs):
+        first = reorder(packs[0], [0, 1, 2, 2])
+        return [replace(first, sequence_ids=("a", "stranger", "c", "c")), *packs[1:]]
+
+    fake.on_pack = change
+    found = measure(fake, BENCHMARK, None)
+    statuses = {s.sequence_id: s.status for s in found.sequences}
+    assert statuses == {
+        "a": SequenceStatus.OK,
+        "b": SequenceStatus.LOST,
+        "c": SequenceStatus.DOUBLED,
+        "d": SequenceStatus.LOST,
+        "e": SequenceStatus.OK,
+    }
+    assert found.packs["unknown_ids"] == ["stranger"]
+    for lost in (found.sequences[1], found.sequences[2]):
+        assert lost.similarity is None
+        assert lost.length == len(BENCHMARK.sequences[lost.index].residues)
+
+
+@pytest.mark.parametrize(("side", "culprit"), [("packed", "packed"), ("alone", "unpacked")])
+def test_nan_is_never_skipped_and_names_its_side(
+    fake: FakeSubject, protocol, side: str, culprit: str
+) -> None:
+    def poison(rows: torch.Tensor, *arguments: object) -> torch.Tensor:
+        rows = rows.clone()
+        rows[2, 0] = float("nan")
+        return rows
+
+    setattr(fake, f"on_{side}", poison)
+    verdict = validate_subject(fake, BENCHMARK, oracle=None, protocol=protocol, probes=False)
+    assert verdict.outcome is Outcome.FAILED
+    assert {"finite", "seed", "gain", "residue"} <= failing(verdict)
+    assert verdict.culprit == culprit
+    assert verdict.sequences[0].status is SequenceStatus.NOT_FINITE
+    assert verdict.sequences[0].similarity is None
+
+
+def test_swapped_ids_fail_although_every_row_is_right(fake: FakeSubject, protocol) -> None:
+    fake.on_pack = lambda packs: [
+        replace(packs[0], sequence_ids=("b", "a", "c", "d")),
+        *packs[1:],
+    ]
+    verdict = validate_subject(fake, BENCHMARK, oracle=None, protocol=protocol, probes=False)
+    assert {"tokens", "seed"} <= failing(verdict)
+    assert verdict.culprit is Culprit.PACKED
+
+
+def test_a_boundary_off_by_one_in_the_collator_fails(fake: FakeSubject, protocol) -> None:
+    def shift(packs):
+        bounds = packs[0].cu_seqlens.clone()
+        bounds[1] += 1
+        return [replace(packs[0], cu_seqlens=bounds), *packs[1:]]
+
+    fake.on_pack = shift
+    verdict = validate_subject(fake, BENCHMARK, oracle=None, protocol=protocol, probes=False)
+    assert {"tokens", "residue"} <= failing(verdict)
+    # Residues of another number cannot be compared one by one.
+    assert verdict.sequences[0].worst_residue_similarity is None
+
+
+def test_an_empty_segment_is_a_lost_sequence(fake: FakeSubject) -> None:
+    def empty(packs):
+        bounds = packs[0].cu_seqlens.clone()
+        bounds[1] = 1
+        return [replace(packs[0], cu_seqlens=bounds), *packs[1:]]
+
+    fake.on_pack = empty
+    assert measure(fake, BENCHMARK, None).sequences[0].status is SequenceStatus.LOST
+
+
+def test_measures_are_those_of_their_own_pack_place(fake: FakeSubject) -> None:
+    found = measure(fake, BENCHMARK, None)
+    assert [(s.pack, s.slot, s.offset) for s in found.sequences] == [
+        (0, 0, 0),
+        (0, 1, 10),
+        (0, 2, 17),
+        (0, 3, 27),
+        (1, 0, 0),
+    ]
+
+
+def test_a_gain_shows_in_gain_and_relative_l2_only(fake: FakeSubject) -> None:
+    fake.on_packed = lambda rows, pack, layer: rows * 1.1
+    first = measure(fake, BENCHMARK, None).sequences[0]
+    assert first.similarity == pytest.approx(1.0, abs=1e-12)
+    assert first.gain == pytest.approx(1.1, rel=1e-6)
+    assert first.relative_l2 == pytest.approx(0.1, rel=1e-5)
+
+
+def test_a_long_sequence_is_cut_alike_on_both_sides(fake: FakeSubject) -> None:
+    benchmark = make_benchmark({"long": "MKTAYIAK" * 150})
+    (result,) = measure(fake, benchmark, None).sequences
+    assert result.length == 1022
+    assert result.truncated
+    assert result.similarity == pytest.approx(1.0)
+
+
+def test_progress_reaches_all_sequences(fake: FakeSubject) -> None:
+    seen: list[tuple[int, int]] = []
+    measure(fake, BENCHMARK, None, lambda done, total: seen.append((done, total)))
+    assert seen == [(number, 5) for number in range(1, 6)]
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"sequence_ids": ("a",)}, "1 ids but 4 boundaries"),
+        ({"cu_seqlens": torch.tensor([1, 2, 3, 4, 5])}, "rise from 0"),
+        ({"cu_seqlens": torch.tensor([0, 10, 5, 20, 34])}, "rise from 0"),
+    ],
+)
+def test_a_pack_that_breaks_the_interface_is_a_target_error(
+    fake: FakeSubject, change: dict, message: str
+) -> None:
+    fake.on_pack = lambda packs: [replace(packs[0], **change)]
+    with pytest.raises(TargetError, match=message):
+        measure(fake, BENCHMARK, None)
+
+
+def test_rows_of_the_wrong_shape_are_a_target_error(fake: FakeSubject) -> None:
+    fake.on_packed = lambda rows, pack, layer: rows[:-1]
+    with pytest.raises(TargetError, match="tokens"):
+        measure(fake, BENCHMARK, None)
+
+
+def test_a_character_outside_the_alphabet_is_named(fake: FakeSubject) -> None:
+    with pytest.raises(BenchmarkError, match="'1'"):
+        measure(fake, make_benchmark({"x": "MK1"}), None)

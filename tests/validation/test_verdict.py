@@ -1,0 +1,144 @@
+"""The verdict: outcome, culprit and one sentence."""
+
+import dataclasses
+from datetime import UTC, datetime
+
+import pytest
+
+from tests.validation.conftest import with_content
+from tests.validation.test_gates import lost, sequence
+from virnucpro_monitor.errors import ProtocolError
+from virnucpro_monitor.records import (
+    BenchmarkSet,
+    Commit,
+    Configuration,
+    Culprit,
+    Outcome,
+    Run,
+    RunReport,
+    Target,
+)
+from virnucpro_monitor.validation.protocol import load_protocol
+from virnucpro_monitor.validation.verdict import judge, judge_report
+
+
+def verdict_of(*results, dtype="float32", **documents):
+    return judge(results, documents, load_protocol(), dtype=dtype)
+
+
+def test_a_healthy_run_passes_and_says_so() -> None:
+    verdict = verdict_of(sequence(0), sequence(1))
+    assert verdict.outcome is Outcome.PASSED
+    assert verdict.culprit is Culprit.NONE
+    assert verdict.reason.startswith("Packed equals unpacked")
+    assert verdict.figures.seed_passed
+    assert verdict.figures.strict_pass_rate == 1.0
+
+
+def test_a_bad_half_precision_baseline_is_named_as_the_wrong_side() -> None:
+    off = sequence(
+        similarity=0.9988,
+        packed_relative_l2=1.5e-3,
+        unpacked_relative_l2=4.95e-3,
+        relative_l2=4.9e-2,
+    )
+    limits = {"baseline": 1.0, "ceiling": 1.0, "floor": 1.0}
+
+    def loosen(content: dict) -> None:
+        content["limits"]["float16"].update(limits)
+
+    verdict = judge([off], {}, with_content(load_protocol(), loosen), dtype="float16")
+    assert verdict.outcome is Outcome.FAILED
+    assert verdict.culprit is Culprit.UNPACKED
+    assert "Unpacked is the wrong side: packed is 3.3 x closer to FP32 than unpacked" in (
+        verdict.reason
+    )
+    assert "0.9988" in verdict.reason
+
+
+def test_both_sides_can_be_wrong() -> None:
+    verdict = verdict_of(
+        sequence(packed_relative_l2=0.3, unpacked_relative_l2=0.25, similarity=0.9)
+    )
+    assert verdict.culprit is Culprit.BOTH
+
+
+def test_a_passing_seed_rule_does_not_save_a_run_with_a_leak() -> None:
+    probes = {"leak": {"value": 1e-6, "unit": "max abs", "detail": "It moves."}}
+    verdict = verdict_of(sequence(), probes=probes)
+    assert verdict.figures.seed_passed
+    assert verdict.outcome is Outcome.FAILED
+    assert verdict.culprit is Culprit.PACKED
+    assert "failed: leak." in verdict.reason
+
+
+def test_the_trace_speaks_in_the_reason() -> None:
+    finding = "departs at the embedding: factor 1.136, looks like a missing 0.88 rescale"
+    verdict = verdict_of(
+        sequence(packed_relative_l2=0.1, similarity=0.99), trace={"finding": finding}
+    )
+    assert finding in verdict.reason
+
+
+def test_figures_count_a_lost_sequence_as_failed() -> None:
+    figures = verdict_of(sequence(0), lost(1)).figures
+    assert (figures.num_strict, figures.num_failed) == (1, 1)
+    assert figures.strict_pass_rate == 0.5
+    assert figures.worst_sequence == "s1"
+    assert figures.min_similarity == 1.0
+
+
+def report_of(results, dtype: str = "float32") -> RunReport:
+    protocol = load_protocol()
+    run = Run(
+        target="t",
+        commit=Commit(hash="a" * 40),
+        benchmark="b",
+        benchmark_version=1,
+        benchmark_digest="d",
+        configuration=Configuration(
+            model="m",
+            weights="w",
+            weights_digest="x",
+            dtype=dtype,
+            device="cpu",
+            backend="sdpa",
+            token_budget=10,
+        ),
+        environment=None,
+        protocol_version=protocol.version,
+        protocol_digest=protocol.digest,
+        outcome=Outcome.PASSED,
+        started_at=datetime(2026, 1, 1, tzinfo=UTC),
+        duration_s=1.0,
+    )
+    return RunReport(
+        run=run,
+        target=Target(name="t", location="."),
+        benchmark=BenchmarkSet(name="b", version=1, digest="d", sequences=()),
+        protocol=protocol,
+        sequences=tuple(results),
+    )
+
+
+def test_a_stored_run_is_judged_again_under_a_tighter_protocol() -> None:
+    report = report_of([sequence(gain=1.0 + 1e-9)])
+    assert judge_report(report, load_protocol()).outcome is Outcome.PASSED
+
+    def tighten(content: dict) -> None:
+        content["limits"]["float32"]["gain"] = 1e-12
+
+    again = judge_report(report, with_content(load_protocol(), tighten))
+    assert again.outcome is Outcome.FAILED
+    assert [gate.name for gate in again.gates if gate.passed is False] == ["gain"]
+
+
+def test_a_run_without_measures_cannot_be_judged_again() -> None:
+    report = dataclasses.replace(report_of([]))
+    with pytest.raises(ProtocolError, match="holds no measures"):
+        judge_report(report, load_protocol())
+
+
+def test_a_dtype_without_limits_is_refused() -> None:
+    with pytest.raises(ProtocolError, match="no limits for float64"):
+        judge([sequence()], {}, load_protocol(), dtype="float64")
