@@ -100,11 +100,18 @@ def load_commits_between(base: Run, head: Run, limit: int) -> list[Commit]:
 
 def diff_address(target: str, base: str, head: str) -> str | None:
     """The web page of the difference, where the target's repository is on a known kind of host."""
-    location = next((t.location for t in load_targets() if t.name == target), "")
+    known = load_target(target)
+    return diff_pattern(known.location, base, head) if known else None
+
+
+def diff_pattern(location: str, base: str, head: str) -> str | None:
+    """The address of a difference between two commits of the repository at `location`."""
     match = re.fullmatch(
-        r"(?:https?://|ssh://git@|git@)(?:[^/@]*@)?([\w.-]+)[:/]([\w./-]+?)(?:\.git)?/?", location
+        r"(?:https?://(?:[^/@]*@)?([\w.-]+)/|(?:ssh://)?git@([\w.-]+)[:/])([\w./-]+?)(?:\.git)?/?",
+        location,
     )
     if match is None:
         return None
-    middle = "/-/compare/" if "gitlab" in match[1] else "/compare/"
-    return f"https://{match[1]}/{match[2]}{middle}{base}...{head}"
+    host = match[1] or match[2]
+    middle = "/-/compare/" if "gitlab" in host else "/compare/"
+    return f"https://{host}/{match[3]}{middle}{base}...{head}"

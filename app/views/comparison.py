@@ -131,7 +131,7 @@ def _differences(comparison: Comparison) -> None:
 
 def _sides(comparison: Comparison) -> None:
     columns = [
-        markup.Column(name=""),
+        markup.Column(name="", kind="nowrap"),
         markup.Column(name="Commit", kind="wide"),
         markup.Column(name="Outcome", kind="nowrap"),
         markup.Column(

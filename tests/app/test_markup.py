@@ -1,0 +1,50 @@
+from datetime import UTC, datetime
+
+from app import markup
+from app.text import zone
+from tests.app.samples import sample_reports
+from virnucpro_monitor.records import Outcome
+
+HOSTILE = "<script>alert(1)</script>\" onmouseover='x' & \u202e"
+
+
+def test_plain_values_are_escaped_wherever_they_go() -> None:
+    columns = [markup.Column(name=HOSTILE, help=HOSTILE)]
+    pieces = [
+        markup.table(columns, [[HOSTILE]], caption=HOSTILE),
+        markup.facts([(HOSTILE, HOSTILE)]),
+        markup.tiles([(HOSTILE, HOSTILE, HOSTILE)]),
+        markup.banner(HOSTILE, HOSTILE, colour="#000000"),
+        markup.anchor("run?run=1", HOSTILE, title=HOSTILE),
+        markup.empty(HOSTILE, HOSTILE),
+        markup.note(HOSTILE),
+        markup.commit_label(HOSTILE, HOSTILE),
+    ]
+    for piece in pieces:
+        assert "<script" not in piece.code
+        assert "onmouseover='" not in piece.code
+        assert "\u202e" not in piece.code
+        assert "&lt;script&gt;" in piece.code
+
+
+def test_an_address_cannot_leave_its_attribute() -> None:
+    assert '"x' not in markup.anchor('run?"x', "text").code.replace('href="', "")
+
+
+def test_a_skipped_run_names_what_it_inherits() -> None:
+    run = next(r.run for r in sample_reports() if r.run.outcome is Outcome.SKIPPED)
+    assert "skipped (passed)" in markup.outcome_label(run).code
+
+
+def test_a_time_is_the_readers_with_utc_on_hover() -> None:
+    moment = datetime(2026, 11, 24, 12, 0, tzinfo=UTC)
+    code = markup.when(moment, zone("America/New_York")).code
+    assert "2026-11-24 07:00" in code
+    assert 'title="2026-11-24 12:00:00 UTC"' in code
+    assert 'datetime="2026-11-24T12:00:00+00:00"' in code
+
+
+def test_an_outside_link_keeps_the_app_to_itself() -> None:
+    code = markup.anchor("https://example.org", "x", outside=True).code
+    assert 'target="_blank"' in code
+    assert 'rel="noopener noreferrer"' in code
