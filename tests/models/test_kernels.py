@@ -1,0 +1,146 @@
+"""Each Triton kernel against its plain twin in FP64.
+
+With TRITON_INTERPRET=1 they run on the CPU, in Triton's interpreter.
+"""
+
+import os
+
+import pytest
+import torch
+from torch import Tensor
+from torch.nn import functional
+
+from virnucpro_monitor.models.packed_attention import Pack, packed_attention
+from virnucpro_monitor.models.rotary import RotaryTables, rotate
+
+DEVICE = "cpu" if os.environ.get("TRITON_INTERPRET") else "cuda"
+pytestmark = [] if DEVICE == "cpu" else pytest.mark.gpu
+ROUNDING = {torch.float16: 3e-4, torch.bfloat16: 2.5e-3}
+if DEVICE == "cpu":
+    del ROUNDING[torch.bfloat16]  # the interpreter cuts bfloat16 off instead of rounding it
+HALVES = pytest.mark.parametrize("dtype", ROUNDING)
+HEADS = pytest.mark.parametrize(
+    ("heads", "head_dim"), [(20, 16), (20, 24), (20, 32), (20, 64), (4, 128)]
+)
+LENGTHS = (5, 63, 64, 65, 1, 128, 3, 200)
+
+
+def relative_l2(a: Tensor, b: Tensor) -> float:
+    return float((a.double() - b.double()).norm() / b.double().norm())
+
+
+def make_pack(lengths: tuple[int, ...] = LENGTHS) -> Pack:
+    cu_seqlens = torch.tensor([0, *lengths], device=DEVICE).cumsum(0).int()
+    return Pack.from_cu_seqlens(cu_seqlens, max(lengths), sum(lengths))
+
+
+def random(*size: int, dtype: torch.dtype) -> Tensor:
+    generator = torch.Generator().manual_seed(sum(size))
+    return torch.randn(*size, generator=generator).to(DEVICE, dtype)
+
+
+@HALVES
+@pytest.mark.parametrize("width", [320, 480, 1280, 2560, 5120])
+def test_add_and_norm(width: int, dtype: torch.dtype) -> None:
+    from virnucpro_monitor.models.kernels import add_norm
+
+    norm = torch.nn.LayerNorm(width, device=DEVICE, dtype=dtype).requires_grad_(False)
+    norm.weight.normal_()
+    norm.bias.normal_()
+    hidden, update = random(37, width, dtype=dtype), random(38, width, dtype=dtype)[1:]
+    before = hidden.clone()
+    total, normed = add_norm(hidden, update, norm)
+    expected = hidden.double() + update.double()
+    assert torch.equal(hidden, before)
+    assert relative_l2(total, expected) < ROUNDING[dtype]
+    expected = functional.layer_norm(
+        expected, (width,), norm.weight.double(), norm.bias.double(), norm.eps
+    )
+    assert relative_l2(normed, expected) < ROUNDING[dtype]
+
+
+@HALVES
+def test_gelu_is_the_exact_one(dtype: torch.dtype) -> None:
+    from virnucpro_monitor.models.kernels import gelu_
+
+    x = random(33, 1283, dtype=dtype) * 3
+    expected = functional.gelu(x.double())
+    result = gelu_(x)
+    assert result.data_ptr() == x.data_ptr()
+    assert relative_l2(result, expected) < ROUNDING[dtype]
+
+
+@HALVES
+@HEADS
+def test_rotation_by_position_in_the_sequence(
+    heads: int, head_dim: int, dtype: torch.dtype
+) -> None:
+    from virnucpro_monitor.models.kernels import rotate_
+
+    pack = make_pack()
+    inv_freq = 1.0 / (10000 ** (torch.arange(0, head_dim, 2).float() / head_dim))
+    cos, sin = RotaryTables(inv_freq).get(pack.max_seqlen, torch.device(DEVICE))
+    qkv = random(pack.num_tokens, 3 * heads * head_dim, dtype=dtype)
+    q, k, v = qkv.clone().view(-1, 3, heads, head_dim).unbind(1)
+    rotate_(qkv, cos, sin, pack.positions, heads)
+    turned_q, turned_k, kept_v = qkv.view(-1, 3, heads, head_dim).unbind(1)
+    cos, sin = cos[pack.positions, None], sin[pack.positions, None]
+    assert relative_l2(turned_q, rotate(q.float() * head_dim**-0.5, cos, sin)) < ROUNDING[dtype]
+    assert relative_l2(turned_k, rotate(k.float(), cos, sin)) < ROUNDING[dtype]
+    assert torch.equal(kept_v, v)
+
+
+@HALVES
+@HEADS
+def test_attention_inside_each_sequence(heads: int, head_dim: int, dtype: torch.dtype) -> None:
+    from virnucpro_monitor.models.kernels import attention
+
+    pack = make_pack()
+    qkv = random(pack.num_tokens, 3, heads, head_dim, dtype=dtype)
+    q, k, v = qkv.unbind(1)
+    q = q * head_dim**-0.5
+    result = attention(q, k, v, pack.cu_seqlens, pack.query_blocks)
+    expected = packed_attention(q.double(), k.double(), v.double(), pack, "sdpa")
+    assert relative_l2(result, expected) < 2 * ROUNDING[dtype]
+
+
+def test_attention_reads_nothing_of_a_neighbour() -> None:
+    """Not even a NaN, which a weight of 0 would not keep out."""
+    from virnucpro_monitor.models.kernels import attention
+
+    pack = make_pack((40, 70, 30))
+    qkv = random(pack.num_tokens, 3, 4, 64, dtype=torch.float16)
+    honest = attention(*qkv.unbind(1), pack.cu_seqlens, pack.query_blocks)
+    qkv[40:110] = torch.nan
+    spoiled = attention(*qkv.unbind(1), pack.cu_seqlens, pack.query_blocks)
+    assert torch.equal(honest[:40], spoiled[:40])
+    assert torch.equal(honest[110:], spoiled[110:])
+    assert bool(spoiled[40:110].isnan().all())
+
+
+def test_every_query_is_in_one_block() -> None:
+    from virnucpro_monitor.models.kernels import query_blocks
+
+    pack = make_pack()
+    sequence, start = query_blocks(pack.cu_seqlens, pack.num_tokens, 64)
+    found = [
+        (index, first)
+        for index, first in zip(sequence.tolist(), start.tolist(), strict=True)
+        if index >= 0
+    ]
+    assert found == [
+        (index, first) for index, length in enumerate(LENGTHS) for first in range(0, length, 64)
+    ]
+
+
+@HALVES
+@pytest.mark.parametrize(("rows", "depth", "columns"), [(130, 320, 1280), (37, 480, 1920)])
+def test_linear_and_gelu(rows: int, depth: int, columns: int, dtype: torch.dtype) -> None:
+    from virnucpro_monitor.models.linear_gelu import linear_gelu
+
+    linear = torch.nn.Linear(depth, columns, device=DEVICE, dtype=dtype).requires_grad_(False)
+    x = random(rows, depth, dtype=dtype) * 3
+    expected = functional.gelu(
+        functional.linear(x.double(), linear.weight.double(), linear.bias.double())
+    )
+    assert relative_l2(linear_gelu(x, linear), expected) < ROUNDING[dtype]
