@@ -49,6 +49,9 @@ EMBEDDING_SIGNATURES = (
 )
 LAYER_OFF_BY_ONE = Signature("layer off by one", "a hidden layer off by one")
 FINAL_NORM_MISSING = Signature("final norm missing", "a missing final LayerNorm")
+NOT_REPEATABLE = Signature(
+    "not repeatable", "the same pack twice gives other values, as a stale buffer or a race does"
+)
 OUTSIDE = Signature("outside", "the fault lies outside the model: ids, boundaries or pooling")
 
 
@@ -66,6 +69,8 @@ def trace(
     chosen = worst_sequences(sequences)
     if not chosen:
         return {}
+    if not _repeats(subject, batches[chosen[0].pack or 0]):
+        return {"finding": NOT_REPEATABLE.text, "signature": NOT_REPEATABLE.name, "sequences": []}
     model = _load_oracle_model(oracle, subject.device)
     traced: list[dict[str, Json]] = []
     try:
@@ -125,6 +130,11 @@ def first_departure(
         if error > max(_DEPARTS_EPS * eps, _DEPARTS_FACTOR * (other or 0.0)):
             return layer
     return None
+
+
+def _repeats(subject: Subject, batch: PackedBatch) -> bool:
+    first, second = (subject.embed_packed(batch, subject.num_layers) for _ in range(2))
+    return torch.equal(first.nan_to_num(), second.nan_to_num())
 
 
 def _trace_one(

@@ -1,0 +1,206 @@
+"""The kill matrix: every injected fault is killed, with the right side and signature."""
+
+import pytest
+
+from virnucpro_monitor.errors import ProtocolError
+from virnucpro_monitor.records import Culprit, Outcome
+from virnucpro_monitor.validation.evidence import collect_evidence, freeze_limits
+from virnucpro_monitor.validation.faults import (
+    CONTROLS,
+    FAULTS,
+    Fault,
+    FaultySubject,
+    fault_installed,
+)
+from virnucpro_monitor.validation.protocol import LIMIT_NAMES
+from virnucpro_monitor.validation.selftest import (
+    FaultResult,
+    healthy_variants,
+    run_selftest,
+    selftest_benchmark,
+    summarise,
+)
+from virnucpro_monitor.validation.validate import validate_subject
+
+from .conftest import with_content
+
+# Gates that must be among those that kill it: the ones made for that kind of fault.
+KILLED_BY = {
+    "cu_seqlens one late": {"leak"},
+    "cu_seqlens one early": {"leak"},
+    "two sequences merged": {"leak", "position"},
+    "boundaries of two swapped": {"leak"},
+    "one token of the neighbour attended to": {"leak"},
+    "positions reset one token late": {"position"},
+    "ids in the wrong order": {"tokens"},
+    "0.88 missing": {"embedding"},
+    "0.88 applied twice": {"embedding"},
+    "observed-mask rescale missing": {"mask", "embedding"},
+    "<mask> not zeroed": {"mask", "embedding"},
+    "NaN in one residue": {"finite", "seed"},
+    "one residue replaced after the last layer": {"residue"},
+    "last pack's output returned": {"repeat"},
+    "one sequence lost": {"coverage"},
+    "one sequence doubled": {"coverage"},
+    "tanh GELU": {"ceiling"},
+}
+
+
+def judge(fault: Fault, subject, benchmark_set, oracle, protocol):
+    with fault_installed(fault):
+        return validate_subject(
+            FaultySubject(subject, fault), benchmark_set, oracle=oracle, protocol=protocol
+        )
+
+
+@pytest.mark.parametrize("fault", FAULTS, ids=lambda fault: fault.name)
+def test_every_fault_is_killed_and_named(
+    fault: Fault, subject, benchmark_set, oracle, protocol
+) -> None:
+    verdict = judge(fault, subject, benchmark_set, oracle, protocol)
+    result = summarise(fault, verdict, "float32")
+    assert result.killed_by, fault.name
+    assert KILLED_BY.get(fault.name, set()) <= set(result.killed_by)
+    assert result.culprit is Culprit.PACKED
+    assert result.signature == fault.signature
+    assert result.reason.startswith("Packed is the wrong side")
+
+
+@pytest.mark.parametrize("control", CONTROLS, ids=lambda control: control.name)
+def test_no_harmless_change_fires(control: Fault, subject, benchmark_set, oracle, protocol) -> None:
+    verdict = judge(control, subject, benchmark_set, oracle, protocol)
+    assert verdict.outcome is Outcome.PASSED, verdict.reason
+
+
+@pytest.mark.parametrize("variant", list(healthy_variants(5)), ids=lambda variant: variant.name)
+def test_no_gate_fires_on_the_healthy_model(
+    variant: Fault, subject, benchmark_set, oracle, protocol
+) -> None:
+    verdict = judge(variant, subject, benchmark_set, oracle, protocol)
+    assert verdict.outcome is Outcome.PASSED, verdict.reason
+
+
+def test_a_fault_is_taken_out_again(subject, benchmark_set, oracle, protocol) -> None:
+    for fault in FAULTS[:14]:
+        packs = list(FaultySubject(subject, fault).pack([("a", "MKTAYIAK"), ("b", "DERKH")]))
+        FaultySubject(subject, fault).embed_packed(packs[0], subject.num_layers)
+    plain = Fault(name="healthy", kind="healthy")
+    assert judge(plain, subject, benchmark_set, oracle, protocol).outcome is Outcome.PASSED
+
+
+def test_the_lists_are_long_enough() -> None:
+    assert sum(fault.kind == "fault" for fault in FAULTS) >= 25
+    assert len(CONTROLS) >= 6
+    assert len({fault.name for fault in (*FAULTS, *CONTROLS)}) == len(FAULTS) + len(CONTROLS)
+
+
+def test_the_report_counts_and_passes(subject, benchmark_set, oracle, protocol) -> None:
+    chosen = [f for f in FAULTS if f.name in ("0.88 missing", "<mask> not zeroed")]
+    seen: list[str] = []
+    report = run_selftest(
+        subject,
+        benchmark_set,
+        oracle,
+        protocol,
+        num_healthy_runs=2,
+        faults=chosen,
+        controls=CONTROLS[3:4],
+        on_progress=lambda done, total, name: seen.append(name),
+    )
+    assert report.passed
+    assert (report.num_killed, report.num_killed_by_seed) == (2, 1)
+    assert [c.killed_by for c in report.controls] == [()]
+    assert report.healthy["ceiling"] > 1
+    assert seen == ["healthy", "healthy 1", "0.88 missing", "<mask> not zeroed", "packs shuffled"]
+
+
+def test_a_survivor_and_a_firing_control_fail_the_report(
+    subject, benchmark_set, oracle, protocol
+) -> None:
+    harmless = Fault(name="no fault at all")
+    harmful = Fault(name="not harmless", kind="control", patches=FAULTS[8].patches)
+    report = run_selftest(
+        subject,
+        benchmark_set,
+        oracle,
+        protocol,
+        num_healthy_runs=1,
+        faults=[harmless],
+        controls=[harmful],
+    )
+    assert not report.passed
+    assert not report.faults[0].as_expected
+    assert not report.controls[0].as_expected
+
+
+def test_a_protocol_tighter_than_the_noise_is_refused(
+    subject, benchmark_set, oracle, protocol, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from virnucpro_monitor.validation import validate
+
+    monkeypatch.setattr(
+        validate,
+        "noise_of",
+        lambda probes: {"packed_repeat": 0.0, "unpacked_repeat": 0.0, "reordered": 0.1},
+    )
+    with pytest.raises(ProtocolError, match=r"healthy model moves by 1\.0e-01"):
+        run_selftest(subject, benchmark_set, oracle, protocol, faults=[], controls=[])
+
+
+def result(**changes: object) -> FaultResult:
+    values = {
+        "name": "x",
+        "kind": "arithmetic",
+        "killed_by": (),
+        "margin": None,
+        "culprit": Culprit.NONE,
+        "seed_killed": False,
+        "below_noise": False,
+        "effect": 0.4,
+        "reason": "",
+        **changes,
+    }
+    return FaultResult(**values)  # type: ignore[arg-type]
+
+
+def test_only_arithmetic_below_the_noise_may_survive() -> None:
+    assert result(below_noise=True).as_expected
+    assert not result().as_expected
+    assert not result(kind="fault").as_expected
+    assert result(kind="control").as_expected
+    assert not result(kind="control", killed_by=("seed",)).as_expected
+
+
+def test_the_selftest_set_crosses_tile_edges_and_needs_two_packs() -> None:
+    lengths = [len(s.residues) for s in selftest_benchmark().sequences]
+    assert max(lengths) >= 400
+    assert sum(length + 2 for length in lengths) > 512
+    assert len(lengths) == 7
+
+
+def test_evidence_is_collected_from_healthy_runs(
+    subject, benchmark_set, oracle, protocol, weights
+) -> None:
+    from virnucpro_monitor.models.weights import load_checkpoint
+
+    reference = load_checkpoint(subject.model_name, weights.path)[0]
+    found = collect_evidence(
+        subject, benchmark_set, oracle, protocol, num_runs=4, reference=reference
+    )
+    assert found["num_runs"] == 4
+    assert found["worst"].keys() == LIMIT_NAMES.keys()
+    assert 0 < found["worst"]["ceiling"] < 1e-4
+    limits = freeze_limits([{**found, "num_runs": 200}])["float32"]
+    assert limits["ceiling"] >= 3 * found["worst"]["ceiling"]
+
+
+def test_a_limit_below_the_healthy_value_shows_as_a_failed_run(
+    subject, benchmark_set, oracle, protocol
+) -> None:
+    def tighten(content: dict) -> None:
+        content["limits"]["float32"]["ceiling"] = 1e-12
+
+    found = collect_evidence(
+        subject, benchmark_set, oracle, with_content(protocol, tighten), num_runs=1
+    )
+    assert len(found["failed"]) == 1

@@ -1,0 +1,178 @@
+"""The layer trace and the written-out first layer that recognises faults."""
+
+import pytest
+import torch
+
+from tests.validation.conftest import MODEL, FakeSubject, make_benchmark
+from virnucpro_monitor.models.weights import load_checkpoint
+from virnucpro_monitor.records import SequenceStatus
+from virnucpro_monitor.validation.first_layer import (
+    Hypothesis,
+    Surroundings,
+    explain,
+    first_layer,
+    hypotheses,
+)
+from virnucpro_monitor.validation.measure import measure
+from virnucpro_monitor.validation.tokens import encode
+from virnucpro_monitor.validation.trace import (
+    first_departure,
+    name_embedding_factor,
+    trace,
+    worst_sequences,
+)
+
+TOKENS = encode("MKTAYIAKQRQI")
+PREVIOUS, FOLLOWING = encode("DERKHGG"), encode("AILVFMWPGG")
+AROUND = Surroundings(
+    before=PREVIOUS, after=FOLLOWING, previous=PREVIOUS, following=FOLLOWING, longest=40
+)
+
+
+@pytest.fixture(scope="module")
+def fair_esm(weights):
+    return load_checkpoint(MODEL, weights.path)[0]
+
+
+@torch.no_grad()
+def test_without_a_fault_it_is_fair_esms_first_layer(fair_esm) -> None:
+    exact = fair_esm(TOKENS[None], repr_layers=[1])["representations"][1][0]
+    rows, first, end = first_layer(fair_esm, TOKENS, Hypothesis(name="right", text=""))
+    assert (first, end) == (0, len(TOKENS))
+    assert float((rows - exact).norm() / exact.norm()) < 1e-5
+
+
+@torch.no_grad()
+def test_a_merged_neighbour_is_fair_esm_on_both_together(fair_esm) -> None:
+    both = torch.cat([PREVIOUS, TOKENS])
+    exact = fair_esm(both[None], repr_layers=[1])["representations"][1][0, len(PREVIOUS) :]
+    merged = Hypothesis(name="merged", text="", left=PREVIOUS)
+    rows, _, _ = first_layer(fair_esm, TOKENS, merged)
+    assert float((rows - exact).norm() / exact.norm()) < 1e-5
+
+
+@torch.no_grad()
+def test_every_hypothesis_is_told_from_all_others(fair_esm) -> None:
+    """What one hypothesis gives is explained by that one, or by one with the same words."""
+    checked = set()
+    for hypothesis in hypotheses(len(TOKENS), AROUND):
+        rows, first, end = first_layer(fair_esm, TOKENS, hypothesis)
+        seen = torch.zeros(len(TOKENS), rows.shape[1])
+        seen[first:end] = rows
+        if first > 1 or end < len(TOKENS) - 1:
+            continue
+        found = explain(fair_esm, TOKENS, seen, AROUND)
+        if hypothesis.text.startswith(("LayerNorm epsilon 1e-06", "LayerNorm epsilon 1e-12")):
+            continue  # so near 1e-5 that rounding hides them
+        assert found is not None, hypothesis.text
+        assert found.hypothesis.name == hypothesis.name
+        checked.add(hypothesis.name)
+    assert len(checked) >= 17
+
+
+@torch.no_grad()
+def test_a_healthy_layer_needs_no_explanation(fair_esm) -> None:
+    exact = fair_esm(TOKENS[None], repr_layers=[1])["representations"][1][0]
+    assert explain(fair_esm, TOKENS, exact, AROUND) is None
+
+
+@torch.no_grad()
+def test_an_unknown_fault_stays_unnamed(fair_esm) -> None:
+    exact = fair_esm(TOKENS[None], repr_layers=[1])["representations"][1][0]
+    noise = torch.randn(exact.shape, generator=torch.Generator().manual_seed(1))
+    assert explain(fair_esm, TOKENS, exact + 0.3 * noise, AROUND) is None
+
+
+@pytest.mark.parametrize(
+    ("factor", "name"),
+    [
+        (1 / 0.88, "rescale missing"),
+        (0.88, "rescale twice"),
+        (1.0, None),
+        (1.2, None),
+        (None, None),
+    ],
+)
+def test_embedding_factors(factor: float | None, name: str | None) -> None:
+    found = name_embedding_factor(factor)
+    assert (found.name if found else None) == name
+
+
+@pytest.mark.parametrize(
+    ("packed", "unpacked", "departs"),
+    [
+        ([0.0, 1e-7, 1e-7], [0.0, 1e-7, 1e-7], None),
+        ([0.1, 0.2, 0.3], [0.0, 1e-7, 1e-7], 0),
+        ([0.0, 1e-7, 1e-3], [0.0, 1e-7, 1e-7], 2),
+        ([0.0, None, 1e-3], [0.0, 0.0, 0.0], 1),
+        ([0.0, 1e-3, 1e-3], [0.0, 1e-3, 1e-3], None),
+    ],
+)
+def test_first_departure(packed, unpacked, departs: int | None) -> None:
+    assert first_departure(packed, unpacked, torch.finfo(torch.float32).eps) == departs
+
+
+BENCHMARK = make_benchmark({"a": "MKTAYIAK", "b": "DERKH", "c": "AILVFMWP"})
+
+
+def traced(fake: FakeSubject) -> dict:
+    found = measure(fake, BENCHMARK, None)
+    return trace(fake, found.sequences, found.batches, None)
+
+
+def test_without_an_oracle_the_unpacked_side_is_the_reference(fake: FakeSubject) -> None:
+    fake.on_packed = lambda rows, pack, layer: rows / 0.88
+    found = traced(fake)
+    assert found["reference"] == "unpacked"
+    assert found["layer"] == 0
+    assert found["signature"] == "rescale missing"
+    assert found["finding"] == (
+        "departs at the embedding: factor 1.136, looks like a missing 0.88 token-dropout rescale"
+    )
+
+
+def test_the_first_wrong_layer_is_named(fake: FakeSubject) -> None:
+    fake.on_packed = lambda rows, pack, layer: rows + torch.arange(rows.shape[1]) * (layer >= 1)
+    found = traced(fake)
+    assert found["layer"] == 1
+    assert found["finding"] == "departs in layer 1"
+    first = found["sequences"][0]
+    assert first["packed"][0] == 0.0
+    assert first["packed"][1] > 0.1
+
+
+def test_nan_is_named_where_it_begins(fake: FakeSubject) -> None:
+    fake.on_packed = lambda rows, pack, layer: rows * (float("nan") if layer >= 1 else 1.0)
+    assert traced(fake)["finding"] == "not finite from layer 1 on"
+
+
+def test_a_fault_outside_the_model_is_told(fake: FakeSubject) -> None:
+    from dataclasses import replace
+
+    fake.on_pack = lambda packs: [replace(packs[0], sequence_ids=("b", "c", "a"))]
+    found = traced(fake)
+    assert found["signature"] == "outside"
+    assert "ids, boundaries or pooling" in found["finding"]
+
+
+def test_a_target_without_hidden_layers_is_not_traced(fake: FakeSubject) -> None:
+    def last_only(rows, pack, layer):
+        if layer != 2:
+            raise KeyError(layer)
+        return rows * 1.5
+
+    fake.on_packed = last_only
+    assert "KeyError" in traced(fake)["not_traced"]
+
+
+def test_worst_sequences_put_missing_values_first(fake: FakeSubject) -> None:
+    def poison(rows, pack, layer):
+        rows = rows * torch.linspace(1.0, 1.5, len(rows))[:, None]
+        rows[1] = float("nan")
+        return rows
+
+    fake.on_packed = poison
+    chosen = worst_sequences(measure(fake, BENCHMARK, None).sequences)
+    assert chosen[0].sequence_id == "a"
+    assert chosen[0].status is SequenceStatus.NOT_FINITE
+    assert len(chosen) == 2
