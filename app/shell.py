@@ -3,15 +3,20 @@
 from collections.abc import Callable
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any, cast
+from typing import Any, TypeVar, cast
 from zoneinfo import ZoneInfo
 
 import plotly.graph_objects as go
 import streamlit as st
 
-from app import markup
+from app import data, markup
 from app.markup import Html, Value
 from app.text import markdown_text, zone
+
+KEPT_DRAWINGS = 200
+KEPT_DRAWINGS_S = 600.0
+
+_Made = TypeVar("_Made")
 
 CHART_SETTINGS = {"displaylogo": False, "showSendToCloud": False, "scrollZoom": False}
 
@@ -41,6 +46,22 @@ def title(text: str, *lines: Value) -> None:
 
 def heading(text: str) -> None:
     st.header(markdown_text(text), anchor=False)
+
+
+def prepared(make: Callable[[], _Made], *key: str | int | None) -> _Made:
+    """What `make` makes, kept for all readers under `key`.
+
+    Args:
+        key: everything that the result depends on; the database is added to it. Stored runs never
+            change, so that their `identity` stands for them.
+    """
+    made: _Made = _prepared((data.database_url(), *key), make)
+    return made
+
+
+@st.cache_resource(max_entries=KEPT_DRAWINGS, ttl=KEPT_DRAWINGS_S, show_spinner=False)
+def _prepared(key: tuple[str | int | None, ...], _make: Callable[[], Any]) -> Any:
+    return _make()
 
 
 def chart(figure: go.Figure, *, key: str, alt: str) -> None:

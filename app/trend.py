@@ -34,7 +34,6 @@ class TrendInfo:
     Attributes:
         places, hovers, thresholds: one for each point of the trend; the thresholds are those of
             each run's own protocol, as errors by name.
-        left_out: healthy runs that were thinned out before.
     """
 
     trend: Trend
@@ -43,7 +42,6 @@ class TrendInfo:
     thresholds: tuple[Mapping[str, float], ...]
     spans: tuple[Span, ...]
     by_date: bool
-    left_out: int
 
 
 def trend_info(
@@ -81,7 +79,6 @@ def trend_info(
         ),
         spans=tuple(_bad_spans(kept, places)),
         by_date=by_date,
-        left_out=len(ordered) - len(kept),
     )
 
 

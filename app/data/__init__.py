@@ -9,7 +9,7 @@ from app.data.commits import (
     load_target,
     load_targets,
 )
-from app.data.database import check_database
+from app.data.database import check_database, database_url, identity
 from app.data.incidents import (
     acknowledge,
     load_history,
@@ -55,8 +55,10 @@ __all__ = [
     "acknowledge",
     "check_database",
     "configuration_label",
+    "database_url",
     "diff_address",
     "find_commits",
+    "identity",
     "load_benchmarks",
     "load_commit_runs",
     "load_commits",

@@ -9,6 +9,7 @@ from typing import Any, TypeVar, cast
 
 import streamlit as st
 
+from virnucpro_monitor.records import Run
 from virnucpro_monitor.settings import load_settings
 from virnucpro_monitor.store import reader
 from virnucpro_monitor.store.engine import open_engine
@@ -38,6 +39,11 @@ def engine() -> Any:
 def check_database() -> None:
     """Raise the `StoreError` that says why the database cannot be shown, at each page anew."""
     reader.check_schema(engine())
+
+
+def identity(run: Run) -> str:
+    """A stored run for as long as it is kept: ids begin anew where a database is made anew."""
+    return f"{run.id} {run.started_at.isoformat()}"
 
 
 def kept(ttl_s: float = FRESH_S) -> Callable[[_Function], _Function]:

@@ -3,7 +3,7 @@
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from app.data.database import database_url, engine, kept
+from app.data.database import database_url, engine, identity, kept
 from app.data.series import load_series, load_series_runs, load_thresholds
 from virnucpro_monitor.analysis.comparison import Comparison, Noise, compare_runs
 from virnucpro_monitor.analysis.series import BAD_OUTCOMES, SeriesKey, series_key
@@ -83,11 +83,11 @@ def load_noise(run: Run) -> float | None:
 
 def load_neighbours(run: Run) -> tuple[Run | None, Run | None]:
     """The runs of the previous and the next measured commit of the same series."""
-    return _load_neighbours(database_url(), run.id, run)
+    return _load_neighbours(database_url(), identity(run), run)
 
 
 @kept()
-def _load_neighbours(url: str, run_id: int | None, _run: Run) -> tuple[Run | None, Run | None]:
+def _load_neighbours(url: str, run_key: str, _run: Run) -> tuple[Run | None, Run | None]:
     run, position = _run, _run.commit.position
     if position is None:
         return None, None
@@ -111,11 +111,11 @@ def _load_neighbours(url: str, run_id: int | None, _run: Run) -> tuple[Run | Non
 
 def load_last_good(run: Run) -> Run | None:
     """The last passed run of the same series before `run`, if `run` itself is bad."""
-    return _load_last_good(database_url(), run.id, run)
+    return _load_last_good(database_url(), identity(run), run)
 
 
 @kept()
-def _load_last_good(url: str, run_id: int | None, _run: Run) -> Run | None:
+def _load_last_good(url: str, run_key: str, _run: Run) -> Run | None:
     run = _run
     if run.effective_outcome not in BAD_OUTCOMES or run.commit.position is None:
         return None
@@ -151,13 +151,11 @@ def load_outcomes(like: Run, hashes: Sequence[str]) -> dict[str, Run]:
 
 def load_comparison(base: Run, head: Run) -> Comparison:
     """Two runs side by side; a skipped one stands on what it inherits."""
-    return _load_comparison(database_url(), base.id, head.id, base, head)
+    return _load_comparison(database_url(), identity(base), identity(head), base, head)
 
 
 @kept(COMPARISON_S)
-def _load_comparison(
-    url: str, base_id: int | None, head_id: int | None, _base: Run, _head: Run
-) -> Comparison:
+def _load_comparison(url: str, base_key: str, head_key: str, _base: Run, _head: Run) -> Comparison:
     base, head = _base, _head
     measured = load_measured(base), load_measured(head)
     return compare_runs(

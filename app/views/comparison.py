@@ -257,23 +257,32 @@ def _charts(comparison: Comparison) -> None:
     base = short_hash(comparison.base.run.commit.hash)
     head = short_hash(comparison.head.run.commit.hash)
     floor = comparison.noise.floor
+    pair = (data.identity(comparison.base.run), data.identity(comparison.head.run))
     left, right = st.columns(2)
     with left:
         shell.chart(
-            before_after_figure(comparison, f"base {base}", f"head {head}"),
+            shell.prepared(
+                lambda: before_after_figure(comparison, f"base {base}", f"head {head}"),
+                "before-after",
+                *pair,
+            ),
             key="before-after",
             alt="Each sequence's error in the base and in the head",
         )
     with right:
         shell.chart(
-            distribution_figure(
-                {
-                    f"base {base}": [change.base for change in comparison.sequences],
-                    f"head {head}": [change.head for change in comparison.sequences],
-                },
-                comparison.thresholds,
-                floor if floor > ERROR_FLOOR else None,
-                height=420,
+            shell.prepared(
+                lambda: distribution_figure(
+                    {
+                        f"base {base}": [change.base for change in comparison.sequences],
+                        f"head {head}": [change.head for change in comparison.sequences],
+                    },
+                    comparison.thresholds,
+                    floor if floor > ERROR_FLOOR else None,
+                    height=420,
+                ),
+                "distributions",
+                *pair,
             ),
             key="distributions",
             alt="How many sequences lie at which error, base against head",
@@ -297,7 +306,14 @@ def _sequences(comparison: Comparison) -> None:
         shell.put(markup.empty("No sequence fits the filters."))
     else:
         event = st.dataframe(
-            change_frame(rows[:MAX_ROWS]),
+            shell.prepared(
+                lambda: change_frame(rows[:MAX_ROWS]),
+                "changes",
+                data.identity(comparison.base.run),
+                data.identity(comparison.head.run),
+                str(changed_only),
+                words,
+            ),
             hide_index=True,
             key="change-table",
             height=min(640, 37 + 35 * len(rows)),

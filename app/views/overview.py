@@ -3,6 +3,7 @@
 from collections.abc import Sequence
 from datetime import datetime
 
+import plotly.graph_objects as go
 import streamlit as st
 
 from app import data, filters, links, markup, shell
@@ -28,6 +29,7 @@ from virnucpro_monitor.records import Culprit, Outcome, Run
 
 RANGES = {"50": "Last 50", "200": "Last 200", "1000": "Last 1,000", "all": "All"}
 MAX_CARDS = 24
+DRAWINGS = {"agreement": trend_figure, "gates": gates_figure, "speed": speed_figure}
 MAX_LISTED_RUNS = 20
 MAX_GATE_RUNS = 300  # each has a mark for every gate
 
@@ -229,17 +231,22 @@ def _trend(entry: data.SeriesCard, now: datetime) -> None:
     if not runs:
         shell.put(markup.empty("No run lies in this range."))
         return
-    info = trend_info(
-        runs,
-        data.load_thresholds(runs),
-        by_date=order == "date",
-        reader_zone=shell.reader_zone(),
-        max_points=MAX_GATE_RUNS if kind == "gates" else MAX_POINTS,
-    )
-    draw = {"agreement": trend_figure, "gates": gates_figure, "speed": speed_figure}[kind]
+    zone = shell.reader_zone()
+    max_points = MAX_GATE_RUNS if kind == "gates" else MAX_POINTS
+
+    def draw() -> go.Figure:
+        info = trend_info(
+            runs,
+            data.load_thresholds(runs),
+            by_date=order == "date",
+            reader_zone=zone,
+            max_points=max_points,
+        )
+        return DRAWINGS[kind](info)
+
     bad = sum(run.effective_outcome in BAD_OUTCOMES for run in runs)
     shell.clickable_chart(
-        draw(info),
+        shell.prepared(draw, "trend", kind, order, zone.key, hash(tuple(map(data.identity, runs)))),
         key=f"trend-{kind}",
         alt=f"{kind} of {len(runs)} runs over commits, {bad} of them bad",
         on_click=shell.open_run,
@@ -247,10 +254,8 @@ def _trend(entry: data.SeriesCard, now: datetime) -> None:
     notes: list[Value] = [
         f"{format_count(len(runs), 'run')}, {bad} bad. Click a mark to open its run."
     ]
-    if info.left_out:
-        notes.append(
-            f"{info.left_out:,} healthy runs are left out of the drawing; no other run is."
-        )
+    if len(runs) > max_points:
+        notes.append(f"Of so many, about {max_points:,} are drawn: only healthy runs are left out.")
     shell.put(markup.paragraph(*notes, kind="quiet"))
     _latest_runs(runs, now)
 

@@ -1,8 +1,10 @@
 """A run's sequences: charts, filters, table and download."""
 
+from collections.abc import Callable
 from functools import partial
 
 import pandas as pd
+import plotly.graph_objects as go
 import streamlit as st
 
 from app import data, filters, links, markup, shell
@@ -37,15 +39,20 @@ def show_sequences(run: Run, thresholds: Thresholds) -> None:
             default="worst",
             width=200,
         )
-    results = data.load_sequences(
-        run, only_failing=which == "failing", search=words, order=order, limit=MAX_DRAWN
+    choice = (data.identity(run), which, words, order)
+    results = shell.prepared(
+        lambda: data.load_sequences(
+            run, only_failing=which == "failing", search=words, order=order, limit=MAX_DRAWN
+        ),
+        "results",
+        *choice,
     )
     total = run.figures.num_sequences if run.figures else 0
     if not results:
         nothing = "No sequence fails." if which == "failing" else "No sequence fits the filters."
         shell.put(markup.empty(nothing))
         return
-    _charts(run, results, thresholds)
+    _charts(run, results, thresholds, choice)
     shell.put(
         markup.paragraph(
             f"{format_share(min(len(results), PAGE_ROWS), total)} in the table. "
@@ -55,7 +62,7 @@ def show_sequences(run: Run, thresholds: Thresholds) -> None:
     )
     shown = results[:PAGE_ROWS]
     event = st.dataframe(
-        sequence_frame(shown, thresholds),
+        shell.prepared(lambda: sequence_frame(shown, thresholds), "frame", *choice),
         hide_index=True,
         key="sequence-table",
         height=min(640, 37 + 35 * len(shown)),
@@ -128,27 +135,40 @@ def _counted(index: int | None) -> int | None:
     return None if index is None else index + 1
 
 
-def _charts(run: Run, results: list[SequenceResult], thresholds: Thresholds) -> None:
-    noise = data.load_noise(run)
+def _charts(
+    run: Run,
+    results: list[SequenceResult],
+    thresholds: Thresholds,
+    choice: tuple[str | int | None, ...],
+) -> None:
+    def draw(name: str, make: Callable[[], go.Figure | None], alt: str) -> None:
+        figure = shell.prepared(make, name, *choice)
+        if figure is not None:
+            shell.chart(figure, key=name, alt=alt)
+
     left, right = st.columns(2)
     with left:
-        shell.chart(
-            error_by_length_figure(results, thresholds),
-            key="by-length",
-            alt="Error of each sequence against its length",
+        draw(
+            "by-length",
+            lambda: error_by_length_figure(results, thresholds),
+            "Error of each sequence against its length",
         )
     with right:
-        oracle = oracle_figure(results, thresholds)
-        if oracle is not None:
-            shell.chart(oracle, key="oracle", alt="Each side's distance from the FP32 oracle")
+        draw(
+            "oracle",
+            lambda: oracle_figure(results, thresholds),
+            "Each side's distance from the FP32 oracle",
+        )
     left, right = st.columns(2)
     with left:
-        shell.chart(
-            distribution_figure({"sequences": results}, thresholds, noise),
-            key="distribution",
-            alt="How many sequences lie at which error",
+        draw(
+            "distribution",
+            lambda: distribution_figure({"sequences": results}, thresholds, data.load_noise(run)),
+            "How many sequences lie at which error",
         )
     with right:
-        packs = packs_figure(results, thresholds)
-        if packs is not None:
-            shell.chart(packs, key="packs", alt="Which sequences shared a pack")
+        draw(
+            "packs",
+            lambda: packs_figure(results, thresholds),
+            "Which sequences shared a pack",
+        )
