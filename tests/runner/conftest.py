@@ -1,8 +1,28 @@
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
 import pytest
 
 from tests.runner.tiny_target import HEALTHY, TinyRepository
+from virnucpro_monitor.data.benchmarks import benchmark_digest
+from virnucpro_monitor.records import BenchmarkSet, ProteinSequence, Target
+from virnucpro_monitor.runner import commits
+from virnucpro_monitor.runner.checkout import Repository
+from virnucpro_monitor.runner.client import WorkerPool
+from virnucpro_monitor.runner.plan import Request, RunPlan
+from virnucpro_monitor.validation.protocol import load_protocol
+
+SEQUENCES = (
+    ProteinSequence(id="a", residues="MKTAYIAKQR"),
+    ProteinSequence(id="b", residues="VLSPADKTNVKAAWGKV"),
+    ProteinSequence(id="c", residues="MVHLT"),
+)
+SMALL = BenchmarkSet(
+    name="small", version=1, digest=benchmark_digest(SEQUENCES), sequences=SEQUENCES
+)
+MODEL = "esm2_t6_8M_UR50D"
+
+MakePlan = Callable[..., RunPlan]
 
 
 @pytest.fixture
@@ -11,3 +31,63 @@ def tiny(tmp_path: Path) -> TinyRepository:
     repository = TinyRepository(tmp_path / "tiny")
     repository.commit(HEALTHY, "Add packed inference")
     return repository
+
+
+@pytest.fixture(scope="session")
+def cache_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Weights and oracles are made once for all tests."""
+    return tmp_path_factory.mktemp("cache")
+
+
+@pytest.fixture
+def make_plan(tiny: TinyRepository, cache_folder: Path) -> MakePlan:
+    """Plans over the tiny repository, quick ones: three short sequences and no probes."""
+
+    def make(hashes: Sequence[str], *, target: Target | None = None, **choices: object) -> RunPlan:
+        target = target or Target(name="tiny", location=str(tiny.folder))
+        repository = Repository.open(target.location, cache_folder)
+        history = repository.history("HEAD")
+        settings: dict[str, object] = {
+            "benchmarks": (SMALL,),
+            "request": Request(model=MODEL, weights="synthetic"),
+            "probes": False,
+            "timeout_s": 120.0,
+        }
+        return RunPlan(
+            target=target,
+            repository=repository,
+            commits=repository.commits(list(hashes), history),
+            protocol=load_protocol(),
+            cache_folder=cache_folder,
+            **(settings | choices),
+        )
+
+    return make
+
+
+class _SharedPool(WorkerPool):
+    """Stays open from test to test: starting the server takes seconds."""
+
+    def close(self) -> None:
+        pass
+
+    def end(self) -> None:
+        super().close()
+
+
+@pytest.fixture(scope="session")
+def _shared_pool() -> Iterator[_SharedPool]:
+    pool = _SharedPool()
+    yield pool
+    pool.end()
+
+
+@pytest.fixture
+def shared_workers(_shared_pool: _SharedPool, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Let every plan that asks for the usual worker pool use the same one."""
+
+    def choose(python: Path | None = None, *, fork: bool | None = None) -> WorkerPool:
+        usual = python is None and fork is None
+        return _shared_pool if usual else WorkerPool(python, fork=fork)
+
+    monkeypatch.setattr(commits, "WorkerPool", choose)

@@ -1,0 +1,55 @@
+from virnucpro_monitor.runner.gpu import GIB, Gpu, wait_for_gpu
+
+FREE = Gpu("H200", "575", 100 * GIB, 90 * GIB, (), 0)
+BUSY = Gpu("H200", "575", 100 * GIB, 90 * GIB, (12345678, 12345679), 99)
+FULL = Gpu("H200", "575", 100 * GIB, 1 * GIB, (), 0)
+
+
+class Clock:
+    def __init__(self) -> None:
+        self.now = 0.0
+
+    def sleep(self, seconds: float) -> None:
+        self.now += seconds
+
+
+def wait(
+    states: list[Gpu | None], limit_s: float = 60.0, needed: int = 0
+) -> tuple[str | None, float]:
+    clock = Clock()
+    left = list(states)
+
+    def look(_: str) -> Gpu | None:
+        return left.pop(0) if len(left) > 1 else left[0]
+
+    reason = wait_for_gpu(
+        "cuda:0",
+        limit_s=limit_s,
+        needed_bytes=needed,
+        look=look,
+        sleep=clock.sleep,
+        clock=lambda: clock.now,
+    )
+    return reason, clock.now
+
+
+def test_a_free_or_unknown_gpu_is_used_at_once() -> None:
+    assert wait([FREE]) == (None, 0.0)
+    assert wait([None]) == (None, 0.0)
+
+
+def test_a_busy_gpu_is_waited_for() -> None:
+    assert wait([BUSY, BUSY, FREE]) == (None, 30.0)
+
+
+def test_after_the_limit_the_reason_is_told() -> None:
+    reason, waited = wait([BUSY], limit_s=120.0)
+    assert waited == 120.0
+    assert reason == "The GPU cuda:0 was busy for 2 min: 2 other processes compute on it."
+
+
+def test_too_little_memory_counts_as_busy() -> None:
+    reason, _ = wait([FULL], needed=2 * GIB)
+    assert reason is not None
+    assert "1.0 GiB of its memory are free, 2.0 GiB are needed" in reason
+    assert wait([FULL], needed=GIB // 2) == (None, 0.0)

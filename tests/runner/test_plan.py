@@ -1,0 +1,197 @@
+from dataclasses import replace
+from datetime import UTC, datetime
+from pathlib import Path
+
+import pytest
+
+from tests.runner.tiny_target import MODEL_FILE, TinyRepository
+from virnucpro_monitor.errors import ConfigurationError, RepositoryError
+from virnucpro_monitor.records import (
+    Commit,
+    Configuration,
+    Environment,
+    Outcome,
+    Protocol,
+    Run,
+    Target,
+)
+from virnucpro_monitor.runner.checkout import Repository
+from virnucpro_monitor.runner.plan import Ledger, Request, code_digest, covers, ordered
+from virnucpro_monitor.runner.selection import select_new, select_revisions
+
+HERE = Environment(host="h", platform="p", python="3", torch="2")
+PROTOCOL = Protocol(version="1", digest="p" * 64, content={})
+REQUEST = Request(model="m", weights="synthetic")
+
+
+def run(commit: str, outcome: Outcome = Outcome.PASSED, **fields: object) -> Run:
+    values: dict[str, object] = {
+        "target": "t",
+        "commit": Commit(hash=commit),
+        "benchmark": "b",
+        "benchmark_version": 1,
+        "benchmark_digest": "b" * 64,
+        "configuration": Configuration(
+            model="m",
+            weights="synthetic",
+            weights_digest="w" * 64,
+            dtype="float32",
+            device="cpu",
+            backend="sdpa",
+            token_budget=4096,
+        ),
+        "environment": HERE,
+        "protocol_version": "1",
+        "protocol_digest": PROTOCOL.digest,
+        "outcome": outcome,
+        "started_at": datetime(2026, 1, 1, tzinfo=UTC),
+        "duration_s": 1.0,
+    }
+    return Run(**(values | fields))  # type: ignore[arg-type]
+
+
+def ledger(*runs: Run) -> Ledger:
+    return Ledger(runs, REQUEST, "w" * 64, PROTOCOL)
+
+
+def names(commits: list[Commit]) -> str:
+    return "".join(commit.hash for commit in commits)
+
+
+def test_orders() -> None:
+    commits = [Commit(hash=name) for name in "abcdefghi"]
+    assert names(ordered(commits, "oldest")) == "abcdefghi"
+    assert names(ordered(commits, "newest")) == "ihgfedcba"
+    bisected = names(ordered(commits, "bisect"))
+    assert bisected[:3] == "iae"
+    assert sorted(bisected) == list("abcdefghi")
+    for size in range(4):
+        assert len(ordered(commits[:size], "bisect")) == size
+
+
+@pytest.mark.parametrize("outcome", [Outcome.PASSED, Outcome.FAILED, Outcome.SKIPPED])
+def test_a_result_settles_a_commit(outcome: Outcome) -> None:
+    known = run("a", outcome)
+    assert ledger(known).settled("a", "b" * 64, HERE.digest, retry_errors=True) == known
+    assert ledger(known).settled("b", "b" * 64, HERE.digest, retry_errors=True) is None
+
+
+def test_an_error_settles_unless_it_is_to_be_tried_again() -> None:
+    known = ledger(run("a", Outcome.ERROR), run("b", Outcome.NOT_RUN))
+    assert known.settled("a", "b" * 64, HERE.digest, retry_errors=False)
+    assert not known.settled("a", "b" * 64, HERE.digest, retry_errors=True)
+    assert not known.settled("b", "b" * 64, HERE.digest, retry_errors=False)
+
+
+@pytest.mark.parametrize(
+    "other",
+    [
+        {"protocol_digest": "q" * 64},
+        {"benchmark_digest": "c" * 64},
+        {"environment": replace(HERE, torch="3")},
+        {"configuration": replace(run("a").configuration, weights_digest="x" * 64)},
+        {"configuration": replace(run("a").configuration, dtype="float16")},
+        {"configuration": replace(run("a").configuration, token_budget=1)},
+        {"configuration": replace(run("a").configuration, device="cuda")},
+    ],
+)
+def test_nothing_is_inherited_across_a_difference(other: dict[str, object]) -> None:
+    same = run("a", code_digest="d")
+    assert ledger(same).twin("d", "b" * 64, HERE.digest) == same
+    assert ledger(replace(same, **other)).twin("d", "b" * 64, HERE.digest) is None  # type: ignore[arg-type]
+
+
+def test_only_a_measured_run_is_inherited_from() -> None:
+    for outcome in (Outcome.ERROR, Outcome.SKIPPED, Outcome.NOT_RUN):
+        known = ledger(run("a", outcome, code_digest="d"))
+        assert known.twin("d", "b" * 64, HERE.digest) is None
+
+
+def test_a_bridge_starts_at_the_last_run_elsewhere() -> None:
+    elsewhere = replace(HERE, torch="1")
+    old = run("a", environment=elsewhere)
+    newer = run("b", environment=elsewhere, started_at=datetime(2026, 2, 1, tzinfo=UTC))
+    assert ledger(old, newer).bridge("b" * 64, HERE.digest) == newer
+    assert ledger(old, newer, run("c")).bridge("b" * 64, HERE.digest) is None
+    assert ledger().bridge("b" * 64, HERE.digest) is None
+
+
+def test_the_code_digest_looks_at_relevant_files_alone(
+    tiny: TinyRepository, tmp_path: Path
+) -> None:
+    repository = Repository.open(str(tiny.folder), tmp_path / "cache")
+    target = Target(name="t", location="", paths=("tinytarget",), requirements="needs.txt")
+    commits = [
+        tiny.git("rev-parse", "HEAD"),
+        tiny.commit({"README.md": "words"}),
+        tiny.commit({"needs.txt": "x"}),
+        tiny.commit({MODEL_FILE: "x = 1"}),
+    ]
+    digests = [code_digest(repository, target, commit) for commit in commits]
+    assert digests[0] == digests[1]
+    assert len(set(digests)) == 3
+    everything = replace(target, paths=())
+    assert len({code_digest(repository, everything, commit) for commit in commits}) == 4
+    assert code_digest(repository, replace(target, package="x"), commits[0]) != digests[0]
+
+
+@pytest.mark.parametrize(
+    ("pattern", "path", "expected"),
+    [
+        ("pack", "pack/a.py", True),
+        ("pack/", "pack/a.py", True),
+        ("pack", "package/a.py", False),
+        ("pack/*.py", "pack/a.py", True),
+        ("pack/a.py", "pack/a.py", True),
+        ("pack/a.py", "pack/b.py", False),
+    ],
+)
+def test_paths_cover_files_folders_and_globs(pattern: str, path: str, expected: bool) -> None:
+    assert covers(pattern, path) is expected
+
+
+def test_new_means_since_the_last_seen_and_what_was_left_out(
+    tiny: TinyRepository, tmp_path: Path
+) -> None:
+    hashes = [tiny.git("rev-parse", "HEAD"), *(tiny.commit({"n": str(n)}) for n in range(4))]
+    repository = Repository.open(str(tiny.folder), tmp_path / "cache")
+    target = Target(name="t", location="")
+
+    def new(*known: Run) -> list[str]:
+        return [commit.hash for commit in select_new(repository, target, known).commits]
+
+    assert new() == hashes[-1:]
+    assert new(run(hashes[1])) == hashes[2:]
+    assert new(run(hashes[1], Outcome.NOT_RUN), run(hashes[3])) == [hashes[1], hashes[4]]
+    assert new(run(hashes[4])) == []
+
+
+def test_a_rewritten_branch_goes_on_from_what_both_share(
+    tiny: TinyRepository, tmp_path: Path
+) -> None:
+    root = tiny.git("rev-parse", "HEAD")
+    gone = tiny.commit({"a": "1"})
+    tiny.git("reset", "--quiet", "--hard", root)
+    rewritten = tiny.commit({"a": "2"})
+    repository = Repository.open(str(tiny.folder), tmp_path / "cache")
+    selection = select_new(repository, Target(name="t", location=""), [run(root), run(gone)])
+    assert [commit.hash for commit in selection.commits] == [rewritten]
+    assert gone not in [commit.hash for commit in selection.branch]
+
+
+def test_revisions_and_ranges_come_oldest_first(tiny: TinyRepository, tmp_path: Path) -> None:
+    hashes = [tiny.git("rev-parse", "HEAD"), *(tiny.commit({"n": str(n)}) for n in range(3))]
+    repository = Repository.open(str(tiny.folder), tmp_path / "cache")
+    target = Target(name="t", location="")
+
+    def select(*revisions: str) -> list[str]:
+        return [c.hash for c in select_revisions(repository, target, revisions).commits]
+
+    assert select("HEAD", f"{hashes[0]}..HEAD~1", hashes[0][:10]) == hashes
+    with pytest.raises(RepositoryError, match="holds no commit"):
+        select("HEAD..HEAD~2")
+
+
+def test_unknown_dtypes_are_refused() -> None:
+    with pytest.raises(ConfigurationError, match="'int8' is not a dtype"):
+        Request(model="m", weights="synthetic", dtype="int8")
