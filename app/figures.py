@@ -21,6 +21,7 @@ MAX_COMMIT_LABELS = 5  # more would overlap on a narrow screen
 MAX_CHANGE_LINES = 60
 MAX_SPANS = 200
 MANY_POINTS = 300
+MAX_SVG_MARKS = 1500
 OUTCOME_SIZES = ((50, 11), (130, 8), (300, 6))  # (runs at most, size)
 HOVER = "%{customdata[1]}<extra></extra>"
 
@@ -71,6 +72,11 @@ def trend_figure(info: TrendInfo) -> go.Figure:
     return figure
 
 
+def marks_trace(number: int) -> Callable[..., Any]:
+    """The kind of trace for so many marks: starting WebGL takes longer than drawing a few."""
+    return go.Scatter if number <= MAX_SVG_MARKS else go.Scattergl
+
+
 def _shapes(info: TrendInfo) -> list[dict[str, Any]]:
     """Bad stretches as shaded bands and changes as lines, over all rows of the figure."""
     shapes: list[dict[str, Any]] = []
@@ -100,7 +106,7 @@ def _draw_outcomes(figure: go.Figure, info: TrendInfo) -> None:
         if not places:
             continue
         figure.add_trace(
-            go.Scattergl(
+            marks_trace(len(places))(
                 x=_at(info, places),
                 y=[1] * len(places),
                 mode="markers",
@@ -119,7 +125,7 @@ def _draw_outcomes(figure: go.Figure, info: TrendInfo) -> None:
         )
     if info.trend.events:
         figure.add_trace(
-            go.Scattergl(
+            marks_trace(len(info.trend.events))(
                 x=_at(info, [event.place for event in info.trend.events]),
                 y=[0] * len(info.trend.events),
                 mode="markers",
@@ -298,7 +304,7 @@ def gates_figure(info: TrendInfo) -> go.Figure:
             continue
         mark = MARKS[outcome]
         figure.add_trace(
-            go.Scattergl(
+            marks_trace(len(hits))(
                 x=_at(info, [point.place for point, _ in hits]),
                 y=[names.index(gate.name) for _, gate in hits],
                 mode="markers",

@@ -55,11 +55,11 @@ def test_the_chart_marks_each_run_and_a_click_opens_it(
     runs = stored_runs(demo_database_url)
     page = open_page(demo_address)
     measured = [run for run in runs if run.figures is not None]
-    # The pass rate has a point for each measured run, and the worst error has another.
+    # Each run has an outcome's mark; each measured one a pass rate and a worst error too.
     points = page.locator(".js-plotly-plot .scatterlayer .point")
-    expect(points).to_have_count(2 * len(measured))
+    expect(points).to_have_count(len(runs) + 2 * len(measured))
     place = next(i for i, run in enumerate(measured) if run.outcome is Outcome.FAILED)
-    point = points.nth(len(measured) + place)
+    point = points.nth(len(runs) + len(measured) + place)
     point.scroll_into_view_if_needed()
     box = point.bounding_box()
     assert box is not None
