@@ -6,7 +6,7 @@ from typing import Any
 
 import torch
 
-from .packing import plan_packs
+from tinypack.data.packing import plan_packs
 
 Record = dict[str, str]
 

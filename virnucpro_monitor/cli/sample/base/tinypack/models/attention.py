@@ -6,7 +6,7 @@ from typing import Any
 import torch
 from torch.nn.functional import scaled_dot_product_attention
 
-from .rotary import rotate
+from tinypack.models.rotary import rotate
 
 
 def find_sequences(cu_seqlens: torch.Tensor) -> list[slice]:

@@ -8,8 +8,8 @@ import torch
 from torch import nn
 from torch.nn.functional import gelu
 
-from .attention import attend, find_sequences
-from .rotary import make_tables, number_positions
+from tinypack.models.attention import attend, find_sequences
+from tinypack.models.rotary import make_tables, number_positions
 
 
 class ESM2WithFlashAttention(nn.Module):
