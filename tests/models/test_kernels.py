@@ -92,6 +92,25 @@ def test_rotation_by_position_in_the_sequence(
 
 @HALVES
 @HEADS
+def test_bias_and_rotation_of_a_wide_product(heads: int, head_dim: int, dtype: torch.dtype) -> None:
+    from virnucpro_monitor.models.kernels import add_bias_and_rotate
+
+    pack = make_pack()
+    inv_freq = 1.0 / (10000 ** (torch.arange(0, head_dim, 2).float() / head_dim))
+    cos, sin = RotaryTables(inv_freq).get(pack.max_seqlen, torch.device(DEVICE))
+    product = random(pack.num_tokens, 3 * heads * head_dim, dtype=torch.float32)
+    bias = random(3 * heads * head_dim, dtype=dtype)
+    result = add_bias_and_rotate(product, bias, cos, sin, pack.positions, heads)
+    assert result.dtype == dtype
+    parts = (product + bias.float()).view(-1, 3, heads, head_dim).unbind(1)
+    cos, sin = cos[pack.positions, None], sin[pack.positions, None]
+    expected = (rotate(parts[0] * head_dim**-0.5, cos, sin), rotate(parts[1], cos, sin), parts[2])
+    for found, wanted in zip(result.view(-1, 3, heads, head_dim).unbind(1), expected, strict=True):
+        assert relative_l2(found, wanted) < ROUNDING[dtype]
+
+
+@HALVES
+@HEADS
 def test_attention_inside_each_sequence(heads: int, head_dim: int, dtype: torch.dtype) -> None:
     from virnucpro_monitor.models.kernels import attention
 
@@ -131,16 +150,3 @@ def test_every_query_is_in_one_block() -> None:
     assert found == [
         (index, first) for index, length in enumerate(LENGTHS) for first in range(0, length, 64)
     ]
-
-
-@HALVES
-@pytest.mark.parametrize(("rows", "depth", "columns"), [(130, 320, 1280), (37, 480, 1920)])
-def test_linear_and_gelu(rows: int, depth: int, columns: int, dtype: torch.dtype) -> None:
-    from virnucpro_monitor.models.linear_gelu import linear_gelu
-
-    linear = torch.nn.Linear(depth, columns, device=DEVICE, dtype=dtype).requires_grad_(False)
-    x = random(rows, depth, dtype=dtype) * 3
-    expected = functional.gelu(
-        functional.linear(x.double(), linear.weight.double(), linear.bias.double())
-    )
-    assert relative_l2(linear_gelu(x, linear), expected) < ROUNDING[dtype]

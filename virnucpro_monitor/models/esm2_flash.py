@@ -17,7 +17,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from virnucpro_monitor.errors import ConfigurationError, DeviceError
-from virnucpro_monitor.models.fused import can_fuse, run_layers
+from virnucpro_monitor.models.fused import FusedAttention, can_fuse, run_layers
 from virnucpro_monitor.models.packed_attention import (
     HALF_DTYPES,
     Pack,
@@ -196,16 +196,14 @@ class ESM2WithFlashAttention(nn.Module):
         )
         cos, sin = self.rotary.get(max_seqlen, self.device)
         if self.use_kernels and can_fuse(self.device, self.dtype):
-            from virnucpro_monitor.models.kernels import rotate_
-
-            def attend_fused(qkv: Tensor) -> Tensor:
-                rotate_(qkv, cos, sin, pack.positions, self.num_heads)
-                q, k, v = self._heads(qkv)
-                # [tokens, heads, head_dim] -> [tokens, embed_dim]
-                return packed_attention(q, k, v, pack, backend).flatten(1)
-
-            attend_fused.fused = True  # type: ignore[attr-defined]
-            return {"representations": self._run(hidden, attend_fused, repr_layers)}
+            fused = FusedAttention(
+                lambda q, k, v: packed_attention(q, k, v, pack, backend),
+                cos,
+                sin,
+                pack.positions,
+                self.num_heads,
+            )
+            return {"representations": self._run(hidden, fused, repr_layers)}
         cos, sin = cos[pack.positions, None, :], sin[pack.positions, None, :]
 
         def attend(qkv: Tensor) -> Tensor:
@@ -253,9 +251,11 @@ class ESM2WithFlashAttention(nn.Module):
         q, k, v = qkv.view(*qkv.shape[:-1], 3, self.num_heads, self.head_dim).unbind(-3)
         return q, k, v
 
-    def _run(self, hidden: Tensor, attend: Attend, repr_layers: Sequence[int]) -> dict[int, Tensor]:
+    def _run(
+        self, hidden: Tensor, attend: "Attend | FusedAttention", repr_layers: Sequence[int]
+    ) -> dict[int, Tensor]:
         wanted = set(repr_layers)
-        if getattr(attend, "fused", False):
+        if isinstance(attend, FusedAttention):
             return run_layers(list(self.layers), self.final_norm, hidden, attend, wanted)
         representations = {0: hidden} if 0 in wanted else {}
         for number, layer in enumerate(self.layers, start=1):

@@ -15,11 +15,48 @@ def has_triton() -> bool:
     return importlib.util.find_spec("triton") is not None
 
 
+class FusedAttention:
+    """Projection to q, k and v, their rotation, and attention, for one pack.
+
+    Args:
+        attention: q, k, v [tokens, heads, head_dim], turned and q scaled -> the same shape.
+        cos, sin: rotary tables, [positions, head_dim / 2] FP32.
+        positions: [tokens] int64.
+    """
+
+    def __init__(
+        self,
+        attention: Callable[[Tensor, Tensor, Tensor], Tensor],
+        cos: Tensor,
+        sin: Tensor,
+        positions: Tensor,
+        num_heads: int,
+    ) -> None:
+        self.attention = attention
+        self.rotation = (cos, sin, positions, num_heads)
+        self.num_heads = num_heads
+
+    def __call__(self, normed: Tensor, projection: nn.Linear) -> Tensor:
+        """[tokens, embed_dim] -> [tokens, embed_dim]"""
+        from virnucpro_monitor.models.kernels import add_bias_and_rotate, rotate_
+
+        if normed.dtype == torch.bfloat16:
+            # Rounding q and k to 8 bits twice, before and after the rotation, would cost accuracy
+            # where it matters most, in the attention logits.
+            product = torch.mm(normed, projection.weight.t(), out_dtype=torch.float32)
+            qkv = add_bias_and_rotate(product, projection.bias, *self.rotation)
+        else:
+            qkv = rotate_(projection(normed), *self.rotation)
+        # [tokens, 3 * embed_dim] -> three of [tokens, heads, head_dim]
+        q, k, v = qkv.view(qkv.shape[0], 3, self.num_heads, -1).unbind(1)
+        return self.attention(q, k, v).flatten(1)
+
+
 def run_layers(
     layers: Sequence[Any],
     final_norm: nn.Module,
     hidden: Tensor,
-    attend: Callable[[Tensor], Tensor],
+    attend: "FusedAttention",
     wanted: set[int],
 ) -> dict[int, Tensor]:
     """Hidden states of a pack.
@@ -30,14 +67,12 @@ def run_layers(
     Args:
         layers: `esm2_flash.Layer`s.
         hidden: [tokens, embed_dim], the embeddings.
-        attend: attention, [tokens, 3 * embed_dim] -> [tokens, embed_dim]; may overwrite its input.
         wanted: which hidden states to return.
 
     Returns:
         {layer: [tokens, embed_dim]}
     """
-    from virnucpro_monitor.models.kernels import add_norm
-    from virnucpro_monitor.models.linear_gelu import linear_gelu
+    from virnucpro_monitor.models.kernels import add_norm, gelu_
 
     dtype = hidden.dtype
     representations = {0: hidden} if 0 in wanted else {}
@@ -47,9 +82,9 @@ def run_layers(
         # float16 it isn't, and an FP32 stream would cost 3 % of the speed.
         hidden = hidden.float()
     for number, layer in enumerate(layers, start=1):
-        update = layer.out(attend(layer.qkv(normed)))
+        update = layer.out(attend(normed, layer.qkv))
         hidden, normed = add_norm(hidden, update, layer.mlp_norm)
-        update = layer.fc2(linear_gelu(normed, layer.fc1))
+        update = layer.fc2(gelu_(layer.fc1(normed)))
         if number < len(layers):
             hidden, normed = add_norm(hidden, update, layers[number].attention_norm)
             if number in wanted:

@@ -124,15 +124,21 @@ def choose_backend(requested: str, device: torch.device, dtype: torch.dtype) -> 
         return SDPA
     if requested == "auto":
         if obstacle is None:
-            return FLASH_ATTN if _has_module("flash_attn") else TORCH_VARLEN
+            # In the order of their speed on an H200 (packs of 16,384 tokens, 650M, microseconds a
+            # layer for long to short sequences): triton 229 to 99, flash-attn 303 to 165,
+            # torch-varlen 312 to 169.
+            for backend, module in ((TRITON, "triton"), (FLASH_ATTN, "flash_attn")):
+                if _has_module(module):
+                    return backend
+            return TORCH_VARLEN
         if dtype in HALF_DTYPES:
             warnings.warn(f"{obstacle}; attention falls back to sdpa, which is slow", stacklevel=3)
         return SDPA
     if obstacle is not None:
         raise ConfigurationError(f"Attention backend {requested!r} cannot run: {obstacle}.")
-    if requested == FLASH_ATTN and not _has_module("flash_attn"):
+    if requested in (FLASH_ATTN, TRITON) and not _has_module(requested.replace("-", "_")):
         raise ConfigurationError(
-            "Attention backend 'flash-attn' is not installed: install flash-attn, or choose "
+            f"Attention backend {requested!r} is not installed: install {requested}, or choose "
             f"{TORCH_VARLEN}."
         )
     return requested
