@@ -82,7 +82,7 @@ def test_an_overflow_is_named_with_its_layer(loaded: tuple[Any, Any]) -> None:
 def test_the_budget_follows_the_free_memory() -> None:
     gibibyte = 2**30
     small = calculate_token_budget(1280, torch.float16, gibibyte)
-    assert small == int(0.8 * gibibyte / (14 * 1280 * 2))
+    assert small == int(0.8 * gibibyte / (16 * 1280 * 2))
     assert calculate_token_budget(1280, torch.float16, 100 * gibibyte) == 65536
     assert calculate_token_budget(2560, torch.float32, gibibyte) < small / 3
     with pytest.raises(DeviceError, match="MiB of free memory hold a pack of"):

