@@ -11,7 +11,7 @@ from virnucpro_monitor.data.collators import MAX_RESIDUES, SPECIAL_TOKENS, Batch
 from virnucpro_monitor.errors import DeviceError
 
 # Peak memory of a pack beyond the weights, in units of one row [embed_dim] of the model's dtype for
-# each token. Measured on an H200: 9 in float16. bfloat16 needs more, as it keeps its residual stream
+# each token. Measured on an H200: 9 in float16. bfloat16 needs more: it keeps its residual stream
 # and its projections to q, k and v in FP32.
 _ROWS_PER_TOKEN = 16
 _LARGEST_BUDGET = 65536  # larger packs use more memory and are no faster
