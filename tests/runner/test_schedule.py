@@ -70,14 +70,15 @@ def test_an_untouched_table_stays_byte_for_byte() -> None:
     ("text", "cron", "calendar"),
     [
         ("15m", "*/15 * * * *", "*:0/15"),
-        ("60m", "0 * * * *", "*:0/60"),
+        ("60m", "0 * * * *", "*:00"),
         ("2h", "0 */2 * * *", "0/2:00"),
-        ("24h", "0 0 * * *", "0/24:00"),
+        ("24h", "0 0 * * *", "*-*-* 00:00"),
         ("1d", "0 3 * * *", "*-*-* 03:00"),
     ],
 )
 def test_intervals(text: str, cron: str, calendar: str) -> None:
     assert every(text) == (cron, calendar)
+    subprocess.run(["systemd-analyze", "calendar", calendar], check=True, capture_output=True)
 
 
 @pytest.mark.parametrize("text", ["7m", "5h", "2d", "0m", "soon", "-5m", ""])

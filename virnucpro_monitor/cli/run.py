@@ -266,6 +266,9 @@ def _stopping_on_terminate() -> Iterator[None]:
     before = signal.signal(signal.SIGTERM, stop)
     try:
         yield
+    except KeyboardInterrupt:
+        say("Interrupted; what was stored so far is kept.")
+        raise
     finally:
         signal.signal(signal.SIGTERM, before)
 

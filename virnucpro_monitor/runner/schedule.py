@@ -59,10 +59,11 @@ def every(text: str) -> tuple[str, str]:
     number = int(match[1]) if match else 0
     unit = match[2] if match else ""
     if unit == "m" and number and 60 % number == 0:
-        return (f"*/{number} * * * *" if number < 60 else "0 * * * *"), f"*:0/{number}"
+        return ("0 * * * *", "*:00") if number == 60 else (f"*/{number} * * * *", f"*:0/{number}")
     if unit == "h" and number and 24 % number == 0:
-        hours = f"*/{number}" if number < 24 else "0"
-        return f"0 {hours} * * *", f"0/{number}:00"
+        if number == 24:
+            return "0 0 * * *", "*-*-* 00:00"
+        return f"0 */{number} * * *", f"0/{number}:00"
     if unit == "d" and number == 1:
         return "0 3 * * *", "*-*-* 03:00"
     raise ConfigurationError(

@@ -1,0 +1,233 @@
+import json
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from tests.runner.tiny_target import HEALTHY, MODEL_FILE, PADDED_WITH_CLS, TinyRepository
+from virnucpro_monitor.cli.main import run_command
+from virnucpro_monitor.cli.run import RunOutcome
+from virnucpro_monitor.records import Outcome
+from virnucpro_monitor.store.engine import open_engine
+from virnucpro_monitor.store.reader import load_commits, load_failure, load_runs
+from virnucpro_monitor.store.summaries import load_heartbeats
+
+FASTA = ">a\nMKTAYIAKQR\n>b\nVLSPADKTNVKAAWGKV\n"
+MODEL = ("--model", "esm2_t6_8M_UR50D", "--weights", "synthetic")
+CPU = (*MODEL, "--device", "cpu", "--dtype", "float32")
+
+Run = Callable[..., int]
+
+
+@pytest.fixture
+def tiny(tmp_path: Path) -> TinyRepository:
+    repository = TinyRepository(tmp_path / "tiny")
+    repository.commit(HEALTHY, "Add packed inference")
+    return repository
+
+
+@pytest.fixture
+def database(tmp_path: Path) -> str:
+    return f"sqlite:///{tmp_path / 'monitor.db'}"
+
+
+@pytest.fixture
+def run(tmp_path: Path, database: str, private_folders: Path) -> Run:
+    """Run on a small benchmark set of the user's."""
+    fasta = tmp_path / "small.fasta"
+    fasta.write_text(FASTA)
+    if not list((private_folders / "data").rglob("*small*")):
+        assert run_command(["benchmark", "add", str(fasta), "--name", "small"]) == 0
+
+    def call(*arguments: str) -> int:
+        return run_command(["run", *arguments, *CPU, "--benchmark", "small", "--db", database])
+
+    return call
+
+
+def outcomes(database: str) -> list[tuple[str, str]]:
+    engine = open_engine(database, read_only=True)
+    try:
+        return [(run.commit.hash, str(run.outcome)) for run in load_runs(engine)]
+    finally:
+        engine.dispose()
+
+
+def test_a_history_is_run_stored_and_not_run_twice(
+    tiny: TinyRepository, database: str, run: Run, capsys: pytest.CaptureFixture[str]
+) -> None:
+    healthy = tiny.git("rev-parse", "HEAD")
+    faulty = tiny.commit({MODEL_FILE: PADDED_WITH_CLS})
+    crashing = tiny.commit({MODEL_FILE: "raise RuntimeError('boom')\n" + HEALTHY[MODEL_FILE]})
+    place = ("--target", str(tiny.folder))
+    assert run(*place, "--commit", healthy) == 0
+    assert "Created the database" in capsys.readouterr().err
+    assert run(*place, "--new") == 2
+    capsys.readouterr()
+    expected = [(healthy, "passed"), (faulty, "failed"), (crashing, "error")]
+    assert outcomes(database) == expected
+
+    assert run(*place, "--new") == 0
+    assert "Nothing new." in capsys.readouterr().err
+    assert run(*place, "--commit", crashing) == 3
+    assert run(*place, "--commits", f"{healthy}..HEAD") == 2
+    assert outcomes(database) == expected
+
+    engine = open_engine(database, read_only=True)
+    last = load_runs(engine)[-1]
+    assert last.id is not None
+    failure = load_failure(engine, last.id)
+    assert failure is not None
+    assert "boom" in failure.traceback
+    beat = load_heartbeats(engine)[0]
+    assert (beat.target, beat.state, beat.exit_code) == ("tiny", "finished", 2)
+    engine.dispose()
+
+
+def test_a_rewritten_branch_keeps_its_results(
+    tiny: TinyRepository, database: str, run: Run, capsys: pytest.CaptureFixture[str]
+) -> None:
+    root = tiny.git("rev-parse", "HEAD")
+    gone = tiny.commit({"a.txt": "1"})
+    place = ("--target", str(tiny.folder))
+    assert run(*place, "--commit", root, "--commit", gone) == 0
+    tiny.git("reset", "--quiet", "--hard", root)
+    rewritten = tiny.commit({"a.txt": "2"})
+    capsys.readouterr()
+    assert run(*place, "--new") == 0
+    assert "The branch was rewritten: 1 commits" in capsys.readouterr().err
+    assert {commit for commit, _ in outcomes(database)} == {root, gone, rewritten}
+    engine = open_engine(database, read_only=True)
+    on_branch = {commit.hash: commit.on_branch for commit in load_commits(engine, "tiny")}
+    engine.dispose()
+    assert on_branch == {root: True, gone: False, rewritten: True}
+
+
+@pytest.mark.parametrize(
+    ("arguments", "sentence"),
+    [
+        (["--target", "nowhere"], "There is no target 'nowhere'"),
+        (["--target", "{tiny}", "--commit", "nope"], "Revision 'nope' is not known"),
+        (["--target", "{tiny}", "--commits", "HEAD"], "has no two dots"),
+        (["--target", "{tiny}", "--new", "--commit", "HEAD"], "leave --commit and --commits out"),
+        (["--target", "{tiny}", "--order", "sideways"], "'sideways' is not an order"),
+        (["--commit", "HEAD"], "measured as it is installed"),
+        (["--target", "{tiny}", "--benchmark", "gone"], "gone"),
+        (["--target", "{tiny}", "--model", "esm3"], "esm3"),
+        (["--target", "{tiny}", "--dtype", "int8"], "'int8' is not a dtype"),
+        (["--target", "{tiny}", "--device", "cuda:7"], "cuda:7"),
+        (["--target", "{tiny}", "--weights", "gone.pt"], "gone.pt"),
+    ],
+)
+def test_bad_input_is_one_sentence_and_stores_nothing(
+    tiny: TinyRepository,
+    database: str,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+    arguments: list[str],
+    sentence: str,
+) -> None:
+    given = [argument.replace("{tiny}", str(tiny.folder)) for argument in arguments]
+    defaults = [*MODEL, "--device", "cpu", "--dtype", "float32", "--benchmark", "seed"]
+    for name in given:
+        if name in defaults:
+            place = defaults.index(name)
+            del defaults[place : place + 2]
+    assert run_command(["run", *given, *defaults, "--db", database]) == 1
+    output = capsys.readouterr()
+    lines = output.err.strip().splitlines()
+    assert sentence in lines[-1]
+    assert len(lines) == 1
+    assert output.out == ""
+    assert not (tmp_path / "monitor.db").exists()
+
+
+def test_json_is_all_that_standard_output_gets(
+    tiny: TinyRepository, run: Run, capsys: pytest.CaptureFixture[str]
+) -> None:
+    capsys.readouterr()
+    assert run("--target", str(tiny.folder), "--json") == 0
+    runs = json.loads(capsys.readouterr().out)
+    assert [one["outcome"] for one in runs] == ["passed"]
+    assert runs[0]["id"] is not None
+
+
+def test_the_builtin_target_is_measured_as_it_is_installed(database: str, run: Run) -> None:
+    assert run() == 0
+    engine = open_engine(database, read_only=True)
+    (stored,) = load_runs(engine)
+    engine.dispose()
+    assert stored.target == "builtin"
+    assert stored.configuration.backend == "sdpa"
+    assert stored.outcome is Outcome.PASSED
+    assert run() == 0  # known already
+
+
+def test_a_log_gets_all_output(tiny: TinyRepository, database: str, tmp_path: Path) -> None:
+    log = tmp_path / "logs" / "run.log"
+    for _ in range(2):
+        done = subprocess.run(
+            [
+                sys.executable, "-m", "virnucpro_monitor", "run", "--target", str(tiny.folder),
+                "--commit", "nope", "--log", str(log), "--db", database, *CPU,
+            ],
+            capture_output=True,
+            check=False,
+        )  # fmt: skip
+        assert (done.returncode, done.stdout, done.stderr) == (1, b"", b"")
+    assert log.read_text().count("Revision 'nope' is not known") == 2
+
+
+def test_sigterm_ends_a_run_and_keeps_what_is_stored(
+    tiny: TinyRepository, database: str, run: Run, tmp_path: Path
+) -> None:
+    first = tiny.git("rev-parse", "HEAD")
+    started = tmp_path / "started"
+    sleeping = f"import time\nopen({str(started)!r}, 'w').close()\ntime.sleep(600)\n"
+    tiny.commit({MODEL_FILE: sleeping + HEALTHY[MODEL_FILE]})
+    process = subprocess.Popen(
+        [
+            sys.executable, "-m", "virnucpro_monitor", "run", "--target", str(tiny.folder),
+            "--commit", first, "--commit", "HEAD", "--benchmark", "small", "--db", database, *CPU,
+        ],
+        stderr=subprocess.PIPE,
+    )  # fmt: skip
+    end = time.monotonic() + 120
+    while not (started.exists() and Path(database[10:]).exists()) and time.monotonic() < end:
+        time.sleep(0.1)
+    while not outcomes(database) and time.monotonic() < end:
+        time.sleep(0.1)
+    process.send_signal(signal.SIGTERM)
+    _, said = process.communicate(timeout=60)
+    assert process.returncode == 130
+    assert b"what was stored so far is kept" in said
+    assert outcomes(database) == [(first, "passed")]
+
+
+@pytest.mark.parametrize(
+    ("stored", "code"),
+    [
+        ([], 0),
+        ([Outcome.PASSED], 0),
+        ([Outcome.PASSED, Outcome.ERROR], 3),
+        ([Outcome.NOT_RUN], 3),
+        ([Outcome.ERROR, Outcome.FAILED], 2),
+    ],
+)
+def test_exit_codes(stored: list[Outcome], code: int) -> None:
+    from tests.runner.test_plan import run as make_run
+
+    runs = tuple(make_run(str(number), outcome) for number, outcome in enumerate(stored))
+    assert RunOutcome(runs, ()).exit_code == code
+    assert RunOutcome((), runs).exit_code == code
+
+
+def test_an_inherited_failure_counts() -> None:
+    from tests.runner.test_plan import run as make_run
+
+    skipped = make_run("a", Outcome.SKIPPED, inherited_from="b", inherited_outcome=Outcome.FAILED)
+    assert RunOutcome((skipped,), ()).exit_code == 2
