@@ -1,0 +1,104 @@
+"""`validate FASTA`: one verdict, right exit codes, JSON on standard output alone."""
+
+import json
+from pathlib import Path
+
+import pytest
+
+from virnucpro_monitor.cli import validate
+from virnucpro_monitor.cli.main import run_command
+from virnucpro_monitor.models import esm2_flash
+from virnucpro_monitor.records import Verdict, from_json
+
+MODEL = ["--model", "esm2_t6_8M_UR50D", "--weights", "synthetic", "--device", "cpu"]
+FASTA = ">one\nMKTAYIAKQRQISFVKSHFSRQ\n>two\nMVLSPADKTNVKAAWGKV\n>three\nDERKH\n"
+
+
+@pytest.fixture
+def fasta(tmp_path: Path) -> Path:
+    path = tmp_path / "proteins.fasta"
+    path.write_text(FASTA)
+    return path
+
+
+def test_json_holds_the_whole_verdict(fasta: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert run_command(["validate", str(fasta), *MODEL, "--dtype", "float32", "--json"]) == 0
+    verdict = from_json(Verdict, json.loads(capsys.readouterr().out))
+    assert verdict.outcome == "passed"
+    assert [s.sequence_id for s in verdict.sequences] == ["one", "two", "three"]
+    assert {"leak", "oracle", "seed"} <= {gate.name for gate in verdict.gates}
+    assert verdict.documents["probes"]["leak"]["value"] == 0.0
+
+
+def test_a_person_reads_what_is_wrong(
+    fasta: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    embed = esm2_flash.ESM2WithFlashAttention._embed
+    packed = esm2_flash.ESM2WithFlashAttention.forward_packed
+
+    def forgetful(self, *arguments, **named):
+        monkeypatch.setattr(type(self), "_embed", lambda self, *given: embed(self, *given) / 0.88)
+        try:
+            return packed(self, *arguments, **named)
+        finally:
+            monkeypatch.setattr(type(self), "_embed", embed)
+
+    monkeypatch.setattr(esm2_flash.ESM2WithFlashAttention, "forward_packed", forgetful)
+    assert run_command(["validate", str(fasta), *MODEL, "--dtype", "float32"]) == 2
+    text = " ".join(capsys.readouterr().out.split())
+    assert "FAILED: Packed is the wrong side" in text
+    assert "looks like a missing 0.88 token-dropout rescale" in text
+    assert "0 of 3 sequences above the strict threshold" in text
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        ("", "empty"),
+        (">a\nMKT\n>a\nMKT\n", "a"),
+        (">a\nMK1T\n", "line 2"),
+    ],
+)
+def test_bad_files_are_refused_before_a_model_is_loaded(
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+    content: str,
+    message: str,
+) -> None:
+    def refuse(*arguments: object) -> None:
+        raise AssertionError("loaded a model")
+
+    monkeypatch.setattr(validate, "_validate", refuse)
+    path = tmp_path / "bad.fasta"
+    path.write_text(content)
+    assert run_command(["validate", str(path), *MODEL]) == 1
+    captured = capsys.readouterr()
+    assert captured.out == ""
+    assert message in captured.err
+    assert "Traceback" not in captured.err
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        (["--dtype", "float64"], "no limits for float64"),
+        (["--protocol", "99"], "no protocol '99'"),
+        (["--device", "cuda:7"], "cuda"),
+        (["--model", "esm2_t7_9M"], "esm2_t7_9M"),
+    ],
+)
+def test_what_cannot_run_is_one_sentence(
+    fasta: Path, capsys: pytest.CaptureFixture[str], options: list[str], message: str
+) -> None:
+    assert run_command(["validate", str(fasta), *MODEL, "--dtype", "float32", *options]) == 1
+    captured = capsys.readouterr()
+    assert message in captured.err
+    assert captured.out == ""
+
+
+@pytest.mark.parametrize(
+    ("similarity", "text"), [(None, "none"), (0.99, "0.99000"), (1 - 1e-9, "1 - 1.0e-09")]
+)
+def test_a_similarity_near_one_keeps_its_digits(similarity: float | None, text: str) -> None:
+    assert validate.similarity_text(similarity) == text
