@@ -176,7 +176,7 @@ def _boundary_hypotheses(num_tokens: int, around: Surroundings) -> Iterator[Hypo
             place = 0.0 if side == "after" else float(len(around.previous) - 1)
             yield Hypothesis(
                 name="neighbour token",
-                text=f"one token of the sequence {side} it attended to",
+                text=f"one token of the sequence {side} it attended to (a boundary off by one)",
                 left=token if side == "before" else token[:0],
                 right=token if side == "after" else token[:0],
                 positions=torch.cat(
