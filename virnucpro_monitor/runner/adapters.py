@@ -13,6 +13,7 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from importlib.metadata import entry_points
 from pathlib import Path
+from types import ModuleType
 from typing import Any, Protocol, cast
 
 import torch
@@ -113,15 +114,16 @@ class SeedInterfaceAdapter:
     The commit's code is left as it is. Around it: `TORCH_HOME` is private and leads to the chosen
     checkpoint, fair-esm's loader gives the model from the mapped checkpoint without initialising
     it first (`runner.warm`), the dtype is asked for by whichever parameter the target's loader has,
-    and hidden layers are read at the layers themselves instead of by the target's own numbers.
+    hidden layers are read at the layers themselves instead of by the target's own numbers, and a
+    package's `__init__` is left out where it needs a third party's package that is not installed.
     """
 
     def load(self, request: LoadRequest) -> Subject:
         names = find_names(request.checkout, request.package)
         os.environ["TORCH_HOME"] = str(request.torch_home)
         sys.path.insert(0, str(names.import_root))
-        loader = _import_name(names.loader_module, "load_esm2_model")
-        collator = _import_name(names.collator_module, "VarlenCollator")
+        loader = _import_name(names.import_root, names.loader_module, "load_esm2_model")
+        collator = _import_name(names.import_root, names.collator_module, "VarlenCollator")
         options = _dtype_options(loader, request)
         loaded = loader(request.model_name, device=request.device, **options)
         if not isinstance(loaded, tuple) or len(loaded) != 2:
@@ -142,9 +144,9 @@ class TargetImportError(TargetError):
     """A module of the target cannot be imported; the cause is chained."""
 
 
-def _import_name(module_name: str, name: str) -> Any:
+def _import_name(root: Path, module_name: str, name: str) -> Any:
     try:
-        module = importlib.import_module(module_name)
+        module = _import_module(root, module_name)
     except Exception as error:
         raise TargetImportError(
             f"{module_name} cannot be imported: {type(error).__name__}: {error}"
@@ -153,6 +155,34 @@ def _import_name(module_name: str, name: str) -> Any:
         return getattr(module, name)
     except AttributeError as error:
         raise TargetError(f"{module_name} has no {name} at this commit.") from error
+
+
+def _import_module(root: Path, module_name: str) -> ModuleType:
+    """Import a module of the target, past an `__init__` that needs what is not installed.
+
+    A package's `__init__` often imports everything, also what has nothing to do with the model. If
+    that fails for a third party's package, the module is imported without it; what the module
+    itself needs must still be there. The target's output says so.
+    """
+    try:
+        return importlib.import_module(module_name)
+    except ModuleNotFoundError as error:
+        missing = (error.name or "").partition(".")[0]
+        parents = module_name.split(".")[:-1]
+        if not parents or missing in ("", parents[0]):
+            raise
+        for depth in range(1, len(parents) + 1):
+            parent = ".".join(parents[:depth])
+            if parent not in sys.modules:
+                bare = ModuleType(parent)
+                bare.__path__ = [str(root.joinpath(*parents[:depth]))]
+                sys.modules[parent] = bare
+        module = importlib.import_module(module_name)
+        sys.stderr.write(
+            f"{module_name} was imported without its package's __init__, which needs {missing!r}, "
+            f"and that is not installed.\n"
+        )
+        return module
 
 
 def _dtype_options(loader: Callable[..., Any], request: LoadRequest) -> dict[str, Any]:
