@@ -295,14 +295,15 @@ class ModelSubject:
     def pack(self, sequences: Sequence[tuple[str, str]]) -> Iterator[PackedBatch]:
         collator = self._make_collator(self._converter, self._token_budget)
         items = [{"id": name, "sequence": text, "file": "benchmark"} for name, text in sequences]
-        if hasattr(collator, "flush"):
-            produced = [collator(items), *(collator.flush() or ())]
-        else:
-            # Such a collator packs what it is handed and drops the rest: hand it what fits.
-            produced = [collator(part) for part in _within_budget(items, self._token_budget)]
-        for pack in produced:
-            if pack:
+        # Some collators answer each call with one pack and drop what does not fit into it: they
+        # are handed what fits. Those that buffer make their own packs, then or at the end.
+        for part in _within_budget(items, self._token_budget):
+            if pack := collator(part):
                 yield _packed_batch(pack)
+        if hasattr(collator, "flush"):
+            for pack in collator.flush() or ():
+                if pack:
+                    yield _packed_batch(pack)
 
 
 def _within_budget(items: list[dict[str, str]], budget: int) -> Iterator[list[dict[str, str]]]:
@@ -328,7 +329,9 @@ def _packed_batch(pack: Any) -> PackedBatch:
             max_seqlen=int(pack["max_seqlen"]),
             sequence_ids=tuple(pack["sequence_ids"]),
         )
-    except (KeyError, TypeError) as error:
+        if not isinstance(ids, torch.Tensor) or not isinstance(bounds, torch.Tensor):
+            raise TypeError("input_ids and cu_seqlens must be tensors")
+    except (KeyError, TypeError, ValueError) as error:
         raise TargetError(f"VarlenCollator's pack is not as agreed: {error!r}.") from error
     if ids.dim() != 1 or bounds.dim() != 1 or bounds.numel() != len(batch.sequence_ids) + 1:
         raise TargetError(

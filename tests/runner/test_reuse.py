@@ -1,0 +1,84 @@
+from pathlib import Path
+
+import pytest
+import torch
+
+from virnucpro_monitor.data.benchmarks import benchmark_digest
+from virnucpro_monitor.records import BenchmarkSet, ProteinSequence
+from virnucpro_monitor.runner.reuse import SAMPLE_SIZE, reuse_unpacked
+from virnucpro_monitor.validation.tokens import encode
+
+SEQUENCES = tuple(
+    ProteinSequence(id=f"s{number}", residues="MKTAYIAKQR"[: 1 + number % 10] + "A" * number)
+    for number in range(60)
+)
+BENCHMARK = BenchmarkSet(
+    name="many", version=1, digest=benchmark_digest(SEQUENCES), sequences=SEQUENCES
+)
+
+
+class CountingSubject:
+    """Embeds by a table, and counts."""
+
+    model_name = "m"
+    num_layers = 2
+    dtype = torch.float32
+    device = torch.device("cpu")
+    backend = "own"
+
+    def __init__(self, factor: float = 1.0) -> None:
+        self.factor = factor
+        self.calls = 0
+
+    def embed_unpacked(self, tokens: torch.Tensor, layer: int) -> torch.Tensor:
+        self.calls += 1
+        return self.factor * tokens[:, None].float().repeat(1, 3)
+
+
+def embed_all(subject: CountingSubject, folder: Path | None) -> list[torch.Tensor]:
+    with reuse_unpacked(subject, BENCHMARK, str(folder) if folder else None) as judged:  # type: ignore[arg-type]
+        return [judged.embed_unpacked(encode(one.residues), 2) for one in SEQUENCES]
+
+
+def test_an_unchanged_baseline_costs_a_sample_only(tmp_path: Path) -> None:
+    first, second = CountingSubject(), CountingSubject()
+    before, after = embed_all(first, tmp_path), embed_all(second, tmp_path)
+    assert first.calls == 60
+    assert second.calls == SAMPLE_SIZE
+    assert all(torch.equal(one, other) for one, other in zip(before, after, strict=True))
+
+
+def test_a_changed_baseline_is_computed_and_kept_in_its_place(tmp_path: Path) -> None:
+    embed_all(CountingSubject(), tmp_path)
+    changed = CountingSubject(factor=1.0000001)
+    rows = embed_all(changed, tmp_path)
+    assert changed.calls >= 60
+    assert torch.equal(rows[0], CountingSubject(1.0000001).embed_unpacked(encode("M"), 2))
+    again = CountingSubject(factor=1.0000001)
+    embed_all(again, tmp_path)
+    assert again.calls == SAMPLE_SIZE
+
+
+def test_a_torn_file_is_computed_anew(tmp_path: Path) -> None:
+    embed_all(CountingSubject(), tmp_path)
+    (path,) = tmp_path.glob("*.pt")
+    path.write_bytes(path.read_bytes()[:100])
+    subject = CountingSubject()
+    embed_all(subject, tmp_path)
+    assert subject.calls == 60
+
+
+def test_reuse_can_be_turned_off() -> None:
+    subject = CountingSubject()
+    embed_all(subject, None)
+    assert subject.calls == 60
+
+
+@pytest.mark.parametrize("layer", [0, 1])
+def test_hidden_layers_are_always_computed(tmp_path: Path, layer: int) -> None:
+    embed_all(CountingSubject(), tmp_path)
+    subject = CountingSubject()
+    with reuse_unpacked(subject, BENCHMARK, str(tmp_path)) as judged:  # type: ignore[arg-type]
+        before = subject.calls
+        judged.embed_unpacked(encode("M"), layer)
+        assert subject.calls == before + 1
