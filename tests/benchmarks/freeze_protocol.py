@@ -4,8 +4,8 @@
 
 Each limit becomes 3 x the worst value of all healthy runs of its dtype, rounded up. The protocol
 file, the digest in `validation/protocol.py` and the one in its test are rewritten together, so that
-`git diff` shows the whole change. A dtype with fewer than 200 runs keeps its present limits, and
-the file says that they are provisional.
+`git diff` shows the whole change. A dtype with fewer than 200 runs keeps its present limits, or
+takes 3 x the worst value where that is larger, and the file says that they are provisional.
 """
 
 import json
@@ -44,6 +44,10 @@ def main(paths: list[str]) -> int:
     }
     enough = {dtype for dtype, count in counts.items() if count >= MIN_RUNS}
     content["limits"].update(freeze_limits(r for r in records if r["dtype"] in enough))
+    few = freeze_limits((r for r in records if r["dtype"] not in enough), min_runs=1)
+    for dtype, limits in few.items():
+        present = content["limits"][dtype]
+        content["limits"][dtype] = {name: max(limits[name], present[name]) for name in limits}
     content["evidence"] = {
         "rule": "3 x the worst value of all healthy runs of a dtype, rounded up to two digits",
         "provisional": sorted(counts.keys() - enough),

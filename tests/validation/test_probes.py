@@ -5,15 +5,9 @@ import torch
 
 from tests.validation.conftest import FakeSubject
 from virnucpro_monitor.errors import ProtocolError
-from virnucpro_monitor.validation import probes
-from virnucpro_monitor.validation.probes import (
-    bounds_of,
-    mask_tokens,
-    other_residues,
-    refuse_tighter_than_noise,
-    reorder,
-    run_probes,
-)
+from virnucpro_monitor.validation import perturb, probes
+from virnucpro_monitor.validation.perturb import bounds_of, mask_tokens, other_residues, reorder
+from virnucpro_monitor.validation.probes import refuse_tighter_than_noise, run_probes
 from virnucpro_monitor.validation.protocol import load_protocol
 from virnucpro_monitor.validation.tokens import alphabet, encode
 
@@ -135,7 +129,7 @@ def test_expected_embedding_is_fair_esms(weights, oracle) -> None:
         tokens = mask_tokens(encode("MKTAYIAKQRQISFVKSHFSRQ"), fraction)
         with torch.no_grad():
             layer_0 = model(tokens[None], repr_layers=[0])["representations"][0][0]
-        exact = probes.expected_embedding(table, tokens)
+        exact = perturb.expected_embedding(table, tokens)
         assert torch.allclose(layer_0.double(), exact, rtol=1e-6, atol=1e-7)
 
 

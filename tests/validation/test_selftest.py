@@ -5,13 +5,8 @@ import pytest
 from virnucpro_monitor.errors import ProtocolError
 from virnucpro_monitor.records import Culprit, Outcome
 from virnucpro_monitor.validation.evidence import collect_evidence, freeze_limits
-from virnucpro_monitor.validation.faults import (
-    CONTROLS,
-    FAULTS,
-    Fault,
-    FaultySubject,
-    fault_installed,
-)
+from virnucpro_monitor.validation.faults import CONTROLS, FAULTS
+from virnucpro_monitor.validation.faulty_subject import Fault, FaultySubject, fault_installed
 from virnucpro_monitor.validation.protocol import LIMIT_NAMES
 from virnucpro_monitor.validation.selftest import (
     FaultResult,

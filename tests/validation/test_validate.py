@@ -9,7 +9,7 @@ from tests.validation.conftest import FakeSubject, make_benchmark
 from virnucpro_monitor.errors import BenchmarkError, ConfigurationError, TargetError
 from virnucpro_monitor.records import Culprit, Outcome, SequenceStatus, Verdict
 from virnucpro_monitor.validation.measure import measure
-from virnucpro_monitor.validation.probes import reorder
+from virnucpro_monitor.validation.perturb import reorder
 from virnucpro_monitor.validation.validate import validate_subject
 
 BENCHMARK = make_benchmark(

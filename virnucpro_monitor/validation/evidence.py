@@ -15,7 +15,8 @@ import torch
 
 from virnucpro_monitor.records import BenchmarkSet, Json, Protocol, SequenceResult, Verdict
 from virnucpro_monitor.validation.builtin import BuiltinSubject
-from virnucpro_monitor.validation.faults import CONTROLS, Fault, FaultySubject
+from virnucpro_monitor.validation.faults import CONTROLS
+from virnucpro_monitor.validation.faulty_subject import Fault, FaultySubject
 from virnucpro_monitor.validation.measures import error_of
 from virnucpro_monitor.validation.oracle import Oracle
 from virnucpro_monitor.validation.protocol import LIMIT_NAMES
@@ -129,14 +130,16 @@ def limited_values(verdict: Verdict) -> dict[str, float]:
     }
 
 
-def freeze_limits(evidence: Iterable[Mapping[str, Json]]) -> dict[str, dict[str, float]]:
+def freeze_limits(
+    evidence: Iterable[Mapping[str, Json]], *, min_runs: int = MIN_RUNS
+) -> dict[str, dict[str, float]]:
     """Limits per dtype: 3 x the worst value of all healthy runs, rounded up to two digits.
 
     The three oracle limits and the two of moved sequences measure one thing each, on either side
     or in either order, so they share the worst value.
 
     Raises:
-        ValueError: a dtype has fewer than 200 healthy runs.
+        ValueError: a dtype has fewer than `min_runs` healthy runs.
     """
     by_dtype: dict[str, list[Mapping[str, Json]]] = {}
     for record in evidence:
@@ -144,8 +147,8 @@ def freeze_limits(evidence: Iterable[Mapping[str, Json]]) -> dict[str, dict[str,
     limits = {}
     for dtype, records in sorted(by_dtype.items()):
         runs = sum(record["num_runs"] for record in records)
-        if runs < MIN_RUNS:
-            raise ValueError(f"{dtype} has {runs} healthy runs; a limit needs {MIN_RUNS}")
+        if runs < min_runs:
+            raise ValueError(f"{dtype} has {runs} healthy runs; a limit needs {min_runs}")
         worst = {name: max(r["worst"][name] for r in records) for name in LIMIT_NAMES}
         for shared in (("ceiling", "baseline"), ("position", "order", "mask")):
             worst.update(dict.fromkeys(shared, max(worst[name] for name in shared)))

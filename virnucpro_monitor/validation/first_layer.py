@@ -13,7 +13,7 @@ import torch
 from torch.nn import functional
 
 from virnucpro_monitor.validation import measures
-from virnucpro_monitor.validation.probes import expected_embedding
+from virnucpro_monitor.validation.perturb import expected_embedding
 from virnucpro_monitor.validation.tokens import alphabet
 
 # A hypothesis explains the packed layer where it is this many times closer than the right layer.

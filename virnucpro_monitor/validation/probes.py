@@ -6,7 +6,6 @@ probes cost the same on every benchmark set. Each probe returns raw values; gate
 
 import itertools
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import replace
 
 import torch
 
@@ -16,14 +15,17 @@ from virnucpro_monitor.records import Culprit, Json, Protocol
 from virnucpro_monitor.validation import measures
 from virnucpro_monitor.validation.measure import check_batch
 from virnucpro_monitor.validation.oracle import Oracle
+from virnucpro_monitor.validation.perturb import (
+    bounds_of,
+    expected_embedding,
+    mask_pack,
+    name_mask_fault,
+    other_residues,
+    reorder,
+)
 from virnucpro_monitor.validation.protocol import limits_for
 from virnucpro_monitor.validation.subject import PackedBatch, Subject
-from virnucpro_monitor.validation.tokens import alphabet
 
-# The 20 standard residues are tokens 4 to 23 of ESM-2's alphabet.
-_FIRST_RESIDUE, _NUM_RESIDUES = 4, 20
-# ESM-2 was trained with 15 % of tokens chosen and 80 % of those masked.
-_TRAINED_MASK_RATIO = 0.15 * 0.8
 # Rows of one token differ by more than this only where a layer mixes positions.
 _SAME_TOKEN_TOLERANCE = 1e-2
 
@@ -270,81 +272,6 @@ def probe_embedding(
             f"{packed_worst.place} and by {unpacked_worst.text} unpacked."
         )
     return document
-
-
-def name_mask_fault(packed: torch.Tensor, exact: torch.Tensor, tokens: torch.Tensor) -> str | None:
-    """What a wrong embedding layer [T, D] of a partly masked sequence looks like, if known."""
-    masked = tokens == alphabet().mask_idx
-    if not bool(masked.any()) or not bool(torch.isfinite(packed).all()):
-        return None
-    if float(packed[masked].double().norm()) > 0.1 * float(packed[~masked].double().norm()):
-        return "<mask> tokens that are not zeroed"
-    factor = measures.scale_factor(packed[~masked], exact[~masked])
-    missing = 1.0 - float(masked.double().mean())
-    if factor is not None and abs(factor - missing) < 0.02 * missing:
-        return "a missing rescale by the observed share of <mask> tokens"
-    return None
-
-
-def expected_embedding(table: torch.Tensor, tokens: torch.Tensor) -> torch.Tensor:
-    """fair-esm's embedding layer in float64: table [33, D], tokens [T] int64 -> [T, D].
-
-    `<mask>` rows are zero, and the whole is scaled by 0.88 over the share of tokens not masked.
-    """
-    masked = tokens == alphabet().mask_idx
-    rows = table.double()[tokens]
-    rows[masked] = 0.0
-    observed = float(masked.double().mean())
-    return rows * ((1.0 - _TRAINED_MASK_RATIO) / (1.0 - observed))
-
-
-def other_residues(tokens: torch.Tensor) -> torch.Tensor:
-    """Each standard residue replaced by another; all other tokens kept. [T] int64 -> [T]."""
-    shifted = (tokens - _FIRST_RESIDUE + 7) % _NUM_RESIDUES + _FIRST_RESIDUE
-    standard = (tokens >= _FIRST_RESIDUE) & (tokens < _FIRST_RESIDUE + _NUM_RESIDUES)
-    return torch.where(standard, shifted, tokens)
-
-
-def mask_tokens(tokens: torch.Tensor, fraction: float) -> torch.Tensor:
-    """Put `<mask>` on floor(fraction x residues) evenly spread residues. [T] int64 -> [T]."""
-    masked = tokens.clone()
-    for place in range(tokens.shape[0] - 2):
-        if int((place + 1) * fraction) > int(place * fraction):
-            masked[place + 1] = alphabet().mask_idx
-    return masked
-
-
-def mask_pack(pack: PackedBatch, fractions: Sequence[float]) -> tuple[PackedBatch, list[float]]:
-    """Mask each slot of a pack, at the fractions in turn; also returns each slot's fraction.
-
-    Neighbours with different fractions show a rescale taken from the wrong sequence.
-    """
-    bounds = bounds_of(pack)
-    shares = [fractions[slot % len(fractions)] for slot in range(len(bounds) - 1)]
-    segments = [
-        mask_tokens(pack.input_ids[start:end], share)
-        for (start, end), share in zip(itertools.pairwise(bounds), shares, strict=True)
-    ]
-    rest = pack.input_ids[bounds[-1] :]
-    return pack.with_tokens(torch.cat([*segments, rest])), shares
-
-
-def bounds_of(pack: PackedBatch) -> list[int]:
-    """`cu_seqlens` as a list."""
-    return [int(bound) for bound in pack.cu_seqlens.tolist()]
-
-
-def reorder(pack: PackedBatch, order: Sequence[int]) -> PackedBatch:
-    """The same sequences in another order: new slot i holds old slot `order[i]`."""
-    bounds = bounds_of(pack)
-    segments = [pack.input_ids[bounds[slot] : bounds[slot + 1]] for slot in order]
-    ends = torch.tensor([0, *(len(segment) for segment in segments)]).cumsum(0)
-    return replace(
-        pack,
-        input_ids=torch.cat(segments),
-        cu_seqlens=ends.to(pack.cu_seqlens),
-        sequence_ids=tuple(pack.sequence_ids[slot] for slot in order),
-    )
 
 
 class _Worst:

@@ -19,7 +19,7 @@ from virnucpro_monitor.records import Json, SequenceResult, SequenceStatus
 from virnucpro_monitor.validation import measures
 from virnucpro_monitor.validation.first_layer import EXPLAINS_FACTOR, Surroundings, explain
 from virnucpro_monitor.validation.oracle import Oracle, full_float32
-from virnucpro_monitor.validation.probes import bounds_of, reorder
+from virnucpro_monitor.validation.perturb import bounds_of, reorder
 from virnucpro_monitor.validation.subject import PackedBatch, Subject
 
 _TRACED_SEQUENCES = 2
