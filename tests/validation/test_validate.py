@@ -83,6 +83,25 @@ def test_a_lost_and_a_doubled_and_an_unknown_id(fake: FakeSubject) -> None:
         assert lost.length == len(BENCHMARK.sequences[lost.index].residues)
 
 
+def test_a_doubled_id_fails_but_its_worst_copy_is_still_measured(fake: FakeSubject) -> None:
+    def change(packs):
+        return [reorder(packs[0], [0, 1, 2, 2]), *packs[1:]]
+
+    def shrink_the_second_copy(rows: torch.Tensor, batch, layer: int) -> torch.Tensor:
+        rows = rows.clone()
+        if batch.sequence_ids.count("c") == 2:
+            rows[int(batch.cu_seqlens[3]) :] *= 0.5
+        return rows
+
+    fake.on_pack = change
+    fake.on_packed = shrink_the_second_copy
+    doubled = measure(fake, BENCHMARK, None).sequences[2]
+    assert doubled.status is SequenceStatus.DOUBLED
+    assert doubled.similarity is None
+    assert doubled.gain == pytest.approx(0.5)
+    assert doubled.slot == 3
+
+
 @pytest.mark.parametrize(("side", "culprit"), [("packed", "packed"), ("alone", "unpacked")])
 def test_nan_is_never_skipped_and_names_its_side(
     fake: FakeSubject, protocol, side: str, culprit: str

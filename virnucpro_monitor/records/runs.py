@@ -177,7 +177,8 @@ class SequenceResult:
     Attributes:
         index: place in the benchmark set.
         length: residues compared, after truncation.
-        similarity: pooled cosine of packed against unpacked; None where not finite or lost.
+        similarity: pooled cosine of packed against unpacked; None where not finite, lost or
+            doubled.
         packed_similarity, unpacked_similarity: pooled cosine of each side against the oracle.
         relative_l2: ||packed - unpacked|| / ||unpacked||, pooled.
         packed_relative_l2, unpacked_relative_l2: the same against the oracle.

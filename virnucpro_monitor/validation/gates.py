@@ -303,11 +303,7 @@ def _side_gate(
         return s.packed_relative_l2 if side is Culprit.PACKED else s.unpacked_relative_l2
 
     # A sequence that the packed path lost says nothing about the baseline.
-    judged = [
-        s
-        for s in sequences
-        if side is Culprit.PACKED or s.status not in (SequenceStatus.LOST, SequenceStatus.DOUBLED)
-    ]
+    judged = [s for s in sequences if side is Culprit.PACKED or s.status is not SequenceStatus.LOST]
     gate = _pooled_gate(name, judged, error, limit, "relative L2")
     passed = gate.passed or not judged
     return GateResult(

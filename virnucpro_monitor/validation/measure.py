@@ -82,8 +82,6 @@ def measure(
             if sequence_id not in indices:
                 notes.unknown_ids.append(sequence_id)
                 continue
-            if notes.seen[sequence_id] > 1:
-                continue
             index = indices[sequence_id]
             start, end = bounds[slot], bounds[slot + 1]
             tokens = batch.input_ids[start:end].cpu()
@@ -95,7 +93,9 @@ def measure(
             result = _compare(
                 cut_residues(rows, start, end), alone[1:-1], oracle, index, sequence_id, notes
             )
-            notes.results[index] = _placed(result, number, slot, start)
+            notes.results[index] = _worse(
+                notes.results.get(index), _placed(result, number, slot, start)
+            )
             if on_progress:
                 on_progress(len(notes.results), len(texts))
     sequences = tuple(
@@ -195,16 +195,40 @@ def _placed(result: SequenceResult, pack: int, slot: int, offset: int) -> Sequen
     return replace(result, pack=pack, slot=slot, offset=offset)
 
 
+def _worse(first: SequenceResult | None, second: SequenceResult) -> SequenceResult:
+    """Of two copies of one sequence the one further from unpacked; not finite is the furthest."""
+    if first is None:
+        return second
+    return max(
+        first, second, key=lambda s: float("inf") if s.relative_l2 is None else s.relative_l2
+    )
+
+
 def _finish(notes: _Notes, benchmark: BenchmarkSet, index: int, length: int) -> SequenceResult:
-    """The sequence's result under its own length; bare where it is lost or doubled."""
+    """The sequence's result under its own length.
+
+    A doubled one has no similarity, since nobody can say which copy a user would take, but keeps
+    its worst copy's other measures, so that each gate still judges what it is about.
+    """
     sequence = benchmark.sequences[index]
     truncated = len(sequence.residues) > length
     result = notes.results.get(index)
     if result is not None and notes.seen[sequence.id] == 1:
         return replace(result, length=length, truncated=truncated)
-    status = SequenceStatus.LOST if result is None else SequenceStatus.DOUBLED
+    if result is not None:
+        return replace(
+            result,
+            length=length,
+            truncated=truncated,
+            status=SequenceStatus.DOUBLED,
+            similarity=None,
+        )
     return SequenceResult(
-        index=index, sequence_id=sequence.id, length=length, truncated=truncated, status=status
+        index=index,
+        sequence_id=sequence.id,
+        length=length,
+        truncated=truncated,
+        status=SequenceStatus.LOST,
     )
 
 
