@@ -18,7 +18,7 @@ from virnucpro_monitor.validation.protocol import (
     seed_rule,
 )
 
-DIGESTS = {"1": "55653ebcb4c553197ccedf966fa2c36de198238ecacf82a6f2841b9ae405f0b0"}
+DIGESTS = {"1": "7998f5968ae0b990d50ad9bd5ee2b4dd085820adb017b07977d88d5eb7468be2"}
 
 
 def test_the_digest_of_each_released_protocol() -> None:
