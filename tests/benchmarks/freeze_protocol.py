@@ -4,18 +4,19 @@
 
 Each limit becomes 3 x the worst value of all healthy runs of its dtype, rounded up. The protocol
 file, the digest in `validation/protocol.py` and the one in its test are rewritten together, so that
-`git diff` shows the whole change. A dtype with fewer than 200 runs keeps its present limits, or
-takes 3 x the worst value where that is larger, and the file says that they are provisional.
+`git diff` shows the whole change. Where there are fewer than 200
+runs, the file says that the limits are provisional.
 """
 
 import json
 import re
 import sys
+from collections import Counter
 from pathlib import Path
 
 from virnucpro_monitor.records import content_digest
 from virnucpro_monitor.validation.evidence import MIN_RUNS, freeze_limits
-from virnucpro_monitor.validation.protocol import LATEST
+from virnucpro_monitor.validation.protocol import LATEST, limits_key
 
 ROOT = Path(__file__).resolve().parents[2]
 PROTOCOL = ROOT / "virnucpro_monitor" / "validation" / "protocols" / f"{LATEST}.json"
@@ -38,18 +39,14 @@ def main(paths: list[str]) -> int:
 
     kept = [r for r in content["evidence"]["runs"] if key(r) not in {key(n) for n in new}]
     records = sorted([*kept, *new], key=lambda r: [str(part) for part in key(r)])
-    counts = {
-        dtype: sum(r["num_runs"] for r in records if r["dtype"] == dtype)
-        for dtype in content["limits"]
-    }
-    enough = {dtype for dtype, count in counts.items() if count >= MIN_RUNS}
-    content["limits"].update(freeze_limits(r for r in records if r["dtype"] in enough))
-    few = freeze_limits((r for r in records if r["dtype"] not in enough), min_runs=1)
-    for dtype, limits in few.items():
-        present = content["limits"][dtype]
-        content["limits"][dtype] = {name: max(limits[name], present[name]) for name in limits}
+    counts: Counter[str] = Counter()
+    for record in records:
+        counts[limits_key(record["dtype"], record["device"])] += record["num_runs"]
+    enough = {name for name, count in counts.items() if count >= MIN_RUNS}
+    content["limits"] = freeze_limits(records, min_runs=1)
     content["evidence"] = {
-        "rule": "3 x the worst value of all healthy runs of a dtype, rounded up to two digits",
+        "rule": "3 x the worst value of all healthy runs of a dtype (half precision on the CPU "
+        "apart), rounded up to two digits",
         "provisional": sorted(counts.keys() - enough),
         "runs": records,
     }

@@ -13,12 +13,13 @@ from virnucpro_monitor.validation.protocol import (
     LIMIT_NAMES,
     SeedRule,
     limits_for,
+    limits_key,
     load_protocol,
     parse_protocol,
     seed_rule,
 )
 
-DIGESTS = {"1": "7998f5968ae0b990d50ad9bd5ee2b4dd085820adb017b07977d88d5eb7468be2"}
+DIGESTS = {"1": "0456c9517f4ec9d4bd951dca287c80dd3a8b36e28d09dea15b447f2494a9ea56"}
 
 
 def test_the_digest_of_each_released_protocol() -> None:
@@ -35,15 +36,15 @@ def test_every_limit_follows_from_the_evidence_in_the_file() -> None:
     content = load_protocol().content
     evidence = content["evidence"]
     frozen = content["limits"].keys() - set(evidence["provisional"])
-    assert "float32" in frozen
-    records = [record for record in evidence["runs"] if record["dtype"] in frozen]
+    assert {"float32", "float16", "bfloat16"} <= frozen
+    records = [r for r in evidence["runs"] if limits_key(r["dtype"], r["device"]) in frozen]
     limits = freeze_limits(records)
-    assert limits == {dtype: content["limits"][dtype] for dtype in frozen}
+    assert limits == {name: content["limits"][name] for name in frozen}
 
 
 def test_a_limit_needs_200_healthy_runs() -> None:
     worst = dict.fromkeys(LIMIT_NAMES, 1e-3)
-    record = {"dtype": "float16", "num_runs": MIN_RUNS - 1, "worst": worst}
+    record = {"dtype": "float16", "device": "cuda", "num_runs": MIN_RUNS - 1, "worst": worst}
     with pytest.raises(ValueError, match="199 healthy runs"):
         freeze_limits([record])
     assert freeze_limits([{**record, "num_runs": MIN_RUNS}])["float16"]["gain"] == 3e-3
@@ -110,6 +111,14 @@ def test_a_missing_file_is_named(tmp_path: Path) -> None:
         load_protocol(str(tmp_path / "none.json"))
 
 
-def test_every_dtype_has_every_limit() -> None:
-    for dtype in ("float32", "float16", "bfloat16"):
-        assert limits_for(load_protocol(), dtype).keys() == LIMIT_NAMES.keys()
+@pytest.mark.parametrize("device", ["cpu", "cuda:0"])
+@pytest.mark.parametrize("dtype", ["float32", "float16", "bfloat16"])
+def test_every_dtype_has_every_limit(dtype: str, device: str) -> None:
+    limits = limits_for(load_protocol(), limits_key(dtype, device))
+    assert limits.keys() == LIMIT_NAMES.keys()
+
+
+def test_half_precision_on_the_cpu_has_limits_of_its_own() -> None:
+    assert limits_key("bfloat16", "cpu") == "bfloat16 on cpu"
+    assert limits_key("bfloat16", "cuda:1") == "bfloat16"
+    assert limits_key("float32", "cpu") == limits_key("float32", "cuda") == "float32"

@@ -97,6 +97,7 @@ def judge_run(engine: "Engine", run: Run, protocol: Protocol) -> Judgement:
         ProtocolError: the run holds no measures, or the protocol has no limits for its dtype.
     """
     from virnucpro_monitor.store.reader import load_documents, load_sequences
+    from virnucpro_monitor.validation.protocol import limits_key
     from virnucpro_monitor.validation.verdict import judge as judge_measures
 
     run_id = run.id or 0
@@ -108,7 +109,10 @@ def judge_run(engine: "Engine", run: Run, protocol: Protocol) -> Judgement:
             )
         raise ProtocolError(f"Run {run_id} holds no measures ({run.outcome}).")
     verdict = judge_measures(
-        sequences, load_documents(engine, run_id), protocol, dtype=run.configuration.dtype
+        sequences,
+        load_documents(engine, run_id),
+        protocol,
+        dtype=limits_key(run.configuration.dtype, run.configuration.device),
     )
     return Judgement(
         run_id=run_id,

@@ -88,11 +88,11 @@ def _validate(benchmark: BenchmarkSet, settings: Any, protocol_version: str | No
     from virnucpro_monitor.models.weights import resolve_weights
     from virnucpro_monitor.validation.builtin import BuiltinSubject
     from virnucpro_monitor.validation.oracle import prepare_oracle
-    from virnucpro_monitor.validation.protocol import limits_for, load_protocol
+    from virnucpro_monitor.validation.protocol import limits_for, limits_key, load_protocol
     from virnucpro_monitor.validation.validate import validate_subject
 
     protocol = load_protocol(protocol_version)
-    limits_for(protocol, settings.dtype)
+    limits_for(protocol, limits_key(settings.dtype, settings.device))
     drawn = is_terminal()
 
     def show(what: str, done: int, total: int) -> None:

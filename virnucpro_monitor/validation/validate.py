@@ -7,6 +7,7 @@ from virnucpro_monitor.records import BenchmarkSet, Json, Outcome, Protocol, Ver
 from virnucpro_monitor.validation.measure import measure
 from virnucpro_monitor.validation.oracle import Oracle
 from virnucpro_monitor.validation.probes import noise_of, run_probes
+from virnucpro_monitor.validation.protocol import limits_key
 from virnucpro_monitor.validation.subject import Subject
 from virnucpro_monitor.validation.trace import trace
 from virnucpro_monitor.validation.verdict import judge
@@ -37,16 +38,16 @@ def validate_subject(
     """
     if oracle is not None:
         _check_oracle(oracle, subject, benchmark, weights_digest)
-    dtype = dtype_name(subject)
+    limits = limits_key(dtype_name(subject), subject.device.type)
     measured = measure(subject, benchmark, oracle, on_progress)
     documents: dict[str, Json] = {"packs": measured.packs}
     if probes:
         documents["probes"] = run_probes(subject, protocol, oracle)
         documents["noise"] = noise_of(documents["probes"])
-    verdict = judge(measured.sequences, documents, protocol, dtype=dtype)
+    verdict = judge(measured.sequences, documents, protocol, dtype=limits)
     if verdict.outcome is Outcome.FAILED:
         documents["trace"] = trace(subject, measured.sequences, measured.batches, oracle)
-        verdict = judge(measured.sequences, documents, protocol, dtype=dtype)
+        verdict = judge(measured.sequences, documents, protocol, dtype=limits)
     return verdict
 
 
