@@ -13,9 +13,8 @@ from virnucpro_monitor.records import Commit, Run, RunReport, Target
 from virnucpro_monitor.settings import Settings
 
 if TYPE_CHECKING:
-    from sqlalchemy import Engine
-
     from virnucpro_monitor.runner.selection import Selection
+    from virnucpro_monitor.store.engine import Engine
     from virnucpro_monitor.store.writer import Writer
 
 

@@ -13,7 +13,7 @@ from virnucpro_monitor.records import Target
 from virnucpro_monitor.settings import Settings, load_settings
 
 if TYPE_CHECKING:
-    from sqlalchemy import Engine
+    from virnucpro_monitor.store.engine import Engine
 
 
 def register(app: typer.Typer) -> None:

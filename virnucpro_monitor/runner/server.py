@@ -63,7 +63,7 @@ def _reap() -> None:
 
 
 def _preload() -> None:
-    import torch  # noqa: F401
+    import torch
 
     import virnucpro_monitor.data.benchmarks
     import virnucpro_monitor.models.esm2_flash
@@ -74,6 +74,9 @@ def _preload() -> None:
     import virnucpro_monitor.runner.warm
     import virnucpro_monitor.validation.oracle
     import virnucpro_monitor.validation.validate  # noqa: F401
+
+    # The first random fill of a meta tensor imports hundreds of modules: once here, not in each job.
+    torch.empty(1, device="meta").normal_()
 
 
 def _map_checkpoints(job: Json) -> None:
