@@ -75,7 +75,7 @@ def _preload() -> None:
     import virnucpro_monitor.validation.oracle
     import virnucpro_monitor.validation.validate  # noqa: F401
 
-    # The first random fill of a meta tensor imports hundreds of modules: once here, not in each job.
+    # A meta tensor's first random fill imports hundreds of modules: once here, not in each job.
     torch.empty(1, device="meta").normal_()
 
 
