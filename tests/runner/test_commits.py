@@ -1,7 +1,9 @@
 import os
+import shutil
 import time
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -14,11 +16,13 @@ from tests.runner.tiny_target import (
     TinyRepository,
 )
 from virnucpro_monitor.errors import DeviceError, WeightsError
+from virnucpro_monitor.models.weights import resolve_weights, synthesize
 from virnucpro_monitor.records import Culprit, Outcome, Run, RunReport, Target
 from virnucpro_monitor.runner import commits
 from virnucpro_monitor.runner.client import WorkerPool
-from virnucpro_monitor.runner.commits import count_workers, run_commits
-from virnucpro_monitor.runner.plan import Request
+from virnucpro_monitor.runner.commits import run_commits
+from virnucpro_monitor.runner.measure import Prepared
+from virnucpro_monitor.runner.plan import Request, RunPlan, count_workers
 
 HEALTHY_MODEL = HEALTHY[MODEL_FILE]
 
@@ -272,3 +276,55 @@ def test_one_worker_for_each_core_and_one_on_a_gpu(
     gpu = replace(plan, request=replace(plan.request, device="cuda:0"))
     assert count_workers(gpu, 1000) == 1
     assert count_workers(replace(plan, workers=3), 2) == 2
+
+
+def test_weights_that_change_on_the_way_are_an_error(
+    tiny: TinyRepository, make_plan: MakePlan, cache_folder: Path, tmp_path: Path
+) -> None:
+    source = resolve_weights(MODEL, "synthetic", cache_folder=cache_folder)
+    weights = tmp_path / f"{MODEL}.pt"
+    shutil.copyfile(source.path, weights)
+    shutil.copyfile(source.regression_path, tmp_path / source.regression_path.name)
+    hashes = [head(tiny), tiny.commit({MODEL_FILE: HEALTHY_MODEL + "\n# later\n"})]
+    request = Request(model=MODEL, weights=str(weights))
+    reports = run_commits(make_plan(hashes, request=request, workers=1))
+    assert next(reports).run.outcome is Outcome.PASSED
+    synthesize(MODEL, tmp_path / "other" / weights.name, seed=1)
+    (tmp_path / "other" / weights.name).replace(weights)
+    second = next(reports)
+    assert second.failure is not None
+    assert second.failure.kind == "weights"
+    assert "has changed since this run began" in second.run.reason
+
+
+def test_an_adapter_of_ones_own_may_fail_like_any_target(
+    tiny: TinyRepository, make_plan: MakePlan
+) -> None:
+    target = Target(name="tiny", location=str(tiny.folder), adapter="json:loads")
+    report = one(list(run_commits(make_plan([head(tiny)], target=target))))
+    assert report.run.outcome is Outcome.ERROR
+    assert "TypeError" in report.run.reason
+
+
+def test_a_busy_gpu_is_recorded_as_not_run(
+    tiny: TinyRepository, make_plan: MakePlan, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    waited: list[int] = []
+
+    def busy(device: str, *, needed_bytes: int, **_: object) -> str:
+        waited.append(needed_bytes)
+        return f"The GPU {device} was busy."
+
+    monkeypatch.setattr(commits, "wait_for_gpu", busy)
+    plan = make_plan([head(tiny)])
+    prepared = commits.prepare
+
+    def prepare_on_cpu(asked: RunPlan, *others: Any) -> Prepared:
+        return prepared(replace(asked, request=plan.request), *others)
+
+    monkeypatch.setattr(commits, "prepare", prepare_on_cpu)
+    on_gpu = replace(plan, request=replace(plan.request, device="cuda:0"))
+    report = one(list(run_commits(on_gpu)))
+    assert report.run.outcome is Outcome.NOT_RUN
+    assert report.run.reason == "The GPU cuda:0 was busy."
+    assert waited[0] > 2 * 1024**3

@@ -140,7 +140,9 @@ def run(
         gpu_wait_s=gpu_wait * 60,
     )
     if as_json:
-        print_json(outcome.runs)
+        from virnucpro_monitor.report.values import run_values
+
+        print_json([run_values(one) for one in outcome.runs])
     raise typer.Exit(outcome.exit_code)
 
 
@@ -251,6 +253,8 @@ def run_and_store(
                 sink.begin(selection)
             stored.append(replace(report.run, id=sink.save(report)))
             shown.report(stored[-1])
+        if settled and not stored:
+            sink.begin(selection)  # nothing to measure, but the branch may look different
         outcome = RunOutcome(tuple(stored), tuple(settled))
         sink.end(outcome.exit_code, shown.summary(outcome.runs, outcome.settled))
         return outcome

@@ -32,7 +32,14 @@ from virnucpro_monitor.runner.measure import (
     make_report,
     prepare,
 )
-from virnucpro_monitor.runner.plan import Ledger, RunPlan, code_digest, ordered
+from virnucpro_monitor.runner.plan import (
+    Ledger,
+    RunPlan,
+    code_digest,
+    count_workers,
+    needed_gpu_bytes,
+    ordered,
+)
 from virnucpro_monitor.runner.venv import PrivateEnvironmentError, target_python
 
 MAX_HELD = 50
@@ -72,15 +79,6 @@ def run_commits(
         on_settled=on_settled,
     ) as runner:
         yield from runner.cover(plan.commits)
-
-
-def count_workers(plan: RunPlan, num_commits: int) -> int:
-    """How many commits to measure at once: one on a GPU, one for each core on the CPU."""
-    if plan.workers is not None:
-        return max(1, min(plan.workers, num_commits))
-    if plan.request.device.startswith("cuda"):
-        return 1
-    return max(1, min(os.cpu_count() or 1, num_commits))
 
 
 class CommitRunner:
@@ -241,7 +239,10 @@ class CommitRunner:
                 reason = f"The limit of {plan.max_minutes:g} min was reached before this commit."
             if reason is None and plan.request.device.startswith("cuda"):
                 reason = wait_for_gpu(
-                    plan.request.device, limit_s=plan.gpu_wait_s, on_wait=self._say
+                    plan.request.device,
+                    limit_s=plan.gpu_wait_s,
+                    needed_bytes=needed_gpu_bytes(Path(self._base.checkpoint)),
+                    on_wait=self._say,
                 )
             return reason
 

@@ -108,7 +108,7 @@ def wait_for_gpu(
     Returns:
         None once it is free (or cannot be asked), otherwise one sentence for a `not_run`.
     """
-    end = clock() + limit_s
+    end, said = clock() + limit_s, None
     while True:
         gpu = look(device)
         busy = gpu.why_busy(needed_bytes) if gpu else None
@@ -117,6 +117,7 @@ def wait_for_gpu(
         remaining = end - clock()
         if remaining <= 0:
             return f"The GPU {device} was busy for {limit_s / 60:.0f} min: {busy}."
-        if on_wait:
+        if on_wait and busy != said:
             on_wait(f"Waiting for {device}: {busy}.")
+            said = busy
         sleep(min(poll_s, remaining))

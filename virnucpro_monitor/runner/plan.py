@@ -1,5 +1,6 @@
 """What is to be run, in which order, and what need not be run again."""
 
+import os
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from fnmatch import fnmatch
@@ -20,6 +21,7 @@ from virnucpro_monitor.runner.checkout import Repository
 
 ORDERS = ("oldest", "newest", "bisect")
 MEASURED = (Outcome.PASSED, Outcome.FAILED)
+GPU_RESERVE_BYTES = 2 * 1024**3  # CUDA itself, and the activations of a pack
 DTYPES = ("float32", "float16", "bfloat16")
 
 
@@ -107,6 +109,20 @@ def ordered(commits: Sequence[Commit], order: str) -> list[Commit]:
         chosen.append(middle)
         gaps += [(low, middle), (middle, high)]
     return [commits[index] for index in chosen]
+
+
+def count_workers(plan: RunPlan, num_commits: int) -> int:
+    """How many commits to measure at once: one on a GPU, one for each core on the CPU."""
+    if plan.workers is not None:
+        return max(1, min(plan.workers, num_commits))
+    if plan.request.device.startswith("cuda"):
+        return 1
+    return max(1, min(os.cpu_count() or 1, num_commits))
+
+
+def needed_gpu_bytes(checkpoint: Path) -> int:
+    """A cautious guess at the GPU memory that one run takes: its weights, and some more."""
+    return checkpoint.stat().st_size + GPU_RESERVE_BYTES
 
 
 def code_digest(repository: Repository, target: Target, commit: str) -> str:

@@ -1,0 +1,86 @@
+"""What one more commit costs: warm workers against a fresh process for each, side by side.
+
+    python -m tests.benchmarks.commit_cost --target PATH --package NAME --commits A..B --limit 20 \
+        --model esm2_t33_650M_UR50D --device cuda:0 --dtype float16 --benchmark proteome
+
+Both measure the same commits on the same machine, one at a time, and must find the same. "Fresh"
+starts an interpreter for each commit and goes through the target's own loader; "warm" forks, maps
+the checkpoint and reuses the unpacked side where it is bit-identical.
+"""
+
+import argparse
+import tempfile
+import time
+from dataclasses import replace
+from pathlib import Path
+
+from virnucpro_monitor.data.benchmarks import load_benchmark
+from virnucpro_monitor.records import RunReport, Target
+from virnucpro_monitor.runner.checkout import Repository
+from virnucpro_monitor.runner.commits import run_commits
+from virnucpro_monitor.runner.plan import Request, RunPlan
+from virnucpro_monitor.runner.selection import select_revisions
+from virnucpro_monitor.validation.protocol import load_protocol
+
+
+def findings(report: RunReport) -> object:
+    """What must be equal: outcome, side, gates and every sequence's measures."""
+    return report.run.outcome, report.run.culprit, report.run.gates, report.sequences
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--target", required=True)
+    parser.add_argument("--package")
+    parser.add_argument("--commits", required=True)
+    parser.add_argument("--limit", type=int, default=20)
+    parser.add_argument("--model", default="esm2_t33_650M_UR50D")
+    parser.add_argument("--weights", default="synthetic")
+    parser.add_argument("--device", default="cuda:0")
+    parser.add_argument("--dtype", default="float16")
+    parser.add_argument("--benchmark", default="proteome")
+    parser.add_argument("--no-probes", action="store_true")
+    options = parser.parse_args()
+    with tempfile.TemporaryDirectory() as folder:
+        target = Target(
+            name="measured",
+            location=str(Path(options.target).resolve()),
+            package=options.package,
+        )
+        repository = Repository.open(target.location, Path(folder))
+        selection = select_revisions(repository, target, [options.commits])
+        plan = RunPlan(
+            target=target,
+            repository=repository,
+            commits=selection.commits[-options.limit :],
+            benchmarks=(load_benchmark(options.benchmark),),
+            request=Request(
+                model=options.model,
+                weights=options.weights,
+                device=options.device,
+                dtype=options.dtype,
+            ),
+            protocol=load_protocol(),
+            cache_folder=Path(folder),
+            force=True,
+            workers=1,
+            probes=not options.no_probes,
+        )
+        list(run_commits(replace(plan, commits=plan.commits[:1])))  # weights, oracle, disk cache
+        seconds, found = {}, {}
+        for name, choice in (
+            ("fresh", replace(plan, fork=False, warm=False, reuse=False)),
+            ("warm", plan),
+        ):
+            start = time.monotonic()
+            found[name] = [findings(report) for report in run_commits(choice)]
+            seconds[name] = (time.monotonic() - start) / len(plan.commits)
+            print(f"{name}: {seconds[name]:.2f} s for each of {len(plan.commits)} commits")
+        same = sum(a == b for a, b in zip(found["fresh"], found["warm"], strict=True))
+        print(
+            f"ratio {seconds['fresh'] / seconds['warm']:.1f}, {same} of {len(plan.commits)} equal"
+        )
+
+
+if __name__ == "__main__":
+    main()
