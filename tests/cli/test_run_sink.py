@@ -1,0 +1,52 @@
+from pathlib import Path
+
+import pytest
+
+from tests.store.conftest import postgres_database_url, postgres_url
+from virnucpro_monitor.cli.run_sink import Sink, holding_locks
+from virnucpro_monitor.errors import LockedError
+from virnucpro_monitor.records import Target
+from virnucpro_monitor.settings import load_settings
+
+__all__ = ["postgres_database_url", "postgres_url"]  # fixtures, by their import
+
+
+def test_a_second_start_on_one_host_leaves_with_a_clear_line(tmp_path: Path) -> None:
+    settings = load_settings(db=f"sqlite:///{tmp_path / 'a.db'}", cache_dir=tmp_path / "cache")
+    target = Target(name="t", location="")
+    with (
+        Sink(settings.database_url, target) as sink,
+        holding_locks(settings, sink, wait_s=0.0, on_wait=pytest.fail),
+    ):
+        with (
+            pytest.raises(LockedError, match="Another runner is at work here"),
+            holding_locks(settings, sink, wait_s=0.0, on_wait=pytest.fail),
+        ):
+            pass
+        other = Sink(settings.database_url, Target(name="other", location=""))
+        with holding_locks(settings, other, wait_s=0.0, on_wait=pytest.fail):
+            pass  # another target has a lock of its own
+
+
+@pytest.mark.postgres
+def test_hosts_that_share_a_server_exclude_each_other(
+    postgres_database_url: str, tmp_path: Path
+) -> None:
+    target = Target(name="shared", location="")
+    # Two hosts have two cache folders, so that their file locks don't meet.
+    hosts = [
+        load_settings(db=postgres_database_url, cache_dir=tmp_path / name) for name in ("a", "b")
+    ]
+    with (
+        Sink(postgres_database_url, target) as sink,
+        holding_locks(hosts[0], sink, wait_s=0.0, on_wait=pytest.fail),
+        pytest.raises(LockedError, match="another host is at work on run shared"),
+        Sink(postgres_database_url, target) as other,
+        holding_locks(hosts[1], other, wait_s=0.0, on_wait=pytest.fail),
+    ):
+        pass
+    with (
+        Sink(postgres_database_url, target) as other,
+        holding_locks(hosts[1], other, wait_s=0.0, on_wait=pytest.fail),
+    ):
+        assert other.writer.acquire_lease("run shared", "someone else", 1.0) is False
