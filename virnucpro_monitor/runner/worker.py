@@ -58,8 +58,8 @@ def _prepare(job: Json, emit: Emit) -> None:
 
     try:
         request = job["request"]
-        weights, _ = _yardstick(job, emit)
         check_device(request["device"])
+        weights, _ = _yardstick(job, emit)
         home = make_torch_home(
             Path(job["cache_folder"]),
             request["model"],
