@@ -92,6 +92,8 @@ class WorkerPool:
         environment = dict(os.environ)
         # Idle BLAS threads only get in the way of forking; torch has a pool of its own.
         environment.setdefault("OPENBLAS_NUM_THREADS", "1")
+        # Asking whether there is a GPU must not open it in a process that will fork.
+        environment.setdefault("PYTORCH_NVML_BASED_CUDA_CHECK", "1")
         # Threads that spin while they wait make a shared machine many times slower.
         environment.setdefault("OMP_WAIT_POLICY", "PASSIVE")
         if self._python != Path(sys.executable):

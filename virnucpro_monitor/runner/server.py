@@ -10,6 +10,7 @@ gets a fresh interpreter instead.
        └───────────── one socket for each job ─────┘
 """
 
+import importlib
 import json
 import os
 import socket
@@ -37,6 +38,7 @@ def main() -> None:
     forking = "--spawn" not in sys.argv
     if forking:
         _preload()
+        forking = not _holds_gpu()
     while True:
         message, descriptors, _, _ = socket.recv_fds(control, 1, 1)
         _reap()
@@ -77,6 +79,17 @@ def _preload() -> None:
 
     # A meta tensor's first random fill imports hundreds of modules: once here, not in each job.
     torch.empty(1, device="meta").normal_()
+    with suppress(Exception):  # not installed, or built for another torch: the targets' affair
+        importlib.import_module("flash_attn")
+
+
+def _holds_gpu() -> bool:
+    """Whether an import has opened the GPU: CUDA does not survive a fork."""
+    links = []
+    for descriptor in Path("/proc/self/fd").iterdir():
+        with suppress(OSError):
+            links.append(os.readlink(descriptor))
+    return any(link.startswith("/dev/nvidia") for link in links)
 
 
 def _map_checkpoints(job: Json) -> None:

@@ -1,0 +1,112 @@
+import os
+import signal
+import subprocess
+import sys
+import threading
+import time
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.runner.conftest import MODEL
+from virnucpro_monitor.errors import WeightsError
+from virnucpro_monitor.runner.client import WorkerPool, raise_refused
+from virnucpro_monitor.runner.supervisor import descendants
+
+
+def prepare_job(cache_folder: Path, weights: str = "synthetic") -> dict[str, Any]:
+    return {
+        "kind": "prepare",
+        "request": {"model": MODEL, "weights": weights, "device": "cpu"},
+        "cache_folder": str(cache_folder),
+        "benchmarks": [],
+        "limits": {"timeout_s": 60.0, "memory_limit_gb": None},
+    }
+
+
+@pytest.fixture(scope="module")
+def pool() -> Any:
+    with WorkerPool() as pool:
+        yield pool
+
+
+def test_a_job_answers_and_ends(pool: WorkerPool, cache_folder: Path) -> None:
+    prepared, end = pool.run(prepare_job(cache_folder))
+    assert prepared["event"] == "prepared"
+    assert len(prepared["weights_digest"]) == 64
+    assert Path(prepared["torch_home"], "hub", "checkpoints", f"{MODEL}.pt").exists()
+    assert (end["cause"], end["code"], end["log"]) == ("exit", 0, "")
+
+
+def test_a_refusal_keeps_its_kind(pool: WorkerPool, cache_folder: Path) -> None:
+    refused, _ = pool.run(prepare_job(cache_folder, weights="/nowhere.pt"))
+    with pytest.raises(WeightsError, match=r"nowhere\.pt"):
+        raise_refused(refused)
+
+
+def test_jobs_of_several_threads_do_not_mix(pool: WorkerPool, cache_folder: Path) -> None:
+    found: list[list[str]] = []
+
+    def work() -> None:
+        found.append([event["event"] for event in pool.run(prepare_job(cache_folder))])
+
+    threads = [threading.Thread(target=work) for _ in range(4)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert found == [["prepared", "end"]] * 4
+
+
+def test_a_server_that_died_is_replaced(cache_folder: Path) -> None:
+    with WorkerPool() as pool:
+        list(pool.run(prepare_job(cache_folder)))
+        first = pool._process
+        assert first is not None
+        first.kill()
+        first.wait()
+        events = list(pool.run(prepare_job(cache_folder)))
+        assert [event["event"] for event in events] == ["prepared", "end"]
+
+
+def test_a_server_that_dies_on_the_way_ends_its_job(cache_folder: Path) -> None:
+    with WorkerPool() as pool:
+        list(pool.run(prepare_job(cache_folder)))
+        server = pool._process
+        assert server is not None
+        os.kill(server.pid, signal.SIGSTOP)  # it takes the job, and never starts it
+        threading.Timer(0.5, server.kill).start()
+        (end,) = pool.run(prepare_job(cache_folder))
+        assert end["cause"] == "lost"
+
+
+_STARTER = """
+import sys
+from tests.runner.test_server import prepare_job
+from virnucpro_monitor.runner.client import WorkerPool
+from pathlib import Path
+pool = WorkerPool()
+list(pool.run(prepare_job(Path(sys.argv[1]))))
+print(pool._process.pid, flush=True)
+import time
+time.sleep(600)
+"""
+
+
+def test_the_server_ends_with_its_caller(cache_folder: Path) -> None:
+    caller = subprocess.Popen(
+        [sys.executable, "-c", _STARTER, str(cache_folder)],
+        stdout=subprocess.PIPE,
+        env={**os.environ, "PYTHONPATH": os.getcwd()},
+    )
+    assert caller.stdout is not None
+    server = int(caller.stdout.readline())
+    assert server in descendants(caller.pid)
+    caller.send_signal(signal.SIGKILL)
+    caller.wait()
+    caller.stdout.close()
+    end = time.monotonic() + 20
+    while Path(f"/proc/{server}").exists() and time.monotonic() < end:
+        time.sleep(0.05)
+    assert not Path(f"/proc/{server}").exists()
