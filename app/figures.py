@@ -74,7 +74,8 @@ def trend_figure(info: TrendInfo) -> go.Figure:
 
 def marks_trace(number: int) -> Callable[..., Any]:
     """The kind of trace for so many marks: starting WebGL takes longer than drawing a few."""
-    return go.Scatter if number <= MAX_SVG_MARKS else go.Scattergl
+    kind: Callable[..., Any] = go.Scatter if number <= MAX_SVG_MARKS else go.Scattergl
+    return kind
 
 
 def _shapes(info: TrendInfo) -> list[dict[str, Any]]:
