@@ -33,6 +33,9 @@ def crontab() -> Iterator[None]:
 def daemon() -> Iterator[None]:
     """Debian's cron in the foreground, or the daemon that is running already."""
     process = subprocess.Popen([CRON, "-f"], stderr=subprocess.DEVNULL)
+    # cron compares its tables by the second: what changes within the second of the last change
+    # it has read, it never reads.
+    time.sleep(1.1)
     yield
     process.terminate()
     process.wait()
