@@ -5,10 +5,12 @@ import logging
 from collections.abc import Callable
 from datetime import UTC, datetime
 from functools import lru_cache
+from math import inf
 from threading import Lock, Thread
+from time import monotonic
 from typing import Any
 
-from app.data.database import database_url, engine, forget, kept
+from app.data.database import FRESH_S, database_url, engine, forget, kept
 from app.data.series import load_series_cards
 from virnucpro_monitor.analysis.incidents import Incident, derive_incidents
 from virnucpro_monitor.errors import ConfigurationError, MonitorError
@@ -28,7 +30,7 @@ def load_history() -> tuple[Run, ...]:
 
 def _load_history(engine: Any) -> tuple[Run, ...]:
     with _one_reader:
-        return _read_history(engine, _state_of_runs(engine))
+        return _read_history(engine, summaries.load_history_state(engine))
 
 
 _one_reader = Lock()
@@ -38,21 +40,20 @@ _one_reader = Lock()
 def _read_history(engine: Any, state: tuple[object, ...]) -> tuple[Run, ...]:
     """Kept until the state changes: thousands of runs take a second to read."""
     runs = tuple(reader.load_runs(engine))
-    # Streamlit collects garbage after every page: let it not walk through what is here to stay.
+    # Let Python's collector not walk again and again through what is here to stay.
     gc.collect()
     gc.freeze()
     return runs
 
 
-def _state_of_runs(engine: Any) -> tuple[object, ...]:
-    """Changes whenever runs or commits are added or deleted."""
-    health = summaries.load_health(engine)
-    return health.row_counts["runs"], health.row_counts["commits"], health.last_run_at
+_warmed_up_at = -inf
 
 
 def warm_up() -> None:
     """Begin to read what the incident pages need, while the reader looks at another page."""
-    if not _one_reader.locked():
+    global _warmed_up_at
+    if monotonic() - _warmed_up_at > FRESH_S and not _one_reader.locked():
+        _warmed_up_at = monotonic()
         Thread(target=_warm_up, args=(engine(),), daemon=True).start()
 
 

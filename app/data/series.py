@@ -1,5 +1,6 @@
 """Series: what the overview lists, and the runs on one line."""
 
+from collections import defaultdict
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -14,10 +15,11 @@ from virnucpro_monitor.analysis.series import (
     series_key,
     split_series,
 )
-from virnucpro_monitor.records import Configuration, Outcome, Run, Series
+from virnucpro_monitor.records import Configuration, Outcome, Run, RunMark, Series
 from virnucpro_monitor.store import reader, summaries
 
 INCIDENT_WINDOW = 1000
+NUM_MARKS = 40
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -29,6 +31,7 @@ class SeriesCard:
         configurations: digests of the configurations whose runs belong to it: its own, and that
             of runs which failed before their attention backend was known.
         incidents: that are not fixed.
+        marks: its newest runs for the small chart, newest last.
     """
 
     key: SeriesKey
@@ -37,6 +40,7 @@ class SeriesCard:
     commits_behind: int
     configurations: tuple[str, ...]
     incidents: tuple[Incident, ...]
+    marks: tuple[RunMark, ...]
 
     @property
     def words(self) -> str:
@@ -60,6 +64,7 @@ def load_series_cards(url: str) -> tuple[SeriesCard, ...]:
     for series in stored:  # a loose series whose commit its home holds too has nothing to add
         if not any(series in members for members in groups.values()) and not _is_loose(series):
             groups.setdefault(series_key(series.latest), []).append(series)
+    marks = _marks_by_series()
     labels = _labels([by_key[key].configuration for key in groups])
     cards = []
     for key, members in groups.items():
@@ -81,10 +86,33 @@ def load_series_cards(url: str) -> tuple[SeriesCard, ...]:
                 commits_behind=newest.commits_behind,
                 configurations=configurations,
                 incidents=incidents,
+                marks=_merged([marks[series_key(series.latest)] for series in members]),
             )
         )
     cards.sort(key=lambda card: card.latest.started_at, reverse=True)
     return tuple(sorted(cards, key=lambda card: card.latest.effective_outcome not in BAD_OUTCOMES))
+
+
+def _marks_by_series() -> dict[SeriesKey, list[RunMark]]:
+    marks: dict[SeriesKey, list[RunMark]] = defaultdict(list)
+    for mark in summaries.load_recent_marks(engine(), NUM_MARKS):
+        key = SeriesKey(
+            target=mark.target,
+            benchmark=mark.benchmark,
+            benchmark_version=mark.benchmark_version,
+            configuration=mark.configuration,
+        )
+        marks[key].append(mark)
+    return marks
+
+
+def _merged(members: Sequence[Sequence[RunMark]]) -> tuple[RunMark, ...]:
+    """The newest marks of all configurations that belong to one series, newest last."""
+    if len(members) == 1:
+        return tuple(members[0])
+    marks = [mark for member in members for mark in member]
+    marks.sort(key=lambda mark: -1 if mark.position is None else mark.position)
+    return tuple(marks[-NUM_MARKS:])
 
 
 def _is_loose(series: Series) -> bool:

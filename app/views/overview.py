@@ -10,6 +10,7 @@ from app import data, filters, links, markup, shell
 from app.figures import gates_figure, speed_figure, trend_figure
 from app.marks import MARKS
 from app.markup import Html, Value
+from app.sparkline import sparkline
 from app.text import (
     UNKNOWN,
     format_age,
@@ -21,7 +22,7 @@ from app.text import (
     short_hash,
     shortened,
 )
-from app.trend import MAX_POINTS, trend_info
+from app.trend import MAX_POINTS, threshold_errors, trend_info
 from app.views.series_choice import find_series
 from virnucpro_monitor.analysis.incidents import Incident, IncidentState
 from virnucpro_monitor.analysis.series import BAD_OUTCOMES, commit_date, error_of
@@ -172,8 +173,14 @@ def _card(entry: data.SeriesCard, current: bool, now: datetime) -> Html:
         f"{html_text(entry.key.benchmark, 40)}</strong>{markup.outcome_label(run).code}</div>"
         f'<div class="quiet mono">{html_text(entry.label)}</div>'
         f'<div class="verdict">{html_text(_verdict(run))}</div>'
+        f"{_sparkline(entry).code}"
         f"<dl>{rows}</dl>{incident}</a>"
     )
+
+
+def _sparkline(entry: data.SeriesCard) -> Html:
+    thresholds = data.load_thresholds([entry.latest]).get(entry.latest.protocol_digest)
+    return sparkline(entry.marks, threshold_errors(thresholds)["strict"] if thresholds else None)
 
 
 def _incident_line(incident: Incident, now: datetime) -> str:

@@ -71,9 +71,11 @@ def main() -> None:
     report("comparison of two runs, read and compared", 0.3, time_comparison(url, runs))
     visits = addresses(runs)
     with served(url) as port:
-        cold, warm = time_first_chart(port, REPEATS)
-        report("overview, first chart, new server and browser", 4.0, cold)
-        report("overview, first chart, again", 1.5, warm)
+        cold, warm = time_charts(port, REPEATS)
+        report("overview, first charts (cards), new server and browser", 4.0, cold[0])
+        report("overview, first charts (cards), again", 1.5, warm[0])
+        report("overview, the large chart too, new server and browser", None, cold[1])
+        report("overview, the large chart too, again", None, warm[1])
         for name, limit, found in asyncio.run(time_visits(port, visits)):
             report(name, limit, found)
         alone = asyncio.run(read_pages(port, visits, 1))
@@ -156,11 +158,12 @@ def served(url: str) -> Iterator[int]:
             server.wait(timeout=20)
 
 
-def time_first_chart(port: int, repeats: int) -> tuple[float, float]:
-    """Seconds in Chromium from opening the overview to its chart being drawn.
+def time_charts(port: int, repeats: int) -> tuple[list[float], list[float]]:
+    """Seconds in Chromium from opening the overview until its charts are drawn.
 
     Returns:
-        The first opening, by a new browser on a new server, and the median of later ones.
+        Those of the first opening, by a new browser on a new server, and medians of later ones;
+        each as [the charts on the cards, the large chart].
     """
     times = []
     with sync_playwright() as playwright:
@@ -170,11 +173,14 @@ def time_first_chart(port: int, repeats: int) -> tuple[float, float]:
             page = context.new_page()
             started = time.perf_counter()
             page.goto(f"http://{HOST}:{port}/", wait_until="commit")
-            page.locator(".js-plotly-plot .scatterlayer .point").first.wait_for()
-            times.append(time.perf_counter() - started)
+            marks = []
+            for drawn in (".vm-spark", ".js-plotly-plot .scatterlayer .point"):
+                page.locator(drawn).first.wait_for()
+                marks.append(time.perf_counter() - started)
+            times.append(marks)
             page.close()
         browser.close()
-    return times[0], statistics.median(times[1:])
+    return times[0], [statistics.median(column) for column in zip(*times[1:], strict=True)]
 
 
 async def time_visits(port: int, visits: Sequence[Visit]) -> list[tuple[str, float | None, float]]:

@@ -47,6 +47,46 @@ def test_each_series_knows_its_latest_run_and_its_counts(engine: Engine, writer:
     assert summaries.load_series(engine, target="nobody") == []
 
 
+def test_recent_marks_are_the_newest_runs_of_each_series(engine: Engine, writer: Writer) -> None:
+    half = dataclasses.replace(CONFIGURATION, dtype="float16")
+    for number in (3, 0, 2, 1):
+        writer.save_run(make_report(number, (0.9, 1.0, 1.0)))
+    writer.save_run(make_report(2, (), outcome=Outcome.ERROR))  # replaces the first attempt
+    writer.save_run(make_report(3, (), outcome=Outcome.SKIPPED, inherited_outcome=Outcome.FAILED))
+    writer.save_run(make_report(0, configuration=half))
+
+    marks = summaries.load_recent_marks(engine, 3)
+    by_dtype = {
+        digest: [mark for mark in marks if mark.configuration == digest]
+        for digest in (CONFIGURATION.digest, half.digest)
+    }
+    assert [
+        (mark.commit, mark.outcome, mark.inherited_outcome, mark.min_similarity)
+        for mark in by_dtype[CONFIGURATION.digest]
+    ] == [
+        (make_commit(1).hash, Outcome.FAILED, None, 0.9),
+        (make_commit(2).hash, Outcome.ERROR, None, None),
+        (make_commit(3).hash, Outcome.SKIPPED, Outcome.FAILED, None),
+    ]
+    assert [mark.commit for mark in by_dtype[half.digest]] == [make_commit(0).hash]
+    assert len(marks) == 4
+    assert [mark.target for mark in summaries.load_recent_marks(engine, 1)] == ["sample"] * 2
+
+
+def test_the_history_state_changes_with_runs_and_commits(engine: Engine, writer: Writer) -> None:
+    states = [summaries.load_history_state(engine)]
+    writer.save_target(TARGET)
+    writer.save_commits("sample", [make_commit(0)])
+    states.append(summaries.load_history_state(engine))
+    writer.save_run(make_report(0))
+    states.append(summaries.load_history_state(engine))
+    writer.save_run(make_report(0, (0.5, 1.0, 1.0)))  # another attempt
+    states.append(summaries.load_history_state(engine))
+    writer.save_commits("sample", [make_commit(1)])
+    states.append(summaries.load_history_state(engine))
+    assert len(set(states)) == len(states)
+
+
 def test_an_empty_database_has_no_series(engine: Engine) -> None:
     assert summaries.load_series(engine) == []
 

@@ -18,6 +18,7 @@ from virnucpro_monitor.records.monitoring import (
     Heartbeat,
     Judgement,
     Lease,
+    RunMark,
     SequencePoint,
     Series,
 )
@@ -66,6 +67,7 @@ __all__ = [
     "ProteinSequence",
     "Protocol",
     "Run",
+    "RunMark",
     "RunReport",
     "SequencePoint",
     "SequenceResult",

@@ -40,6 +40,27 @@ class Series:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class RunMark:
+    """One run of a series, as little of it as a mark on a small chart needs.
+
+    Attributes:
+        configuration: digest.
+        position: the commit's place in history, None where it is not known.
+        min_similarity: None where nothing was measured, or what was is not finite.
+    """
+
+    target: str
+    benchmark: str
+    benchmark_version: int
+    configuration: str
+    commit: str
+    position: int | None
+    outcome: Outcome
+    inherited_outcome: Outcome | None
+    min_similarity: float | None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Coverage:
     """How much of a target's history is accounted for.
 

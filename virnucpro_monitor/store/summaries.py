@@ -19,6 +19,7 @@ from virnucpro_monitor.records import (
     Judgement,
     Lease,
     Outcome,
+    RunMark,
     Series,
     from_json,
 )
@@ -26,6 +27,7 @@ from virnucpro_monitor.store.connection import reading
 from virnucpro_monitor.store.models import (
     AcknowledgementRow,
     Base,
+    BenchmarkSetRow,
     BisectionRow,
     BisectStepRow,
     CommitRow,
@@ -39,6 +41,7 @@ from virnucpro_monitor.store.models import (
     ProtocolRow,
     RunRow,
     SequenceResultRow,
+    TargetRow,
 )
 from virnucpro_monitor.store.queries import NEWEST_FIRST, read_runs, run_conditions
 from virnucpro_monitor.store.rows import COMMIT_COLUMNS, commit_from_row, gates_from_json
@@ -100,6 +103,45 @@ def load_series(engine: Engine, *, target: str | None = None) -> list[Series]:
             one.configuration.digest,
         ),
     )
+
+
+def load_recent_marks(engine: Engine, limit: int) -> list[RunMark]:
+    """The newest current runs of each series, at most `limit` of each, newest last."""
+    key = (RunRow.target_id, RunRow.benchmark_set_id, RunRow.configuration_id)
+    ranked = (
+        select(
+            *key,
+            CommitRow.hash.label("commit"),
+            CommitRow.position,
+            RunRow.outcome,
+            RunRow.inherited_outcome,
+            RunRow.min_similarity,
+            func.row_number().over(partition_by=key, order_by=NEWEST_FIRST).label("rank"),
+        )
+        .join(CommitRow, CommitRow.id == RunRow.commit_id)
+        .where(*run_conditions(None, None, None, all_attempts=False))
+        .subquery()
+    )
+    query = (
+        select(
+            TargetRow.name.label("target"),
+            BenchmarkSetRow.name.label("benchmark"),
+            BenchmarkSetRow.version.label("benchmark_version"),
+            ConfigurationRow.digest.label("configuration"),
+            ranked.c.commit,
+            ranked.c.position,
+            ranked.c.outcome,
+            ranked.c.inherited_outcome,
+            ranked.c.min_similarity,
+        )
+        .join(TargetRow, TargetRow.id == ranked.c.target_id)
+        .join(BenchmarkSetRow, BenchmarkSetRow.id == ranked.c.benchmark_set_id)
+        .join(ConfigurationRow, ConfigurationRow.id == ranked.c.configuration_id)
+        .where(ranked.c.rank <= limit)
+        .order_by(ranked.c.target_id, ranked.c.rank.desc())
+    )
+    with reading(engine) as connection:
+        return [RunMark(**row._mapping) for row in connection.execute(query)]
 
 
 def _count_commits_after(connection: Connection, target_id: int, position: int | None) -> int:
@@ -208,6 +250,19 @@ def load_health(engine: Engine, *, now: datetime | None = None) -> Health:
             ),
             row_counts=count_rows(connection),
         )
+
+
+def load_history_state(engine: Engine) -> tuple[int, int, datetime | None]:
+    """Number of runs, number of commits, start of the last run.
+
+    Changes whenever runs or commits are added or deleted, and costs a few milliseconds.
+    """
+    with reading(engine) as connection:
+        runs, last_run_at = connection.execute(
+            select(func.count(), func.max(RunRow.started_at)).select_from(RunRow)
+        ).one()
+        commits = connection.execute(select(func.count()).select_from(CommitRow)).scalar_one()
+        return int(runs), int(commits), last_run_at
 
 
 def _read_usage(connection: Connection, since: datetime) -> tuple[DayUsage, ...]:
