@@ -186,6 +186,9 @@ def test_every_kind_of_collator_gives_all_sequences(
     assert [name for pack in packs for name in pack.sequence_ids] == ["a", "b", "c", "d"]
     assert len(packs) == num_packs
     assert all(pack.input_ids.numel() <= 12 for pack in packs)
+    subject.token_budget = 6  # as out of memory leaves it
+    packs = list(subject.pack([("a", "MKT"), ("b", "MKTA"), ("c", "MK"), ("d", "M")]))
+    assert [pack.sequence_ids for pack in packs] == [("a",), ("b",), ("c",), ("d",)]
 
 
 @pytest.mark.parametrize(

@@ -43,7 +43,9 @@ DtypeOption = Annotated[
 ]
 BackendOption = Annotated[
     str | None,
-    typer.Option("--backend", metavar="NAME", help="auto, flash-attn, torch-varlen or sdpa."),
+    typer.Option(
+        "--backend", metavar="NAME", help="auto, triton, flash-attn, torch-varlen or sdpa."
+    ),
 ]
 TokenBudgetOption = Annotated[
     int | None, typer.Option("--token-budget", metavar="N", help="Tokens in one pack.", min=3)

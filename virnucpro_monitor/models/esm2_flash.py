@@ -283,7 +283,7 @@ def load_esm2_model(
         model_name: one of the six official names.
         weights: "official", "synthetic" or the path of a `.pt` file.
         dtype: by default float32 on the CPU and float16 on a GPU.
-        backend: of `forward_packed`: "auto", "flash-attn", "torch-varlen" or "sdpa".
+        backend: of `forward_packed`: "auto", "triton", "flash-attn", "torch-varlen" or "sdpa".
         seed: of synthetic weights.
         cache_folder: of synthetic weights; the user's cache folder by default.
 

@@ -235,7 +235,7 @@ class ModelSubject:
         self._model = model.eval()
         self._converter = batch_converter
         self._make_collator = make_collator
-        self._token_budget = request.token_budget
+        self.token_budget = request.token_budget
         self.model_name = request.model_name
         self.device = torch.device(request.device)
         self._trunk = _find_trunk(model)
@@ -293,11 +293,11 @@ class ModelSubject:
         return rows
 
     def pack(self, sequences: Sequence[tuple[str, str]]) -> Iterator[PackedBatch]:
-        collator = self._make_collator(self._converter, self._token_budget)
+        collator = self._make_collator(self._converter, self.token_budget)
         items = [{"id": name, "sequence": text, "file": "benchmark"} for name, text in sequences]
         # Some collators answer each call with one pack and drop what does not fit into it: they
         # are handed what fits. Those that buffer make their own packs, then or at the end.
-        for part in _within_budget(items, self._token_budget):
+        for part in _within_budget(items, self.token_budget):
             if pack := collator(part):
                 yield _packed_batch(pack)
         if hasattr(collator, "flush"):

@@ -36,6 +36,15 @@ class ReusingSubject:
     def __getattr__(self, name: str) -> Any:
         return getattr(self._subject, name)
 
+    @property
+    def token_budget(self) -> int:
+        budget: int = getattr(self._subject, "token_budget", 0)
+        return budget
+
+    @token_budget.setter
+    def token_budget(self, budget: int) -> None:
+        self._subject.token_budget = budget  # type: ignore[attr-defined]
+
     def embed_unpacked(self, tokens: torch.Tensor, layer: int) -> torch.Tensor:
         key = (layer, tuple(tokens.tolist()))
         if key in self._known:

@@ -35,7 +35,8 @@ class Subject(Protocol):
     final LayerNorm. Attributes are what the model really runs with.
 
     A subject that can give several layers in one pass may also have
-    `embed_packed_layers(batch, layers) -> {layer: [tokens, D]}`, which makes traces faster.
+    `embed_packed_layers(batch, layers) -> {layer: [tokens, D]}`, which makes traces faster. One
+    whose packs can be made smaller has a `token_budget` that can be set; out of memory halves it.
     """
 
     @property

@@ -5,6 +5,7 @@ from collections.abc import Callable
 from virnucpro_monitor.errors import ConfigurationError
 from virnucpro_monitor.records import BenchmarkSet, Json, Outcome, Protocol, Verdict
 from virnucpro_monitor.validation.measure import measure
+from virnucpro_monitor.validation.memory import halving_packs
 from virnucpro_monitor.validation.oracle import Oracle
 from virnucpro_monitor.validation.probes import noise_of, run_probes
 from virnucpro_monitor.validation.protocol import limits_key
@@ -23,7 +24,7 @@ def validate_subject(
     on_progress: Callable[[int, int], None] | None = None,
     probes: bool = True,
 ) -> Verdict:
-    """Validate one model on one benchmark set.
+    """Validate one model on one benchmark set; out of memory halves the packs.
 
     Args:
         oracle: the FP32 reference; without it the oracle gates are not judged.
@@ -38,6 +39,19 @@ def validate_subject(
     """
     if oracle is not None:
         _check_oracle(oracle, subject, benchmark, weights_digest)
+    return halving_packs(
+        subject, lambda: _validate(subject, benchmark, oracle, protocol, on_progress, probes)
+    )
+
+
+def _validate(
+    subject: Subject,
+    benchmark: BenchmarkSet,
+    oracle: Oracle | None,
+    protocol: Protocol,
+    on_progress: Callable[[int, int], None] | None,
+    probes: bool,
+) -> Verdict:
     limits = limits_key(dtype_name(subject), subject.device.type)
     measured = measure(subject, benchmark, oracle, on_progress)
     documents: dict[str, Json] = {"packs": measured.packs}
