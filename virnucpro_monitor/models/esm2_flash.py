@@ -116,7 +116,7 @@ class ESM2WithFlashAttention(nn.Module):
     @property
     def backend(self) -> str:
         """The attention backend of `forward_packed` on the present device and dtype."""
-        return choose_backend(self._requested_backend, self.device, self.dtype)
+        return choose_backend(self._requested_backend, self.device, self.dtype, self.head_dim)
 
     @torch.no_grad()
     def forward(self, tokens: Tensor, repr_layers: Sequence[int] = ()) -> dict[str, Any]:
