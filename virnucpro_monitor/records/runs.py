@@ -256,7 +256,8 @@ class Verdict:
 
     Attributes:
         reason: one sentence: what failed, which side, by how much.
-        documents: further evidence by name ("probes", "trace", "noise", "packs"), JSON values.
+        documents: further evidence by name ("probes", "trace", "residues", "noise", "packs"), JSON
+            values.
     """
 
     outcome: Outcome  # PASSED or FAILED

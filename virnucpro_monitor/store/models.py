@@ -251,7 +251,7 @@ class FailureRow(Base):
 
 
 class DocumentRow(Base):
-    """Further evidence of a run: probes, layer trace, noise, packs."""
+    """Further evidence of a run: probes, layer and residue traces, noise, packs."""
 
     __tablename__ = "documents"
 

@@ -288,7 +288,7 @@ def load_failure(engine: Engine, run_id: int) -> Failure | None:
 
 
 def load_document(engine: Engine, run_id: int, name: str) -> Json:
-    """One document of a run ("probes", "trace", "noise", "packs"); None where it has none."""
+    """One document of a run ("probes", "trace", "residues", …); None where it has none."""
     with reading(engine) as connection:
         return connection.execute(
             select(DocumentRow.content).where(

@@ -60,6 +60,13 @@ def residue_cosines(a: torch.Tensor, b: torch.Tensor) -> torch.Tensor:
     return cosines
 
 
+def residue_relative_l2(a: torch.Tensor, b: torch.Tensor) -> torch.Tensor:
+    """||a - b|| / ||b|| of each row: [residues, D] x 2 -> [residues] float64."""
+    a, b = a.double(), b.double()
+    distances: torch.Tensor = (a - b).norm(dim=-1) / b.norm(dim=-1)
+    return distances
+
+
 def residue_agreement(a: torch.Tensor, b: torch.Tensor) -> ResidueAgreement | None:
     """Compare two [residues, D] tensors; None where shapes differ or a value is not finite."""
     if a.shape != b.shape or a.shape[0] == 0:

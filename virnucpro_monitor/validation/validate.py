@@ -9,6 +9,7 @@ from virnucpro_monitor.validation.memory import halving_packs
 from virnucpro_monitor.validation.oracle import Oracle
 from virnucpro_monitor.validation.probes import noise_of, run_probes
 from virnucpro_monitor.validation.protocol import limits_key
+from virnucpro_monitor.validation.residue_trace import trace_residues
 from virnucpro_monitor.validation.subject import Subject
 from virnucpro_monitor.validation.trace import trace
 from virnucpro_monitor.validation.verdict import judge
@@ -61,6 +62,9 @@ def _validate(
     verdict = judge(measured.sequences, documents, protocol, dtype=limits)
     if verdict.outcome is Outcome.FAILED:
         documents["trace"] = trace(subject, measured.sequences, measured.batches, oracle)
+        documents["residues"] = trace_residues(
+            subject, benchmark, measured.sequences, measured.batches, oracle
+        )
         verdict = judge(measured.sequences, documents, protocol, dtype=limits)
     return verdict
 

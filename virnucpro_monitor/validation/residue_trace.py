@@ -1,0 +1,81 @@
+"""Residue trace: along the worst sequences of a failed run, how far each residue is off."""
+
+from collections.abc import Sequence
+
+import torch
+
+from virnucpro_monitor.data.benchmarks import truncate
+from virnucpro_monitor.records import BenchmarkSet, Json, SequenceResult
+from virnucpro_monitor.validation import measure, measures
+from virnucpro_monitor.validation.oracle import Oracle
+from virnucpro_monitor.validation.perturb import bounds_of
+from virnucpro_monitor.validation.subject import PackedBatch, Subject
+from virnucpro_monitor.validation.tokens import encode
+from virnucpro_monitor.validation.trace import worst_sequences
+
+# A trace is drawn, not judged: four digits keep the document of a long sequence near 100 kB.
+_SIGNIFICANT_DIGITS = 4
+
+
+def trace_residues(
+    subject: Subject,
+    benchmark: BenchmarkSet,
+    sequences: Sequence[SequenceResult],
+    batches: Sequence[PackedBatch],
+    oracle: Oracle | None,
+) -> dict[str, Json]:
+    """Embed the worst sequences again, both ways, and compare them residue by residue.
+
+    They are those of the layer trace, each cut to the model's limit as everywhere.
+
+    Returns:
+        JSON document {"sequences": [one for each]}, empty where none has a place in a pack. Each
+        is {"sequence_id", "residues": its letters, "errors", "relative_l2"}; the last two are
+        {"packed_unpacked", "packed", "unpacked"}, of which the latter two are against the oracle
+        and left out without one. Each holds one value for each residue: 1 - cos, or
+        ||a - b|| / ||b||; None where not finite.
+    """
+    traced = [
+        _trace_one(subject, benchmark, result, batches[result.pack or 0], oracle)
+        for result in worst_sequences(sequences)
+    ]
+    return {"sequences": traced} if traced else {}
+
+
+def _trace_one(
+    subject: Subject,
+    benchmark: BenchmarkSet,
+    result: SequenceResult,
+    batch: PackedBatch,
+    oracle: Oracle | None,
+) -> dict[str, Json]:
+    residues = truncate(benchmark.sequences[result.index].residues)[0]
+    bounds, slot = bounds_of(batch), result.slot or 0
+    rows = subject.embed_packed(batch, subject.num_layers)
+    packed = measure.cut_residues(rows, bounds[slot], bounds[slot + 1]).cpu()
+    tokens = encode(residues).to(subject.device)
+    unpacked = subject.embed_unpacked(tokens, subject.num_layers)[1:-1].cpu()
+    pairs = {"packed_unpacked": (packed, unpacked)}
+    if oracle is not None:
+        exact = oracle.residues_of(result.index)
+        pairs |= {"packed": (packed, exact), "unpacked": (unpacked, exact)}
+    # A target may have packed other residues than ours: their rows belong to nothing here.
+    same = {name: pair for name, pair in pairs.items() if pair[0].shape == pair[1].shape}
+    return {
+        "sequence_id": result.sequence_id,
+        "residues": residues,
+        "errors": {
+            name: _listed((1.0 - measures.residue_cosines(a, b)).clamp(min=0.0))
+            for name, (a, b) in same.items()
+        },
+        "relative_l2": {
+            name: _listed(measures.residue_relative_l2(a, b)) for name, (a, b) in same.items()
+        },
+    }
+
+
+def _listed(values: torch.Tensor) -> list[float | None]:
+    return [
+        measures.finite_or_none(float(f"{value:.{_SIGNIFICANT_DIGITS}g}"))
+        for value in values.tolist()
+    ]
