@@ -4,6 +4,7 @@ import streamlit as st
 
 from app import data, filters, links, markup, shell
 from app.markup import Html, Value
+from app.residues import put_residues
 from app.text import (
     UNKNOWN,
     block,
@@ -239,6 +240,8 @@ def _trace(run: Run) -> None:
     if run.outcome not in (Outcome.PASSED, Outcome.FAILED):
         return
     put_trace(data.load_document(run, "trace"))
+    if run.outcome is Outcome.FAILED:
+        put_residues(data.load_document(run, "residues"))
 
 
 def _setup(run: Run) -> None:
