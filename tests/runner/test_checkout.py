@@ -28,6 +28,25 @@ def test_a_checkout_holds_the_commits_files_and_goes_away(
     assert not folder.exists()
 
 
+@pytest.mark.parametrize(("free_bytes", "said"), [(4096, True), (10**9, False)])
+def test_a_checkout_that_fails_on_a_full_disk_says_so(
+    free_bytes: int,
+    said: bool,
+    tiny: TinyRepository,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    repository = Repository.open(str(tiny.folder), tmp_path / "cache")
+    (worktrees,) = {path.parent / "worktrees" for path in (tmp_path / "cache").rglob("*.git")}
+    worktrees.write_text("in the way")
+    usage = shutil.disk_usage(tmp_path)._replace(free=free_bytes)
+    monkeypatch.setattr(shutil, "disk_usage", lambda _: usage)
+    checkout = repository.checkout(repository.resolve("HEAD"))
+    with pytest.raises(RepositoryError, match="cannot be checked out") as caught, checkout:
+        pass
+    assert str(caught.value).endswith("is full: free some space.") is said
+
+
 def test_the_users_repository_is_not_touched(tiny: TinyRepository, tmp_path: Path) -> None:
     (tiny.folder / "uncommitted.txt").write_text("mine")
     before = listing(tiny.folder)

@@ -18,6 +18,7 @@ from virnucpro_monitor.records import Commit
 from virnucpro_monitor.runner.git import NETWORK_TIMEOUT_S, GitError, run_git
 
 _FORMAT = "%H%x1f%P%x1f%an%x1f%aI%x1f%cI%x1f%s%x1e"
+FULL_DISK_BYTES = 2**20  # file systems keep a little to themselves
 _MISSING_OBJECT = re.compile(r"unable to read sha1 file of (.+) \(")
 
 
@@ -175,14 +176,25 @@ class Repository:
             run_git("read-tree", commit, folder=folder)
             note = _write_files(folder)
         except (GitError, OSError) as error:
+            hint = _full_disk_hint(folder.parent)
             shutil.rmtree(folder, ignore_errors=True)
-            raise RepositoryError(f"Commit {commit[:12]} cannot be checked out: {error}") from error
+            raise RepositoryError(
+                f"Commit {commit[:12]} cannot be checked out: {error}{hint}"
+            ) from error
         try:
             yield folder, note
         finally:
             shutil.rmtree(folder, ignore_errors=True)
             with suppress(GitError):
                 run_git("worktree", "prune", folder=self._cache)
+
+
+def _full_disk_hint(folder: Path) -> str:
+    """Git does not always say that the disk is what failed it."""
+    with suppress(OSError):
+        if shutil.disk_usage(folder).free < FULL_DISK_BYTES:
+            return f" The disk of {folder} is full: free some space."
+    return ""
 
 
 def _write_files(folder: Path) -> str:

@@ -241,7 +241,11 @@ def explain(error: BaseException, url: URL) -> StoreError:
         ("readonly", f"The database {name} cannot be written: check who owns the file and folder."),
         ("read-only", f"The database {name} was opened read-only."),
         ("unable to open", f"The database {name} cannot be opened: check the path and its rights."),
-        ("disk i/o error", f"The disk of the database {name} cannot be read or written."),
+        (
+            "disk i/o error",
+            f"The disk of the database {name} is full or cannot be read: free some space and "
+            "check the disk.",
+        ),
     ):
         if sign in lowered:
             return StoreError(sentence)
