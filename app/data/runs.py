@@ -1,12 +1,12 @@
 """One run and what is next to it."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 from app.data.database import database_url, engine, identity, kept
 from app.data.series import load_series, load_series_runs, load_thresholds
 from virnucpro_monitor.analysis.comparison import Comparison, Noise, compare_runs
-from virnucpro_monitor.analysis.series import BAD_OUTCOMES, SeriesKey, series_key
+from virnucpro_monitor.analysis.series import BAD_OUTCOMES, ERROR_FLOOR, SeriesKey, series_key
 from virnucpro_monitor.records import Failure, Json, Outcome, Run, SequenceResult
 from virnucpro_monitor.store import reader
 
@@ -71,14 +71,16 @@ def load_document(run: Run, name: str) -> Json:
 
 
 def load_noise(run: Run) -> float | None:
-    """The error 1 - cos that repeating an unchanged run can give; None where not measured.
+    """The error 1 - cos that repeating an unchanged run can give; None where none is known.
 
-    The probes measure how far a sequence moves with its place in the pack, as a relative L2
-    distance d. A small d turns a vector by an angle of at most d: 1 - cos is then d^2 / 2.
+    A run that failed says nothing of that, since its fault may move sequences about: the last good
+    one before it does.
     """
-    document = load_document(run, "noise")
-    moved = document.get("reordered") if isinstance(document, Mapping) else None
-    return float(moved) ** 2 / 2 if moved else None
+    healthy = run if run.outcome is Outcome.PASSED else load_last_good(run)
+    if healthy is None:
+        return None
+    floor = Noise.of_documents([load_document(healthy, "noise")]).floor
+    return floor if floor > ERROR_FLOOR else None
 
 
 def load_neighbours(run: Run) -> tuple[Run | None, Run | None]:
@@ -158,12 +160,13 @@ def load_comparison(base: Run, head: Run) -> Comparison:
 def _load_comparison(url: str, base_key: str, head_key: str, _base: Run, _head: Run) -> Comparison:
     base, head = _base, _head
     measured = load_measured(base), load_measured(head)
+    noise = [load_document(run, "noise") for run in measured if run.outcome is Outcome.PASSED]
     return compare_runs(
         base,
         load_sequences(measured[0]),
         head,
         load_sequences(measured[1]),
-        noise=Noise(),
+        noise=Noise.of_documents(noise),
         thresholds=load_thresholds([measured[1]])[measured[1].protocol_digest],
         base_measured=measured[0],
         head_measured=measured[1],
