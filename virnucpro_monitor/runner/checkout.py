@@ -124,6 +124,15 @@ class Repository:
             return False
         return True
 
+    def branches_with(self, commit: str) -> tuple[str, ...]:
+        """The branches that hold a commit, by name; those of `origin` without its name."""
+        names = self._git(
+            "for-each-ref", "--contains", commit, "--format=%(refname:lstrip=2)",
+            "refs/heads", "refs/remotes",
+        ).split()  # fmt: skip
+        unique = {name.removeprefix("origin/") for name in names}
+        return tuple(sorted(unique - {"HEAD"}))
+
     def commits(self, hashes: Sequence[str], history: Sequence[str] = ()) -> tuple[Commit, ...]:
         """Read commits, in the order given; `history` gives each its position."""
         if not hashes:

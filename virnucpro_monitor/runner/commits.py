@@ -21,6 +21,7 @@ from virnucpro_monitor.records import (
     Run,
     RunReport,
 )
+from virnucpro_monitor.runner.branches import with_branches
 from virnucpro_monitor.runner.builtin import builtin_digest
 from virnucpro_monitor.runner.client import WorkerPool
 from virnucpro_monitor.runner.gpu import wait_for_gpu
@@ -129,6 +130,10 @@ class CommitRunner:
 
     def cover(self, commits: Sequence[Commit]) -> Iterator[RunReport]:
         """Yield the reports of these commits (oldest first), in the plan's order."""
+        for report in self._cover(commits):
+            yield with_branches(report, self._plan.repository)
+
+    def _cover(self, commits: Sequence[Commit]) -> Iterator[RunReport]:
         todo = [
             (commit, left)
             for commit in ordered(commits, self._plan.order)
