@@ -1,5 +1,6 @@
 """The only place that reads the database, and the only one that keeps what it read."""
 
+from app.data.branches import EVERY_BRANCH, load_branch_runs, load_branches
 from app.data.commits import (
     FoundCommit,
     diff_address,
@@ -50,6 +51,7 @@ from app.data.series import (
 )
 
 __all__ = [
+    "EVERY_BRANCH",
     "FoundCommit",
     "SeriesCard",
     "acknowledge",
@@ -60,6 +62,8 @@ __all__ = [
     "find_commits",
     "identity",
     "load_benchmarks",
+    "load_branch_runs",
+    "load_branches",
     "load_commit_runs",
     "load_commits",
     "load_commits_between",

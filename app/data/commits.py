@@ -5,10 +5,11 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from app.data.database import database_url, engine, kept
+from virnucpro_monitor.analysis.branches import Branches, commits_of_branch, merged_by_date
 from virnucpro_monitor.errors import NotFoundError, RepositoryError
 from virnucpro_monitor.records import Commit, Run, Target
 from virnucpro_monitor.settings import load_settings
-from virnucpro_monitor.store import reader
+from virnucpro_monitor.store import reader, summaries
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -20,7 +21,8 @@ class FoundCommit:
 def find_commits(text: str, target: str | None) -> list[FoundCommit]:
     """The commits that a hash, the beginning of one, a branch or a tag can mean.
 
-    A branch or tag is looked up in the target's repository where that lies on this machine.
+    A branch or tag is looked up in the target's repository where that lies on this machine, else
+    among the branches that were stored with runs.
     """
     if target is None:
         found = reader.find_commits_of_any_target(engine(), text)
@@ -43,7 +45,7 @@ def _find_by_name(text: str, wanted: str | None) -> list[tuple[str, Commit]]:
         if text in ("HEAD", target.branch):
             tips = reader.load_commits(engine(), target.name, on_branch=True, limit=1)
         else:
-            revision = _resolve(target, text)
+            revision = _resolve(target, text) or _find_branch_tip(target.name, text)
             tips = reader.find_commits(engine(), target.name, revision) if revision else []
         found += [(target.name, commit) for commit in tips]
     return found
@@ -60,6 +62,23 @@ def _resolve(target: Target, revision: str) -> str | None:
         return repository.resolve(revision)
     except (RepositoryError, OSError):
         return None
+
+
+def _find_branch_tip(target: str, branch: str) -> str | None:
+    """The youngest measured commit that `branch` holds and the followed branch lacks."""
+    hashes = commits_of_branch(load_commit_branches(target), branch)
+    runs = reader.load_runs(engine(), target=target, commits=hashes) if hashes else []
+    return merged_by_date([], runs)[-1].commit.hash if runs else None
+
+
+def load_commit_branches(target: str) -> Branches:
+    """The branches of the measured commits that a target's followed branch lacks."""
+    return _load_commit_branches(database_url(), target)
+
+
+@kept()
+def _load_commit_branches(url: str, target: str) -> Branches:
+    return summaries.load_branches(engine(), target)
 
 
 def load_targets() -> list[Target]:

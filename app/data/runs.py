@@ -91,13 +91,14 @@ def load_neighbours(run: Run) -> tuple[Run | None, Run | None]:
 @kept()
 def _load_neighbours(url: str, run_key: str, _run: Run) -> tuple[Run | None, Run | None]:
     run, position = _run, _run.commit.position
-    if position is None:
-        return None, None
     series: dict[str, Any] = {
         "target": run.target,
         "benchmark": versioned(run),
         "configuration": run.configuration.digest,
     }
+    if position is None:  # off the followed branch only its parent is known
+        before = reader.load_runs(engine(), **series, commits=run.commit.parents[:1])
+        return (before[0] if before else None), None
     before = reader.load_runs(engine(), **series, to_position=position - 1, limit=1)
     for window in NEIGHBOUR_WINDOWS:
         after = reader.load_runs(

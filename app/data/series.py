@@ -4,6 +4,7 @@ from collections import defaultdict
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from typing import Any
 
 from app.data.database import database_url, engine, kept
 from virnucpro_monitor.analysis.comparison import Thresholds
@@ -178,7 +179,17 @@ def _load_series_runs(
     return tuple(_series_runs(series, configurations, limit))
 
 
-def _series_runs(key: SeriesKey, configurations: Sequence[str], limit: int | None) -> list[Run]:
+def load_stored_runs(card: SeriesCard, **conditions: Any) -> list[Run]:
+    """The runs of a series that fit further conditions of `reader.load_runs`, oldest first."""
+    return _series_runs(card.key, card.configurations, **conditions)
+
+
+def _series_runs(
+    key: SeriesKey,
+    configurations: Sequence[str],
+    limit: int | None = None,
+    **conditions: Any,
+) -> list[Run]:
     runs = [
         run
         for digest in configurations
@@ -188,6 +199,7 @@ def _series_runs(key: SeriesKey, configurations: Sequence[str], limit: int | Non
             benchmark=f"{key.benchmark}@{key.benchmark_version}",
             configuration=digest,
             limit=limit,
+            **conditions,
         )
     ]
     if len(configurations) > 1:

@@ -1,5 +1,8 @@
 """Two commits side by side: what broke, what was mended, and whether they may be compared."""
 
+from collections.abc import Iterator
+from itertools import islice
+
 import streamlit as st
 
 from app import data, filters, links, markup, shell
@@ -11,7 +14,10 @@ from app.text import (
 )
 from app.views.comparison import compare_address, show_comparison
 from virnucpro_monitor.analysis.series import SeriesKey
-from virnucpro_monitor.records import Outcome, Run
+from virnucpro_monitor.records import Outcome, Run, Target
+
+MAX_SUGGESTED = 12
+MAX_BRANCH_RUNS = 200
 
 
 def show() -> None:
@@ -85,40 +91,65 @@ def _find(text: str, target: str, role: str) -> data.FoundCommit | None:
 
 
 def _suggest() -> None:
-    """Comparisons worth looking at: each series' latest run against the last good one."""
-    rows: list[list[Value]] = []
-    for entry in data.load_series():
-        good = data.load_last_good(entry.latest)
-        if good is None:
-            continue
-        rows.append(
-            [
-                f"{one_line(entry.key.target, 60)} · {one_line(entry.key.benchmark, 40)}",
-                markup.mono(short_hash(good.commit.hash)),
-                markup.mono(short_hash(entry.latest.commit.hash)),
-                markup.outcome_label(entry.latest),
-                markup.anchor(links.compare_link(good, entry.latest), "compare"),
-            ]
-        )
-        if len(rows) == 12:
-            break
+    """Comparisons worth looking at, on the followed branch or on another one."""
+    branches = {name: name for target in data.load_targets() for name in _other_branches(target)}
+    branch = ""
+    if branches:
+        options = {"": "Followed branch", **branches}
+        branch = filters.choose("Branch", options, "branch", default="", width=230)
+    pairs = _pairs_of_branch(branch) if branch else _pairs_with_last_good()
+    rows: list[list[Value]] = [
+        [
+            f"{one_line(head.target, 60)} · {one_line(head.benchmark, 40)}",
+            markup.mono(short_hash(base.commit.hash)),
+            markup.mono(short_hash(head.commit.hash)),
+            markup.outcome_label(head),
+            markup.anchor(links.compare_link(base, head), "compare"),
+        ]
+        for base, head in islice(pairs, MAX_SUGGESTED)
+    ]
     if not rows:
         shell.put(markup.empty("Give two commits of one target, as hashes or branch names."))
         return
     columns = [
         markup.Column(name="Series", kind="wide"),
-        markup.Column(name="Last good before", kind="nowrap"),
+        markup.Column(name="Where it left" if branch else "Last good before", kind="nowrap"),
         markup.Column(name="Latest", kind="nowrap"),
         markup.Column(name="Outcome", kind="nowrap"),
         markup.Column(name=""),
     ]
+    what = (
+        f"the latest commit of {one_line(branch, 80)} against where it left the followed branch"
+        if branch
+        else "a latest commit against the last good one"
+    )
     shell.put(
-        markup.paragraph(
-            "Give two commits of one target, or choose a latest commit against the last good one:",
-            kind="quiet",
-        ),
+        markup.paragraph(f"Give two commits of one target, or choose {what}:", kind="quiet"),
         markup.table(columns, rows, caption="Suggested comparisons"),
     )
+
+
+def _other_branches(target: Target) -> Iterator[str]:
+    return (name for name in data.load_branches(target.name) if name not in ("", data.EVERY_BRANCH))
+
+
+def _pairs_with_last_good() -> Iterator[tuple[Run, Run]]:
+    """Each bad series' last good run and its latest one."""
+    for entry in data.load_series():
+        good = data.load_last_good(entry.latest)
+        if good is not None:
+            yield good, entry.latest
+
+
+def _pairs_of_branch(branch: str) -> Iterator[tuple[Run, Run]]:
+    """In each series the followed branch's last run before `branch` left it, and its latest."""
+    for entry in data.load_series():
+        if branch not in data.load_branches(entry.key.target):
+            continue
+        runs = data.load_branch_runs(entry, branch, MAX_BRANCH_RUNS)
+        before = [run for run in runs if run.commit.on_branch]
+        if before and not runs[-1].commit.on_branch:
+            yield before[-1], runs[-1]
 
 
 def _choose_pair(base: data.FoundCommit, head: data.FoundCommit) -> tuple[Run, Run] | None:

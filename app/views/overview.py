@@ -228,10 +228,9 @@ def _trend(entry: data.SeriesCard, now: datetime) -> None:
         window = filters.choose("Range", RANGES, "last", default="200", width=130)
         start = filters.search("From", "from", placeholder="hash or date", width=150)
         end = filters.search("To", "to", placeholder="hash or date", width=150)
-        everything = filters.switch("Off-branch commits too", "offbranch")
-    runs = data.load_series_runs(entry, None if window == "all" else int(window))
-    if not everything:
-        runs = tuple(run for run in runs if run.commit.on_branch)
+        branches = data.load_branches(entry.key.target)
+        branch = filters.choose("Branch", branches, "branch", default="", width=170)
+    runs = data.load_branch_runs(entry, branch, None if window == "all" else int(window))
     runs, complaint = _between(runs, start, end)
     if complaint:
         shell.put(markup.note(complaint))

@@ -254,6 +254,7 @@ def _setup(run: Run) -> None:
                 [
                     ("target", one_line(run.target, 200)),
                     ("commit", markup.mono(run.commit.hash)),
+                    ("branch", _branch(run)),
                     ("benchmark", f"{run.benchmark}@{run.benchmark_version}"),
                     ("benchmark digest", _digest(run.benchmark_digest)),
                     ("model", configuration.model),
@@ -282,6 +283,14 @@ def _setup(run: Run) -> None:
         )
     shell.put(markup.paragraph("Repeat this run:", kind="quiet"))
     st.code(reproduce_command(run, data.load_target(run.target)), language="bash", wrap_lines=True)
+
+
+def _branch(run: Run) -> str:
+    target = data.load_target(run.target)
+    if run.commit.on_branch:
+        return one_line(target.branch or "the followed one", 200) if target else UNKNOWN
+    names = data.load_document(run, "branches") or []
+    return one_line(", ".join(map(str, names)), 400) or "no longer on the followed one"
 
 
 def _digest(digest: str | None) -> Html:

@@ -346,3 +346,11 @@ def test_a_failed_run_that_judged_only_some_of_the_gates_does_not_end_it() -> No
         (("seed", "gain"), "open"),
         (("leak",), "open"),
     ]
+
+
+def test_a_commit_off_the_followed_branch_opens_no_incident() -> None:
+    runs = history("PP")
+    feature = run(7, "F")
+    feature = replace(feature, commit=replace(feature.commit, position=None, on_branch=False))
+    assert derive_incidents([feature, *runs], now=NOW) == []
+    assert len(derive_incidents([*runs, run(2, "F")], now=NOW)) == 1

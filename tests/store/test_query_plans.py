@@ -102,6 +102,7 @@ CALLS: dict[str, tuple[int, Callable[[Engine, Run], Any]]] = {
     "document": (1, lambda e, run: reader.load_document(e, run.id or 0, "packs")),
     "documents": (1, lambda e, run: reader.load_documents(e, run.id or 0)),
     "judgements": (1, lambda e, run: summaries.load_judgements(e, run.id or 0)),
+    "branches": (1, lambda e, run: summaries.load_branches(e, TARGET)),
     "bisections": (1, lambda e, run: summaries.load_bisections(e, TARGET)),
     "acknowledgements": (1, lambda e, run: summaries.load_acknowledgements(e)),
     "noise floor": (

@@ -73,6 +73,32 @@ def test_recent_marks_are_the_newest_runs_of_each_series(engine: Engine, writer:
     assert [mark.target for mark in summaries.load_recent_marks(engine, 1)] == ["sample"] * 2
 
 
+def test_recent_marks_leave_other_branches_out(engine: Engine, writer: Writer) -> None:
+    writer.save_run(make_report(0))
+    elsewhere = make_commit(7, position=None, on_branch=False)
+    writer.save_run(make_report(7, commit=elsewhere))
+    assert [mark.commit for mark in summaries.load_recent_marks(engine, 5)] == [make_commit(0).hash]
+
+
+def test_branches_are_those_of_the_latest_run_off_the_followed_one(
+    engine: Engine, writer: Writer
+) -> None:
+    elsewhere = make_commit(7, position=None, on_branch=False)
+    writer.save_run(make_report(0))
+    writer.save_run(make_report(7, commit=elsewhere, documents={"branches": ["wip"]}))
+    writer.save_run(make_report(7, commit=elsewhere, documents={"branches": ["feature", "wip"]}))
+    merged = make_commit(8, position=None, on_branch=False)
+    writer.save_run(make_report(8, commit=merged, documents={"branches": ["feature"]}))
+    assert summaries.load_branches(engine, "sample") == {
+        elsewhere.hash: ("feature", "wip"),
+        merged.hash: ("feature",),
+    }
+    writer.save_commits("sample", [make_commit(8)])  # the followed branch has it now
+    assert summaries.load_branches(engine, "sample") == {elsewhere.hash: ("feature", "wip")}
+    with pytest.raises(NotFoundError):
+        summaries.load_branches(engine, "nobody")
+
+
 def test_the_history_state_changes_with_runs_and_commits(engine: Engine, writer: Writer) -> None:
     states = [summaries.load_history_state(engine)]
     writer.save_target(TARGET)

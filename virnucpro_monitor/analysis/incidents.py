@@ -134,7 +134,8 @@ def derive_incidents(
     """Derive the incidents of any number of series.
 
     Args:
-        runs: current runs, in commit order within each target.
+        runs: current runs, in commit order within each target. Those of commits that are not on
+            the followed branch have no place in its history, and are left out.
         acknowledgements: in any order; withdrawn ones may be among them.
         now: against which an acknowledgement's expiry is judged.
 
@@ -143,7 +144,7 @@ def derive_incidents(
     """
     found = [
         (_finish(key, stretch), tuple(stretch.bad_runs))
-        for key, members in split_series(runs).items()
+        for key, members in split_series(run for run in runs if run.commit.on_branch).items()
         for stretch in find_stretches(members)
     ]
     groups = _group(incident for incident, _ in found)

@@ -106,7 +106,10 @@ def load_series(engine: Engine, *, target: str | None = None) -> list[Series]:
 
 
 def load_recent_marks(engine: Engine, limit: int) -> list[RunMark]:
-    """The newest current runs of each series, at most `limit` of each, newest last."""
+    """The newest current runs of each series, at most `limit` of each, newest last.
+
+    Those of commits that are not on the followed branch are left out.
+    """
     key = (RunRow.target_id, RunRow.benchmark_set_id, RunRow.configuration_id)
     ranked = (
         select(
@@ -119,7 +122,7 @@ def load_recent_marks(engine: Engine, limit: int) -> list[RunMark]:
             func.row_number().over(partition_by=key, order_by=NEWEST_FIRST).label("rank"),
         )
         .join(CommitRow, CommitRow.id == RunRow.commit_id)
-        .where(*run_conditions(None, None, None, all_attempts=False))
+        .where(*run_conditions(None, None, None, all_attempts=False), CommitRow.on_branch.is_(True))
         .subquery()
     )
     query = (
@@ -362,6 +365,31 @@ def load_latest_document(
             .limit(1)
         )
         return connection.execute(query).scalar()
+
+
+def load_branches(engine: Engine, target: str) -> dict[str, tuple[str, ...]]:
+    """The branches of each commit that was measured off the followed branch, by full hash.
+
+    They are what its latest run was stored with; a commit that left the followed branch by a
+    rewrite, and that nobody measured on another one, is not among them.
+
+    Raises:
+        NotFoundError: there is no such target.
+    """
+    with reading(engine) as connection:
+        query = (
+            select(CommitRow.hash, DocumentRow.content)
+            .join(RunRow, RunRow.commit_id == CommitRow.id)
+            .join(DocumentRow, DocumentRow.run_id == RunRow.id)
+            .where(
+                CommitRow.target_id == find_target_id(connection, target),
+                CommitRow.position.is_(None),  # so are all that are off the branch, and few others
+                CommitRow.on_branch.is_(False),
+                DocumentRow.name == "branches",
+            )
+            .order_by(RunRow.id)
+        )
+        return {hash_: tuple(names) for hash_, names in connection.execute(query)}
 
 
 def load_bisections(engine: Engine, target: str) -> list[Bisection]:
