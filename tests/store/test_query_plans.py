@@ -1,35 +1,20 @@
 """Each query has an index and fetches no more rows than its answer needs."""
 
-import re
-import sqlite3
 from collections.abc import Callable, Iterator
 from typing import Any
 
 import pytest
-from sqlalchemy import Engine, event
+from sqlalchemy import Engine
 
 from tests.benchmarks.generate_history import generate_history, make_commit
+from tests.store.watching import Watched
 from virnucpro_monitor.records import Run
 from virnucpro_monitor.store import reader, summaries
 from virnucpro_monitor.store.engine import open_engine
-from virnucpro_monitor.store.models import Base
 
 NUM_RUNS = 80
 NUM_SEQUENCES = 12
 TARGET, BENCHMARK = "packed-esm", "proteome@1"
-# They hold a handful of rows, whatever the number of runs.
-SMALL_TABLES = {
-    "acknowledgements",
-    "alembic_version",
-    "benchmark_sets",
-    "configurations",
-    "environments",
-    "heartbeats",
-    "leases",
-    "protocols",
-    "targets",
-}
-LARGE_TABLES = Base.metadata.tables.keys() - SMALL_TABLES
 FEW = 30
 """Rows of small tables, and counts, that a call may fetch beside its answer."""
 
@@ -50,6 +35,8 @@ def run(engine: Engine) -> Run:
 
 CALLS: dict[str, tuple[int, Callable[[Engine, Run], Any]]] = {
     "series": (NUM_RUNS // 4, lambda e, run: summaries.load_series(e)),
+    "recent marks": (NUM_RUNS, lambda e, run: summaries.load_recent_marks(e, 40)),
+    "few recent marks": (8, lambda e, run: summaries.load_recent_marks(e, 2)),
     "coverage": (FEW, lambda e, run: summaries.load_coverage(e, TARGET)),
     "coverage of a series": (
         FEW,
@@ -114,42 +101,14 @@ CALLS: dict[str, tuple[int, Callable[[Engine, Run], Any]]] = {
             environment=run.environment.digest if run.environment else "",
         ),
     ),
+    "targets": (1, lambda e, run: reader.load_targets(e)),
+    "heartbeats": (1, lambda e, run: summaries.load_heartbeats(e)),
+    "lease": (1, lambda e, run: summaries.load_lease(e, "run")),
+    "benchmark set": (NUM_SEQUENCES, lambda e, run: reader.load_benchmark_set(e, BENCHMARK)),
     "target": (1, lambda e, run: reader.load_target(e, TARGET)),
     "benchmark sets": (2 * NUM_SEQUENCES, lambda e, run: reader.load_benchmarks(e)),
     "protocol": (1, lambda e, run: reader.load_protocol(e, run.protocol_digest)),
 }
-
-
-class Watched:
-    """The statements that a call sends, with their plans and numbers of rows."""
-
-    def __init__(self, engine: Engine, call: Callable[[], Any]) -> None:
-        statements: list[tuple[str, Any]] = []
-
-        def note(connection: Any, cursor: Any, statement: str, parameters: Any, *_: Any) -> None:
-            if statement.startswith("SELECT"):
-                statements.append((statement, parameters))
-
-        event.listen(engine, "before_cursor_execute", note)
-        try:
-            self.answer = call()
-        finally:
-            event.remove(engine, "before_cursor_execute", note)
-        self.statements = [statement for statement, _ in statements]
-        self.steps: list[str] = []
-        self.num_rows = 0
-        database = sqlite3.connect(f"file:{engine.url.database}?mode=ro", uri=True)
-        for statement, parameters in statements:
-            plan = database.execute(f"EXPLAIN QUERY PLAN {statement}", parameters)
-            self.steps += [detail for *_, detail in plan]
-            self.num_rows += len(database.execute(statement, parameters).fetchall())
-        database.close()
-
-    @property
-    def full_scans(self) -> list[str]:
-        """Steps that read a large table from end to end."""
-        scans = [(step, re.match(r"SCAN (\w+)", step)) for step in self.steps]
-        return [step for step, scan in scans if scan and scan[1] in LARGE_TABLES]
 
 
 @pytest.mark.parametrize("name", CALLS)
@@ -177,6 +136,13 @@ def test_the_health_page_counts_rows_from_indexes_alone(engine: Engine) -> None:
     assert not [text for text in watched.statements if "sequence_results" in text]
 
 
+def test_the_history_state_is_counted_from_indexes_alone(engine: Engine) -> None:
+    watched = Watched(engine, lambda: summaries.load_history_state(engine))
+    assert watched.answer[0] == NUM_RUNS
+    assert [step for step in watched.full_scans if "USING COVERING INDEX" not in step] == []
+    assert watched.num_rows <= 2 + FEW
+
+
 def test_every_reader_is_watched() -> None:
     functions = {
         name
@@ -184,9 +150,8 @@ def test_every_reader_is_watched() -> None:
         for name, value in vars(module).items()
         if name.startswith(("load_", "find_")) and value.__module__ == module.__name__
     }
-    trivial = {"load_targets", "load_heartbeats", "load_lease", "load_health", "load_benchmark_set"}
     called = {name for _, call in CALLS.values() for name in call.__code__.co_names}
-    assert functions - called == trivial
+    assert functions - called == {"load_health", "load_history_state"}  # they count: see above
 
 
 def test_the_check_sees_a_full_scan(engine: Engine) -> None:

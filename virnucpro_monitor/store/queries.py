@@ -29,21 +29,27 @@ NEWEST_FIRST = (
 
 def read_runs(connection: Connection, conditions: list[Any], limit: int | None = None) -> list[Run]:
     """The runs that fit all conditions on `RunRow` and `CommitRow`, in history order."""
-    ids: Select[Any] = (
-        select(RunRow.id).join(CommitRow, CommitRow.id == RunRow.commit_id).where(*conditions)
-    )
     query = select(*RUN_COLUMNS, *COMMIT_COLUMNS).join(CommitRow, CommitRow.id == RunRow.commit_id)
-    if limit is None:
-        query = query.where(*conditions)
-    else:
-        # Sort narrow rows, then fetch the wide ones that are wanted.
-        newest = ids.order_by(*NEWEST_FIRST, RunRow.id.desc()).limit(limit).subquery()
-        query = query.where(RunRow.id.in_(select(newest.c.id)))
+    query = query.where(*newest_runs(conditions, limit))
     rows = connection.execute(query.order_by(RunRow.target_id, *HISTORY_ORDER, RunRow.id)).all()
     if not rows:
         return []
     reader = RunReader(connection)
     return [reader.run_from_row(row) for row in rows]
+
+
+def newest_runs(conditions: list[Any], limit: int | None) -> list[Any]:
+    """Conditions on `RunRow` that only the newest so many of those runs fit; all of them for None.
+
+    Narrow rows are sorted, so that the wide ones are fetched for the wanted runs alone.
+    """
+    if limit is None:
+        return conditions
+    ids: Select[Any] = (
+        select(RunRow.id).join(CommitRow, CommitRow.id == RunRow.commit_id).where(*conditions)
+    )
+    newest = ids.order_by(*NEWEST_FIRST, RunRow.id.desc()).limit(limit).subquery()
+    return [RunRow.id.in_(select(newest.c.id))]
 
 
 def run_conditions(

@@ -35,6 +35,7 @@ from virnucpro_monitor.store.models import (
 from virnucpro_monitor.store.queries import (
     NEWEST_FIRST,
     benchmark_ids,
+    newest_runs,
     read_runs,
     run_conditions,
 )
@@ -368,8 +369,9 @@ def load_sequence_history(
             *run_conditions(target, benchmark, configuration, all_attempts=False),
             RunRow.num_results > 0,
         ]
+        # Each result lies on a page of its own: read those of the wanted runs alone.
         query = select(SequenceResultRow.run_id, *RESULT_COLUMNS).where(
-            *conditions,
+            *newest_runs(conditions, limit),
             BenchmarkSequenceRow.benchmark_set_id == RunRow.benchmark_set_id,
             BenchmarkSequenceRow.sequence_id == sequence_id,
             SequenceResultRow.run_id == RunRow.id,
