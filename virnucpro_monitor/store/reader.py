@@ -367,7 +367,9 @@ def load_sequence_history(
         _require_sequence(connection, benchmark, sequence_id)
         conditions = [
             *run_conditions(target, benchmark, configuration, all_attempts=False),
-            RunRow.num_results > 0,
+            # Only these have results. The index of a series holds the outcome, so that no wide row
+            # is read to find which runs are the newest.
+            RunRow.outcome.in_([Outcome.PASSED, Outcome.FAILED]),
         ]
         # Each result lies on a page of its own: read those of the wanted runs alone.
         query = select(SequenceResultRow.run_id, *RESULT_COLUMNS).where(
