@@ -14,10 +14,10 @@ from virnucpro_monitor.validation.first_layer import (
     hypotheses,
 )
 from virnucpro_monitor.validation.measure import measure
+from virnucpro_monitor.validation.signatures import name_embedding_factor
 from virnucpro_monitor.validation.tokens import encode
 from virnucpro_monitor.validation.trace import (
     first_departure,
-    name_embedding_factor,
     trace,
     worst_sequences,
 )

@@ -1,14 +1,14 @@
 """Evidence for a protocol's limits: the worst values of many healthy runs.
 
 A healthy run is the package's own model with its packs shuffled, under one of several token
-budgets, and in turn with each harmless rewriting of the self-test (positions not reset, another
-attention, …), since a limit must not mistake another correct implementation for a fault. In
-float32 every other run takes fair-esm itself as the unpacked side.
+budgets. Every third also takes one harmless rewriting of the self-test (positions not reset,
+another attention, …), since a limit must not mistake another correct implementation for a fault.
+In float32 every other run takes fair-esm itself as the unpacked side.
 """
 
 import math
-from collections.abc import Callable, Iterable, Mapping, Sequence
-from itertools import islice
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
 import torch
@@ -17,11 +17,19 @@ from virnucpro_monitor.records import BenchmarkSet, Json, Protocol, SequenceResu
 from virnucpro_monitor.validation.builtin import BuiltinSubject
 from virnucpro_monitor.validation.faults import CONTROLS
 from virnucpro_monitor.validation.faulty_subject import Fault, FaultySubject
+from virnucpro_monitor.validation.measure import measure
 from virnucpro_monitor.validation.measures import error_of
 from virnucpro_monitor.validation.oracle import Oracle
+from virnucpro_monitor.validation.probes import run_probes
 from virnucpro_monitor.validation.protocol import LIMIT_NAMES, limits_key
-from virnucpro_monitor.validation.selftest import RememberingSubject, healthy_variants
-from virnucpro_monitor.validation.validate import dtype_name, validate_subject
+from virnucpro_monitor.validation.selftest import (
+    RememberingSubject,
+    headroom,
+    healthy_variants,
+)
+from virnucpro_monitor.validation.subject import PackedBatch
+from virnucpro_monitor.validation.validate import dtype_name
+from virnucpro_monitor.validation.verdict import judge
 
 SAFETY_FACTOR = 3.0
 MIN_RUNS = 200
@@ -52,33 +60,41 @@ def collect_evidence(
     protocol: Protocol,
     *,
     num_runs: int,
+    seed: int = 0,
     reference: Any = None,
+    exact_probes: bool = True,
     on_progress: Callable[[int, int], None] | None = None,
 ) -> dict[str, Json]:
     """Run healthy variants and keep the worst value of each limited measure.
 
     Args:
-        protocol: gives the probes; its limits decide only "failed".
+        protocol: gives the probes; its limits decide only "failed" and "margins".
+        seed: of the shuffles. Another one than froze a protocol makes a check of it.
         reference: fair-esm's model for every other run's unpacked side; None for our own only.
+        exact_probes: whether leak and repeat run too. They have no limit to freeze, and take half
+            the time.
 
     Returns:
-        {"model", "dtype", "device", "backend", "torch", "gpu", "benchmark", "num_runs",
-        "worst": {limit: value}, "worst_margin": {gate: limit / value}, "failed": [reason]}
+        {"model", "dtype", "device", "backend", "torch", "gpu", "benchmark", "num_sequences",
+        "num_runs", "seed", "worst": {limit: value}, "margins": {gate: limit / worst value, None
+        where that is 0}, "failed": [reason]}
     """
     sides = [RememberingSubject(subject)]
     if reference is not None:
         sides.append(ReferenceSubject(subject, reference))
     worst = dict.fromkeys(LIMIT_NAMES, 0.0)
+    margins: dict[str, float | None] = {}
+    key = limits_key(dtype_name(subject), subject.device.type)
     failed: list[str] = []
-    for number, fault in enumerate(islice(_variants(num_runs), num_runs)):
-        verdict = validate_subject(
-            FaultySubject(sides[number % len(sides)], fault),
-            benchmark,
-            oracle=oracle,
-            protocol=protocol,
-        )
+    for number, fault in enumerate(_variants(num_runs, seed)):
+        side = FaultySubject(sides[number % len(sides)], fault)
+        measured = measure(side, benchmark, oracle)
+        probes = run_probes(side, protocol, oracle, exact=exact_probes)
+        documents = {"packs": measured.packs, "probes": probes}
+        verdict = judge(measured.sequences, documents, protocol, dtype=key)
         for name, value in limited_values(verdict).items():
             worst[name] = max(worst[name], value)
+        margins = _narrower(margins, headroom([verdict]))
         failed += [verdict.reason] if verdict.outcome == "failed" else []
         if on_progress:
             on_progress(number + 1, num_runs)
@@ -93,7 +109,9 @@ def collect_evidence(
         "benchmark": f"{benchmark.name}@{benchmark.version} ({benchmark.digest[:12]})",
         "num_sequences": len(benchmark.sequences),
         "num_runs": num_runs,
+        "seed": seed,
         "worst": worst,
+        "margins": margins,
         "failed": failed,
     }
 
@@ -171,11 +189,37 @@ def _difference_of_errors(s: SequenceResult) -> float | None:
     return s.packed_relative_l2 - s.unpacked_relative_l2
 
 
-def _variants(count: int) -> Iterable[Fault]:
-    """Healthy variants, every third one a harmless rewriting."""
+def _narrower(
+    first: Mapping[str, float | None], second: Mapping[str, float | None]
+) -> dict[str, float | None]:
+    """The smaller margin of each gate; None is a worst value of 0, the widest margin."""
+    narrower = dict(second)
+    for gate, margin in first.items():
+        if margin is not None:
+            narrower[gate] = min(margin, second.get(gate) or math.inf)
+    return narrower
+
+
+def _variants(count: int, seed: int) -> Iterator[Fault]:
+    """Healthy variants, every third one with a harmless rewriting too."""
     rewritings: Sequence[Fault] = CONTROLS
-    for number, variant in enumerate(healthy_variants(count)):
+    for number, variant in enumerate(healthy_variants(count, seed)):
         if number % 3 == 2:
-            yield rewritings[(number // 3) % len(rewritings)]
+            yield _also(rewritings[(number // 3) % len(rewritings)], variant)
         else:
             yield variant
+
+
+def _also(rewriting: Fault, variant: Fault) -> Fault:
+    """A harmless rewriting of shuffled packs; its own token budget, where it has one, holds."""
+
+    def on_batch(batch: PackedBatch) -> PackedBatch:
+        for change in (variant.on_batch, rewriting.on_batch):
+            batch = change(batch) if change else batch
+        return batch
+
+    return replace(
+        rewriting,
+        on_batch=on_batch,
+        token_budget=rewriting.token_budget or variant.token_budget,
+    )

@@ -217,7 +217,11 @@ FAULTS: tuple[Fault, ...] = (
         signature="merged",
         patches=_bounds(lambda bounds: bounds[:1] + bounds[2:] if len(bounds) > 2 else bounds),
     ),
-    Fault(name="boundaries of two swapped", patches=_bounds(tools.swap_lengths)),
+    Fault(
+        name="boundaries of two swapped",
+        signature="boundaries swapped",
+        patches=_bounds(tools.swap_lengths),
+    ),
     Fault(name="ids in the wrong order", signature="outside", on_batch=_ids_turned),
     Fault(
         name="0.88 missing",
@@ -231,6 +235,7 @@ FAULTS: tuple[Fault, ...] = (
     ),
     Fault(
         name="observed-mask rescale missing",
+        signature="mask rescale missing",
         patches=_embedding(
             lambda embed, tokens, masked, num_masked, length: embed(
                 tokens, masked, num_masked * 0, length
@@ -239,6 +244,7 @@ FAULTS: tuple[Fault, ...] = (
     ),
     Fault(
         name="<mask> not zeroed",
+        signature="mask not zeroed",
         patches=_embedding(
             lambda embed, tokens, masked, num_masked, length: embed(
                 tokens, torch.zeros_like(masked), num_masked, length
@@ -321,9 +327,17 @@ FAULTS: tuple[Fault, ...] = (
         signature="neighbour token",
         patches=_attention(_neighbour_token),
     ),
-    Fault(name="V of one head rolled against K", patches=_attention(_roll_v_of_one_head)),
-    Fault(name="NaN in one residue", on_rows=_nan_in_one_residue),
-    Fault(name="one residue replaced after the last layer", on_rows=_replace_one_residue),
+    Fault(
+        name="V of one head rolled against K",
+        signature="head rolled",
+        patches=_attention(_roll_v_of_one_head),
+    ),
+    Fault(name="NaN in one residue", signature="not finite", on_rows=_nan_in_one_residue),
+    Fault(
+        name="one residue replaced after the last layer",
+        signature="rows replaced",
+        on_rows=_replace_one_residue,
+    ),
     Fault(
         name="last pack's output returned",
         signature="not repeatable",

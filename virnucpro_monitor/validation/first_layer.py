@@ -1,7 +1,8 @@
 """The first transformer layer of ESM-2, written out plainly, with known faults to try.
 
 Each `Hypothesis` is one way to get the first layer wrong. `explain` runs all that apply to a
-sequence and its neighbours, and names the one that reproduces what the packed path really gave.
+sequence and its neighbours, and names the one that reproduces what the packed path really gave;
+those of single heads, of which there are many, only where no other does.
 """
 
 import math
@@ -35,6 +36,7 @@ class Hypothesis:
         scale_power: how often the softmax scale 1/sqrt(d) is applied.
         rotary_dtype: what cos and sin are rounded to; angle_dtype: what positions and inverse
             frequencies are rounded to.
+        rolled_head, roll: a head whose V is moved by `roll` tokens against K; None for none.
     """
 
     name: str
@@ -55,6 +57,8 @@ class Hypothesis:
     softmax_dtype: torch.dtype | None = None
     layer_norm_eps: float = 1e-5
     gelu: str = "none"
+    rolled_head: int | None = None
+    roll: int = 1
 
 
 @dataclass(frozen=True, slots=True)
@@ -105,12 +109,16 @@ def explain(
     error = _error(model, tokens, seen, right)
     if error is None:
         return None
-    best: Explanation | None = None
-    for hypothesis in hypotheses(len(tokens), surroundings):
-        found = _error(model, tokens, seen, hypothesis)
-        if found is not None and (best is None or found < best.error):
-            best = Explanation(hypothesis, found, error)
-    return best if best and best.error * EXPLAINS_FACTOR < error else None
+    heads = int(model.layers[0].self_attn.num_heads)
+    for tried in (hypotheses(len(tokens), surroundings), head_hypotheses(heads)):
+        best: Explanation | None = None
+        for hypothesis in tried:
+            found = _error(model, tokens, seen, hypothesis)
+            if found is not None and (best is None or found < best.error):
+                best = Explanation(hypothesis, found, error)
+        if best and best.error * EXPLAINS_FACTOR < error:
+            return best
+    return None
 
 
 def hypotheses(num_tokens: int, around: Surroundings) -> Iterator[Hypothesis]:
@@ -158,6 +166,41 @@ def hypotheses(num_tokens: int, around: Surroundings) -> Iterator[Hypothesis]:
         )
 
 
+def head_hypotheses(num_heads: int) -> Iterator[Hypothesis]:
+    """Faults of one head of the first layer."""
+    for head in range(num_heads):
+        for roll in (1, -1):
+            yield Hypothesis(
+                name="head rolled",
+                text=f"V of one head (head {head + 1} of {num_heads}) moved by one token against K",
+                rolled_head=head,
+                roll=roll,
+            )
+
+
+def _swapped_hypotheses(num_tokens: int, around: Surroundings) -> Iterator[Hypothesis]:
+    """The lengths of the sequence and of a neighbour exchanged.
+
+    The neighbour's tokens between the wrong boundary and the right one fall to the sequence, or its
+    own to the neighbour; then either part is a segment that can be recognised.
+    """
+    name, text = "boundaries swapped", "the boundaries of two neighbours swapped"
+    more = len(around.previous) - num_tokens
+    if len(around.previous) and more > 0:
+        yield Hypothesis(name=name, text=text, left=around.previous[num_tokens:])
+    elif len(around.previous) and more < 0:
+        yield Hypothesis(name=name, text=text, skip_first=-more)
+        yield Hypothesis(name=name, text=text, left=around.previous, skip_last=len(around.previous))
+    more = len(around.following) - num_tokens
+    if len(around.following) and more > 0:
+        yield Hypothesis(name=name, text=text, right=around.following[:more])
+    elif len(around.following) and more < 0:
+        yield Hypothesis(name=name, text=text, skip_last=-more)
+        yield Hypothesis(
+            name=name, text=text, skip_first=len(around.following), right=around.following
+        )
+
+
 def _boundary_hypotheses(num_tokens: int, around: Surroundings) -> Iterator[Hypothesis]:
     off_by_one = "a boundary (`cu_seqlens`) off by one"
     if len(around.after):
@@ -200,6 +243,7 @@ def _boundary_hypotheses(num_tokens: int, around: Surroundings) -> Iterator[Hypo
             left=around.before,
             right=around.after,
         )
+    yield from _swapped_hypotheses(num_tokens, around)
     missing = around.longest - num_tokens
     if missing > 0:
         for token, name in ((alphabet().cls_idx, "<cls>"), (alphabet().padding_idx, "<pad>")):
@@ -233,6 +277,9 @@ def first_layer(
         functional.linear(normed, part.weight, part.bias).view(len(row), heads, -1).transpose(0, 1)
         for part in (attention.q_proj, attention.k_proj, attention.v_proj)
     )  # 3 x [H, T, d]
+    if h.rolled_head is not None:
+        v = v.clone()
+        v[h.rolled_head] = v[h.rolled_head].roll(h.roll, dims=0)
     q = q * float(q.shape[-1]) ** (-0.5 * h.scale_power)
     cos, sin = _rotary_tables(positions, q.shape[-1], h)
     q = _rotate(q, cos.to(q), sin.to(q), h.interleaved) if h.rotate_q else q

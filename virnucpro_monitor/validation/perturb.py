@@ -6,7 +6,6 @@ from dataclasses import replace
 
 import torch
 
-from virnucpro_monitor.validation import measures
 from virnucpro_monitor.validation.subject import PackedBatch
 from virnucpro_monitor.validation.tokens import alphabet
 
@@ -75,17 +74,3 @@ def expected_embedding(table: torch.Tensor, tokens: torch.Tensor) -> torch.Tenso
     rows[masked] = 0.0
     observed = float(masked.double().mean())
     return rows * ((1.0 - _TRAINED_MASK_RATIO) / (1.0 - observed))
-
-
-def name_mask_fault(packed: torch.Tensor, exact: torch.Tensor, tokens: torch.Tensor) -> str | None:
-    """What a wrong embedding layer [T, D] of a partly masked sequence looks like, if known."""
-    masked = tokens == alphabet().mask_idx
-    if not bool(masked.any()) or not bool(torch.isfinite(packed).all()):
-        return None
-    if float(packed[masked].double().norm()) > 0.1 * float(packed[~masked].double().norm()):
-        return "<mask> tokens that are not zeroed"
-    factor = measures.scale_factor(packed[~masked], exact[~masked])
-    missing = 1.0 - float(masked.double().mean())
-    if factor is not None and abs(factor - missing) < 0.02 * missing:
-        return "a missing rescale by the observed share of <mask> tokens"
-    return None

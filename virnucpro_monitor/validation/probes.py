@@ -19,11 +19,11 @@ from virnucpro_monitor.validation.perturb import (
     bounds_of,
     expected_embedding,
     mask_pack,
-    name_mask_fault,
     other_residues,
     reorder,
 )
 from virnucpro_monitor.validation.protocol import limits_for
+from virnucpro_monitor.validation.signatures import name_mask_fault
 from virnucpro_monitor.validation.subject import PackedBatch, Subject
 
 # Rows of one token differ by more than this only where a layer mixes positions.
@@ -32,11 +32,16 @@ _SAME_TOKEN_TOLERANCE = 1e-2
 Document = dict[str, Json]
 
 
-def run_probes(subject: Subject, protocol: Protocol, oracle: Oracle | None) -> dict[str, Document]:
+def run_probes(
+    subject: Subject, protocol: Protocol, oracle: Oracle | None, *, exact: bool = True
+) -> dict[str, Document]:
     """Run every probe of the protocol: {name: {"value", "unit", "detail", …}}.
 
     A value that is not finite is None, and fails its gate. "not_judged" says why a probe could
     not run on this target.
+
+    Args:
+        exact: whether to run the two probes whose limit is exactly 0, repeat and leak.
 
     Raises:
         TargetError: the subject breaks the interface.
@@ -52,19 +57,24 @@ def run_probes(subject: Subject, protocol: Protocol, oracle: Oracle | None) -> d
         packed, unpacked = embedding["sides"]
         if packed is not None and unpacked is not None and unpacked > 10 * max(packed, 1e-6):
             masked["culprit"] = Culprit.UNPACKED.value
-    repeat, leak = probe_repeat(subject, packs, base), probe_leak(subject, packs, base)
-    if leak["value"] is not None and repeat["value"] != 0:
-        leak = _not_judged(
-            "An exact test of leaks means nothing where the same input twice differs.", "max abs"
-        )
     return {
-        "repeat": repeat,
-        "leak": leak,
+        **(_exact_probes(subject, packs, base) if exact else {}),
         "position": probe_positions(subject, packs, base),
         "order": probe_order(subject, packs, base),
         "embedding": embedding,
         "mask": masked,
     }
+
+
+def _exact_probes(
+    subject: Subject, packs: Sequence[PackedBatch], base: Sequence[torch.Tensor]
+) -> dict[str, Document]:
+    repeat, leak = probe_repeat(subject, packs, base), probe_leak(subject, packs, base)
+    if leak["value"] is not None and repeat["value"] != 0:
+        leak = _not_judged(
+            "An exact test of leaks means nothing where the same input twice differs.", "max abs"
+        )
+    return {"repeat": repeat, "leak": leak}
 
 
 def noise_of(probes: Mapping[str, Document]) -> Document:
@@ -255,11 +265,13 @@ def probe_embedding(
                         unpacked_worst.add(measures.relative_l2(alone, exact), where)
     except Exception as error:  # the target's own code: whatever it raises, it has no layer 0
         return _not_judged(f"The target does not give its embedding layer ({error!r}).")
+    signature = None if worst_rows is None else name_mask_fault(*worst_rows)
     document: Document = {
         "value": packed_worst.value,
         "unit": "relative L2",
         "factor": None if worst_rows is None else measures.scale_factor(*worst_rows[:2]),
-        "looks_like": None if worst_rows is None else name_mask_fault(*worst_rows),
+        "looks_like": signature.text if signature else None,
+        "signature": signature.name if signature else None,
         "detail": "The packed embedding layer is off the unpacked side's by "
         f"{packed_worst.text}{packed_worst.place}.",
     }

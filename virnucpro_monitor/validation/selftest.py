@@ -48,7 +48,8 @@ class FaultResult:
         below_noise: an arithmetic fault that survives in half precision below the noise floor.
         effect: the largest value / limit over all gates with a limit.
         reason: the verdict's sentence.
-        signature: the trace's short name of the fault.
+        signature: the recognised fault's short name, from the trace or, for `<mask>` tokens,
+            from the probe of the embedding layer.
     """
 
     name: str
@@ -232,8 +233,16 @@ def summarise(fault: Fault, verdict: Verdict, dtype: str) -> FaultResult:
         below_noise=half and fault.kind == "arithmetic" and verdict.outcome is Outcome.PASSED,
         effect=max(all_ratios, default=None),
         reason=verdict.reason,
-        signature=verdict.documents.get("trace", {}).get("signature"),
+        signature=_signature(verdict),
     )
+
+
+def _signature(verdict: Verdict) -> str | None:
+    traced = verdict.documents.get("trace", {}).get("signature")
+    failing = {gate.name for gate in verdict.gates if gate.passed is False}
+    if traced or "embedding" not in failing:
+        return traced  # type: ignore[no-any-return]
+    return verdict.documents["probes"]["embedding"].get("signature")  # type: ignore[no-any-return]
 
 
 def headroom(verdicts: Sequence[Verdict]) -> dict[str, float | None]:

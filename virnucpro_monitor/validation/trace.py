@@ -5,8 +5,7 @@ stream, packed against unpacked and both against the oracle model, and the first
 """
 
 import itertools
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Sequence
 from functools import lru_cache
 from pathlib import Path
 from typing import Any
@@ -17,9 +16,10 @@ from virnucpro_monitor.errors import MonitorError
 from virnucpro_monitor.models.weights import load_checkpoint
 from virnucpro_monitor.records import Json, SequenceResult, SequenceStatus
 from virnucpro_monitor.validation import measures
-from virnucpro_monitor.validation.first_layer import EXPLAINS_FACTOR, Surroundings, explain
+from virnucpro_monitor.validation.first_layer import Surroundings
 from virnucpro_monitor.validation.oracle import Oracle, full_float32
 from virnucpro_monitor.validation.perturb import bounds_of, reorder
+from virnucpro_monitor.validation.signatures import NOT_REPEATABLE, OUTSIDE, Layers, describe
 from virnucpro_monitor.validation.subject import PackedBatch, Subject
 
 _TRACED_SEQUENCES = 2
@@ -27,32 +27,6 @@ _TRACED_SEQUENCES = 2
 _DEPARTS_EPS = 8.0
 # … and this many times what the unpacked side has at that layer.
 _DEPARTS_FACTOR = 5.0
-_FACTOR_TOLERANCE = 0.004
-
-Layers = Mapping[int, torch.Tensor]
-
-
-@dataclass(frozen=True, slots=True)
-class Signature:
-    """A recognised fault: a short name, and the words for a person."""
-
-    name: str
-    text: str
-
-
-# What a wrong scale of the embedding layer looks like, by its least-squares factor.
-EMBEDDING_SIGNATURES = (
-    (1.0 / 0.88, Signature("rescale missing", "a missing 0.88 token-dropout rescale")),
-    (0.88, Signature("rescale twice", "the 0.88 token-dropout rescale applied twice")),
-    (-1.0, Signature("sign", "a flipped sign")),
-    (0.0, Signature("zero", "an embedding that is all zero")),
-)
-LAYER_OFF_BY_ONE = Signature("layer off by one", "a hidden layer off by one")
-FINAL_NORM_MISSING = Signature("final norm missing", "a missing final LayerNorm")
-NOT_REPEATABLE = Signature(
-    "not repeatable", "the same pack twice gives other values, as a stale buffer or a race does"
-)
-OUTSIDE = Signature("outside", "the fault lies outside the model: ids, boundaries or pooling")
 
 
 def trace(
@@ -95,28 +69,17 @@ def trace(
 
 
 def worst_sequences(sequences: Sequence[SequenceResult]) -> list[SequenceResult]:
-    """Those that differ most, one whose value is not finite first; ties go to the shorter."""
-    placed = [
-        s
-        for s in sequences
-        if s.pack is not None and s.status in (SequenceStatus.OK, SequenceStatus.NOT_FINITE)
-    ]
+    """Those that differ most, one whose value is not finite first; ties go to the shorter.
+
+    Of a doubled one it is the copy that differs most.
+    """
+    placed = [s for s in sequences if s.pack is not None and s.status is not SequenceStatus.LOST]
 
     def badness(s: SequenceResult) -> tuple[float, int]:
         error = s.packed_relative_l2 if s.packed_relative_l2 is not None else s.relative_l2
         return (float("inf") if error is None else error, -s.length)
 
     return sorted(placed, key=badness, reverse=True)[:_TRACED_SEQUENCES]
-
-
-def name_embedding_factor(factor: float | None) -> Signature | None:
-    """The known fault with this least-squares factor of the embedding layer."""
-    if factor is None:
-        return None
-    for known, signature in EMBEDDING_SIGNATURES:
-        if abs(factor - known) < _FACTOR_TOLERANCE:
-            return signature
-    return None
 
 
 def first_departure(
@@ -164,7 +127,7 @@ def _trace_one(
         side = "unpacked"
     seen = packed if side == "packed" else unpacked
     around = _surroundings(batch, slot)
-    finding, signature, part = _describe(departs, side, seen, exact, model, tokens, around, layers)
+    finding, signature, part = describe(departs, side, seen, exact, model, tokens, around, layers)
     if departs is None and _lies_outside(result, packed_errors[-1], unpacked_errors):
         finding, signature, part = f"every layer is right, so {OUTSIDE.text}", OUTSIDE, None
     return {
@@ -180,71 +143,6 @@ def _trace_one(
     }
 
 
-def _describe(
-    departs: int | None,
-    side: str,
-    seen: Layers,
-    exact: Layers,
-    model: Any,
-    tokens: torch.Tensor,
-    around: Surroundings,
-    layers: Sequence[int],
-) -> tuple[str | None, Signature | None, str | None]:
-    """The finding in words, its signature, and the part of the layer where it departs."""
-    who = "" if side == "packed" else "unpacked "
-    if departs is None:
-        return None, None, None
-    if not bool(torch.isfinite(seen[departs]).all()):
-        return f"{who}not finite from {_layer_name(departs)} on", None, None
-    if departs == 0:
-        factor = measures.scale_factor(seen[0], exact[0])
-        signature = name_embedding_factor(factor)
-        text = f"{who}departs at the embedding"
-        if factor is not None and _only_scaled(seen[0], exact[0], factor):
-            text += f": factor {factor:.3f}"
-        else:
-            signature = None
-        return _looks_like(text, signature), signature, "embedding"
-    if departs == layers[-1]:
-        signature = _name_last_layer(seen, exact, model, layers)
-        return _looks_like(f"{who}departs after the last layer", signature), signature, "output"
-    text, signature, part = f"{who}departs in layer {departs}", None, None
-    if _is_close(seen[departs], exact[departs - 1], exact[departs]):
-        return _looks_like(text, LAYER_OFF_BY_ONE), LAYER_OFF_BY_ONE, "output"
-    if departs == 1 and model is not None:
-        none = Surroundings(*(tokens[:0],) * 4, longest=len(tokens))
-        found = explain(model, tokens, seen[1], around if side == "packed" else none)
-        if found is not None:
-            signature = Signature(found.hypothesis.name, found.hypothesis.text)
-            part = found.hypothesis.part
-            text += f" {part}"
-    return _looks_like(text, signature), signature, part
-
-
-def _name_last_layer(
-    seen: Layers, exact: Layers, model: Any, layers: Sequence[int]
-) -> Signature | None:
-    """Compare the output with the layer before it and with the one before the final LayerNorm."""
-    last = layers[-1]
-    candidates = [(exact[last - 1], LAYER_OFF_BY_ONE)]
-    if model is not None:
-        device = next(model.parameters()).device
-        # fair-esm's layers are [T, B, D].
-        stream = exact[last - 1].to(device)[:, None]
-        before_norm = model.layers[last - 1](stream)[0][:, 0].cpu()
-        candidates.append((before_norm, FINAL_NORM_MISSING))
-    for rows, signature in candidates:
-        if _is_close(seen[last], rows, exact[last]):
-            return signature
-    return None
-
-
-def _is_close(seen: torch.Tensor, candidate: torch.Tensor, right: torch.Tensor) -> bool:
-    """Whether what was seen is clearly closer to a candidate than to the right layer."""
-    error, plain = measures.relative_l2(seen, candidate), measures.relative_l2(seen, right)
-    return error is not None and plain is not None and error * EXPLAINS_FACTOR < plain
-
-
 def _lies_outside(
     result: SequenceResult, packed: float | None, unpacked: Sequence[float | None]
 ) -> bool:
@@ -253,21 +151,6 @@ def _lies_outside(
     if packed is None or wrong is None:
         return False
     return wrong > 10.0 * packed
-
-
-def _looks_like(text: str, signature: Signature | None) -> str:
-    if signature is None:
-        return text
-    return f"{text}{',' if ':' in text else ':'} looks like {signature.text}"
-
-
-def _only_scaled(a: torch.Tensor, b: torch.Tensor, factor: float) -> bool:
-    error = measures.relative_l2(a, factor * b.double())
-    return error is not None and error < 0.02
-
-
-def _layer_name(layer: int) -> str:
-    return "the embedding" if layer == 0 else f"layer {layer}"
 
 
 def embed_layers(subject: Subject, batch: PackedBatch, layers: Sequence[int]) -> Layers:

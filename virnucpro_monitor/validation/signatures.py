@@ -1,0 +1,199 @@
+"""Recognised faults: what a layer that departs from the right one looks like.
+
+Each is a short name, which is stored, and the words for a person. Most are told at the layer where
+the packed path departs first; those of `<mask>` tokens by the probe of the embedding layer.
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+
+from virnucpro_monitor.validation import measures
+from virnucpro_monitor.validation.first_layer import EXPLAINS_FACTOR, Surroundings, explain
+from virnucpro_monitor.validation.tokens import alphabet
+
+_FACTOR_TOLERANCE = 0.004
+# Single rows are wrong where at most this share is, each by this much and this many times the
+# median row's error: a fault of a layer's arithmetic moves all rows alike.
+_FEW_ROWS = 0.02
+_ROW_IS_WRONG = 0.05
+_ROW_STANDS_OUT = 20.0
+
+Layers = Mapping[int, torch.Tensor]
+"""Layer -> its rows, [T, D]."""
+
+
+@dataclass(frozen=True, slots=True)
+class Signature:
+    """A recognised fault: a short name, and the words for a person."""
+
+    name: str
+    text: str
+
+
+# What a wrong scale of the embedding layer looks like, by its least-squares factor.
+EMBEDDING_SIGNATURES = (
+    (1.0 / 0.88, Signature("rescale missing", "a missing 0.88 token-dropout rescale")),
+    (0.88, Signature("rescale twice", "the 0.88 token-dropout rescale applied twice")),
+    (-1.0, Signature("sign", "a flipped sign")),
+    (0.0, Signature("zero", "an embedding that is all zero")),
+)
+LAYER_OFF_BY_ONE = Signature("layer off by one", "a hidden layer off by one")
+FINAL_NORM_MISSING = Signature("final norm missing", "a missing final LayerNorm")
+NOT_REPEATABLE = Signature(
+    "not repeatable", "the same pack twice gives other values, as a stale buffer or a race does"
+)
+NOT_FINITE = Signature("not finite", "NaN or infinity")
+ROWS_REPLACED = Signature("rows replaced", "rows overwritten after they were computed")
+MASK_NOT_ZEROED = Signature("mask not zeroed", "<mask> tokens that are not zeroed")
+MASK_RESCALE_MISSING = Signature(
+    "mask rescale missing", "a missing rescale by the observed share of <mask> tokens"
+)
+OUTSIDE = Signature("outside", "the fault lies outside the model: ids, boundaries or pooling")
+
+
+def name_embedding_factor(factor: float | None) -> Signature | None:
+    """The known fault with this least-squares factor of the embedding layer."""
+    if factor is None:
+        return None
+    for known, signature in EMBEDDING_SIGNATURES:
+        if abs(factor - known) < _FACTOR_TOLERANCE:
+            return signature
+    return None
+
+
+def name_mask_fault(
+    packed: torch.Tensor, exact: torch.Tensor, tokens: torch.Tensor
+) -> Signature | None:
+    """What a wrong embedding layer [T, D] of a partly masked sequence looks like, if known."""
+    masked = tokens == alphabet().mask_idx
+    if not bool(masked.any()) or not bool(torch.isfinite(packed).all()):
+        return None
+    if float(packed[masked].double().norm()) > 0.1 * float(packed[~masked].double().norm()):
+        return MASK_NOT_ZEROED
+    factor = measures.scale_factor(packed[~masked], exact[~masked])
+    missing = 1.0 - float(masked.double().mean())
+    if factor is not None and abs(factor - missing) < 0.02 * missing:
+        return MASK_RESCALE_MISSING
+    return None
+
+
+def describe(
+    departs: int | None,
+    side: str,
+    seen: Layers,
+    exact: Layers,
+    model: Any,
+    tokens: torch.Tensor,
+    around: Surroundings,
+    layers: Sequence[int],
+) -> tuple[str | None, Signature | None, str | None]:
+    """The finding in words, its signature, and the part of the layer where it departs.
+
+    Args:
+        departs: the first layer that is wrong; None for none.
+        side: "packed" or "unpacked", the one that is wrong.
+        seen, exact: what that side gave, and what is right.
+        model: fair-esm in FP32; without it layer 1 and the final LayerNorm are not looked into.
+        tokens: [T] int64 of the sequence.
+        layers: all of them, the last one last.
+    """
+    who = "" if side == "packed" else "unpacked "
+    if departs is None:
+        return None, None, None
+    if not bool(torch.isfinite(seen[departs]).all()):
+        return f"{who}not finite from {_layer_name(departs)} on", NOT_FINITE, None
+    if departs == 0:
+        factor = measures.scale_factor(seen[0], exact[0])
+        signature = name_embedding_factor(factor)
+        text = f"{who}departs at the embedding"
+        if factor is not None and _only_scaled(seen[0], exact[0], factor):
+            text += f": factor {factor:.3f}"
+        else:
+            signature = None
+        return _looks_like(text, signature), signature, "embedding"
+    where = "after the last layer" if departs == layers[-1] else f"in layer {departs}"
+    text, signature, part = f"{who}departs {where}", None, None
+    few = describe_few_rows(seen[departs], exact[departs])
+    if few:
+        return _looks_like(f"{text}: {few}", ROWS_REPLACED), ROWS_REPLACED, "output"
+    if departs == layers[-1]:
+        signature = _name_last_layer(seen, exact, model, layers)
+        return _looks_like(text, signature), signature, "output"
+    if _is_close(seen[departs], exact[departs - 1], exact[departs]):
+        return _looks_like(text, LAYER_OFF_BY_ONE), LAYER_OFF_BY_ONE, "output"
+    if departs == 1 and model is not None:
+        none = Surroundings(*(tokens[:0],) * 4, longest=len(tokens))
+        found = explain(model, tokens, seen[1], around if side == "packed" else none)
+        if found is not None:
+            signature = Signature(found.hypothesis.name, found.hypothesis.text)
+            part = found.hypothesis.part
+            text += f" {part}"
+    return _looks_like(text, signature), signature, part
+
+
+def _name_last_layer(
+    seen: Layers, exact: Layers, model: Any, layers: Sequence[int]
+) -> Signature | None:
+    """The output may be the layer before it, or that before the final LayerNorm: the closer one."""
+    last = layers[-1]
+    candidates = [(exact[last - 1], LAYER_OFF_BY_ONE)]
+    if model is not None:
+        device = next(model.parameters()).device
+        # fair-esm's layers are [T, B, D].
+        stream = exact[last - 1].to(device)[:, None]
+        before_norm = model.layers[last - 1](stream)[0][:, 0].cpu()
+        candidates.append((before_norm, FINAL_NORM_MISSING))
+    errors = [(measures.relative_l2(seen[last], rows), named) for rows, named in candidates]
+    known = [(error, named) for error, named in errors if error is not None]
+    right = measures.relative_l2(seen[last], exact[last])
+    if not known or right is None:
+        return None
+    error, named = min(known, key=lambda pair: pair[0])
+    return named if error * EXPLAINS_FACTOR < right else None
+
+
+def describe_few_rows(seen: torch.Tensor, exact: torch.Tensor) -> str | None:
+    """Say which residues are wrong where nearly all others are right; else None.
+
+    Args:
+        seen, exact: [T, D] of one layer, BOS and EOS included.
+    """
+    errors = measures.residue_relative_l2(seen[1:-1], exact[1:-1])
+    count = len(errors)
+    stands_out = max(_ROW_IS_WRONG, _ROW_STANDS_OUT * float(errors.median())) if count else 0.0
+    wrong = (errors > stands_out).nonzero().flatten().tolist()
+    if not 0 < len(wrong) <= max(1, int(_FEW_ROWS * count)) or count < 4:
+        return None
+    worst = max(wrong, key=lambda row: float(errors[row]))
+    verb = "residue is" if len(wrong) == 1 else "residues are"
+    text = f"only {len(wrong)} of {count} {verb} wrong (residue {worst + 1}"
+    row = seen[worst + 1].double()
+    distances = (exact[1:-1].double() - row).norm(dim=-1) / row.norm()
+    donor = int(distances.argmin())
+    if float(distances[donor]) * EXPLAINS_FACTOR < float(errors[worst]):
+        text += f", which holds the row of residue {donor + 1}"
+    return f"{text})"
+
+
+def _is_close(seen: torch.Tensor, candidate: torch.Tensor, right: torch.Tensor) -> bool:
+    """Whether what was seen is clearly closer to a candidate than to the right layer."""
+    error, plain = measures.relative_l2(seen, candidate), measures.relative_l2(seen, right)
+    return error is not None and plain is not None and error * EXPLAINS_FACTOR < plain
+
+
+def _looks_like(text: str, signature: Signature | None) -> str:
+    if signature is None:
+        return text
+    return f"{text}{',' if ':' in text else ':'} looks like {signature.text}"
+
+
+def _only_scaled(a: torch.Tensor, b: torch.Tensor, factor: float) -> bool:
+    error = measures.relative_l2(a, factor * b.double())
+    return error is not None and error < 0.02
+
+
+def _layer_name(layer: int) -> str:
+    return "the embedding" if layer == 0 else f"layer {layer}"
