@@ -34,14 +34,16 @@ PAGES = {
     "health": (health.show, "Health", ":material/monitor_heart:"),
     "benchmarks": (benchmarks.show, "Benchmarks", ":material/dataset:"),
 }
-pages = {
+pages = st.session_state["pages"] = {
     name: st.Page(show, title=title, icon=icon, url_path=name, default=name == "overview")
     for name, (show, title, icon) in PAGES.items()
 }
-st.session_state["pages"] = pages
-page = st.navigation(list(pages.values()), position="top")
 with shown_problems():
+    page = st.navigation(list(pages.values()), position="top" if login.is_allowed() else "hidden")
     if login.is_allowed():
         data.check_database()
         page.run()
+        login.put_user()
         data.warm_up()
+    else:
+        login.ask()

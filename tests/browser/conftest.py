@@ -43,9 +43,11 @@ expect.set_options(timeout=PATIENCE_MS)
 
 
 @contextmanager
-def served(url: str, log: Path, *, writable: bool = False) -> Iterator[str]:
+def served(
+    url: str, log: Path, *, writable: bool = False, port: int | None = None
+) -> Iterator[str]:
     """Serve the app on a database; yields its address."""
-    port = find_port(HOST, None)
+    port = find_port(HOST, port)
     # A file: nobody would empty a pipe, and a full one stops the server.
     with log.open("wb") as output:
         server = subprocess.Popen(
