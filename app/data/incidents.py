@@ -21,6 +21,7 @@ from virnucpro_monitor.store.engine import open_engine
 from virnucpro_monitor.store.writer import Writer
 
 logger = logging.getLogger(__name__)
+WARM_UP = "warm-up"
 
 
 def load_history() -> tuple[Run, ...]:
@@ -54,7 +55,7 @@ def warm_up() -> None:
     global _warmed_up_at
     if monotonic() - _warmed_up_at > FRESH_S and not _one_reader.locked():
         _warmed_up_at = monotonic()
-        Thread(target=_warm_up, args=(engine(),), daemon=True).start()
+        Thread(target=_warm_up, args=(engine(),), name=WARM_UP, daemon=True).start()
 
 
 def _warm_up(engine: Any) -> None:
