@@ -168,8 +168,8 @@ def describe_few_rows(seen: torch.Tensor, exact: torch.Tensor) -> str | None:
     if not 0 < len(wrong) <= max(1, int(_FEW_ROWS * count)) or count < 4:
         return None
     worst = max(wrong, key=lambda row: float(errors[row]))
-    verb = "residue is" if len(wrong) == 1 else "residues are"
-    text = f"only {len(wrong)} of {count} {verb} wrong (residue {worst + 1}"
+    verb = "is" if len(wrong) == 1 else "are"
+    text = f"only {len(wrong)} of {count} residues {verb} wrong (residue {worst + 1}"
     row = seen[worst + 1].double()
     distances = (exact[1:-1].double() - row).norm(dim=-1) / row.norm()
     donor = int(distances.argmin())

@@ -179,11 +179,14 @@ def _shorten(
     short = reorder(batch, kept)
     new_slot = kept.index(slot)
     start = int(short.cu_seqlens[new_slot])
-    before = subject.embed_packed(batch, subject.num_layers)[bounds[slot] : bounds[slot + 1]]
+    here = slice(bounds[slot], bounds[slot + 1])
+    before = subject.embed_packed(batch, subject.num_layers)[here].double()
     after = subject.embed_packed(short, subject.num_layers)[start : start + lengths[slot]]
-    difference = measures.relative_l2(after, before)
-    wrong = result.packed_relative_l2 or result.relative_l2 or 0.0
-    if difference is not None and difference < 0.5 * wrong:
+    tokens = batch.input_ids[here].to(subject.device)
+    alone = subject.embed_unpacked(tokens, subject.num_layers).to(before)
+    moved = (after.double() - before).norm()
+    # False, too, where a value is not finite.
+    if bool(moved <= 0.5 * (before - alone).norm()):
         return short, new_slot
     return batch, slot
 

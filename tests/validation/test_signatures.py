@@ -1,0 +1,147 @@
+"""The small table of recognised faults."""
+
+import pytest
+import torch
+
+from tests.validation.conftest import MODEL
+from virnucpro_monitor.models.weights import load_checkpoint
+from virnucpro_monitor.validation import signatures
+from virnucpro_monitor.validation.first_layer import Surroundings
+from virnucpro_monitor.validation.perturb import expected_embedding, mask_tokens
+from virnucpro_monitor.validation.signatures import (
+    describe,
+    describe_few_rows,
+    name_embedding_factor,
+    name_mask_fault,
+)
+from virnucpro_monitor.validation.tokens import alphabet, encode
+
+TOKENS = encode("MKTAYIAKQRQISFVKSHFSRQ")
+ALONE = Surroundings(*(TOKENS[:0],) * 4, longest=len(TOKENS))
+
+
+@pytest.fixture(scope="module")
+def fair_esm(weights):
+    return load_checkpoint(MODEL, weights.path)[0]
+
+
+@pytest.fixture(scope="module")
+def exact(fair_esm) -> dict[int, torch.Tensor]:
+    layers = list(range(fair_esm.num_layers + 1))
+    with torch.no_grad():
+        found = fair_esm(TOKENS[None], repr_layers=layers)["representations"]
+    return {layer: rows[0] for layer, rows in found.items()}
+
+
+def finding(departs: int, exact, seen_there: torch.Tensor, model) -> tuple[str, str | None]:
+    """What is said of a packed side that is right up to layer `departs`."""
+    seen = {**exact, departs: seen_there}
+    with torch.no_grad():
+        text, signature, _ = describe(
+            departs, "packed", seen, exact, model, TOKENS, ALONE, sorted(exact)
+        )
+    return text, signature.name if signature else None
+
+
+@pytest.mark.parametrize(
+    ("factor", "name"),
+    [
+        (1 / 0.88, "rescale missing"),
+        (0.88, "rescale twice"),
+        (-1.0, "sign"),
+        (0.0, "zero"),
+        (1.0, None),
+        (1.2, None),
+        (None, None),
+    ],
+)
+def test_embedding_factors(factor: float | None, name: str | None) -> None:
+    found = name_embedding_factor(factor)
+    assert (found.name if found else None) == name
+
+
+def test_the_names_are_unique() -> None:
+    table = [
+        value for value in vars(signatures).values() if isinstance(value, signatures.Signature)
+    ]
+    table += [signature for _, signature in signatures.EMBEDDING_SIGNATURES]
+    assert len(table) >= 12
+    assert len({signature.name for signature in table}) == len(table)
+
+
+def test_a_missing_final_norm_is_told_from_a_layer_off_by_one(fair_esm, exact) -> None:
+    last = max(exact)
+    with torch.no_grad():
+        stream = exact[last - 1][:, None]
+        before_norm = fair_esm.layers[last - 1](stream)[0][:, 0]
+    assert finding(last, exact, before_norm, fair_esm)[1] == "final norm missing"
+    assert finding(last, exact, exact[last - 1], fair_esm)[1] == "layer off by one"
+    # Where the last layer adds little, both are near and the nearer one is named.
+    near = {**exact, last - 1: before_norm + 1e-3 * exact[last - 1]}
+    assert finding(last, near, near[last - 1], None)[1] == "layer off by one"
+
+
+def test_a_hidden_layer_off_by_one_in_the_middle(fair_esm, exact) -> None:
+    text, name = finding(3, exact, exact[2], fair_esm)
+    assert name == "layer off by one"
+    assert text == "departs in layer 3: looks like a hidden layer off by one"
+
+
+def test_not_finite_is_named_with_its_layer(fair_esm, exact) -> None:
+    ruined = exact[2].clone()
+    ruined[5, 0] = float("inf")
+    text, name = finding(2, exact, ruined, fair_esm)
+    assert (text, name) == ("not finite from layer 2 on", "not finite")
+
+
+@pytest.mark.parametrize("layer", [4, 6])
+def test_a_single_row_that_holds_anothers(fair_esm, exact, layer: int) -> None:
+    ruined = exact[layer].clone()
+    ruined[7] = exact[layer][3]
+    text, name = finding(layer, exact, ruined, fair_esm)
+    assert name == "rows replaced"
+    assert text.startswith("departs after the last layer: " if layer == 6 else "departs in layer 4")
+    assert "only 1 of 22 residues is wrong (residue 7, which holds the row of residue 3)" in text
+
+
+def test_single_rows_of_unknown_origin_and_noise() -> None:
+    right = torch.randn(202, 64, generator=torch.Generator().manual_seed(0))
+    ruined = right.clone()
+    ruined[[10, 100]] = torch.randn(2, 64, generator=torch.Generator().manual_seed(1))
+    found = describe_few_rows(ruined, right)
+    assert found is not None
+    assert found.startswith("only 2 of 200 residues are wrong (residue 10")
+    assert "holds" not in found
+    noise = 1e-2 * torch.randn(202, 64, generator=torch.Generator().manual_seed(2))
+    assert describe_few_rows(right + noise, right) is None
+    assert describe_few_rows(right + 100 * noise, right) is None
+    assert describe_few_rows(right[:4], right[:4]) is None
+
+
+def embedded(zeroed: bool, rescaled: bool) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+    """(packed, exact, tokens) of a half-masked sequence whose embedding has a fault."""
+    table = torch.randn(33, 16, generator=torch.Generator().manual_seed(3))
+    tokens = mask_tokens(TOKENS, 0.5)
+    masked = tokens == alphabet().mask_idx
+    exact = expected_embedding(table, tokens)
+    packed = exact.clone()
+    if not zeroed:
+        packed[masked] = table.double()[alphabet().mask_idx]
+    if not rescaled:
+        packed *= 1.0 - float(masked.double().mean())
+    return packed, exact, tokens
+
+
+@pytest.mark.parametrize(
+    ("zeroed", "rescaled", "name"),
+    [(False, True, "mask not zeroed"), (True, False, "mask rescale missing"), (True, True, None)],
+)
+def test_mask_faults(zeroed: bool, rescaled: bool, name: str | None) -> None:
+    found = name_mask_fault(*embedded(zeroed, rescaled))
+    assert (found.name if found else None) == name
+
+
+def test_without_masks_or_finite_values_no_mask_fault_is_named() -> None:
+    packed, exact, tokens = embedded(False, True)
+    assert name_mask_fault(packed, exact, TOKENS) is None
+    assert name_mask_fault(packed * float("nan"), exact, tokens) is None
