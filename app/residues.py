@@ -112,7 +112,8 @@ def _mark_worst(
             marker={"symbol": "star", "size": 11, "color": VERMILION},
             text=[hover_text(text)],
             # Towards the middle, so that the words stay inside the chart.
-            textposition="middle left" if worst > len(values) / 2 else "middle right",
+            textposition="top left" if worst > len(values) / 2 else "top right",
+            cliponaxis=False,
             textfont={"color": VERMILION},
             hoverinfo="skip",
         )

@@ -28,9 +28,9 @@ def put_trace(document: Json) -> None:
     if "not_traced" in document:
         shell.put(markup.paragraph(one_line(str(document["not_traced"]), 500)))
         return
-    if document.get("finding"):
-        shell.put(markup.paragraph(one_line(str(document["finding"]), 500)))
     traced = list(document.get("sequences", []))[:MAX_TRACED]
+    if document.get("finding") and not any(one.get("finding") for one in traced):
+        shell.put(markup.paragraph(one_line(str(document["finding"]), 500)))
     reference = str(document.get("reference", "oracle"))
     for column, one in zip(st.columns(max(1, len(traced))), traced, strict=False):
         with column:

@@ -226,10 +226,10 @@ def _trend(entry: data.SeriesCard, now: datetime) -> None:
             style="row",
         )
         window = filters.choose("Range", RANGES, "last", default="200", width=130)
-        start = filters.search("From", "from", placeholder="hash or date", width=150)
-        end = filters.search("To", "to", placeholder="hash or date", width=150)
+        start = filters.search("From", "from", placeholder="hash or date", width=130)
+        end = filters.search("To", "to", placeholder="hash or date", width=130)
         branches = data.load_branches(entry.key.target)
-        branch = filters.choose("Branch", branches, "branch", default="", width=170)
+        branch = filters.choose("Branch", branches, "branch", default="", width=150)
     runs = data.load_branch_runs(entry, branch, None if window == "all" else int(window))
     runs, complaint = _between(runs, start, end)
     if complaint:
