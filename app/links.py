@@ -41,5 +41,5 @@ def compare_link(base: Run, head: Run) -> str:
     return link("compare", base=base.commit.hash, head=head.commit.hash, **series_parameters(head))
 
 
-def sequence_link(run: Run, sequence_id: str) -> str:
-    return link("sequence", sequence=sequence_id, **series_parameters(run))
+def sequence_link(run: Run, sequence_id: str, **more: str | int | None) -> str:
+    return link("sequence", sequence=sequence_id, **series_parameters(run), **more)

@@ -230,7 +230,9 @@ def _trend(entry: data.SeriesCard, now: datetime) -> None:
         end = filters.search("To", "to", placeholder="hash or date", width=130)
         branches = data.load_branches(entry.key.target)
         branch = filters.choose("Branch", branches, "branch", default="", width=150)
-    runs = data.load_branch_runs(entry, branch, None if window == "all" else int(window))
+    # Ends that the reader names count in the whole history, not in its newest part alone.
+    limit = None if window == "all" or start or end else int(window)
+    runs = data.load_branch_runs(entry, branch, limit)
     runs, complaint = _between(runs, start, end)
     if complaint:
         shell.put(markup.note(complaint))

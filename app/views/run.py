@@ -57,9 +57,10 @@ def show() -> None:
     _figures(run)
     _gates(run)
     _failure(run)
+    measured = data.load_measured(run)
     if run.figures is not None:
-        show_sequences(run, thresholds)
-    _trace(run)
+        show_sequences(measured, thresholds)
+    _trace(measured)
     _setup(run)
 
 
@@ -97,7 +98,7 @@ def _head(run: Run) -> None:
     shell.title(f"{short_hash(commit.hash)} on {one_line(run.benchmark, 60)}")
     lines: list[Value] = [run.reason] if run.reason else []
     if run.inherited_from:
-        lines.append(f"Inherited from {short_hash(run.inherited_from)}.")
+        lines.append(_inherited(run, run.inherited_from))
     if run.bridge:
         lines.append("Measured again only because the environment had changed.")
     culprit = run.culprit not in (None, Culprit.NONE)
@@ -116,6 +117,15 @@ def _head(run: Run) -> None:
         markup.banner(headline, *lines, colour=markup.tone(run)),
     )
     shell.put(markup.paragraph(*_steps(run), kind="vm-steps"))
+
+
+def _inherited(run: Run, commit: str) -> Value:
+    """Where a skipped run's figures and sequences come from."""
+    measured = data.load_measured(run)
+    name = markup.mono(short_hash(commit))
+    if measured is not run:
+        name = markup.anchor(links.run_link(measured), name, title=commit)
+    return markup.join(["Inherited from", name, "with its figures, gates and sequences."])
 
 
 def _steps(run: Run) -> list[Value]:

@@ -107,7 +107,7 @@ def _history(points: Sequence[SequencePoint], card: data.SeriesCard) -> None:
             kind="quiet",
         )
     )
-    _neighbours(latest)
+    _packs(points, levels)
     _table(points, thresholds)
 
 
@@ -148,29 +148,59 @@ def _commit(point: SequencePoint) -> Value:
     )
 
 
-def _neighbours(latest: SequencePoint) -> None:
-    """Who shared its pack in the latest run."""
-    result, run = latest.result, latest.run
-    if result.pack is None:
+def _packs(points: Sequence[SequencePoint], levels: Sequence[Level]) -> None:
+    """Who shared its pack: in the runs where it changed, in the latest, and where it was asked."""
+    bad = [level is Level.FAILED for level in levels]
+    first_bad = _start_of_last_bad_stretch(bad)
+    wanted = {len(points) - 1: "latest"}
+    if first_bad is not None:
+        wanted[first_bad] = "first bad"
+        if first_bad > 0:
+            wanted[first_bad - 1] = "last good"
+    asked = filters.number_parameter("at")
+    for place, point in enumerate(points):
+        if point.run.id == asked:
+            wanted.setdefault(place, "chosen below")
+    rows = [
+        _pack_row(points[place], words)
+        for place, words in sorted(wanted.items(), reverse=True)
+        if points[place].result.pack is not None
+    ]
+    if not rows:
         return
-    members = data.load_pack(run, result.pack)
-    shell.heading(f"Its pack at {short_hash(run.commit.hash)}")
+    shell.heading("Neighbours it had in its pack")
+    columns = [
+        markup.Column(name="", kind="nowrap"),
+        markup.Column(name="Commit", kind="nowrap"),
+        markup.Column(name="Pack, place", kind="nowrap"),
+        markup.Column(name="Sequences in the order of the pack", kind="wide"),
+    ]
+    shell.put(markup.table(columns, rows, caption="Neighbours"))
+
+
+def _pack_row(point: SequencePoint, words: str) -> list[Value]:
+    result, run = point.result, point.run
+    members = data.load_pack(run, result.pack or 0)
+    # The nearest ones, on both sides of it, where a pack holds too many to name.
+    here = next((i for i, m in enumerate(members) if m.sequence_id == result.sequence_id), 0)
+    start = max(0, min(here - MAX_NEIGHBOURS // 2, len(members) - MAX_NEIGHBOURS))
+    shown = members[start : start + MAX_NEIGHBOURS]
     parts: list[Value] = [
         markup.Html(f"<strong>{markup.render(one_line(member.sequence_id, 60))}</strong>")
         if member.sequence_id == result.sequence_id
         else markup.anchor(
             links.sequence_link(run, member.sequence_id), one_line(member.sequence_id, 60)
         )
-        for member in members[:MAX_NEIGHBOURS]
+        for member in shown
     ]
-    if len(members) > MAX_NEIGHBOURS:
-        parts.append(f"and {len(members) - MAX_NEIGHBOURS:,} more")
-    shell.put(
-        markup.paragraph(
-            f"Pack {result.pack + 1}, place {(result.slot or 0) + 1} of {len(members)}:",
-            markup.join(parts, ", "),
-        )
-    )
+    if len(shown) < len(members):
+        parts.append(f"and {len(members) - len(shown):,} further away")
+    return [
+        words,
+        _commit(point),
+        f"{(result.pack or 0) + 1}, {(result.slot or 0) + 1} of {len(members):,}",
+        markup.join(parts, ", "),
+    ]
 
 
 def _table(points: Sequence[SequencePoint], thresholds: dict[str, Thresholds]) -> None:
@@ -188,7 +218,15 @@ def _table(points: Sequence[SequencePoint], thresholds: dict[str, Thresholds]) -
     for point in list(reversed(points))[:MAX_LISTED]:
         run, result = point.run, point.result
         name, outcome, _ = LEVELS[thresholds[run.protocol_digest].level(result)]
-        place = f"{result.pack + 1}, {(result.slot or 0) + 1}" if result.pack is not None else ""
+        place: Value = ""
+        if result.pack is not None:
+            place = markup.anchor(
+                links.sequence_link(
+                    run, result.sequence_id, last=filters.parameter("last"), at=run.id
+                ),
+                f"{result.pack + 1}, {(result.slot or 0) + 1}",
+                title="Show its neighbours there",
+            )
         rows.append(
             [
                 markup.mark_label(MARKS[outcome], name),

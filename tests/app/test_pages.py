@@ -6,6 +6,7 @@ from typing import Any
 import pytest
 
 from app.text import format_error, format_share
+from app.views import overview
 from app.views.incidents import make_acknowledgement
 from tests.app.conftest import HOSTILE_SUBJECT, PageRunner, shown_html
 from tests.app.samples import HISTORY, START
@@ -245,9 +246,66 @@ def test_a_sequence_page_counts_its_failures(run_page: PageRunner, sample_url: s
     )
     text = shown_html(app)
     assert f"{failed} of {len(points)}" in text
-    assert f"of {len(pack_of(engine, points[-1]))}:" in text
     unknown = run_page("sequence", sample_url, sequence="none", benchmark="proteome")
     assert "has no sequence" in shown_html(unknown)
+
+
+def test_a_sequence_page_names_the_neighbours_it_had(run_page: PageRunner, sample_url: str) -> None:
+    engine = open_engine(sample_url, read_only=True)
+    points = reader.load_sequence_history(engine, "sample", "proteome@1", "proteome_059")
+    address = {"sequence": "proteome_059", "target": "sample", "benchmark": "proteome"}
+    text = shown_html(run_page("sequence", sample_url, **address))
+    table = text[text.index('aria-label="Neighbours"') :]
+    bad = [place for place, p in enumerate(points) if (p.result.similarity or 0) < 0.995]
+    first = next(place for place in reversed(bad) if place - 1 not in bad)
+    for words, point in (
+        ("latest", points[-1]),
+        ("first bad", points[first]),
+        ("last good", points[first - 1]),
+    ):
+        row = table[table.index(f">{words}<") :]
+        row = row[: row.index("</tr>")]
+        members = pack_of(engine, point)
+        assert len(members) > 1
+        assert point.run.commit.hash[:10] in row
+        assert f"{(point.result.slot or 0) + 1} of {len(members)}" in row
+        for member in members:
+            assert member.sequence_id in row
+    asked = run_page("sequence", sample_url, **address, at=str(points[0].run.id))
+    assert ">chosen below<" in shown_html(asked)
+
+
+def test_a_skipped_run_shows_what_it_inherits(run_page: PageRunner, sample_url: str) -> None:
+    run = first_run(sample_url, Outcome.SKIPPED)
+    (measured,) = stored_runs(
+        sample_url,
+        target=run.target,
+        benchmark=run.benchmark,
+        configuration=run.configuration.digest,
+        commits=[run.inherited_from],
+    )
+    app = run_page("run", sample_url, run=str(run.id))
+    assert f'href="run?run={measured.id}"' in shown_html(app)
+    engine = open_engine(sample_url, read_only=True)
+    stored = reader.load_sequences(engine, measured.id or 0, order_by="similarity")
+    assert list(app.dataframe[0].value["sequence"]) == [r.sequence_id for r in stored] != []
+
+
+def test_named_ends_count_in_the_whole_history(run_page: PageRunner, sample_url: str) -> None:
+    runs = stored_runs(sample_url, target="sample", benchmark="proteome")
+    address = {"target": "sample", "benchmark": "proteome", "last": "50"}
+    bounds = {"from": runs[0].commit.hash[:9], "to": runs[1].commit.hash[:9]}
+    with pytest.MonkeyPatch.context() as patch:
+        asked: list[int | None] = []
+        load = overview.data.load_branch_runs
+        patch.setattr(
+            overview.data,
+            "load_branch_runs",
+            lambda card, branch, limit: asked.append(limit) or load(card, branch, limit),
+        )
+        assert "2 runs, " in shown_html(run_page("overview", sample_url, **address, **bounds))
+        run_page("overview", sample_url, **address)
+    assert asked == [None, 50]
 
 
 def test_incidents_are_those_of_the_rule(run_page: PageRunner, sample_url: str) -> None:
