@@ -1,11 +1,12 @@
 """Freeze a protocol's limits from evidence files.
 
-    python tests/benchmarks/freeze_protocol.py evidence-*.json
+    python -m tests.benchmarks.freeze_protocol evidence-*.json
 
-Each limit becomes 3 x the worst value of all healthy runs of its dtype, rounded up. The protocol
-file, the digest in `validation/protocol.py` and the one in its test are rewritten together, so that
-`git diff` shows the whole change. Where there are fewer than 200
-runs, the file says that the limits are provisional.
+Each limit becomes 3 x the worst value of all healthy runs of its dtype, rounded up. Evidence of one
+model, dtype, device, backend and benchmark set replaces what the file has of the same; the limits
+of other dtypes stay as they are. The protocol file, the digest in `validation/protocol.py` and the
+one in its test are rewritten together, so that `git diff` shows the whole change. Where there are
+fewer than 200 runs, the file says that the limits are provisional.
 """
 
 import json
@@ -24,6 +25,7 @@ HOLDERS = (
     ROOT / "virnucpro_monitor" / "validation" / "protocol.py",
     ROOT / "tests" / "validation" / "test_protocol.py",
 )
+EVIDENCE_OF = ("model", "dtype", "device", "gpu", "backend", "benchmark")
 
 
 def main(paths: list[str]) -> int:
@@ -31,11 +33,12 @@ def main(paths: list[str]) -> int:
     old_digest = content_digest(content)
     new = [record for path in paths for record in json.loads(Path(path).read_text())["evidence"]]
     for record in new:
-        # Which present limits a run would have failed says nothing about the new ones.
+        # How a run stands under the present limits says nothing about the new ones.
         record.pop("failed", None)
+        record.pop("margins", None)
 
     def key(record: dict[str, object]) -> tuple[object, ...]:
-        return tuple(record.get(name) for name in ("model", "dtype", "device", "gpu", "backend"))
+        return tuple(record.get(name) for name in EVIDENCE_OF)
 
     kept = [r for r in content["evidence"]["runs"] if key(r) not in {key(n) for n in new}]
     records = sorted([*kept, *new], key=lambda r: [str(part) for part in key(r)])
@@ -43,7 +46,14 @@ def main(paths: list[str]) -> int:
     for record in records:
         counts[limits_key(record["dtype"], record["device"])] += record["num_runs"]
     enough = {name for name, count in counts.items() if count >= MIN_RUNS}
-    content["limits"] = freeze_limits(records, min_runs=1)
+    frozen = freeze_limits(records, min_runs=1)
+    changed = {limits_key(record["dtype"], record["device"]) for record in new}
+    # Evidence decides; only what the new evidence is about may move.
+    content["limits"] |= {name: frozen[name] for name in changed}
+    moved = [name for name, limits in content["limits"].items() if limits != frozen.get(name)]
+    if moved:
+        print(f"not what the evidence gives: {', '.join(moved)}", file=sys.stderr)
+        return 1
     content["evidence"] = {
         "rule": "3 x the worst value of all healthy runs of a dtype (half precision on the CPU "
         "apart), rounded up to two digits",

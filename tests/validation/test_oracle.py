@@ -47,8 +47,19 @@ def test_it_is_fair_esm_itself(oracle: Oracle, weights: Weights) -> None:
     assert np.array_equal(oracle.embedding, model.embed_tokens.weight.detach().numpy())
 
 
-def test_residues_are_memory_mapped(oracle: Oracle) -> None:
-    assert isinstance(oracle.residues, np.memmap)
+def test_residues_stay_on_disk(oracle: Oracle) -> None:
+    stored = np.load(oracle.residues_path, mmap_mode="r")
+    assert stored.shape == (sum(len(text) for text in SEQUENCES.values()), 320)
+    assert stored.dtype == np.float32
+    held = [getattr(oracle, name) for name in ("pooled", "embedding")]
+    assert sum(array.nbytes for array in held) < stored.nbytes
+
+
+def test_a_file_that_goes_away_meanwhile_is_named(cached: Path) -> None:
+    opened = Oracle.open(cached)
+    (cached / "residues.npy").unlink()
+    with pytest.raises(oracles.TornOracleError, match=r"residues\.npy cannot be read any more"):
+        opened.residues_of(0)
 
 
 def test_it_is_computed_once(

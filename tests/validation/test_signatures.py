@@ -38,7 +38,7 @@ def finding(departs: int, exact, seen_there: torch.Tensor, model) -> tuple[str, 
     seen = {**exact, departs: seen_there}
     with torch.no_grad():
         text, signature, _ = describe(
-            departs, "packed", seen, exact, model, TOKENS, ALONE, sorted(exact)
+            departs, "packed", seen, exact, model, TOKENS, ALONE, max(exact)
         )
     return text, signature.name if signature else None
 

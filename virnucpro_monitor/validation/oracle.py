@@ -3,7 +3,7 @@
 One folder per digest (model, weights, benchmark, layer, definition) holds
 
     pooled.npy      [n, D] float64     mean over residues
-    residues.npy    [sum of lengths, D] float32, memory-mapped
+    residues.npy    [sum of lengths, D] float32, read one sequence at a time
     embedding.npy   [33, D] float32    the checkpoint's own token table
     oracle.json     what it was made from, and each file's fingerprint
 
@@ -47,8 +47,8 @@ class Oracle:
 
     Attributes:
         pooled: [n, D] float64, in the benchmark's order.
-        residues: [sum of lengths, D] float32, memory-mapped.
-        starts: n + 1 row numbers into `residues`.
+        residues_path: of the [sum of lengths, D] float32 array.
+        starts: n + 1 row numbers into that array.
         embedding: [33, D] float32, the token table.
         model_name, weights_path: what a trace loads; the path may be gone by now.
     """
@@ -59,14 +59,25 @@ class Oracle:
     benchmark_digest: str
     weights_path: Path
     pooled: np.ndarray[Any, np.dtype[np.float64]]
-    residues: np.ndarray[Any, np.dtype[np.float32]]
+    residues_path: Path
     starts: tuple[int, ...]
     embedding: np.ndarray[Any, np.dtype[np.float32]]
 
     def residues_of(self, index: int) -> torch.Tensor:
-        """[len, D] float32 of the benchmark's sequence `index`, a copy."""
-        rows = self.residues[self.starts[index] : self.starts[index + 1]]
-        return torch.from_numpy(np.array(rows))
+        """[len, D] float32 of the benchmark's sequence `index`, a copy.
+
+        Raises:
+            TornOracleError: the file has gone since the oracle was opened.
+        """
+        # Mapped anew each time: pages of a mapping that stays count as this process's memory.
+        try:
+            mapped = np.load(self.residues_path, mmap_mode="r")
+        except (OSError, ValueError) as error:
+            raise TornOracleError(
+                f"The oracle file {self.residues_path} cannot be read any more ({error}): start "
+                "again."
+            ) from error
+        return torch.from_numpy(np.array(mapped[self.starts[index] : self.starts[index + 1]]))
 
     def pooled_of(self, index: int) -> torch.Tensor:
         """[D] float64."""
@@ -93,7 +104,7 @@ class Oracle:
                 benchmark_digest=facts["benchmark_digest"],
                 weights_path=Path(facts["weights_path"]),
                 pooled=np.load(folder / "pooled.npy"),
-                residues=np.load(folder / "residues.npy", mmap_mode="r"),
+                residues_path=folder / "residues.npy",
                 starts=tuple(facts["starts"]),
                 embedding=np.load(folder / "embedding.npy"),
             )
@@ -168,15 +179,18 @@ def _compute(
     for text in texts:
         starts.append(starts[-1] + len(text))
     pooled = np.empty((len(texts), width), dtype=np.float64)
-    residues = np.lib.format.open_memmap(
-        folder / "residues.npy", mode="w+", dtype=np.float32, shape=(starts[-1], width)
-    )
-    with full_float32(), torch.inference_mode():
+    header = {"descr": "<f4", "fortran_order": False, "shape": (starts[-1], width)}
+    with (
+        (folder / "residues.npy").open("wb") as file,
+        full_float32(),
+        torch.inference_mode(),
+    ):
+        np.lib.format.write_array_header_1_0(file, header)
         for index, text in enumerate(texts):
             tokens = encode(text).to(device)[None]
             rows = model(tokens, repr_layers=[layer])["representations"][layer][0, 1:-1]
             pooled[index] = mean_pool(rows).cpu().numpy()
-            residues[starts[index] : starts[index + 1]] = rows.cpu().numpy()
+            file.write(rows.cpu().numpy().astype("<f4", copy=False).tobytes())
             if not np.isfinite(pooled[index]).all():
                 raise WeightsError(
                     f"The weights {weights.path.name} give values that are not finite for "
@@ -184,8 +198,6 @@ def _compute(
                 )
             if on_progress:
                 on_progress(index + 1, len(texts))
-    residues.flush()
-    del residues
     np.save(folder / "pooled.npy", pooled)
     np.save(folder / "embedding.npy", model.embed_tokens.weight.detach().float().cpu().numpy())
     facts = {

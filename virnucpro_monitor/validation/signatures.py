@@ -4,7 +4,7 @@ Each is a short name, which is stored, and the words for a person. Most are told
 the packed path departs first; those of `<mask>` tokens by the probe of the embedding layer.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -81,28 +81,26 @@ def name_mask_fault(
 
 
 def describe(
-    departs: int | None,
+    departs: int,
     side: str,
     seen: Layers,
     exact: Layers,
     model: Any,
     tokens: torch.Tensor,
     around: Surroundings,
-    layers: Sequence[int],
-) -> tuple[str | None, Signature | None, str | None]:
+    last: int,
+) -> tuple[str, Signature | None, str | None]:
     """The finding in words, its signature, and the part of the layer where it departs.
 
     Args:
-        departs: the first layer that is wrong; None for none.
+        departs: the first layer that is wrong.
         side: "packed" or "unpacked", the one that is wrong.
-        seen, exact: what that side gave, and what is right.
+        seen, exact: what that side gave at that layer and the one before, and what is right.
         model: fair-esm in FP32; without it layer 1 and the final LayerNorm are not looked into.
         tokens: [T] int64 of the sequence.
-        layers: all of them, the last one last.
+        last: the last layer, after the final LayerNorm.
     """
     who = "" if side == "packed" else "unpacked "
-    if departs is None:
-        return None, None, None
     if not bool(torch.isfinite(seen[departs]).all()):
         return f"{who}not finite from {_layer_name(departs)} on", NOT_FINITE, None
     if departs == 0:
@@ -114,13 +112,13 @@ def describe(
         else:
             signature = None
         return _looks_like(text, signature), signature, "embedding"
-    where = "after the last layer" if departs == layers[-1] else f"in layer {departs}"
+    where = "after the last layer" if departs == last else f"in layer {departs}"
     text, signature, part = f"{who}departs {where}", None, None
     few = describe_few_rows(seen[departs], exact[departs])
     if few:
         return _looks_like(f"{text}: {few}", ROWS_REPLACED), ROWS_REPLACED, "output"
-    if departs == layers[-1]:
-        signature = _name_last_layer(seen, exact, model, layers)
+    if departs == last:
+        signature = _name_last_layer(seen, exact, model, last)
         return _looks_like(text, signature), signature, "output"
     if _is_close(seen[departs], exact[departs - 1], exact[departs]):
         return _looks_like(text, LAYER_OFF_BY_ONE), LAYER_OFF_BY_ONE, "output"
@@ -134,11 +132,8 @@ def describe(
     return _looks_like(text, signature), signature, part
 
 
-def _name_last_layer(
-    seen: Layers, exact: Layers, model: Any, layers: Sequence[int]
-) -> Signature | None:
+def _name_last_layer(seen: Layers, exact: Layers, model: Any, last: int) -> Signature | None:
     """The output may be the layer before it, or that before the final LayerNorm: the closer one."""
-    last = layers[-1]
     candidates = [(exact[last - 1], LAYER_OFF_BY_ONE)]
     if model is not None:
         device = next(model.parameters()).device

@@ -5,7 +5,7 @@ stream, packed against unpacked and both against the oracle model, and the first
 """
 
 import itertools
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from functools import lru_cache
 from pathlib import Path
 from typing import Any
@@ -27,6 +27,8 @@ _TRACED_SEQUENCES = 2
 _DEPARTS_EPS = 8.0
 # … and this many times what the unpacked side has at that layer.
 _DEPARTS_FACTOR = 5.0
+# Layers of a pack that are held at one time: 37 layers of 3B width would take gigabytes.
+_PART_BYTES = 128 * 1024**2
 
 
 def trace(
@@ -108,27 +110,32 @@ def _trace_one(
 ) -> dict[str, Json]:
     layers = list(range(subject.num_layers + 1))
     batch, slot = _shorten(subject, batch, result)
-    bounds = bounds_of(batch)
-    here = slice(bounds[slot], bounds[slot + 1])
-    tokens = batch.input_ids[here].cpu()
-    all_rows = embed_layers(subject, batch, layers)
-    packed = {layer: all_rows[layer][here].cpu() for layer in layers}
-    del all_rows
-    device_tokens = tokens.to(subject.device)
-    unpacked = {layer: subject.embed_unpacked(device_tokens, layer).cpu() for layer in layers}
-    exact = unpacked if model is None else _model_layers(model, tokens, layers)
-    packed_errors = _errors(packed, exact, layers)
-    unpacked_errors = [] if model is None else _errors(unpacked, exact, layers)
+    around = _surroundings(batch, slot)
+    packed_errors: list[float | None] = []
+    unpacked_errors: list[float | None] = []
+    between: list[float | None] = []
+    for some in _in_parts(subject, batch, layers):
+        packed, unpacked, exact = _embed_three_ways(subject, batch, slot, model, some)
+        packed_errors += _errors(packed, exact, some)
+        between += _errors(packed, unpacked, some)
+        if model is not None:
+            unpacked_errors += _errors(unpacked, exact, some)
     eps = torch.finfo(subject.dtype).eps
     departs = first_departure(packed_errors, unpacked_errors, eps)
     side = "packed"
     if departs is None and model is not None:
         departs = first_departure(unpacked_errors, packed_errors, eps)
         side = "unpacked"
-    seen = packed if side == "packed" else unpacked
-    around = _surroundings(batch, slot)
-    finding, signature, part = describe(departs, side, seen, exact, model, tokens, around, layers)
-    if departs is None and _lies_outside(result, packed_errors[-1], unpacked_errors):
+    finding, signature, part = None, None, None
+    if departs is not None:
+        some = [layer for layer in (departs - 1, departs) if layer >= 0]
+        packed, unpacked, exact = _embed_three_ways(subject, batch, slot, model, some)
+        seen = packed if side == "packed" else unpacked
+        tokens = _tokens_of(batch, slot)
+        finding, signature, part = describe(
+            departs, side, seen, exact, model, tokens, around, layers[-1]
+        )
+    elif _lies_outside(result, packed_errors[-1], unpacked_errors):
         finding, signature, part = f"every layer is right, so {OUTSIDE.text}", OUTSIDE, None
     return {
         "sequence_id": result.sequence_id,
@@ -139,8 +146,40 @@ def _trace_one(
         "signature": signature.name if signature else None,
         "packed": packed_errors,
         "unpacked": unpacked_errors,
-        "packed_unpacked": _errors(packed, unpacked, layers),
+        "packed_unpacked": between,
     }
+
+
+def _in_parts(
+    subject: Subject, batch: PackedBatch, layers: Sequence[int]
+) -> Iterator[Sequence[int]]:
+    """The layers in parts whose rows of one pack take about `_PART_BYTES`."""
+    width = subject.embed_packed(batch, layers[-1]).shape[-1]
+    layer_bytes = batch.input_ids.numel() * width * subject.dtype.itemsize
+    count = max(1, _PART_BYTES // max(1, layer_bytes))
+    for first in range(0, len(layers), count):
+        yield layers[first : first + count]
+
+
+def _tokens_of(batch: PackedBatch, slot: int) -> torch.Tensor:
+    bounds = bounds_of(batch)
+    return batch.input_ids[bounds[slot] : bounds[slot + 1]].cpu()
+
+
+def _embed_three_ways(
+    subject: Subject, batch: PackedBatch, slot: int, model: Any, layers: Sequence[int]
+) -> tuple[Layers, Layers, Layers]:
+    """One sequence packed, unpacked and by the oracle model (None: unpacked again)."""
+    bounds, tokens = bounds_of(batch), _tokens_of(batch, slot)
+    # Cloned, since a slice would keep the whole pack's rows.
+    packed = {
+        layer: rows[bounds[slot] : bounds[slot + 1]].cpu().clone()
+        for layer, rows in embed_layers(subject, batch, layers).items()
+    }
+    on_device = tokens.to(subject.device)
+    unpacked = {layer: subject.embed_unpacked(on_device, layer).cpu() for layer in layers}
+    exact = unpacked if model is None else _model_layers(model, tokens, layers)
+    return packed, unpacked, exact
 
 
 def _lies_outside(
