@@ -136,17 +136,17 @@ def draw_thresholds(
                 x=1,
                 xanchor="right",
                 y=math.log10(value),
-                yanchor="bottom",
+                # The two thresholds lie close together: their names point away from each other.
+                yanchor="top" if name == "strict" else "bottom",
                 **label,
             )
         else:
             figure.add_shape(
                 type="line", yref="y domain", y0=0, y1=1, x0=value, x1=value, line=line
             )
-            # The two thresholds lie close together: their names point away from each other.
             side = {"strict": "right", "lenient": "left"}.get(name, "center")
             figure.add_annotation(
-                yref="y domain", y=1, yanchor="bottom", x=value, xanchor=side, **label
+                yref="y domain", y=1, yanchor="top", x=value, xanchor=side, **label
             )
 
 

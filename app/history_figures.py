@@ -1,6 +1,7 @@
 """Further charts over commits and over time. Pure: records in, figures out."""
 
 from collections.abc import Mapping, Sequence
+from datetime import date, datetime, time, timedelta
 from zoneinfo import ZoneInfo
 
 import plotly.graph_objects as go
@@ -15,6 +16,8 @@ from virnucpro_monitor.analysis.series import error_of
 from virnucpro_monitor.records import BenchmarkSet, DayUsage, SequencePoint
 
 MAX_COMMIT_LABELS = 5
+MIN_DAYS = 14
+BAR_DAYS = 0.8
 HOVER = "%{customdata[1]}<extra></extra>"
 AMINO_ACIDS = "ACDEFGHIKLMNPQRSTVWY"
 
@@ -122,7 +125,7 @@ def residues_figure(benchmark: BenchmarkSet) -> go.Figure:
 def usage_figure(usage: Sequence[DayUsage]) -> go.Figure:
     """Minutes of run time per day and kind of device."""
     figure = go.Figure()
-    style(figure, 300, barmode="stack", bargap=0.15)
+    style(figure, 300, barmode="stack")
     for device, colour, pattern in (("cuda", BLUE, ""), ("cpu", AMBER, "/")):
         days = [day for day in usage if day.device == device]
         if days:
@@ -130,6 +133,7 @@ def usage_figure(usage: Sequence[DayUsage]) -> go.Figure:
                 go.Bar(
                     x=[day.day for day in days],
                     y=[day.run_s / 60 for day in days],
+                    width=BAR_DAYS * 86_400_000,  # a date axis counts in milliseconds
                     name="GPU" if device == "cuda" else "CPU",
                     marker={"color": colour, "pattern": {"shape": pattern}},
                     customdata=listed(
@@ -140,5 +144,11 @@ def usage_figure(usage: Sequence[DayUsage]) -> go.Figure:
                 )
             )
     figure.update_yaxes(title={"text": "minutes"}, rangemode="tozero")
-    figure.update_xaxes(type="date", tickformat="%d %b", showgrid=False)
+    # A bar stands in the middle of its day; a few days alone would be drawn as broad blocks.
+    last = max((date.fromisoformat(day.day) for day in usage), default=date.min)
+    first = min((date.fromisoformat(day.day) for day in usage), default=date.min)
+    first = min(first, last - timedelta(days=MIN_DAYS - 1))
+    half = timedelta(hours=12)
+    ends = [datetime.combine(first, time.min) - half, datetime.combine(last, time.min) + half]
+    figure.update_xaxes(type="date", tickformat="%d %b", showgrid=False, range=ends)
     return figure

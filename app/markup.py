@@ -148,22 +148,28 @@ def table(
     caption: str,
     changed: frozenset[int] = frozenset(),
 ) -> Html:
-    """A table that scrolls sideways by itself. `changed` are the indices of rows to set off."""
+    """A table that scrolls sideways by itself. `changed` are the indices of rows to set off.
+
+    On a narrow screen the sheet lays each row out as a block, each cell with its column's name;
+    the roles are spelled out, since a browser forgets a table's own where its display changes.
+    """
     head = "".join(
-        f'<th scope="col" class="{escape(column.kind)}" title="{html_text(column.help)}">'
-        f"{html_text(column.name)}</th>"
+        f'<th scope="col" role="columnheader" class="{escape(column.kind)}" '
+        f'title="{html_text(column.help)}">{html_text(column.name)}</th>'
         for column in columns
     )
     body = []
     for index, row in enumerate(rows):
         cells = "".join(
-            f'<td class="{escape(column.kind)}">{render(value)}</td>'
+            f'<td role="cell" class="{escape(column.kind)}" data-name="{html_text(column.name)}">'
+            f"{render(value)}</td>"
             for column, value in zip(columns, row, strict=True)
         )
-        body.append(f'<tr class="{"changed" if index in changed else ""}">{cells}</tr>')
+        body.append(f'<tr role="row" class="{"changed" if index in changed else ""}">{cells}</tr>')
     return Html(
-        f'<div class="vm-scroll"><table aria-label="{html_text(caption)}">'
-        f"<thead><tr>{head}</tr></thead><tbody>{''.join(body)}</tbody></table></div>"
+        f'<div class="vm-scroll"><table role="table" aria-label="{html_text(caption)}">'
+        f'<thead role="rowgroup"><tr role="row">{head}</tr></thead>'
+        f'<tbody role="rowgroup">{"".join(body)}</tbody></table></div>'
     )
 
 

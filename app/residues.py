@@ -70,7 +70,7 @@ def residue_name(traced: Mapping[str, Any], place: int) -> str:
 def residues_figure(traced: Mapping[str, Any], measure: str) -> go.Figure:
     """Error over the place in the sequence, a line for each side; the worst residue is marked."""
     axis = error_axis([e for side, *_ in SIDES for e in _errors(traced, measure, side)])
-    figure = new_figure(300)
+    figure = new_figure(320)
     for side, name, colour, dash in SIDES:
         values = _errors(traced, measure, side)
         if not values:
@@ -109,6 +109,7 @@ def _mark_worst(
             y=[axis.place(values[worst])],
             mode="markers+text",
             name="worst residue",
+            showlegend=False,
             marker={"symbol": "star", "size": 11, "color": VERMILION},
             text=[hover_text(text)],
             # Towards the middle, so that the words stay inside the chart.

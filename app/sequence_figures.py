@@ -20,6 +20,7 @@ from virnucpro_monitor.analysis.series import error_of
 from virnucpro_monitor.records import Outcome, SequenceResult, SequenceStatus
 
 BINS_PER_DECADE = 4
+ROOM_FOR_NAMES = 1.16  # of the thresholds, above the bars
 FEW_SEQUENCES = 5  # up to here an axis would show fractions of a sequence
 MAX_LABELLED_PACKS = 24
 HOVER = "%{customdata[1]}<extra></extra>"
@@ -162,7 +163,9 @@ def distribution_figure(
         (count for values in errors.values() for _, count, _ in _histogram(values, axis)), default=0
     )
     figure.update_yaxes(
-        title={"text": "sequences"}, rangemode="tozero", dtick=1 if most <= FEW_SEQUENCES else None
+        title={"text": "sequences"},
+        range=[0, max(1, most) * ROOM_FOR_NAMES],
+        dtick=1 if most <= FEW_SEQUENCES else None,
     )
     return figure
 

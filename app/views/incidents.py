@@ -271,8 +271,12 @@ def _acknowledgement(incident: Incident) -> None:
                 ]
             )
         )
-    elif incident.state is not IncidentState.FIXED:
-        shell.put(markup.paragraph("Nobody has acknowledged it.", kind="quiet"))
+    else:
+        fixed = incident.state is IncidentState.FIXED
+        nobody = "Nobody acknowledged it before it was fixed." if fixed else "Not acknowledged yet."
+        shell.put(markup.paragraph(nobody, kind="quiet"))
+        if fixed:
+            return
     if not data.may_acknowledge():
         shell.put(
             markup.paragraph(

@@ -226,10 +226,10 @@ def _failure(run: Run) -> None:
     if failure is None:
         return
     shell.heading("Why it could not be run")
+    kind, message = one_line(failure.kind, 60).replace("_", " "), one_line(failure.message, 1000)
+    already_said = failure.message.strip() in run.reason
     shell.put(
-        markup.paragraph(
-            f"{one_line(failure.kind, 60).replace('_', ' ')}:", one_line(failure.message, 1000)
-        )
+        markup.paragraph(f"Kind of failure: {kind}." if already_said else f"{kind}: {message}")
     )
     for name, text in (("Traceback", failure.traceback), ("Log", failure.log)):
         if not text:

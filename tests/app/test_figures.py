@@ -147,6 +147,8 @@ def test_run_time_is_shown_in_minutes_by_device() -> None:
     ]
     figure = usage_figure(usage)
     assert {trace.name: list(trace.y) for trace in figure.data} == {"GPU": [10.0], "CPU": [1.0]}
+    first, last = figure.layout.xaxis.range
+    assert (last - first).days == 14  # one day's bar is not the whole chart
 
 
 def test_a_trace_marks_the_layer_where_it_departs() -> None:

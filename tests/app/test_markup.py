@@ -48,3 +48,11 @@ def test_an_outside_link_keeps_the_app_to_itself() -> None:
     code = markup.anchor("https://example.org", "x", outside=True).code
     assert 'target="_blank"' in code
     assert 'rel="noopener noreferrer"' in code
+
+
+def test_each_cell_names_its_column_for_narrow_screens() -> None:
+    columns = [markup.Column(name="Gate"), markup.Column(name="Limit", kind="num")]
+    code = markup.table(columns, [["leak", "0"]], caption="Gates").code
+    assert '<td role="cell" class="num" data-name="Limit"><bdi>0</bdi></td>' in code
+    for role, number in (("table", 1), ("row", 2), ("columnheader", 2), ("cell", 2)):
+        assert code.count(f'role="{role}"') == number
