@@ -177,3 +177,34 @@ def test_over_limit_is_the_ratio_on_the_error_scale() -> None:
     gate = gates.seed_gate([sequence(similarity=0.98)], SEED)
     assert gates.over_limit(gate) == pytest.approx(0.02 / (1 - (gate.limit or 0)))
     assert gates.over_limit(gates.coverage_gate([sequence()], {})) is None
+
+
+def test_a_sequence_not_finite_on_one_side_blames_that_side() -> None:
+    ruined = sequence(
+        1,
+        status=SequenceStatus.NOT_FINITE,
+        similarity=None,
+        gain=None,
+        relative_l2=None,
+        worst_residue_similarity=None,
+        packed_relative_l2=None,
+    )
+    found = judged([sequence(0), ruined])
+    for name in ("seed", "gain", "residue"):
+        assert found[name].passed is False
+        assert found[name].culprit is Culprit.PACKED
+    assert found["residue"].detail.startswith(
+        "Difference of the worst residue, packed against unpacked (1 - cosine): unknown for 1 of 2 "
+        "sequences (s1)"
+    )
+    assert "at residue" not in found["residue"].detail
+
+
+def test_what_is_allowed_stands_beside_what_was_found() -> None:
+    probes = {
+        "leak": {"value": 0.0, "unit": "max abs", "detail": "It changes by 0."},
+        "order": {"value": 1e-6, "unit": "relative L2", "detail": "It changes by 1.0e-06."},
+    }
+    found = judged([sequence(0)], probes=probes)
+    assert found["leak"].detail == "It changes by 0; it must be exactly 0."
+    assert found["order"].detail == "It changes by 1.0e-06; up to 5.5e-05 is allowed."

@@ -69,7 +69,7 @@ def test_a_passing_seed_rule_does_not_save_a_run_with_a_leak() -> None:
     assert verdict.figures.seed_passed
     assert verdict.outcome is Outcome.FAILED
     assert verdict.culprit is Culprit.PACKED
-    assert "failed: leak." in verdict.reason
+    assert "failed gate: leak." in verdict.reason
 
 
 def test_the_trace_speaks_in_the_reason() -> None:

@@ -138,24 +138,27 @@ def print_verdict(verdict: Verdict) -> None:
 
     console = Console(width=max(100, Console().width), soft_wrap=True)
     figures = verdict.figures
-    console.print(f"{verdict.outcome.upper()}: {verdict.reason}", highlight=False, markup=False)
+    # One clause a line: which side, where it departs, what was measured, which gates.
+    lines = verdict.reason.replace("; ", ";\n  ")
+    console.print(f"{verdict.outcome.upper()}: {lines}", highlight=False, markup=False)
     console.print(
         f"\n{figures.num_strict} of {figures.num_sequences} sequences above the strict threshold; "
         f"lowest similarity {similarity_text(figures.min_similarity)}; culprit: {verdict.culprit}.",
         highlight=False,
     )
     gates = Table(box=None, pad_edge=False, header_style="bold")
-    for heading in ("gate", "result", "side", "what was found"):
+    for heading in ("gate", "result", "wrong side", "what was found"):
         gates.add_column(heading, overflow="fold")
     words = {True: "passed", False: "FAILED", None: "not judged"}
-    for gate in verdict.gates:
+    # What failed stands first.
+    for gate in sorted(verdict.gates, key=lambda gate: gate.passed is not False):
         gates.add_row(gate.name, words[gate.passed], gate.culprit or "", gate.detail)
     console.print()
     console.print(gates, highlight=False, markup=False)
     worst = sorted(verdict.sequences, key=_badness, reverse=True)[:_SHOWN_SEQUENCES]
     table = Table(box=None, pad_edge=False, header_style="bold")
     table.add_column("sequence", overflow="fold")
-    for heading in ("residues", "status", "1 - cos", "packed err", "unpacked err", "gain - 1"):
+    for heading in ("residues", "status", "1 - cos", "gain - 1", "packed-FP32", "unpacked-FP32"):
         table.add_column(heading, justify="right")
     for result in worst:
         table.add_row(
@@ -163,16 +166,20 @@ def print_verdict(verdict: Verdict) -> None:
             str(result.length),
             result.status.value,
             _error_text(None if result.similarity is None else max(0.0, 1 - result.similarity)),
+            "-" if result.gain is None else f"{result.gain - 1:+.1e}",
             _error_text(result.packed_relative_l2),
             _error_text(result.unpacked_relative_l2),
-            "-" if result.gain is None else f"{result.gain - 1:+.1e}",
         )
     if len(verdict.sequences) > _SHOWN_SEQUENCES:
         console.print(f"\nThe {_SHOWN_SEQUENCES} worst of {len(verdict.sequences)} sequences:")
     else:
         console.print()
     console.print(table, highlight=False, markup=False)
-    say("Errors are relative L2 of the pooled embedding against the FP32 oracle.")
+    say(
+        "1 - cos and gain - 1: how far packed is from unpacked in direction and length, of the "
+        "mean over\nresidues. packed-FP32 and unpacked-FP32: relative L2 distance to unmodified "
+        "fair-esm in FP32.\nAll measures, residue by residue and layer by layer: --json."
+    )
 
 
 def similarity_text(similarity: float | None) -> str:

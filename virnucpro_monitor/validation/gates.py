@@ -20,6 +20,12 @@ from virnucpro_monitor.validation.protocol import SeedRule, limits_for, seed_rul
 # One side is the wrong one where it is this many times further from the oracle than the other.
 CLEAR_FACTOR = 2.0
 
+# What each gate of the sequences measures, for the sentences that a person reads.
+GAIN = "difference in length between packed and unpacked"
+RESIDUE = "difference of the worst residue, packed against unpacked"
+ORACLE = "packed's distance to FP32 beyond twice unpacked's"
+DISTANCE = "{side}'s distance to FP32"
+
 _Value = Callable[[SequenceResult], float | None]
 
 
@@ -42,7 +48,7 @@ def judge_gates(
         finite_gate(sequences, packs),
         tokens_gate(packs),
         seed_gate(sequences, seed_rule(protocol)),
-        _pooled_gate("gain", sequences, _gain_error, limits["gain"], "norm ratio error"),
+        _pooled_gate("gain", sequences, _gain_error, limits["gain"], "norm ratio - 1", GAIN),
         residue_gate(sequences, packs, limits["residue"]),
     ]
     if has_oracle(sequences):
@@ -112,7 +118,7 @@ def finite_gate(sequences: Sequence[SequenceResult], packs: Mapping[str, Json]) 
     sides = packs.get("not_finite", {})
     packed, unpacked = bool(sides.get("packed")), bool(sides.get("unpacked"))
     culprit = _side(packed, unpacked) if bad else None
-    where = f"the {culprit} path" if packed != unpacked else "both paths"
+    where = f"the {culprit} side" if packed != unpacked else "both sides"
     return GateResult(
         name="finite",
         passed=not bad,
@@ -120,7 +126,8 @@ def finite_gate(sequences: Sequence[SequenceResult], packs: Mapping[str, Json]) 
         limit=0.0,
         unit="sequences",
         culprit=culprit,
-        detail=f"{len(bad)} sequences hold NaN, infinity or only zeros on {where} ({_some(bad)})."
+        detail=f"Values are NaN, infinite or all zero on {where} in {len(bad)} of "
+        f"{len(sequences)} sequences ({_some(bad)})."
         if bad
         else "Every value is finite.",
     )
@@ -136,8 +143,7 @@ def tokens_gate(packs: Mapping[str, Json]) -> GateResult:
         limit=0.0,
         unit="sequences",
         culprit=Culprit.PACKED if bad else None,
-        detail=f"The pack holds other tokens than the sequence's own for {len(bad)} sequences "
-        f"({_some(bad)})."
+        detail=f"The pack holds other tokens than the sequence's own: {_some(bad)}."
         if bad
         else "Each pack holds the sequences' own tokens.",
     )
@@ -157,14 +163,17 @@ def seed_gate(sequences: Sequence[SequenceResult], rule: SeedRule) -> GateResult
     passed = bool(sequences) and not failed and len(not_strict) <= allowed
     by_strict = not failed and (len(not_strict) > allowed or allowed == 0)
     deciding = judged[allowed if by_strict else 0] if judged else None
-    detail = (
-        f"{len(not_strict)} of {len(sequences)} sequences are not above {rule.strict:g}, "
-        f"{allowed} may be"
-    )
+    if not not_strict and judged:
+        detail = f"All {len(sequences)} sequences are more similar than {rule.strict:g}"
+    else:
+        detail = (
+            f"{len(not_strict)} of {len(sequences)} sequences are not more similar than "
+            f"{rule.strict:g}, where {allowed or 'none'} may be"
+        )
     if deciding is not None:
         worst = judged[0]
         shown = "no similarity" if worst.similarity is None else _cosine_text(worst.similarity)
-        detail += f"; the worst is {worst.sequence_id} with {shown}"
+        detail += f"; the lowest is {worst.sequence_id} with {shown}"
     return GateResult(
         name="seed",
         passed=passed,
@@ -180,9 +189,9 @@ def residue_gate(
     sequences: Sequence[SequenceResult], packs: Mapping[str, Json], limit: float
 ) -> GateResult:
     """The worst single residue; the side is told by the oracle's own residue."""
-    gate = _pooled_gate("residue", sequences, _residue_error, limit, "1 - cosine")
+    gate = _pooled_gate("residue", sequences, _residue_error, limit, "1 - cosine", RESIDUE)
     worst = _worst(sequences, _residue_error)
-    if gate.passed or worst is None:
+    if gate.passed or worst is None or (_residue_error(worst) or 0.0) <= limit:
         return gate
     errors = packs.get("residue_errors", {}).get(worst.sequence_id)
     return GateResult(
@@ -206,7 +215,7 @@ def oracle_gate(sequences: Sequence[SequenceResult], factor: float, floor: float
             return None
         return s.packed_relative_l2 - factor * s.unpacked_relative_l2
 
-    gate = _pooled_gate("oracle", sequences, excess, floor, "relative L2")
+    gate = _pooled_gate("oracle", sequences, excess, floor, "relative L2", ORACLE)
     if gate.passed:
         return gate
     over = [s for s in sequences if (e := excess(s)) is not None and e > floor]
@@ -216,9 +225,10 @@ def oracle_gate(sequences: Sequence[SequenceResult], factor: float, floor: float
     if over:
         worst = max(over, key=lambda s: excess(s) or 0.0)
         detail = (
-            f"{len(over)} of {len(sequences)} sequences lie more than {factor:g} x the unpacked "
-            f"error + {floor:.1e} from FP32; the worst is {worst.sequence_id}: packed "
-            f"{worst.packed_relative_l2:.2e}, unpacked {worst.unpacked_relative_l2:.2e}."
+            f"Packed is further from FP32 than {factor:g} x unpacked + {number_text(floor)} in "
+            f"{len(over)} of {len(sequences)} sequences, most in {worst.sequence_id}: packed "
+            f"{number_text(worst.packed_relative_l2 or 0.0)}, unpacked "
+            f"{number_text(worst.unpacked_relative_l2 or 0.0)} (relative L2)."
         )
     return GateResult(
         name="oracle",
@@ -249,6 +259,9 @@ def probe_gates(
         detail = reason or str(probe.get("detail", ""))
         if passed is False and value is None:
             detail = f"The {name} probe gave values that are not finite."
+        elif not reason:
+            allowed = f"up to {number_text(limit)} is allowed" if limit else "it must be exactly 0"
+            detail = f"{detail.removesuffix('.')}; {allowed}."
         gates.append(
             GateResult(
                 name=name,
@@ -263,24 +276,43 @@ def probe_gates(
     return gates
 
 
+def number_text(value: float) -> str:
+    """Three digits at most; a power of ten where that is shorter."""
+    return f"{value:.3g}" if value == 0 or 1e-3 <= abs(value) < 1e4 else f"{value:.1e}"
+
+
 def _pooled_gate(
-    name: str, sequences: Sequence[SequenceResult], value: _Value, limit: float, unit: str
+    name: str,
+    sequences: Sequence[SequenceResult],
+    value: _Value,
+    limit: float,
+    unit: str,
+    measured: str,
 ) -> GateResult:
-    """Every sequence's `value` must be there and at most `limit`."""
-    missing = [s.sequence_id for s in sequences if value(s) is None]
+    """Every sequence's `value` must be there and at most `limit`; `measured` says it in words."""
+    missing = [s for s in sequences if value(s) is None]
     worst = _worst(sequences, value)
     largest = None if worst is None else value(worst)
     over = [s for s in sequences if (v := value(s)) is not None and v > limit]
     passed = largest is not None and not missing and not over
+    blamed = [worst] if over and worst is not None else missing
+    what = f"{measured[:1].upper()}{measured[1:]} ({unit}):"
     if over and worst is not None:
         detail = (
-            f"{len(over)} of {len(sequences)} sequences exceed {limit:.1e} ({unit}); the worst is "
-            f"{worst.sequence_id} with {largest:.2e}."
+            f"{what} above {number_text(limit)} in {len(over)} of {len(sequences)} sequences, "
+            f"most in {worst.sequence_id} with {number_text(largest or 0.0)}."
         )
     elif missing:
-        detail = f"{len(missing)} of {len(sequences)} sequences have no value ({_some(missing)})."
+        ids = [s.sequence_id for s in missing]
+        detail = (
+            f"{what} unknown for {len(missing)} of {len(sequences)} sequences ({_some(ids)}), "
+            "which are lost, not finite, or of another number of residues."
+        )
     elif worst is not None:
-        detail = f"The largest is {largest:.2e} ({worst.sequence_id}), {limit:.1e} is allowed."
+        detail = (
+            f"{what} at most {number_text(max(0.0, largest or 0.0))} ({worst.sequence_id}); up to "
+            f"{number_text(limit)} is allowed."
+        )
     else:
         detail = "There is nothing to judge."
     return GateResult(
@@ -289,7 +321,7 @@ def _pooled_gate(
         value=largest,
         limit=limit,
         unit=unit,
-        culprit=_sequence_side(worst) if not passed and worst is not None else None,
+        culprit=None if passed or not blamed else _sequence_side(blamed[0]),
         detail=detail,
     )
 
@@ -304,7 +336,7 @@ def _side_gate(
 
     # A sequence that the packed path lost says nothing about the baseline.
     judged = [s for s in sequences if side is Culprit.PACKED or s.status is not SequenceStatus.LOST]
-    gate = _pooled_gate(name, judged, error, limit, "relative L2")
+    gate = _pooled_gate(name, judged, error, limit, "relative L2", DISTANCE.format(side=side))
     passed = gate.passed or not judged
     return GateResult(
         name=name,
@@ -334,6 +366,8 @@ def _worst(sequences: Sequence[SequenceResult], value: _Value) -> SequenceResult
 def _sequence_side(s: SequenceResult) -> Culprit | None:
     if s.status in (SequenceStatus.LOST, SequenceStatus.DOUBLED):
         return Culprit.PACKED
+    if (s.packed_relative_l2 is None) != (s.unpacked_relative_l2 is None):
+        return Culprit.PACKED if s.packed_relative_l2 is None else Culprit.UNPACKED
     return wrong_side(s.packed_relative_l2, s.unpacked_relative_l2)
 
 

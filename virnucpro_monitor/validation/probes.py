@@ -169,8 +169,8 @@ def probe_leak(
     return {
         "value": worst.value,
         "unit": "max abs",
-        "detail": f"Changing the residues of neighbours moves a sequence by {worst.text}"
-        f"{worst.place}.",
+        "detail": "A sequence's embedding changes with its neighbours' residues by "
+        f"{worst.text}{worst.place}.",
         "passes": passes,
     }
 
@@ -185,7 +185,11 @@ def probe_positions(
             yield [(slot + turn) % slots for slot in range(slots)]
 
     return _probe_reordered(
-        subject, packs, base, orders, "At another place of its pack a sequence moves by"
+        subject,
+        packs,
+        base,
+        orders,
+        "A sequence's embedding changes at another place of its pack by",
     )
 
 
@@ -199,7 +203,7 @@ def probe_order(
             yield list(reversed(range(slots)))
 
     return _probe_reordered(
-        subject, packs, base, orders, "In the reversed pack a sequence moves by"
+        subject, packs, base, orders, "A sequence's embedding changes in the reversed pack by"
     )
 
 
@@ -226,8 +230,8 @@ def probe_mask(
     return {
         "value": worst.value,
         "unit": "relative L2",
-        "detail": f"With <mask> tokens the sides differ by {worst.text} more than twice what they "
-        f"differ by without{worst.place}.",
+        "detail": "With <mask> tokens packed and unpacked disagree by "
+        f"{worst.text} beyond twice their disagreement without{worst.place}.",
         "disagreement": by_fraction,
     }
 
@@ -272,7 +276,7 @@ def probe_embedding(
         "factor": None if worst_rows is None else measures.scale_factor(*worst_rows[:2]),
         "looks_like": signature.text if signature else None,
         "signature": signature.name if signature else None,
-        "detail": "The packed embedding layer is off the unpacked side's by "
+        "detail": "The packed embedding layer is off the unpacked one by "
         f"{packed_worst.text}{packed_worst.place}.",
     }
     if table is not None:
@@ -313,7 +317,8 @@ class _Worst:
     def text(self) -> str:
         if self._broken:
             return "a value that is not finite"
-        return "0" if self._value == 0 else f"{self._value:.1e}"
+        value = self._value
+        return f"{value:.2g}" if value == 0 or 1e-3 <= value < 1e4 else f"{value:.1e}"
 
     @property
     def place(self) -> str:

@@ -151,7 +151,7 @@ def make_reason(
     if finding:
         parts.append(str(finding))
     parts.append(_lower(most_telling(list(failing.values())).detail.rstrip(".")))
-    parts.append(f"failed: {', '.join(failing)}")
+    parts.append(f"failed {'gate' if len(failing) == 1 else 'gates'}: {', '.join(failing)}")
     return "; ".join(parts) + "."
 
 
