@@ -39,8 +39,8 @@ def _headline(health: Health) -> None:
         shell.put(
             markup.banner(
                 "No runner has ever reported",
-                "Validate something with `virnucpro-monitor run`, or set up a schedule with "
-                "`virnucpro-monitor schedule install`.",
+                "Validate something: virnucpro-monitor run --target PATH --commit REVISION",
+                "Set up a schedule: virnucpro-monitor schedule install",
                 colour=GREY,
             )
         )

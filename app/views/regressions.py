@@ -31,7 +31,7 @@ MAX_ROWS = 100
 def show() -> None:
     shell.title("What broke?")
     if not data.load_series():
-        shell.put(markup.empty("Nothing has been validated yet."))
+        shell.put(markup.nothing_yet(links.link("overview")))
         return
     targets = {"": "All targets"} | {
         target.name: one_line(target.name, 60) for target in data.load_targets()

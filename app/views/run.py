@@ -68,7 +68,7 @@ def _ask_for_run() -> None:
     shell.title("Run")
     runs = data.load_recent_runs()
     if not runs:
-        shell.put(markup.empty("Nothing has been validated yet."))
+        shell.put(markup.nothing_yet(links.link("overview")))
         return
     columns = [
         markup.Column(name="Outcome", kind="nowrap"),

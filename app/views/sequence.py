@@ -27,7 +27,7 @@ def show() -> None:
     shell.title("One sequence over all commits")
     cards = data.load_series()
     if not cards:
-        shell.put(markup.empty("Nothing has been validated yet."))
+        shell.put(markup.nothing_yet(links.link("overview")))
         return
     card = choose_series(cards)
     with st.container(horizontal=True, vertical_alignment="bottom"):
