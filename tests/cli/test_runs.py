@@ -1,6 +1,8 @@
 """`runs list/show/judge`, through the real parser, on a stored history."""
 
+import copy
 import json
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -302,6 +304,36 @@ def test_judge_takes_all_measured_runs_by_default(
     assert [judgement["run_id"] for judgement in judged] == [1, 2, 4, 6]
     assert run_command(["runs", "judge", "--db", url]) == 2
     assert f"Under protocol {load_protocol().version}" in capsys.readouterr().out
+
+
+def test_judge_refuses_a_protocol_tighter_than_the_noise(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    url, _ = make_database(tmp_path)
+    report = make_report(0xCCC1)
+    healthy = {"packed_relative_l2": 1e-6, "unpacked_relative_l2": 5e-7, "gain": 1.0 + 1e-7}
+    sequences = tuple(
+        replace(one, worst_residue_similarity=1.0, **healthy) for one in report.sequences
+    )
+    engine = open_engine(url)
+    run_id = Writer(engine).save_run(replace(report, sequences=sequences))
+    engine.dispose()
+    content = copy.deepcopy(dict(load_protocol().content))
+    content["version"] = "mine"
+    content["limits"]["float32"]["ceiling"] = 1e-9
+    mine = tmp_path / "mine.json"
+    mine.write_text(json.dumps(content))
+    arguments = ["runs", "judge", str(run_id), "--protocol", str(mine), "--db", url]
+    assert run_command(arguments) == 1
+    captured = capsys.readouterr()
+    assert captured.out == ""
+    assert "its ceiling gate allows 1.0e-09 in float32 and would fail this run for 1.0e-06" in (
+        captured.err
+    )
+    assert "healthy runs have had up to 7.9e-06" in captured.err
+    engine = open_engine(url)
+    assert load_judgements(engine, run_id) == []
+    engine.dispose()
 
 
 @pytest.mark.parametrize(

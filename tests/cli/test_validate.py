@@ -1,5 +1,6 @@
 """`validate FASTA`: one verdict, right exit codes, JSON on standard output alone."""
 
+import copy
 import json
 from pathlib import Path
 
@@ -9,6 +10,7 @@ from virnucpro_monitor.cli import validate
 from virnucpro_monitor.cli.main import run_command
 from virnucpro_monitor.models import esm2_flash
 from virnucpro_monitor.records import Verdict, from_json
+from virnucpro_monitor.validation.protocol import load_protocol
 
 MODEL = ["--model", "esm2_t6_8M_UR50D", "--weights", "synthetic", "--device", "cpu"]
 FASTA = ">one\nMKTAYIAKQRQISFVKSHFSRQ\n>two\nMVLSPADKTNVKAAWGKV\n>three\nDERKH\n"
@@ -100,6 +102,23 @@ def test_what_cannot_run_is_one_sentence(
     captured = capsys.readouterr()
     assert message in captured.err
     assert captured.out == ""
+
+
+def test_a_protocol_tighter_than_the_noise_is_refused_with_the_numbers(
+    fasta: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    content = copy.deepcopy(dict(load_protocol().content))
+    content["version"] = "mine"
+    content["limits"]["float32"]["baseline"] = 1e-9
+    mine = tmp_path / "mine.json"
+    mine.write_text(json.dumps(content))
+    arguments = ["validate", str(fasta), *MODEL, "--dtype", "float32", "--protocol", str(mine)]
+    assert run_command(arguments) == 1
+    captured = capsys.readouterr()
+    assert captured.out == ""
+    assert "Protocol mine is tighter than the noise" in captured.err
+    assert "its baseline gate allows 1.0e-09 in float32" in captured.err
+    assert "healthy runs have had up to 7.9e-06" in captured.err
 
 
 @pytest.mark.parametrize(

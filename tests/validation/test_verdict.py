@@ -1,25 +1,16 @@
 """The verdict: outcome, culprit and one sentence."""
 
-import dataclasses
-from datetime import UTC, datetime
-
 import pytest
 
 from tests.validation.conftest import with_content
 from tests.validation.test_gates import lost, sequence
 from virnucpro_monitor.errors import ProtocolError
 from virnucpro_monitor.records import (
-    BenchmarkSet,
-    Commit,
-    Configuration,
     Culprit,
     Outcome,
-    Run,
-    RunReport,
-    Target,
 )
 from virnucpro_monitor.validation.protocol import load_protocol
-from virnucpro_monitor.validation.verdict import judge, judge_report
+from virnucpro_monitor.validation.verdict import judge
 
 
 def verdict_of(*results, dtype="float32", **documents):
@@ -86,57 +77,6 @@ def test_figures_count_a_lost_sequence_as_failed() -> None:
     assert figures.strict_pass_rate == 0.5
     assert figures.worst_sequence == "s1"
     assert figures.min_similarity == 1.0
-
-
-def report_of(results, dtype: str = "float32") -> RunReport:
-    protocol = load_protocol()
-    run = Run(
-        target="t",
-        commit=Commit(hash="a" * 40),
-        benchmark="b",
-        benchmark_version=1,
-        benchmark_digest="d",
-        configuration=Configuration(
-            model="m",
-            weights="w",
-            weights_digest="x",
-            dtype=dtype,
-            device="cpu",
-            backend="sdpa",
-            token_budget=10,
-        ),
-        environment=None,
-        protocol_version=protocol.version,
-        protocol_digest=protocol.digest,
-        outcome=Outcome.PASSED,
-        started_at=datetime(2026, 1, 1, tzinfo=UTC),
-        duration_s=1.0,
-    )
-    return RunReport(
-        run=run,
-        target=Target(name="t", location="."),
-        benchmark=BenchmarkSet(name="b", version=1, digest="d", sequences=()),
-        protocol=protocol,
-        sequences=tuple(results),
-    )
-
-
-def test_a_stored_run_is_judged_again_under_a_tighter_protocol() -> None:
-    report = report_of([sequence(gain=1.0 + 1e-9)])
-    assert judge_report(report, load_protocol()).outcome is Outcome.PASSED
-
-    def tighten(content: dict) -> None:
-        content["limits"]["float32"]["gain"] = 1e-12
-
-    again = judge_report(report, with_content(load_protocol(), tighten))
-    assert again.outcome is Outcome.FAILED
-    assert [gate.name for gate in again.gates if gate.passed is False] == ["gain"]
-
-
-def test_a_run_without_measures_cannot_be_judged_again() -> None:
-    report = dataclasses.replace(report_of([]))
-    with pytest.raises(ProtocolError, match="holds no measures"):
-        judge_report(report, load_protocol())
 
 
 def test_a_dtype_without_limits_is_refused() -> None:

@@ -94,11 +94,12 @@ def judge_run(engine: "Engine", run: Run, protocol: Protocol) -> Judgement:
     """Judge one stored run's measures under `protocol`.
 
     Raises:
-        ProtocolError: the run holds no measures, or the protocol has no limits for its dtype.
+        ProtocolError: the run holds no measures, the protocol has no limits for its dtype, or one
+            that lies below the noise of healthy runs.
     """
     from virnucpro_monitor.store.reader import load_documents, load_sequences
+    from virnucpro_monitor.validation.noise import judge_within_noise
     from virnucpro_monitor.validation.protocol import limits_key
-    from virnucpro_monitor.validation.verdict import judge as judge_measures
 
     run_id = run.id or 0
     sequences = load_sequences(engine, run_id)
@@ -108,7 +109,7 @@ def judge_run(engine: "Engine", run: Run, protocol: Protocol) -> Judgement:
                 f"Run {run_id} inherits from {run.inherited_from[:12]}: judge that commit's run."
             )
         raise ProtocolError(f"Run {run_id} holds no measures ({run.outcome}).")
-    verdict = judge_measures(
+    verdict = judge_within_noise(
         sequences,
         load_documents(engine, run_id),
         protocol,

@@ -19,6 +19,7 @@ from virnucpro_monitor.validation.faults import CONTROLS
 from virnucpro_monitor.validation.faulty_subject import Fault, FaultySubject
 from virnucpro_monitor.validation.measure import measure
 from virnucpro_monitor.validation.measures import error_of
+from virnucpro_monitor.validation.noise import worst_of
 from virnucpro_monitor.validation.oracle import Oracle
 from virnucpro_monitor.validation.probes import run_probes
 from virnucpro_monitor.validation.protocol import LIMIT_NAMES, limits_key
@@ -153,9 +154,6 @@ def freeze_limits(
 ) -> dict[str, dict[str, float]]:
     """Limits by `limits_key`: 3 x the worst value of all healthy runs, rounded up to two digits.
 
-    The three oracle limits and the two of moved sequences measure one thing each, on either side
-    or in either order, so they share the worst value.
-
     Raises:
         ValueError: a key has fewer than `min_runs` healthy runs.
     """
@@ -167,10 +165,9 @@ def freeze_limits(
         runs = sum(record["num_runs"] for record in records)
         if runs < min_runs:
             raise ValueError(f"{key} has {runs} healthy runs; a limit needs {min_runs}")
-        worst = {name: max(r["worst"][name] for r in records) for name in LIMIT_NAMES}
-        for shared in (("ceiling", "baseline"), ("position", "order", "mask")):
-            worst.update(dict.fromkeys(shared, max(worst[name] for name in shared)))
-        limits[key] = {name: round_up(SAFETY_FACTOR * value) for name, value in worst.items()}
+        limits[key] = {
+            name: round_up(SAFETY_FACTOR * value) for name, value in worst_of(records).items()
+        }
     return limits
 
 

@@ -10,7 +10,6 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 import torch
 
 from virnucpro_monitor.data.pooling import mean_pool
-from virnucpro_monitor.errors import ProtocolError
 from virnucpro_monitor.records import Culprit, Json, Protocol
 from virnucpro_monitor.validation import measures
 from virnucpro_monitor.validation.measure import check_batch
@@ -22,7 +21,6 @@ from virnucpro_monitor.validation.perturb import (
     other_residues,
     reorder,
 )
-from virnucpro_monitor.validation.protocol import limits_for
 from virnucpro_monitor.validation.signatures import name_mask_fault
 from virnucpro_monitor.validation.subject import PackedBatch, Subject
 
@@ -75,48 +73,6 @@ def _exact_probes(
             "An exact test of leaks means nothing where the same input twice differs.", "max abs"
         )
     return {"repeat": repeat, "leak": leak}
-
-
-def noise_of(probes: Mapping[str, Document]) -> Document:
-    """The noise floor that the probes saw: {"packed_repeat", "unpacked_repeat", "reordered"}.
-
-    The first two are largest absolute differences, the last relative L2 over all residues.
-    """
-    packed, unpacked = probes["repeat"]["sides"]
-    moved = [probes[name]["value"] for name in ("position", "order")]
-    known = [value for value in moved if value is not None]
-    return {
-        "packed_repeat": packed,
-        "unpacked_repeat": unpacked,
-        "reordered": max(known, default=None),
-    }
-
-
-def refuse_tighter_than_noise(
-    protocol: Protocol, dtype: str, noise: Mapping[str, float | None]
-) -> None:
-    """Refuse a protocol whose limits this machine's own noise exceeds.
-
-    Args:
-        noise: from `noise_of`, of a model known to be healthy.
-
-    Raises:
-        ProtocolError: with the limit and the noise.
-    """
-    limits = limits_for(protocol, dtype)
-    allowed = {
-        "packed_repeat": 0.0,
-        "unpacked_repeat": 0.0,
-        "reordered": min(limits["position"], limits["order"]),
-    }
-    for name, limit in allowed.items():
-        value = noise.get(name)
-        if value is not None and value > limit:
-            raise ProtocolError(
-                f"Protocol {protocol.version} allows {limit:.1e} for {name.replace('_', ' ')} in "
-                f"{dtype}, but a healthy model moves by {value:.1e} here: use a protocol that was "
-                "frozen with evidence from such a machine."
-            )
 
 
 def probe_repeat(

@@ -23,9 +23,9 @@ from virnucpro_monitor.validation.builtin import BuiltinSubject
 from virnucpro_monitor.validation.faults import CONTROLS, FAULTS
 from virnucpro_monitor.validation.faulty_subject import Fault, FaultySubject, fault_installed
 from virnucpro_monitor.validation.gates import over_limit
+from virnucpro_monitor.validation.noise import refuse_tighter_than_noise
 from virnucpro_monitor.validation.oracle import Oracle
 from virnucpro_monitor.validation.perturb import reorder
-from virnucpro_monitor.validation.probes import refuse_tighter_than_noise
 from virnucpro_monitor.validation.protocol import limits_key
 from virnucpro_monitor.validation.subject import PackedBatch
 from virnucpro_monitor.validation.validate import dtype_name, validate_subject

@@ -6,13 +6,13 @@ from virnucpro_monitor.errors import ConfigurationError
 from virnucpro_monitor.records import BenchmarkSet, Json, Outcome, Protocol, Verdict
 from virnucpro_monitor.validation.measure import measure
 from virnucpro_monitor.validation.memory import halving_packs
+from virnucpro_monitor.validation.noise import judge_within_noise, noise_of
 from virnucpro_monitor.validation.oracle import Oracle
-from virnucpro_monitor.validation.probes import noise_of, run_probes
+from virnucpro_monitor.validation.probes import run_probes
 from virnucpro_monitor.validation.protocol import limits_key
 from virnucpro_monitor.validation.residue_trace import trace_residues
 from virnucpro_monitor.validation.subject import Subject
 from virnucpro_monitor.validation.trace import trace
-from virnucpro_monitor.validation.verdict import judge
 
 
 def validate_subject(
@@ -36,7 +36,7 @@ def validate_subject(
     Raises:
         ConfigurationError: the oracle belongs to another benchmark set, model or weights.
         TargetError: the subject breaks the interface.
-        ProtocolError: the protocol has no limits for the subject's dtype.
+        ProtocolError: the protocol has no limits for the subject's dtype, or one below the noise.
     """
     if oracle is not None:
         _check_oracle(oracle, subject, benchmark, weights_digest)
@@ -59,13 +59,13 @@ def _validate(
     if probes:
         documents["probes"] = run_probes(subject, protocol, oracle)
         documents["noise"] = noise_of(documents["probes"])
-    verdict = judge(measured.sequences, documents, protocol, dtype=limits)
+    verdict = judge_within_noise(measured.sequences, documents, protocol, dtype=limits)
     if verdict.outcome is Outcome.FAILED:
         documents["trace"] = trace(subject, measured.sequences, measured.batches, oracle)
         documents["residues"] = trace_residues(
             subject, benchmark, measured.sequences, measured.batches, oracle
         )
-        verdict = judge(measured.sequences, documents, protocol, dtype=limits)
+        verdict = judge_within_noise(measured.sequences, documents, protocol, dtype=limits)
     return verdict
 
 

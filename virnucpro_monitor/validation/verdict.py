@@ -2,7 +2,6 @@
 
 from collections.abc import Mapping, Sequence
 
-from virnucpro_monitor.errors import ProtocolError
 from virnucpro_monitor.records import (
     Culprit,
     Figures,
@@ -10,7 +9,6 @@ from virnucpro_monitor.records import (
     Json,
     Outcome,
     Protocol,
-    RunReport,
     SequenceResult,
     Verdict,
 )
@@ -67,20 +65,6 @@ def judge(
         sequences=tuple(sequences),
         documents=documents,
     )
-
-
-def judge_report(report: RunReport, protocol: Protocol) -> Verdict:
-    """Judge a stored run again, under another protocol.
-
-    Raises:
-        ProtocolError: the run holds no measures (it never ran), or its dtype has no limits.
-    """
-    if not report.sequences:
-        raise ProtocolError(
-            f"Run {report.run.id} holds no measures ({report.run.outcome}): only a run that "
-            "passed or failed can be judged again."
-        )
-    return judge(report.sequences, report.documents, protocol, dtype=report.run.configuration.dtype)
 
 
 def find_culprit(failing: Sequence[GateResult]) -> Culprit:

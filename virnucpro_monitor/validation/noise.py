@@ -1,0 +1,109 @@
+"""Noise: what healthy runs differ by, and the refusal of limits that lie below it.
+
+A limit below the noise fires on healthy models, and whoever sees that loosens the next limit too.
+"""
+
+from collections.abc import Iterable, Mapping, Sequence
+
+from virnucpro_monitor.errors import ProtocolError
+from virnucpro_monitor.records import Json, Protocol, SequenceResult, Verdict
+from virnucpro_monitor.validation.protocol import (
+    LIMIT_NAMES,
+    RELEASED_DIGESTS,
+    limits_for,
+    limits_key,
+    load_protocol,
+)
+from virnucpro_monitor.validation.verdict import judge
+
+# Limits that measure one thing each, on either side or in either order, share the worst value.
+_SHARED = (("ceiling", "baseline"), ("position", "order", "mask"))
+
+
+def noise_of(probes: Mapping[str, Mapping[str, Json]]) -> dict[str, Json]:
+    """The noise floor that the probes saw: {"packed_repeat", "unpacked_repeat", "reordered"}.
+
+    The first two are largest absolute differences, the last relative L2 over all residues.
+    """
+    packed, unpacked = probes["repeat"]["sides"]
+    moved = [probes[name]["value"] for name in ("position", "order")]
+    known = [value for value in moved if value is not None]
+    return {
+        "packed_repeat": packed,
+        "unpacked_repeat": unpacked,
+        "reordered": max(known, default=None),
+    }
+
+
+def worst_of(evidence: Iterable[Mapping[str, Json]]) -> dict[str, float]:
+    """The worst healthy value for each limit, over records of `evidence.collect_evidence`."""
+    records = list(evidence)
+    worst = {name: max(float(r["worst"][name]) for r in records) for name in LIMIT_NAMES}
+    for shared in _SHARED:
+        worst.update(dict.fromkeys(shared, max(worst[name] for name in shared)))
+    return worst
+
+
+def refuse_tighter_than_noise(
+    protocol: Protocol, dtype: str, noise: Mapping[str, float | None]
+) -> None:
+    """Refuse a protocol whose limits this machine's own noise exceeds.
+
+    Args:
+        noise: from `noise_of`, of a model known to be healthy.
+
+    Raises:
+        ProtocolError: with the limit and the noise.
+    """
+    limits = limits_for(protocol, dtype)
+    allowed = {
+        "packed_repeat": 0.0,
+        "unpacked_repeat": 0.0,
+        "reordered": min(limits["position"], limits["order"]),
+    }
+    for name, limit in allowed.items():
+        value = noise.get(name)
+        if value is not None and value > limit:
+            raise ProtocolError(
+                f"Protocol {protocol.version} allows {limit:.1e} for {name.replace('_', ' ')} in "
+                f"{dtype}, but a healthy model moves by {value:.1e} here: use a protocol that was "
+                "frozen with evidence from such a machine."
+            )
+
+
+def judge_within_noise(
+    sequences: Sequence[SequenceResult],
+    documents: Mapping[str, Json],
+    protocol: Protocol,
+    *,
+    dtype: str,
+) -> Verdict:
+    """`verdict.judge`, but a user's protocol that fires on healthy noise is refused.
+
+    It fires on noise where a gate fails although its value is one that healthy runs, in the
+    evidence of the released protocol, have had too.
+
+    Args:
+        dtype: the name of the limits, from `limits_key`.
+
+    Raises:
+        ProtocolError: the protocol has no limits for `dtype`, or one that lies below the noise.
+    """
+    verdict = judge(sequences, documents, protocol, dtype=dtype)
+    if protocol.digest in RELEASED_DIGESTS.values():
+        return verdict
+    evidence = [
+        record
+        for record in load_protocol().content["evidence"]["runs"]
+        if limits_key(record["dtype"], record["device"]) == dtype
+    ]
+    healthy = worst_of(evidence) if evidence else {}
+    for gate in verdict.gates:
+        noise = healthy.get("floor" if gate.name == "oracle" else gate.name)
+        if gate.passed is False and gate.value is not None and noise and gate.value <= noise:
+            raise ProtocolError(
+                f"Protocol {protocol.version} is tighter than the noise: its {gate.name} gate "
+                f"allows {gate.limit:.1e} in {dtype} and would fail this run for "
+                f"{gate.value:.1e}, but healthy runs have had up to {noise:.1e}: raise that limit."
+            )
+    return verdict
