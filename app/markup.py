@@ -185,8 +185,3 @@ def empty(title: str, *lines: Value) -> Html:
 def nothing_yet(overview: str) -> Html:
     """The empty state of a database without runs; the overview says how to begin."""
     return empty("Nothing has been validated yet.", anchor(overview, "How to begin"))
-
-
-def legend(outcomes: Iterable[Outcome]) -> Html:
-    marks = "".join(f"<span>{mark_label(MARKS[outcome]).code}</span>" for outcome in outcomes)
-    return Html(f'<div class="vm-legend">{marks}</div>')
