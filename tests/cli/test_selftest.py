@@ -45,7 +45,7 @@ def report(*faults: FaultResult, controls: tuple[FaultResult, ...] = ()) -> Self
 
 GOOD = report(
     fault("0.88 missing", "seed", "ceiling"),
-    fault("tanh GELU", kind="arithmetic", below_noise=True),
+    fault("tanh GELU", kind="arithmetic", below_noise=True, effect_gate="ceiling", floor=0.3125),
     fault("leaky", "leak", margin=None),
     controls=(fault("packs shuffled", kind="control"),),
 )
@@ -75,6 +75,10 @@ def test_the_table_shows_faults_by_gates(ran, capsys: pytest.CaptureFixture[str]
     assert "below noise" in rows["tanh GELU"]
     assert "exact" in rows["leaky"]
     assert "passes" in rows["packs shuffled"]
+    assert (
+        "Below noise: tanh GELU moves the ceiling gate to 0.5 x its limit; the healthy model moves "
+        "it to 0.31 x."
+    ) in captured.err
     assert "2 of 3 faults killed; the seed's rule alone kills 1" in captured.err
     assert "ceiling, 3.2 x below its limit" in captured.err
 

@@ -108,6 +108,10 @@ def test_the_report_counts_and_passes(subject, benchmark_set, oracle, protocol) 
     assert (report.num_killed, report.num_killed_by_seed) == (2, 1)
     assert [c.killed_by for c in report.controls] == [()]
     assert report.healthy["ceiling"] > 1
+    missing = report.faults[0]
+    assert missing.effect == missing.margin > 1e3
+    assert missing.floor == pytest.approx(1.0 / report.healthy[missing.effect_gate])
+    assert 0 < missing.floor < 1
     assert seen == ["healthy", "healthy 1", "0.88 missing", "<mask> not zeroed", "packs shuffled"]
 
 

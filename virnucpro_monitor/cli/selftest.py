@@ -168,6 +168,13 @@ def print_report(report: SelftestReport) -> None:
         marks = ["x" if gate in result.killed_by else "·" for gate in report.gates]
         table.add_row(result.name, *marks, margin_text(result), verdict_text(result))
     Console(width=max(120, Console().width)).print(table)
+    for result in report.faults:
+        if result.below_noise:
+            say(
+                f"Below noise: {result.name} moves the {result.effect_gate} gate to "
+                f"{result.effect or 0:.2g} x its limit; the healthy model moves it to "
+                f"{result.floor or 0:.2g} x."
+            )
     say(
         f"{report.num_killed} of {len(report.faults)} faults killed; the seed's rule alone kills "
         f"{report.num_killed_by_seed}. "

@@ -6,8 +6,8 @@ below the noise, that is below the limit, which is 3 x the worst healthy value.
 """
 
 import random
-from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 
 import torch
 
@@ -46,7 +46,8 @@ class FaultResult:
             exact gate, or a value that is missing).
         seed_killed: whether the seed's own rule alone fails.
         below_noise: an arithmetic fault that survives in half precision below the noise floor.
-        effect: the largest value / limit over all gates with a limit.
+        effect: the largest value / limit over all gates with a limit, at `effect_gate`.
+        floor: the same gate's largest value / limit over the healthy runs: the measured noise.
         reason: the verdict's sentence.
         signature: the recognised fault's short name, from the trace or, for `<mask>` tokens,
             from the probe of the embedding layer.
@@ -62,6 +63,8 @@ class FaultResult:
     effect: float | None
     reason: str
     signature: str | None = None
+    effect_gate: str | None = None
+    floor: float | None = None
 
     @property
     def as_expected(self) -> bool:
@@ -200,6 +203,8 @@ def run_selftest(
         summarise(fault, verdict, dtype) for fault, verdict in zip(jobs, verdicts, strict=True)
     ]
     runs = len(variants)
+    margins = headroom(verdicts[:runs])
+    results = [replace(result, floor=_floor(margins, result.effect_gate)) for result in results]
     return SelftestReport(
         model=subject.model_name,
         dtype=dtype,
@@ -208,7 +213,7 @@ def run_selftest(
         protocol=protocol.version,
         faults=tuple(results[runs : runs + len(faults)]),
         controls=tuple(results[runs + len(faults) :]),
-        healthy=headroom(verdicts[:runs]),
+        healthy=margins,
         healthy_failures=tuple(
             f"{result.name}: {result.reason}" for result in results[:runs] if result.killed_by
         ),
@@ -221,7 +226,10 @@ def summarise(fault: Fault, verdict: Verdict, dtype: str) -> FaultResult:
     """One row of the kill matrix."""
     failing = [gate for gate in verdict.gates if gate.passed is False]
     ratios = [ratio for ratio in map(over_limit, failing) if ratio is not None and ratio > 1.0]
-    all_ratios = [ratio for ratio in map(over_limit, verdict.gates) if ratio is not None]
+    all_ratios = {
+        gate.name: ratio for gate in verdict.gates if (ratio := over_limit(gate)) is not None
+    }
+    largest = max(all_ratios, key=lambda name: all_ratios[name], default=None)
     half = dtype != "float32"
     return FaultResult(
         name=fault.name,
@@ -231,7 +239,8 @@ def summarise(fault: Fault, verdict: Verdict, dtype: str) -> FaultResult:
         culprit=verdict.culprit,
         seed_killed=not verdict.figures.seed_passed,
         below_noise=half and fault.kind == "arithmetic" and verdict.outcome is Outcome.PASSED,
-        effect=max(all_ratios, default=None),
+        effect=None if largest is None else all_ratios[largest],
+        effect_gate=largest,
         reason=verdict.reason,
         signature=_signature(verdict),
     )
@@ -243,6 +252,14 @@ def _signature(verdict: Verdict) -> str | None:
     if traced or "embedding" not in failing:
         return traced  # type: ignore[no-any-return]
     return verdict.documents["probes"]["embedding"].get("signature")  # type: ignore[no-any-return]
+
+
+def _floor(margins: Mapping[str, float | None], gate: str | None) -> float | None:
+    """Largest value / limit of a gate over the healthy runs; 0 where it never moved."""
+    if gate is None or gate not in margins:
+        return None
+    margin = margins[gate]
+    return 0.0 if margin is None else 1.0 / margin
 
 
 def headroom(verdicts: Sequence[Verdict]) -> dict[str, float | None]:
