@@ -4,10 +4,8 @@ import pytest
 
 from virnucpro_monitor.errors import ProtocolError
 from virnucpro_monitor.records import Culprit, Outcome
-from virnucpro_monitor.validation.evidence import collect_evidence, freeze_limits
 from virnucpro_monitor.validation.faults import CONTROLS, FAULTS
 from virnucpro_monitor.validation.faulty_subject import Fault, FaultySubject, fault_installed
-from virnucpro_monitor.validation.protocol import LIMIT_NAMES
 from virnucpro_monitor.validation.selftest import (
     FaultResult,
     healthy_variants,
@@ -16,8 +14,6 @@ from virnucpro_monitor.validation.selftest import (
     summarise,
 )
 from virnucpro_monitor.validation.validate import validate_subject
-
-from .conftest import with_content
 
 # Gates that must be among those that kill it: the ones made for that kind of fault.
 KILLED_BY = {
@@ -177,31 +173,3 @@ def test_the_selftest_set_crosses_tile_edges_and_needs_two_packs() -> None:
     assert max(lengths) >= 400
     assert sum(length + 2 for length in lengths) > 512
     assert len(lengths) == 7
-
-
-def test_evidence_is_collected_from_healthy_runs(
-    subject, benchmark_set, oracle, protocol, weights
-) -> None:
-    from virnucpro_monitor.models.weights import load_checkpoint
-
-    reference = load_checkpoint(subject.model_name, weights.path)[0]
-    found = collect_evidence(
-        subject, benchmark_set, oracle, protocol, num_runs=4, reference=reference
-    )
-    assert found["num_runs"] == 4
-    assert found["worst"].keys() == LIMIT_NAMES.keys()
-    assert 0 < found["worst"]["ceiling"] < 1e-4
-    limits = freeze_limits([{**found, "num_runs": 200}])["float32"]
-    assert limits["ceiling"] >= 3 * found["worst"]["ceiling"]
-
-
-def test_a_limit_below_the_healthy_value_shows_as_a_failed_run(
-    subject, benchmark_set, oracle, protocol
-) -> None:
-    def tighten(content: dict) -> None:
-        content["limits"]["float32"]["ceiling"] = 1e-12
-
-    found = collect_evidence(
-        subject, benchmark_set, oracle, with_content(protocol, tighten), num_runs=1
-    )
-    assert len(found["failed"]) == 1
