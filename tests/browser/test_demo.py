@@ -151,3 +151,27 @@ def test_an_error_run_shows_its_traceback(
         failure.traceback.strip().splitlines()[-1]
     )
     assert html.unescape(page.inner_text("h1")).startswith(run.commit.hash[:10])
+
+
+def test_a_failed_run_is_traced_along_its_worst_sequences(
+    demo_address: str, demo_database_url: str, open_page: OpenPage
+) -> None:
+    _, failed = last_failed(demo_database_url)
+    engine = open_engine(demo_database_url, read_only=True)
+    stored = {r.sequence_id: r for r in reader.load_sequences(engine, failed.id or 0)}
+    traced = reader.load_document(engine, failed.id or 0, "residues")["sequences"]
+    page = open_page(f"{demo_address}/run?run={failed.id}")
+    for one in traced:
+        result = stored[one["sequence_id"]]
+        assert result.worst_residue is not None
+        letter = one["residues"][result.worst_residue]
+        error = one["errors"]["packed_unpacked"][result.worst_residue]
+        assert error == pytest.approx(1 - (result.worst_residue_similarity or 0), rel=1e-3)
+        words = (
+            f"worst residue {letter}{result.worst_residue + 1} of {result.length}: "
+            f"1 - cos {format_error(error)}"
+        )
+        expect(page.get_by_text(words)).to_be_visible()
+    page.get_by_role("radio", name="Relative L2").click()
+    expect(page).to_have_url(re.compile("residues=relative_l2"))
+    expect(page.get_by_text(re.compile(r"worst residue .*: Relative L2 ")).first).to_be_visible()
