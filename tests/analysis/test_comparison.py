@@ -195,6 +195,30 @@ def test_gates_are_compared_by_pass_and_fail() -> None:
     ]
 
 
+@pytest.mark.parametrize(
+    ("before", "after", "mark"),
+    [(0.1, 0.5, "+"), (0.5, 0.1, "-"), (0.1, 0.11, "~"), (0.1, 0.1, " "), (0.1, None, "~")],
+)
+def test_gates_that_fail_on_both_sides_are_told_apart_by_their_distance(
+    before: float, after: float | None, mark: str
+) -> None:
+    base, head = (
+        run(0, gates=(gate("seed", False, before),)),
+        run(1, gates=(gate("seed", False, after),)),
+    )
+    (change,) = compare_runs(base, [], head, []).gates
+    assert change.mark.value == mark
+
+
+def test_a_gate_that_holds_on_both_sides_is_never_marked_by_size() -> None:
+    base, head = (
+        run(0, gates=(gate("seed", True, 1e-9),)),
+        run(1, gates=(gate("seed", True, 1e-4),)),
+    )
+    (change,) = compare_runs(base, [], head, []).gates
+    assert change.mark.value == "~"
+
+
 def test_a_measured_noise_floor_hides_what_lies_below_it() -> None:
     base, head = sequences({"a": 1 - 1e-9}), sequences({"a": 1 - 1e-7})
     assert compare_runs(run(0), base, run(1), head).sequences[0].mark is Mark.WORSE

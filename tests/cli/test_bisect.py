@@ -48,6 +48,9 @@ def test_the_guilty_commit_and_the_mending_one_are_named(
     assert [step["verdict"] for step in found["steps"][:2]] == ["good", "bad"]
     assert found["steps"][1]["reused"]  # stored by the search before
 
+    assert run_command(["bisect", good, bad, "--db", arguments[-1]]) == 0  # as measured before
+    assert capsys.readouterr().out.startswith(f"{guilty} is the first bad commit")
+
     engine = open_engine(arguments[-1], read_only=True)
     searches = load_bisections(engine, "tiny")
     runs = {run.commit.hash for run in load_runs(engine)}

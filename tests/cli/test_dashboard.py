@@ -18,6 +18,7 @@ from virnucpro_monitor.cli.dashboard import (
 )
 from virnucpro_monitor.cli.main import run_command
 from virnucpro_monitor.errors import ConfigurationError
+from virnucpro_monitor.store.engine import create_database
 
 
 def test_the_command_serves_on_this_machine_and_sends_nothing_away() -> None:
@@ -70,19 +71,36 @@ def test_a_browser_finds_the_server(host: str, address: str) -> None:
     assert browser_address(host, 80) == address
 
 
-def test_a_taken_port_is_one_sentence_and_exit_code_1(capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_taken_port_is_one_sentence_and_exit_code_1(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    url = f"sqlite:///{tmp_path}/x.db"
+    create_database(url)
     with socket.socket() as taken:
         taken.bind(("127.0.0.1", 0))
         taken.listen()
         port = str(taken.getsockname()[1])
-        assert run_command(["dashboard", "--no-open", "--port", port]) == 1
+        assert run_command(["dashboard", "--no-open", "--port", port, "--db", url]) == 1
     assert "taken by another program" in capsys.readouterr().err
+
+
+def test_what_is_no_database_is_one_sentence_and_exit_code_1(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    text = tmp_path / "notes.db"
+    assert run_command(["dashboard", "--no-open", "--db", f"sqlite:///{text}"]) == 1
+    assert "There is no virnucpro-monitor database" in capsys.readouterr().err
+    text.write_text("not a database, but notes " * 100)
+    for command in (["dashboard", "--no-open"], ["db", "create"]):
+        assert run_command([*command, "--db", f"sqlite:///{text}"]) == 1
+        assert "is not an SQLite database" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize("stop", [signal.SIGINT, signal.SIGTERM])
 def test_the_server_answers_and_ends_with_the_command(tmp_path: Path, stop: signal.Signals) -> None:
     port = find_port("127.0.0.1", None)
     log = tmp_path / "log"
+    create_database(f"sqlite:///{tmp_path}/x.db")
     arguments = [
         "dashboard",
         "--no-open",

@@ -85,6 +85,20 @@ def test_acknowledge_and_reopen(url: str, capsys: pytest.CaptureFixture[str]) ->
     assert f"Incident {key} is not acknowledged." in capsys.readouterr().err
 
 
+def test_acknowledging_says_what_holds_and_refuses_what_is_fixed(
+    url: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    key = open_key(capsys, url)
+    arguments = ["--why", "Known.", "--who", "Ada", "--expires", "30d", "--db", url]
+    assert run_command(["incidents", "ack", key, *arguments]) == 0
+    said = capsys.readouterr().out
+    assert "Acknowledged by Ada, until 20" in said
+    assert said.endswith(": Known.\n")
+    (fixed,) = run_json(capsys, "incidents", "list", "--state", "fixed", "--db", url)
+    assert run_command(["incidents", "ack", fixed["key"], *arguments]) == 1
+    assert "there is nothing left to acknowledge" in capsys.readouterr().err
+
+
 def test_a_worse_run_reopens_by_itself(url: str, capsys: pytest.CaptureFixture[str]) -> None:
     key = open_key(capsys, url)
     arguments = ["--why", "Known.", "--who", "Ada", "--reopen-if-worse-than", "0.1"]

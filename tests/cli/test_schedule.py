@@ -69,7 +69,25 @@ def test_print_gives_what_install_writes(
     assert not table.exists()
     assert run_command(["schedule", "install", "--cron", "5 4 * * *", *options]) == 0
     assert table.read_text() == line
-    assert " run --target tiny --new --db sqlite:////" in line
+    assert " run --target tiny --new --model esm2_t33_650M_UR50D --weights official " in line
+    assert " --db sqlite:////" in line
+
+
+def test_what_the_settings_file_says_is_written_out(
+    options: list[str],
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    (tmp_path / "virnucpro-monitor.toml").write_text(
+        'device = "cpu"\ndtype = "float32"\ntoken_budget = 512\nbenchmark = ["seed", "proteome"]\n'
+    )
+    monkeypatch.chdir(tmp_path)
+    capsys.readouterr()
+    assert run_command(["schedule", "print", "--dtype", "bfloat16", *options]) == 0
+    line = capsys.readouterr().out
+    assert " --device cpu --dtype bfloat16 --token-budget 512 " in line
+    assert " --benchmark seed --benchmark proteome " in line
 
 
 def test_systemd_units_are_printed(options: list[str], capsys: pytest.CaptureFixture[str]) -> None:

@@ -158,12 +158,36 @@ def test_new_means_since_the_last_seen_and_what_was_left_out(
     target = Target(name="t", location="")
 
     def new(*known: Run) -> list[str]:
-        return [commit.hash for commit in select_new(repository, target, known).commits]
+        return [commit.hash for commit in select_new(repository, target, {"b": known}).commits]
 
     assert new() == hashes[-1:]
     assert new(run(hashes[1])) == hashes[2:]
     assert new(run(hashes[1], Outcome.NOT_RUN), run(hashes[3])) == [hashes[1], hashes[4]]
     assert new(run(hashes[4])) == []
+
+
+def test_new_looks_at_each_series_and_says_where_one_begins(
+    tiny: TinyRepository, tmp_path: Path
+) -> None:
+    hashes = [tiny.git("rev-parse", "HEAD"), *(tiny.commit({"n": str(n)}) for n in range(3))]
+    repository = Repository.open(str(tiny.folder), tmp_path / "cache")
+    target = Target(name="t", location="")
+    both = {"old": [run(hashes[1])], "added": [run(hashes[2])]}
+    selection = select_new(repository, target, both)
+    assert [commit.hash for commit in selection.commits] == hashes[2:]
+    assert selection.note == ""
+    selection = select_new(repository, target, {"old": [run(hashes[3])], "added": []})
+    assert [commit.hash for commit in selection.commits] == hashes[3:]
+    assert selection.note.startswith("Nothing of added was measured in this configuration before")
+    assert f"--commits {hashes[0][:12]}..{hashes[3][:12]}" in selection.note
+
+
+def test_a_request_asks_for_runs_of_its_own_series() -> None:
+    request = Request(model="m", weights="synthetic", device="cpu")
+    used = run("a").configuration
+    assert request.asks_for(used)
+    for change in ({"dtype": "float16"}, {"device": "cuda"}, {"token_budget": 1}, {"model": "n"}):
+        assert not request.asks_for(replace(used, **change))
 
 
 def test_a_rewritten_branch_goes_on_from_what_both_share(
@@ -174,7 +198,7 @@ def test_a_rewritten_branch_goes_on_from_what_both_share(
     tiny.git("reset", "--quiet", "--hard", root)
     rewritten = tiny.commit({"a": "2"})
     repository = Repository.open(str(tiny.folder), tmp_path / "cache")
-    selection = select_new(repository, Target(name="t", location=""), [run(root), run(gone)])
+    selection = select_new(repository, Target(name="t", location=""), {"b": [run(root), run(gone)]})
     assert [commit.hash for commit in selection.commits] == [rewritten]
     assert gone not in [commit.hash for commit in selection.branch]
 

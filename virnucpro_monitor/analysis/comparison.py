@@ -1,5 +1,6 @@
 """Two runs side by side, sequence by sequence. Pure: records in, records out."""
 
+import math
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
@@ -322,7 +323,11 @@ def _mark_without_numbers(
 
 
 def compare_gates(base: Sequence[GateResult], head: Sequence[GateResult]) -> tuple[GateChange, ...]:
-    """Set gates side by side by name. Values are marked only by pass or fail, never by size."""
+    """Set gates side by side by name.
+
+    Gates that hold on both sides are never marked by size. Where both fail, the distance from the
+    limit says which is worse, if it changed as much as counts for a sequence.
+    """
     base_by_name = {gate.name: gate for gate in base}
     head_by_name = {gate.name: gate for gate in head}
     names = [*head_by_name, *(name for name in base_by_name if name not in head_by_name)]
@@ -342,7 +347,22 @@ def _gate_mark(base: GateResult | None, head: GateResult | None) -> Mark:
         return Mark.NOT_COMPARABLE
     if base.passed != head.passed:
         return Mark.NEWLY_FIXED if head.passed else Mark.NEWLY_FAILING
-    return Mark.EQUAL if (base.value, base.limit) == (head.value, head.limit) else Mark.WITHIN_NOISE
+    if (base.value, base.limit) == (head.value, head.limit):
+        return Mark.EQUAL
+    before, after = _excess(base), _excess(head)
+    if head.passed or not before or not after:
+        return Mark.WITHIN_NOISE
+    decades = math.log10(after / before)
+    if abs(decades) < MIN_EFFECT_DECADES:
+        return Mark.WITHIN_NOISE
+    return Mark.WORSE if decades > 0 else Mark.BETTER
+
+
+def _excess(gate: GateResult) -> float:
+    """How far a failing gate's value lies beyond its limit, on whichever side that is; or 0."""
+    if gate.value is None or gate.limit is None or not math.isfinite(gate.value - gate.limit):
+        return 0.0
+    return abs(gate.value - gate.limit)
 
 
 def compare_outcomes(base: Outcome, head: Outcome) -> str:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import replace
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Annotated
@@ -21,8 +22,9 @@ from virnucpro_monitor.cli.options import (
     WeightsOption,
     print_json,
     say,
+    setting,
 )
-from virnucpro_monitor.errors import ConfigurationError, RepositoryError
+from virnucpro_monitor.errors import ConfigurationError, MissingDatabase, RepositoryError
 from virnucpro_monitor.records import Bisection, BisectStep, Commit, Run, Target
 from virnucpro_monitor.settings import Settings, load_settings
 
@@ -60,7 +62,12 @@ def bisect(
     ] = None,
     timeout: Annotated[
         float | None,
-        typer.Option("--timeout", metavar="SECONDS", min=1, help="Time limit of one run."),
+        typer.Option(
+            "--timeout",
+            metavar="SECONDS",
+            min=1,
+            help=setting("timeout_s", "Time limit of one run."),
+        ),
     ] = None,
     db: DatabaseOption = None,
     as_json: JsonOption = False,
@@ -68,7 +75,9 @@ def bisect(
     """Find the first bad commit, or, where BAD is the older one, the commit that mended it.
 
     Stored results are used where there are any, and every step is stored. Commits that cannot be
-    run are stepped around. Exit code: 0 found, 3 not narrowed down to one commit.
+    run are stepped around. What neither a flag nor a setting says is as in the target's newest
+    stored run; without --target it is the only one stored. Exit code: 0 found, 3 not narrowed down
+    to one commit.
     """
     settings = load_settings(
         db=db,
@@ -80,11 +89,15 @@ def bisect(
         benchmark=benchmark or None,
         timeout_s=timeout,
     )
+    from virnucpro_monitor.cli.run import choose_target, stored_targets
+
+    if target is None:
+        repositories = [one.name for one in stored_targets(settings) if one.adapter != "builtin"]
+        target = repositories[0] if len(repositories) == 1 else None
+    chosen = choose_target(settings, target, package)
+    settings = as_measured_last(settings, chosen)
     if len(settings.benchmark) != 1:
         raise ConfigurationError("bisect goes by one benchmark set: name one by --benchmark.")
-    from virnucpro_monitor.cli.run import choose_target
-
-    chosen = choose_target(settings, target, package)
     if chosen.adapter == "builtin":
         raise ConfigurationError("bisect needs a repository: name it by --target.")
     bisection = bisect_and_store(settings, chosen, good, bad, gate=gate, max_minutes=max_minutes)
@@ -93,6 +106,34 @@ def bisect(
     else:
         typer.echo(bisection.conclusion)
     raise typer.Exit(0 if bisection.first_bad else 3)
+
+
+def as_measured_last(settings: Settings, target: Target) -> Settings:
+    """Fill in what nobody has set with the set-up of the target's newest stored run."""
+    from virnucpro_monitor.store.engine import open_engine
+    from virnucpro_monitor.store.reader import load_runs
+
+    with suppress(MissingDatabase):
+        engine = open_engine(settings.database_url, read_only=True)
+        try:
+            runs = load_runs(engine, target=target.name, limit=1)
+        finally:
+            engine.dispose()
+        if runs:
+            used = runs[-1].configuration
+            stored = {
+                "benchmark": [runs[-1].benchmark],
+                "model": used.model,
+                "dtype": used.dtype,
+                "token_budget": used.token_budget,
+            }
+            if used.device != settings.device.partition(":")[0]:
+                stored["device"] = "cpu" if used.device == "cpu" else f"{used.device}:0"
+            if used.weights in ("official", "synthetic"):  # a file's place is not stored
+                stored["weights"] = used.weights
+            unset = stored.keys() - settings.model_fields_set
+            return settings.model_copy(update={name: stored[name] for name in unset})
+    return settings
 
 
 def bisect_and_store(

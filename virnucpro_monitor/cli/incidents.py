@@ -124,6 +124,11 @@ def acknowledge(
     expires_at = None if expires is None else parse_expiry(expires, now)
     with open_database(db, read_only=False) as engine:
         incident = find_incident(engine, key)
+        if incident.fixed_by is not None:
+            raise ConfigurationError(
+                f"Incident {incident.key} was fixed by {incident.fixed_by.commit.hash[:10]}: there "
+                "is nothing left to acknowledge."
+            )
         record = Acknowledgement(
             incident=incident.key,
             who=_person(who),
@@ -216,5 +221,9 @@ def _report(engine: "Engine", key: str, as_json: bool) -> None:
         print_json(incident_values(incident))
         return
     typer.echo(f"{incident.key}  {incident.state}: {incident_sentence(incident)}")
+    given = incident.acknowledgement
+    if given is not None and not incident.reopened_because:
+        until = f", until {given.expires_at:%Y-%m-%d %H:%M %Z}" if given.expires_at else ""
+        typer.echo(f"Acknowledged by {given.who}{until}: {given.why}")
     if incident.reopened_because:
         typer.echo(incident.reopened_because)

@@ -6,6 +6,15 @@ from typing import Annotated, Any
 import typer
 
 from virnucpro_monitor.records import to_json
+from virnucpro_monitor.settings import Settings
+
+
+def setting(name: str, text: str) -> str:
+    """An option's help with the default that its setting has."""
+    default = Settings.model_fields[name].default
+    shown = ", ".join(default) if isinstance(default, list) else default
+    return f"{text} [default: {shown}]"
+
 
 DatabaseOption = Annotated[
     str | None,
@@ -26,29 +35,48 @@ TargetOption = Annotated[
 ]
 BenchmarkOption = Annotated[
     list[str] | None,
-    typer.Option("--benchmark", metavar="NAME", help="Benchmark set; may be given several times."),
+    typer.Option(
+        "--benchmark",
+        metavar="NAME",
+        help=setting("benchmark", "Benchmark set; may be given several times."),
+    ),
 ]
 ModelOption = Annotated[
-    str | None, typer.Option("--model", metavar="NAME", help="Official name of an ESM-2 size.")
+    str | None,
+    typer.Option(
+        "--model", metavar="NAME", help=setting("model", "Official name of an ESM-2 size.")
+    ),
 ]
 WeightsOption = Annotated[
     str | None,
-    typer.Option("--weights", metavar="SOURCE", help="official, synthetic, or a .pt file."),
+    typer.Option(
+        "--weights",
+        metavar="SOURCE",
+        help=setting("weights", "official, synthetic, or a .pt file."),
+    ),
 ]
 DeviceOption = Annotated[
-    str | None, typer.Option("--device", metavar="DEVICE", help="cpu or cuda:N.")
+    str | None, typer.Option("--device", metavar="DEVICE", help=setting("device", "cpu or cuda:N."))
 ]
 DtypeOption = Annotated[
-    str | None, typer.Option("--dtype", metavar="DTYPE", help="float32, float16 or bfloat16.")
+    str | None,
+    typer.Option(
+        "--dtype", metavar="DTYPE", help=setting("dtype", "float32, float16 or bfloat16.")
+    ),
 ]
 BackendOption = Annotated[
     str | None,
     typer.Option(
-        "--backend", metavar="NAME", help="auto, triton, flash-attn, torch-varlen or sdpa."
+        "--backend",
+        metavar="NAME",
+        help=setting("backend", "auto, triton, flash-attn, torch-varlen or sdpa."),
     ),
 ]
 TokenBudgetOption = Annotated[
-    int | None, typer.Option("--token-budget", metavar="N", help="Tokens in one pack.", min=3)
+    int | None,
+    typer.Option(
+        "--token-budget", metavar="N", help=setting("token_budget", "Tokens in one pack."), min=3
+    ),
 ]
 
 

@@ -24,6 +24,7 @@ from virnucpro_monitor.cli.options import (
     WeightsOption,
     print_json,
     say,
+    setting,
 )
 from virnucpro_monitor.errors import ConfigurationError, MissingDatabase
 from virnucpro_monitor.records import Outcome, Run, Target
@@ -55,7 +56,12 @@ def run(
         typer.Option("--commits", metavar="A..B", help="All commits that B has and A has not."),
     ] = None,
     new: Annotated[
-        bool, typer.Option("--new", help="All commits since the last one that was seen.")
+        bool,
+        typer.Option(
+            "--new",
+            help="All commits since the last one that was measured with this set-up; "
+            "the branch's last commit where none was.",
+        ),
     ] = False,
     benchmark: BenchmarkOption = None,
     model: ModelOption = None,
@@ -79,7 +85,12 @@ def run(
     ] = False,
     timeout: Annotated[
         float | None,
-        typer.Option("--timeout", metavar="SECONDS", min=1, help="Time limit of one run."),
+        typer.Option(
+            "--timeout",
+            metavar="SECONDS",
+            min=1,
+            help=setting("timeout_s", "Time limit of one run."),
+        ),
     ] = None,
     memory_limit: Annotated[
         float | None,
@@ -210,7 +221,7 @@ def run_and_store(
 
     Args:
         revisions: hashes, tags, branches and ranges `A..B`; none means the branch's last commit.
-        new: all commits since the last one that was seen, instead of `revisions`.
+        new: what `select_new` chooses, instead of `revisions`.
         display: where progress goes; by default a bar on a terminal, plain lines elsewhere.
 
     Raises:
@@ -242,6 +253,8 @@ def run_and_store(
             gpu_wait_s=gpu_wait_s,
             probes=probes,
         )
+        if selection.note:
+            shown.message(selection.note)
         for report in run_commits(
             plan,
             known=known,
@@ -320,7 +333,16 @@ def make_plan(
     else:
         repository = Repository.open(target.location, settings.cache_folder)
         if new:
-            selection = select_new(repository, target, known)
+            series = {
+                benchmark.name: [
+                    run
+                    for run in known
+                    if run.benchmark_digest == benchmark.digest
+                    and request.asks_for(run.configuration)
+                ]
+                for benchmark in benchmarks
+            }
+            selection = select_new(repository, target, series)
         else:
             wanted = revisions or [target.branch or "HEAD"]
             selection = select_revisions(repository, target, wanted)

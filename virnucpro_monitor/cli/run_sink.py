@@ -48,7 +48,11 @@ class Sink:
         if self._engine is None:
             return
         if error is not None and not isinstance(error, LockedError):
-            message = str(error) if isinstance(error, MonitorError) else f"{error!r}"
+            message = f"{error!r}"
+            if isinstance(error, MonitorError):
+                message = str(error)
+            elif isinstance(error, KeyboardInterrupt):
+                message = "Interrupted; what was stored so far is kept."
             code = error.exit_code if isinstance(error, MonitorError) else 130
             with suppress(MonitorError):  # the first error is the one to tell
                 self.beat("finished", message, exit_code=code)

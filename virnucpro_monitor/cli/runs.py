@@ -19,6 +19,7 @@ from virnucpro_monitor.records import Environment, Outcome, Run
 from virnucpro_monitor.settings import load_settings
 
 if TYPE_CHECKING:
+    from virnucpro_monitor.analysis.comparison import Thresholds
     from virnucpro_monitor.records import Failure, SequenceResult, Target
     from virnucpro_monitor.store.engine import Engine
 
@@ -186,6 +187,7 @@ def show(
         stored_target = load_target(engine, found.target)
         judgements = load_judgements(engine, run_id)
         protocol = load_protocol(engine, found.protocol_digest)
+    thresholds = Thresholds.of_protocol(protocol.content)
     if output is not None:
         text = format_run(
             found,
@@ -193,7 +195,7 @@ def show(
             output.suffix.lower(),
             failure=failure,
             target=stored_target,
-            thresholds=Thresholds.of_protocol(protocol.content),
+            thresholds=thresholds,
         )
         write_report(output, text)
         say(f"Wrote {output}.")
@@ -213,7 +215,7 @@ def show(
             }
         )
         return
-    _print_run(found, measured, worst, failure, stored_target)
+    _print_run(found, measured, worst, failure, stored_target, thresholds)
     for judgement in judgements:
         typer.echo(
             f"\nUnder protocol {judgement.protocol_version}: {judgement.outcome}. "
@@ -260,6 +262,7 @@ def _print_run(
     worst: "list[SequenceResult]",
     failure: "Failure | None",
     target: "Target",
+    thresholds: "Thresholds",
 ) -> None:
     from virnucpro_monitor.report.sentences import reproduce_command, verdict_sentence
     from virnucpro_monitor.report.text import block, format_value, one_line
@@ -287,7 +290,7 @@ def _print_run(
         )
     if worst:
         typer.echo("")
-        _print_sequences(worst)
+        _print_sequences(worst, thresholds)
     if failure is not None:
         typer.echo(f"\n{one_line(failure.kind)}: {one_line(failure.message)}")
         for part in (failure.traceback, failure.log):
@@ -337,10 +340,12 @@ def _environment_text(environment: Environment) -> str:
     return ", ".join(f"{name} {value}" for name, value in values.items() if value is not None)
 
 
-def _print_sequences(results: "list[SequenceResult]") -> None:
+def _print_sequences(results: "list[SequenceResult]", thresholds: "Thresholds") -> None:
+    from virnucpro_monitor.analysis.comparison import Level
     from virnucpro_monitor.analysis.series import error_of
     from virnucpro_monitor.report.text import UNKNOWN, format_error
 
+    words = {Level.STRICT: "ok", Level.LENIENT: "not above strict", Level.FAILED: "failed"}
     print_table(
         [
             "Worst sequences",
@@ -357,7 +362,7 @@ def _print_sequences(results: "list[SequenceResult]") -> None:
             [
                 result.sequence_id,
                 str(result.length),
-                result.status,
+                words[thresholds.level(result)] if result.status == "ok" else result.status,
                 format_error(error_of(result.similarity)),
                 format_error(result.packed_relative_l2),
                 format_error(result.unpacked_relative_l2),

@@ -160,7 +160,10 @@ def make_job(
     from virnucpro_monitor.runner import schedule
     from virnucpro_monitor.runner.builtin import BUILTIN
 
-    settings = load_settings(db=db)
+    weights = str(Path(weights).resolve()) if weights and weights.endswith(".pt") else weights
+    settings = load_settings(
+        db=db, model=model, weights=weights, device=device, dtype=dtype, benchmark=benchmark or None
+    )
     chosen = choose_target(settings, target)
     if cron is None:
         cron, calendar = schedule.every(every)
@@ -172,19 +175,23 @@ def make_job(
         arguments = ["run"]
     elif chosen.name not in {one.name for one in _named_targets(settings)}:
         arguments[2] = chosen.location
-    weights = str(Path(weights).resolve()) if weights and weights.endswith(".pt") else weights
+    # This folder's settings file is not there where cron starts: what holds now is written out.
     options = {
-        "--model": model,
-        "--weights": weights,
-        "--device": device,
-        "--dtype": dtype,
+        "--model": settings.model,
+        "--weights": settings.weights,
+        "--device": settings.device,
+        "--dtype": settings.dtype,
+        "--backend": settings.backend if "backend" in settings.model_fields_set else None,
+        "--token-budget": (
+            str(settings.token_budget) if "token_budget" in settings.model_fields_set else None
+        ),
         "--max-minutes": None if max_minutes is None else f"{max_minutes:g}",
         "--db": _absolute_url(settings.database_url),
     }
     for option, value in options.items():
         if value is not None:
             arguments += [option, value]
-    for one in benchmark or ():
+    for one in settings.benchmark:
         arguments += ["--benchmark", one]
     return schedule.Job(
         name=chosen.name,

@@ -64,7 +64,8 @@ def _torch(on_gpu: bool) -> Finding:
     import torch
 
     text = f"{torch.__version__}, CUDA {torch.version.cuda or 'not built in'}"
-    if on_gpu and not torch.cuda.is_available():
+    # Without a GPU that is all there is to say, and torch need not be mended.
+    if on_gpu and find_gpu("cuda:0") is not None and not torch.cuda.is_available():
         return Finding(
             "torch", PROBLEM, f"{text}; it sees no GPU", "pip install --force-reinstall torch"
         )
@@ -80,7 +81,7 @@ def _flash_attn(on_gpu: bool) -> Finding:
         return Finding(
             "flash-attn",
             WARNING,
-            "not installed; torch's own varlen attention is used",
+            "not installed; Triton's or torch's own attention is used",
             "pip install flash-attn --no-build-isolation",
         )
     if importlib.util.find_spec("flash_attn") is None:

@@ -42,6 +42,15 @@ class Request:
                 f"{self.dtype!r} is not a dtype: use one of {', '.join(DTYPES)}."
             )
 
+    def asks_for(self, used: Configuration) -> bool:
+        """Whether a run under `used` is of this series, whatever its weights and backend."""
+        return (
+            used.model == self.model
+            and used.dtype == self.dtype
+            and used.device == self.device.partition(":")[0]
+            and used.token_budget == self.token_budget
+        )
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RunPlan:
@@ -165,14 +174,10 @@ class Ledger:
             self.backend, self.backend_known = run.configuration.backend, True
 
     def _comparable(self, run: Run) -> bool:
-        request, used = self._request, run.configuration
         return (
             run.protocol_digest == self._protocol_digest
-            and used.model == request.model
-            and used.weights_digest == self._weights_digest
-            and used.dtype == request.dtype
-            and used.device == request.device.partition(":")[0]
-            and used.token_budget == request.token_budget
+            and run.configuration.weights_digest == self._weights_digest
+            and self._request.asks_for(run.configuration)
         )
 
     def add(self, run: Run) -> None:

@@ -1,6 +1,6 @@
 """Which commits a start of the runner covers."""
 
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 
 from virnucpro_monitor.errors import RepositoryError
@@ -15,10 +15,12 @@ class Selection:
     Attributes:
         commits: to be covered, oldest first.
         branch: all commits of the watched branch, oldest first.
+        note: what a person should know about the choice; empty if nothing.
     """
 
     commits: tuple[Commit, ...]
     branch: tuple[Commit, ...]
+    note: str = ""
 
 
 def branch_history(repository: Repository, target: Target) -> tuple[str, ...]:
@@ -63,23 +65,30 @@ def select_revisions(
     return Selection(commits, repository.commits(history, history))
 
 
-def select_new(repository: Repository, target: Target, known: Collection[Run]) -> Selection:
+def select_new(
+    repository: Repository, target: Target, known: Mapping[str, Collection[Run]]
+) -> Selection:
     """Commits since the last one that has a run, and those that were left out before.
 
-    Where nothing was measured yet, that is the branch's last commit alone.
+    Args:
+        known: earlier runs of each series that is watched, by the series' name. A commit that one
+            of them lacks is chosen. A series without any run begins at the branch's last commit.
     """
     history = branch_history(repository, target)
     places = {name: place for place, name in enumerate(history)}
-    seen = [places[run.commit.hash] for run in known if run.commit.hash in places]
-    start = max(seen) + 1 if seen else len(history) - 1
-    settled = {run.commit.hash for run in known if run.outcome is not Outcome.NOT_RUN}
-    left_out = {
-        run.commit.hash
-        for run in known
-        if run.outcome is Outcome.NOT_RUN and run.commit.hash in places
-    } - settled
     branch = repository.commits(history, history)
-    chosen = tuple(
-        commit for place, commit in enumerate(branch) if place >= start or commit.hash in left_out
+    chosen: set[int] = set()
+    for runs in known.values():
+        there = [run for run in runs if run.commit.hash in places]
+        seen = [places[run.commit.hash] for run in there]
+        chosen.update(range(max(seen) + 1 if seen else len(history) - 1, len(history)))
+        settled = {run.commit.hash for run in there if run.outcome is not Outcome.NOT_RUN}
+        chosen.update(places[run.commit.hash] for run in there if run.commit.hash not in settled)
+    begun = [name for name, runs in known.items() if not runs and len(history) > 1]
+    note = (
+        f"Nothing of {' and '.join(begun)} was measured in this configuration before: beginning "
+        f"at the branch's last commit. Its history: --commits {history[0][:12]}..{history[-1][:12]}"
+        if begun
+        else ""
     )
-    return Selection(chosen, branch)
+    return Selection(tuple(branch[place] for place in sorted(chosen)), branch, note)

@@ -86,6 +86,7 @@ def create_database(url: str) -> None:
     parsed = parse_url(url)
     if is_sqlite(parsed):
         if not _create_sqlite(parsed):
+            open_engine(url, read_only=True).dispose()  # what stands there may be no database
             raise _already_there(parsed)
         return
     engine = make_engine(parsed)
