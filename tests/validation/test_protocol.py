@@ -19,7 +19,7 @@ from virnucpro_monitor.validation.protocol import (
     seed_rule,
 )
 
-DIGESTS = {"1": "0456c9517f4ec9d4bd951dca287c80dd3a8b36e28d09dea15b447f2494a9ea56"}
+DIGESTS = {"1": "a5c36317d3c28f62528966ed838b71e0053117c1240e265e30c8c454e8183db0"}
 
 
 def test_the_digest_of_each_released_protocol() -> None:
