@@ -232,7 +232,8 @@ class _Stepper:
             self._judge,
             may_go_on=lambda: max_minutes is None or self._used_s < max_minutes * 60,
         ):
-            self._display.message(f"{len(finding.suspects)} commits left to suspect.")
+            number = len(finding.suspects)
+            self._display.message(f"{number} commit{'s' * (number > 1)} left to suspect.")
         assert finding is not None
         first = finding.suspects[0] if len(finding.suspects) == 1 else None
         conclusion = describe_finding(finding, self._commits)
