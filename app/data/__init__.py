@@ -1,6 +1,12 @@
 """The only place that reads the database, and the only one that keeps what it read."""
 
-from app.data.branches import EVERY_BRANCH, load_branch_runs, load_branches
+from app.data.branches import (
+    EVERY_BRANCH,
+    Bound,
+    load_branch_runs,
+    load_branches,
+    load_runs_between,
+)
 from app.data.commits import (
     FoundCommit,
     diff_address,
@@ -52,6 +58,7 @@ from app.data.series import (
 
 __all__ = [
     "EVERY_BRANCH",
+    "Bound",
     "FoundCommit",
     "SeriesCard",
     "acknowledge",
@@ -83,6 +90,7 @@ __all__ = [
     "load_pack",
     "load_recent_runs",
     "load_run",
+    "load_runs_between",
     "load_sequence_history",
     "load_sequences",
     "load_series",

@@ -1,6 +1,7 @@
 """The runs of one branch, or of all: those of the followed branch come with their series."""
 
 from dataclasses import astuple
+from datetime import datetime
 
 from app.data.commits import load_commit_branches, load_target
 from app.data.database import database_url, engine, kept
@@ -37,6 +38,35 @@ def load_branch_runs(card: SeriesCard, branch: str, limit: int | None) -> tuple[
         followed = load_series_runs(card, limit)
         return tuple(run for run in followed if run.commit.on_branch)
     return _load_branch_runs(database_url(), astuple(card.key), branch, limit, card)
+
+
+Bound = int | datetime
+"""An end of a range: a commit's place in the history, or a moment."""
+
+
+def load_runs_between(card: SeriesCard, start: Bound | None, end: Bound | None) -> tuple[Run, ...]:
+    """The runs of a series on the followed branch from `start` to `end`, both included.
+
+    Where no commit of a range of moments has a date, all runs: git knows none of them.
+    """
+    return _load_runs_between(database_url(), astuple(card.key), start, end, card)
+
+
+@kept()
+def _load_runs_between(
+    url: str,
+    key: tuple[object, ...],
+    start: Bound | None,
+    end: Bound | None,
+    _card: SeriesCard,
+) -> tuple[Run, ...]:
+    conditions: dict[str, Bound] = {}
+    if start is not None:
+        conditions["from_position" if isinstance(start, int) else "since"] = start
+    if end is not None:
+        conditions["to_position" if isinstance(end, int) else "until"] = end
+    runs = load_stored_runs(_card, on_branch=True, **conditions)
+    return tuple(runs) or load_branch_runs(_card, "", None)
 
 
 @kept()

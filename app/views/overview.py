@@ -1,7 +1,7 @@
 """Is it healthy, since when not, which commit, which side, and is the monitor itself alive?"""
 
 from collections.abc import Sequence
-from datetime import datetime
+from datetime import UTC, datetime, time
 
 import plotly.graph_objects as go
 import streamlit as st
@@ -230,9 +230,16 @@ def _trend(entry: data.SeriesCard, now: datetime) -> None:
         end = filters.search("To", "to", placeholder="hash or date", width=130)
         branches = data.load_branches(entry.key.target)
         branch = filters.choose("Branch", branches, "branch", default="", width=150)
-    # Ends that the reader names count in the whole history, not in its newest part alone.
-    limit = None if window == "all" or start or end else int(window)
-    runs = data.load_branch_runs(entry, branch, limit)
+    if (start or end) and not branch:
+        # Ends that the reader names count in the whole history, not in its newest part alone.
+        runs = data.load_runs_between(
+            entry,
+            _bound(start, entry.key.target, is_start=True),
+            _bound(end, entry.key.target, is_start=False),
+        )
+    else:
+        limit = None if window == "all" or start or end else int(window)
+        runs = data.load_branch_runs(entry, branch, limit)
     runs, complaint = _between(runs, start, end)
     if complaint:
         shell.put(markup.note(complaint))
@@ -266,6 +273,17 @@ def _trend(entry: data.SeriesCard, now: datetime) -> None:
         notes.append(f"Of so many, about {max_points:,} are drawn: only healthy runs are left out.")
     shell.put(markup.paragraph(*notes, kind="quiet"))
     _latest_runs(runs, now)
+
+
+def _bound(text: str, target: str, *, is_start: bool) -> data.Bound | None:
+    """What the database can narrow a range down to; `_between` then takes it exactly."""
+    try:
+        day = datetime.fromisoformat(text).date()
+    except ValueError:
+        found = data.find_commits(text, target) if filters.is_hash(text) else []
+        return found[0].commit.position if len(found) == 1 else None
+    moment = datetime.combine(day, time.min if is_start else time.max)
+    return moment.replace(tzinfo=shell.reader_zone()).astimezone(UTC)
 
 
 def _between(runs: Sequence[Run], start: str, end: str) -> tuple[tuple[Run, ...], str]:

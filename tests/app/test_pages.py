@@ -291,21 +291,20 @@ def test_a_skipped_run_shows_what_it_inherits(run_page: PageRunner, sample_url: 
     assert list(app.dataframe[0].value["sequence"]) == [r.sequence_id for r in stored] != []
 
 
-def test_named_ends_count_in_the_whole_history(run_page: PageRunner, sample_url: str) -> None:
+def test_named_ends_count_in_the_whole_history(
+    run_page: PageRunner, sample_url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
     runs = stored_runs(sample_url, target="sample", benchmark="proteome")
     address = {"target": "sample", "benchmark": "proteome", "last": "50"}
-    bounds = {"from": runs[0].commit.hash[:9], "to": runs[1].commit.hash[:9]}
-    with pytest.MonkeyPatch.context() as patch:
-        asked: list[int | None] = []
-        load = overview.data.load_branch_runs
-        patch.setattr(
-            overview.data,
-            "load_branch_runs",
-            lambda card, branch, limit: asked.append(limit) or load(card, branch, limit),
-        )
-        assert "2 runs, " in shown_html(run_page("overview", sample_url, **address, **bounds))
-        run_page("overview", sample_url, **address)
-    assert asked == [None, 50]
+    monkeypatch.setattr(overview.data, "load_branch_runs", lambda *_: tuple(runs[-2:]))
+    assert "2 runs, " in shown_html(run_page("overview", sample_url, **address))
+    old = {"from": runs[0].commit.hash[:9], "to": runs[2].commit.hash[:9]}
+    assert "3 runs, " in shown_html(run_page("overview", sample_url, **address, **old))
+    first_day = START.date()
+    early = [r for r in runs if r.commit.committed_at and r.commit.committed_at.date() == first_day]
+    text = shown_html(run_page("overview", sample_url, **address, to=first_day.isoformat()))
+    assert f"{len(early)} runs, " in text
+    assert 0 < len(early) < len(runs)
 
 
 def test_incidents_are_those_of_the_rule(run_page: PageRunner, sample_url: str) -> None:

@@ -127,6 +127,10 @@ WINDOWED: dict[str, tuple[int, Call]] = {
     "load_branch_runs": (10, lambda r: data.load_branch_runs(r.cards[0], "", 10)),
     "load_branch_runs of all": (10, lambda r: data.load_branch_runs(r.cards[0], "*", 10)),
     "load_branch_runs of one": (0, lambda r: data.load_branch_runs(r.cards[0], "wip", 10)),
+    "load_runs_between": (
+        20,
+        lambda r: data.load_runs_between(r.cards[0], 4, make_commit(20).committed_at),
+    ),
     "load_sequence_history": (
         10,
         lambda r: data.load_sequence_history(r.cards[0], f"{r.run.benchmark}_00003", 10),
