@@ -51,10 +51,16 @@ def test_dates_bound_a_range_too() -> None:
     assert places(found.fixed) == [1]
 
 
-def test_a_commit_off_the_branch_is_placed_by_its_date() -> None:
+def test_a_commit_whose_place_is_unknown_is_placed_by_its_date() -> None:
+    unplaced = run(2, "F", commit=replace(commit(2), position=None))
+    found = find([run(0), unplaced, run(4, "F")], since=commit(0), until=commit(3))
+    assert [i.first_bad.commit.hash for i in found.broken] == [unplaced.commit.hash]
+
+
+def test_a_commit_off_the_branch_breaks_nothing_on_it() -> None:
     off_branch = run(2, "F", commit=replace(commit(2), position=None, on_branch=False))
-    found = find([run(0), off_branch, run(4, "F")], since=commit(0), until=commit(3))
-    assert [i.first_bad.commit.on_branch for i in found.broken] == [False]
+    found = find([run(0), off_branch, run(4)], since=commit(0), until=commit(4))
+    assert found.broken == found.appeared == found.recovered == ()
 
 
 def test_series_that_vanished_or_gave_no_verdict_are_named() -> None:
