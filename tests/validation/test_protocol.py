@@ -19,7 +19,7 @@ from virnucpro_monitor.validation.protocol import (
     seed_rule,
 )
 
-DIGESTS = {"1": "a5c36317d3c28f62528966ed838b71e0053117c1240e265e30c8c454e8183db0"}
+DIGESTS = {"1": "9316aacbf2dabf538f88916c9774e17fadd4d0cb044e7b099e7b0fb1b8b87383"}
 
 
 def test_the_digest_of_each_released_protocol() -> None:
