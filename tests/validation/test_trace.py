@@ -6,6 +6,7 @@ import torch
 from tests.validation.conftest import MODEL, FakeSubject, make_benchmark
 from virnucpro_monitor.models.weights import load_checkpoint
 from virnucpro_monitor.records import SequenceStatus
+from virnucpro_monitor.validation import trace as tracing
 from virnucpro_monitor.validation.first_layer import (
     Hypothesis,
     Surroundings,
@@ -168,6 +169,26 @@ def test_a_doubled_sequence_whose_copies_are_right_has_no_finding(fake: FakeSubj
     assert found["finding"] is None
     assert found["signature"] is None
     assert worst_sequences(measure(fake, BENCHMARK, None).sequences)[0].pack == 0
+
+
+def test_layers_in_parts_are_the_same_trace(
+    fake: FakeSubject, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    fake.on_packed = lambda rows, pack, layer: rows + torch.arange(rows.shape[1]) * (layer >= 1)
+    whole = traced(fake)
+    asked: list[tuple[int, ...]] = []
+    embed = tracing.embed_layers
+
+    def embed_layers(subject, batch, layers):
+        asked.append(tuple(layers))
+        return embed(subject, batch, layers)
+
+    monkeypatch.setattr(tracing, "embed_layers", embed_layers)
+    monkeypatch.setattr(tracing, "_PART_BYTES", 1)
+    assert traced(fake) == whole
+    assert asked[:3] == [(0,), (1,), (2,)]
+    # Layer 1, where it departs, and the one before it.
+    assert asked[3] == (0, 1)
 
 
 def test_a_target_without_hidden_layers_is_not_traced(fake: FakeSubject) -> None:
