@@ -5,7 +5,7 @@ import pytest
 from tests.validation.conftest import with_content
 from tests.validation.test_gates import sequence
 from virnucpro_monitor.errors import ProtocolError
-from virnucpro_monitor.records import Outcome, Protocol
+from virnucpro_monitor.records import Outcome, Protocol, SequenceStatus
 from virnucpro_monitor.validation.noise import (
     judge_within_noise,
     refuse_tighter_than_noise,
@@ -61,6 +61,13 @@ def test_beyond_the_noise_a_tighter_limit_fails_the_run() -> None:
 def test_a_tight_limit_that_the_run_keeps_is_taken() -> None:
     verdict = judge_within_noise([sequence()], {}, with_limit("gain", 1e-12), dtype="float32")
     assert verdict.outcome is Outcome.PASSED
+
+
+def test_a_missing_value_is_no_noise() -> None:
+    ruined = sequence(1, gain=None, similarity=None, status=SequenceStatus.NOT_FINITE)
+    mine = with_limit("gain", 2 * healthy_noise("gain"))
+    verdict = judge_within_noise([sequence(0), ruined], {}, mine, dtype="float32")
+    assert verdict.outcome is Outcome.FAILED
 
 
 def test_a_floor_below_the_noise_is_refused_by_the_oracle_gate() -> None:

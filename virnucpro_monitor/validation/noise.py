@@ -100,7 +100,10 @@ def judge_within_noise(
     healthy = worst_of(evidence) if evidence else {}
     for gate in verdict.gates:
         noise = healthy.get("floor" if gate.name == "oracle" else gate.name)
-        if gate.passed is False and gate.value is not None and noise and gate.value <= noise:
+        if gate.passed is not False or gate.value is None or gate.limit is None or noise is None:
+            continue
+        # A gate that fails within its limit fails for a value that is missing.
+        if gate.limit < gate.value <= noise:
             raise ProtocolError(
                 f"Protocol {protocol.version} is tighter than the noise: its {gate.name} gate "
                 f"allows {gate.limit:.1e} in {dtype} and would fail this run for "
