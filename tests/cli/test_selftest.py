@@ -76,8 +76,8 @@ def test_the_table_shows_faults_by_gates(ran, capsys: pytest.CaptureFixture[str]
     assert "exact" in rows["leaky"]
     assert "passes" in rows["packs shuffled"]
     assert (
-        "Below noise: tanh GELU moves the ceiling gate to 0.5 x its limit; the healthy model moves "
-        "it to 0.31 x."
+        "Below noise: tanh GELU moves the ceiling gate to 0.5 x its limit; healthy models move it "
+        "to 0.31 x."
     ) in captured.err
     assert "2 of 3 faults killed; the seed's rule alone kills 1" in captured.err
     assert "ceiling, 3.2 x below its limit" in captured.err

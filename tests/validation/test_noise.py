@@ -7,6 +7,7 @@ from tests.validation.test_gates import sequence
 from virnucpro_monitor.errors import ProtocolError
 from virnucpro_monitor.records import Outcome, Protocol, SequenceStatus
 from virnucpro_monitor.validation.noise import (
+    healthy_noise,
     judge_within_noise,
     refuse_tighter_than_noise,
     worst_of,
@@ -23,9 +24,8 @@ def with_limit(name: str, value: float, dtype: str = "float32") -> Protocol:
     return with_content(load_protocol(), change)
 
 
-def healthy_noise(name: str) -> float:
-    runs = load_protocol().content["evidence"]["runs"]
-    return worst_of(r for r in runs if r["dtype"] == "float32")[name]
+def worst(name: str) -> float:
+    return healthy_noise(load_protocol(), "float32")[name]
 
 
 def test_a_limit_tighter_than_the_noise_is_refused_with_the_numbers() -> None:
@@ -39,18 +39,18 @@ def test_a_limit_tighter_than_the_noise_is_refused_with_the_numbers() -> None:
 
 
 def test_a_limit_below_what_healthy_runs_have_is_refused_with_the_numbers() -> None:
-    within = sequence(gain=1.0 + 0.5 * healthy_noise("gain"))
+    within = sequence(gain=1.0 + 0.5 * worst("gain"))
     with pytest.raises(ProtocolError, match=r"Protocol mine is tighter than the noise") as caught:
         judge_within_noise([within], {}, with_limit("gain", 1e-12), dtype="float32")
     text = str(caught.value)
     assert "its gain gate allows 1.0e-12 in float32" in text
-    assert f"{0.5 * healthy_noise('gain'):.1e}" in text
-    assert f"up to {healthy_noise('gain'):.1e}: raise that limit." in text
+    assert f"{0.5 * worst('gain'):.1e}" in text
+    assert f"up to {worst('gain'):.1e}: raise that limit." in text
 
 
 def test_beyond_the_noise_a_tighter_limit_fails_the_run() -> None:
-    beyond = sequence(gain=1.0 + 1.5 * healthy_noise("gain"))
-    tighter = with_limit("gain", 1.1 * healthy_noise("gain"))
+    beyond = sequence(gain=1.0 + 1.5 * worst("gain"))
+    tighter = with_limit("gain", 1.1 * worst("gain"))
     verdict = judge_within_noise([beyond], {}, tighter, dtype="float32")
     assert verdict.outcome is Outcome.FAILED
     assert [gate.name for gate in verdict.gates if gate.passed is False] == ["gain"]
@@ -65,7 +65,7 @@ def test_a_tight_limit_that_the_run_keeps_is_taken() -> None:
 
 def test_a_missing_value_is_no_noise() -> None:
     ruined = sequence(1, gain=None, similarity=None, status=SequenceStatus.NOT_FINITE)
-    mine = with_limit("gain", 2 * healthy_noise("gain"))
+    mine = with_limit("gain", 2 * worst("gain"))
     verdict = judge_within_noise([sequence(0), ruined], {}, mine, dtype="float32")
     assert verdict.outcome is Outcome.FAILED
 
@@ -95,7 +95,7 @@ def test_validating_a_healthy_model_under_too_tight_a_protocol_is_refused(
 def test_limits_that_measure_one_thing_share_the_worst_value() -> None:
     first = {"worst": dict.fromkeys(LIMIT_NAMES, 1.0) | {"ceiling": 5.0, "order": 7.0}}
     second = {"worst": dict.fromkeys(LIMIT_NAMES, 2.0)}
-    worst = worst_of([first, second])
-    assert (worst["ceiling"], worst["baseline"]) == (5.0, 5.0)
-    assert (worst["position"], worst["order"], worst["mask"]) == (7.0, 7.0, 7.0)
-    assert worst["gain"] == 2.0
+    found = worst_of([first, second])
+    assert (found["ceiling"], found["baseline"]) == (5.0, 5.0)
+    assert (found["position"], found["order"], found["mask"]) == (7.0, 7.0, 7.0)
+    assert found["gain"] == 2.0

@@ -106,8 +106,9 @@ def test_the_report_counts_and_passes(subject, benchmark_set, oracle, protocol) 
     assert report.healthy["ceiling"] > 1
     missing = report.faults[0]
     assert missing.effect == missing.margin > 1e3
-    assert missing.floor == pytest.approx(1.0 / report.healthy[missing.effect_gate])
-    assert 0 < missing.floor < 1
+    # The limit is 3 x the worst value of the evidence, rounded up.
+    assert missing.effect_gate not in (None, "seed")
+    assert 0.25 < missing.floor <= 1 / 3
     assert seen == ["healthy", "healthy 1", "0.88 missing", "<mask> not zeroed", "packs shuffled"]
 
 

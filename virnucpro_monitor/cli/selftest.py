@@ -172,7 +172,7 @@ def print_report(report: SelftestReport) -> None:
         if result.below_noise:
             say(
                 f"Below noise: {result.name} moves the {result.effect_gate} gate to "
-                f"{result.effect or 0:.2g} x its limit; the healthy model moves it to "
+                f"{result.effect or 0:.2g} x its limit; healthy models move it to "
                 f"{result.floor or 0:.2g} x."
             )
     say(

@@ -44,6 +44,22 @@ def worst_of(evidence: Iterable[Mapping[str, Json]]) -> dict[str, float]:
     return worst
 
 
+def healthy_noise(protocol: Protocol, dtype: str) -> dict[str, float]:
+    """Gate -> the worst value of the healthy runs in a protocol's evidence; empty without any.
+
+    Args:
+        dtype: the name of the limits, from `limits_key`.
+    """
+    evidence = [
+        record
+        for record in protocol.content.get("evidence", {}).get("runs", ())
+        if limits_key(record["dtype"], record["device"]) == dtype
+    ]
+    if not evidence:
+        return {}
+    return {"oracle" if name == "floor" else name: v for name, v in worst_of(evidence).items()}
+
+
 def refuse_tighter_than_noise(
     protocol: Protocol, dtype: str, noise: Mapping[str, float | None]
 ) -> None:
@@ -92,14 +108,9 @@ def judge_within_noise(
     verdict = judge(sequences, documents, protocol, dtype=dtype)
     if protocol.digest in RELEASED_DIGESTS.values():
         return verdict
-    evidence = [
-        record
-        for record in load_protocol().content["evidence"]["runs"]
-        if limits_key(record["dtype"], record["device"]) == dtype
-    ]
-    healthy = worst_of(evidence) if evidence else {}
+    healthy = healthy_noise(load_protocol(), dtype)
     for gate in verdict.gates:
-        noise = healthy.get("floor" if gate.name == "oracle" else gate.name)
+        noise = healthy.get(gate.name)
         if gate.passed is not False or gate.value is None or gate.limit is None or noise is None:
             continue
         # A gate that fails within its limit fails for a value that is missing.

@@ -23,10 +23,10 @@ from virnucpro_monitor.validation.builtin import BuiltinSubject
 from virnucpro_monitor.validation.faults import CONTROLS, FAULTS
 from virnucpro_monitor.validation.faulty_subject import Fault, FaultySubject, fault_installed
 from virnucpro_monitor.validation.gates import over_limit
-from virnucpro_monitor.validation.noise import refuse_tighter_than_noise
+from virnucpro_monitor.validation.noise import healthy_noise, refuse_tighter_than_noise
 from virnucpro_monitor.validation.oracle import Oracle
 from virnucpro_monitor.validation.perturb import reorder
-from virnucpro_monitor.validation.protocol import limits_key
+from virnucpro_monitor.validation.protocol import limits_for, limits_key
 from virnucpro_monitor.validation.subject import PackedBatch
 from virnucpro_monitor.validation.validate import dtype_name, validate_subject
 
@@ -46,8 +46,10 @@ class FaultResult:
             exact gate, or a value that is missing).
         seed_killed: whether the seed's own rule alone fails.
         below_noise: an arithmetic fault that survives in half precision below the noise floor.
-        effect: the largest value / limit over all gates with a limit, at `effect_gate`.
-        floor: the same gate's largest value / limit over the healthy runs: the measured noise.
+        effect: the largest value / limit over all gates with a limit but the seed's, at
+            `effect_gate`.
+        floor: the same gate's largest value / limit over healthy runs, these and those of the
+            protocol's evidence: the measured noise.
         reason: the verdict's sentence.
         signature: the recognised fault's short name, from the trace or, for `<mask>` tokens,
             from the probe of the embedding layer.
@@ -204,7 +206,8 @@ def run_selftest(
     ]
     runs = len(variants)
     margins = headroom(verdicts[:runs])
-    results = [replace(result, floor=_floor(margins, result.effect_gate)) for result in results]
+    floors = _floors(protocol, limits_key(dtype, subject.device.type), margins)
+    results = [replace(result, floor=floors.get(result.effect_gate or "")) for result in results]
     return SelftestReport(
         model=subject.model_name,
         dtype=dtype,
@@ -227,7 +230,9 @@ def summarise(fault: Fault, verdict: Verdict, dtype: str) -> FaultResult:
     failing = [gate for gate in verdict.gates if gate.passed is False]
     ratios = [ratio for ratio in map(over_limit, failing) if ratio is not None and ratio > 1.0]
     all_ratios = {
-        gate.name: ratio for gate in verdict.gates if (ratio := over_limit(gate)) is not None
+        gate.name: ratio
+        for gate in verdict.gates
+        if gate.name != "seed" and (ratio := over_limit(gate)) is not None
     }
     largest = max(all_ratios, key=lambda name: all_ratios[name], default=None)
     half = dtype != "float32"
@@ -254,12 +259,18 @@ def _signature(verdict: Verdict) -> str | None:
     return verdict.documents["probes"]["embedding"].get("signature")  # type: ignore[no-any-return]
 
 
-def _floor(margins: Mapping[str, float | None], gate: str | None) -> float | None:
-    """Largest value / limit of a gate over the healthy runs; 0 where it never moved."""
-    if gate is None or gate not in margins:
-        return None
-    margin = margins[gate]
-    return 0.0 if margin is None else 1.0 / margin
+def _floors(
+    protocol: Protocol, dtype: str, margins: Mapping[str, float | None]
+) -> dict[str, float]:
+    """Gate -> largest healthy value / limit, of the protocol's evidence and of these runs."""
+    limits = limits_for(protocol, dtype)
+    floors = {
+        gate: value / limits["floor" if gate == "oracle" else gate]
+        for gate, value in healthy_noise(protocol, dtype).items()
+    }
+    for gate, margin in margins.items():
+        floors[gate] = max(floors.get(gate, 0.0), 0.0 if margin is None else 1.0 / margin)
+    return floors
 
 
 def headroom(verdicts: Sequence[Verdict]) -> dict[str, float | None]:
