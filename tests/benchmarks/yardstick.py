@@ -24,6 +24,7 @@ from virnucpro_monitor.data.benchmarks import benchmark_digest, load_benchmark
 from virnucpro_monitor.models.esm2_flash import load_esm2_model
 from virnucpro_monitor.models.weights import load_checkpoint, resolve_weights
 from virnucpro_monitor.records import BenchmarkSet
+from virnucpro_monitor.settings import load_settings
 from virnucpro_monitor.validation.builtin import BuiltinSubject
 from virnucpro_monitor.validation.evidence import collect_evidence
 from virnucpro_monitor.validation.oracle import prepare_oracle
@@ -59,7 +60,7 @@ def parse() -> argparse.Namespace:
     parser.add_argument("--threads", type=int, help="of the CPU")
     parser.add_argument("--no-selftest", action="store_true")
     parser.add_argument("--no-exact", action="store_true", help="leave leak and repeat out")
-    parser.add_argument("--cache", type=Path, default=Path("yardstick-cache"))
+    parser.add_argument("--cache", type=Path, default=load_settings().cache_folder)
     parser.add_argument("--out", type=Path, required=True)
     options = parser.parse_args()
     on_cpu = options.device.startswith("cpu")
