@@ -1,10 +1,12 @@
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
 
 from virnucpro_monitor.data.benchmarks import benchmark_digest
 from virnucpro_monitor.records import BenchmarkSet, ProteinSequence
+from virnucpro_monitor.runner import reuse
 from virnucpro_monitor.runner.reuse import SAMPLE_SIZE, reuse_unpacked
 from virnucpro_monitor.validation.tokens import encode
 
@@ -66,6 +68,19 @@ def test_a_torn_file_is_computed_anew(tmp_path: Path) -> None:
     subject = CountingSubject()
     embed_all(subject, tmp_path)
     assert subject.calls == 60
+
+
+def test_what_is_too_large_to_keep_is_neither_held_nor_written(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(reuse, "MAX_STORED_BYTES", 5000)
+    subject: Any = CountingSubject()
+    with reuse_unpacked(subject, BENCHMARK, str(tmp_path)) as judged:
+        for one in SEQUENCES:
+            judged.embed_unpacked(encode(one.residues), 2)
+        assert isinstance(judged, reuse.ReusingSubject)
+        assert not judged.computed
+    assert not list(tmp_path.glob("*.pt"))
 
 
 def test_reuse_can_be_turned_off() -> None:

@@ -20,7 +20,7 @@ from virnucpro_monitor.validation.tokens import encode
 
 SAMPLE_SIZE = 12
 MIN_SEQUENCES = 50  # below, the sample costs about as much as the whole
-MAX_STORED_BYTES = 4 * 1024**3
+MAX_STORED_BYTES = 1024**3  # held in memory until the run has ended
 
 _Key = tuple[int, tuple[int, ...]]
 
@@ -32,6 +32,7 @@ class ReusingSubject:
         self._subject = subject
         self._known = known
         self.computed: dict[_Key, torch.Tensor] = {}
+        self._computed_bytes = 0
 
     def __getattr__(self, name: str) -> Any:
         return getattr(self._subject, name)
@@ -51,7 +52,11 @@ class ReusingSubject:
             return self._known[key].to(self._subject.device)
         rows = self._subject.embed_unpacked(tokens, layer)
         if layer == self._subject.num_layers:
-            self.computed[key] = rows
+            self._computed_bytes += rows.numel() * rows.element_size()
+            if self._computed_bytes <= MAX_STORED_BYTES:
+                self.computed[key] = rows
+            else:  # too much to keep: the next commit computes it too
+                self.computed.clear()
         return rows
 
     def pack(self, sequences: Any) -> Iterator[PackedBatch]:
@@ -121,8 +126,6 @@ def _read(path: Path) -> dict[_Key, torch.Tensor]:
 
 
 def _write(path: Path, kept: dict[_Key, torch.Tensor]) -> None:
-    if sum(rows.numel() * rows.element_size() for rows in kept.values()) > MAX_STORED_BYTES:
-        return
     lengths = [0, *(rows.shape[0] for rows in kept.values())]
     content = {
         "layer": next(iter(kept))[0],
