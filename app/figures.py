@@ -48,9 +48,9 @@ def trend_figure(info: TrendInfo) -> go.Figure:
     figure.update_yaxes(
         row=1,
         col=1,
-        range=[-0.7, 1.7],
-        tickvals=[1, 0],
-        ticktext=["outcome", "changes"],
+        range=[-0.7 if info.trend.events else 0.3, 1.7],
+        tickvals=[1, 0] if info.trend.events else [1],
+        ticktext=["outcome", "changes"] if info.trend.events else ["outcome"],
         showgrid=False,
         zeroline=False,
         fixedrange=True,

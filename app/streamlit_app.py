@@ -40,6 +40,7 @@ pages = st.session_state["pages"] = {
 }
 with shown_problems():
     page = st.navigation(list(pages.values()), position="top" if login.is_allowed() else "hidden")
+    st.set_page_config(page_title=f"{page.title} · virnucpro-monitor")  # tells tabs apart
     if login.is_allowed():
         data.check_database()
         page.run()

@@ -71,6 +71,7 @@ def test_every_page_is_reached_from_the_menu(sample_address: str, open_page: Ope
     ):
         page.get_by_test_id("stTopNavLink").filter(has_text=name).first.click()
         page.wait_for_url(re.compile(rf"{path}$"))
+        expect(page).to_have_title(f"{name} · virnucpro-monitor")
 
 
 def test_a_choice_stands_in_the_address_and_back_undoes_it(
@@ -156,7 +157,7 @@ def test_a_sequence_is_reached_from_a_runs_table(
     expect(page.get_by_role("textbox", name="Sequence")).to_have_value(
         run.figures.worst_sequence or ""
     )
-    expect(page.get_by_text("First bad")).to_be_visible()
+    expect(page.get_by_text("First bad", exact=True)).to_be_visible()
 
 
 @pytest.mark.parametrize(

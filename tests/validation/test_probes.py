@@ -102,6 +102,14 @@ def test_own_layer_numbers_are_not_taken_for_a_fault(wide, protocol) -> None:
     assert "own way" in run_probes(wide, protocol, None)["embedding"]["not_judged"]
 
 
+def test_a_few_wrong_rows_of_the_embedding_are_a_fault(wide, protocol) -> None:
+    def scale_some(rows, pack, layer):
+        return torch.cat((rows[:2] * 0.88, rows[2:])) if layer == 0 else rows
+
+    wide.on_packed = scale_some
+    assert run_probes(wide, protocol, None)["embedding"]["value"] > 0.01
+
+
 def test_a_target_without_layer_0_is_not_judged(wide, protocol) -> None:
     def refuse(rows, pack, layer):
         if layer == 0:

@@ -114,9 +114,9 @@ def regressions_sentence(found: Regressions) -> str:
     parts = [
         f"{count(len(incidents), 'incident')} {words}"
         for incidents, words in (
-            (found.broken, "began and last"),
-            (found.recovered, "began and recovered"),
-            (found.fixed, "from before were fixed"),
+            (found.broken, "begun and not mended"),
+            (found.recovered, "begun and mended"),
+            (found.fixed, "from before mended"),
         )
         if incidents
     ]

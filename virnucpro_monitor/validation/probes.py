@@ -208,19 +208,24 @@ def probe_embedding(
             for kinds in ([0.0], [fraction for fraction in fractions if fraction > 0]):
                 masked, shares = mask_pack(pack, kinds)
                 rows = _embed(subject, masked, layer=0)
-                if kinds == [0.0] and _mixes_positions(rows, masked.input_ids):
+                parts = [masked.input_ids[start:end] for start, end in itertools.pairwise(bounds)]
+                singles = [subject.embed_unpacked(one.to(subject.device), 0).cpu() for one in parts]
+                if (
+                    kinds == [0.0]
+                    and _mixes_positions(rows, masked.input_ids)
+                    and not _mostly_equal(rows.cpu(), torch.cat(singles))
+                ):
                     return _not_judged(
                         "The target numbers its hidden layers in its own way: its layer 0 is not "
                         "the embedding."
                     )
                 for slot, (start, end) in enumerate(itertools.pairwise(bounds)):
-                    tokens = masked.input_ids[start:end]
-                    alone = subject.embed_unpacked(tokens.to(subject.device), 0).cpu()
+                    tokens, alone = parts[slot].cpu(), singles[slot]
                     packed = rows[start:end].cpu()
-                    exact = alone if table is None else expected_embedding(table, tokens.cpu())
+                    exact = alone if table is None else expected_embedding(table, tokens)
                     where = f"{pack.sequence_ids[slot]} with {shares[slot]:.0%} masked"
                     if packed_worst.add(measures.relative_l2(packed, exact), where):
-                        worst_rows = (packed, exact, tokens.cpu())
+                        worst_rows = (packed, exact, tokens)
                     if table is not None:
                         unpacked_worst.add(measures.relative_l2(alone, exact), where)
     except Exception as error:  # the target's own code: whatever it raises, it has no layer 0
@@ -336,6 +341,12 @@ def _disagreements(subject: Subject, pack: PackedBatch, rows: torch.Tensor) -> l
         packed_mean = mean_pool(rows[start + 1 : end - 1]).cpu()
         found.append(measures.relative_l2(packed_mean, mean_pool(alone[1:-1]).cpu()))
     return found
+
+
+def _mostly_equal(packed: torch.Tensor, alone: torch.Tensor) -> bool:
+    """Whether half of the rows [tokens, D] agree: then it is one layer with a fault, not two."""
+    off = (packed.double() - alone.double()).norm(dim=-1) / alone.double().norm(dim=-1)
+    return float((off <= _SAME_TOKEN_TOLERANCE).double().mean()) >= 0.5
 
 
 def _mixes_positions(rows: torch.Tensor, tokens: torch.Tensor) -> bool:
