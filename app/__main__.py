@@ -3,6 +3,8 @@
 Streamlit imports an app when its first reader arrives, who would wait a second for it.
 """
 
+import gc
+
 from streamlit.web.cli import main
 
 import app.views.benchmarks
@@ -15,4 +17,8 @@ import app.views.run
 import app.views.sequence  # noqa: F401
 
 if __name__ == "__main__":
+    # What is imported stays, and a page makes ten thousands of records that hold no cycles: the
+    # collector need not look at the first, nor often at the others.
+    gc.freeze()
+    gc.set_threshold(50_000, 20, 20)
     main(prog_name="streamlit")

@@ -18,7 +18,6 @@ from app.views import (
 )
 
 st.set_page_config(
-    page_title="virnucpro-monitor",
     page_icon=str(Path(__file__).parent / "icon.svg"),
     layout="wide",
 )

@@ -12,7 +12,7 @@ from virnucpro_monitor.analysis.series import BAD_OUTCOMES, commit_date, error_o
 from virnucpro_monitor.analysis.trends import ChangeEvent, Trend, make_trend
 from virnucpro_monitor.records import Culprit, Outcome, Run
 
-MAX_POINTS = 1000
+MAX_POINTS = 700  # a wide screen has a few pixels for each; more costs the server time
 MAX_HOVER_DIFFERENCES = 8
 
 Place = float | datetime

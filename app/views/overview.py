@@ -53,6 +53,7 @@ def show() -> None:
     selected = _select(series)
     shown = _filtered(series)
     _cards(shown, selected, now)
+    shell.let_paint()
     _trend(selected, now)
 
 
