@@ -50,8 +50,13 @@ def test_a_narrow_screen_needs_no_sideways_scrolling(
 ) -> None:
     page = open_page(f"{sample_address}/{address}", width=400, theme=theme)
     settle(page)
-    main = page.get_by_test_id("stMain")
-    assert main.evaluate("element => element.scrollWidth - element.clientWidth") <= 0
+    # Polled: what is still being laid out may stand wider for a moment.
+    page.wait_for_function(
+        """() => {
+            const main = document.querySelector("[data-testid=stMain]");
+            return main.scrollWidth <= main.clientWidth;
+        }"""
+    )
     background = page.get_by_test_id("stApp").evaluate(
         "element => getComputedStyle(element).backgroundColor"
     )
