@@ -17,12 +17,13 @@ from virnucpro_monitor.cli.options import (
     DtypeOption,
     JsonOption,
     ModelOption,
+    PackageOption,
     TargetOption,
+    TimeoutOption,
     TokenBudgetOption,
     WeightsOption,
     print_json,
     say,
-    setting,
 )
 from virnucpro_monitor.errors import ConfigurationError, MissingDatabase, RepositoryError
 from virnucpro_monitor.records import Bisection, BisectStep, Commit, Run, Target
@@ -43,10 +44,7 @@ def bisect(
     good: Annotated[str, typer.Argument(metavar="GOOD", help="A commit that passes.")],
     bad: Annotated[str, typer.Argument(metavar="BAD", help="A commit that fails.")],
     target: TargetOption = None,
-    package: Annotated[
-        str | None,
-        typer.Option("--package", metavar="NAME", help="Import root of the target's package."),
-    ] = None,
+    package: PackageOption = None,
     gate: Annotated[
         str | None, typer.Option("--gate", metavar="NAME", help="Judge by one gate alone.")
     ] = None,
@@ -60,15 +58,7 @@ def bisect(
         float | None,
         typer.Option("--max-minutes", min=0, help="Stop measuring after this much run time."),
     ] = None,
-    timeout: Annotated[
-        float | None,
-        typer.Option(
-            "--timeout",
-            metavar="SECONDS",
-            min=1,
-            help=setting("timeout_s", "Time limit of one run."),
-        ),
-    ] = None,
+    timeout: TimeoutOption = None,
     db: DatabaseOption = None,
     as_json: JsonOption = False,
 ) -> None:
@@ -211,6 +201,7 @@ class _Stepper:
     def search(
         self, ends: list[str], line: Sequence[str], benchmark: str, max_minutes: float | None
     ) -> Bisection:
+        from virnucpro_monitor.report.text import count
         from virnucpro_monitor.runner.bisect import search
 
         good, bad = ends
@@ -232,8 +223,7 @@ class _Stepper:
             self._judge,
             may_go_on=lambda: max_minutes is None or self._used_s < max_minutes * 60,
         ):
-            number = len(finding.suspects)
-            self._display.message(f"{number} commit{'s' * (number > 1)} left to suspect.")
+            self._display.message(f"{count(len(finding.suspects), 'commit')} left to suspect.")
         assert finding is not None
         first = finding.suspects[0] if len(finding.suspects) == 1 else None
         conclusion = describe_finding(finding, self._commits)

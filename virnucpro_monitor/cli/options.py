@@ -78,6 +78,16 @@ TokenBudgetOption = Annotated[
         "--token-budget", metavar="N", help=setting("token_budget", "Tokens in one pack."), min=3
     ),
 ]
+PackageOption = Annotated[
+    str | None,
+    typer.Option("--package", metavar="NAME", help="Import root of the target's package."),
+]
+TimeoutOption = Annotated[
+    float | None,
+    typer.Option(
+        "--timeout", metavar="SECONDS", min=1, help=setting("timeout_s", "Time limit of one run.")
+    ),
+]
 
 
 def print_json(value: Any) -> None:

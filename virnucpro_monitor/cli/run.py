@@ -19,12 +19,13 @@ from virnucpro_monitor.cli.options import (
     DtypeOption,
     JsonOption,
     ModelOption,
+    PackageOption,
     TargetOption,
+    TimeoutOption,
     TokenBudgetOption,
     WeightsOption,
     print_json,
     say,
-    setting,
 )
 from virnucpro_monitor.errors import ConfigurationError, MissingDatabase
 from virnucpro_monitor.records import Outcome, Run, Target
@@ -44,10 +45,7 @@ def register(app: typer.Typer) -> None:
 
 def run(
     target: TargetOption = None,
-    package: Annotated[
-        str | None,
-        typer.Option("--package", metavar="NAME", help="Import root of the target's package."),
-    ] = None,
+    package: PackageOption = None,
     commit: Annotated[
         list[str] | None, typer.Option("--commit", metavar="REV", help=COMMIT_HELP)
     ] = None,
@@ -83,15 +81,7 @@ def run(
     retry_errors: Annotated[
         bool, typer.Option("--retry-errors", help="Measure commits again that could not be run.")
     ] = False,
-    timeout: Annotated[
-        float | None,
-        typer.Option(
-            "--timeout",
-            metavar="SECONDS",
-            min=1,
-            help=setting("timeout_s", "Time limit of one run."),
-        ),
-    ] = None,
+    timeout: TimeoutOption = None,
     memory_limit: Annotated[
         float | None,
         typer.Option("--memory-limit", metavar="GIB", min=0.1, help="Memory limit of one run."),

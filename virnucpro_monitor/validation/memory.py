@@ -5,10 +5,11 @@ from dataclasses import replace
 
 import torch
 
+from virnucpro_monitor.data.collators import MAX_RESIDUES, SPECIAL_TOKENS
 from virnucpro_monitor.records import Verdict
 from virnucpro_monitor.validation.subject import Subject
 
-SMALLEST_BUDGET = 1024
+SMALLEST_BUDGET = MAX_RESIDUES + SPECIAL_TOKENS
 """Tokens of one sequence of full length, BOS and EOS included: no pack can be smaller."""
 
 
