@@ -3,6 +3,8 @@
     python -m tests.benchmarks.commit_cost --target PATH --package NAME --commits A..B --limit 20 \
         --model esm2_t33_650M_UR50D --device cuda:0 --dtype float16 --benchmark proteome
 
+`--commits` takes ranges and single commits; the last `--limit` of them are measured.
+
 Both measure the same commits on the same machine, one at a time, and must find the same. "Fresh"
 starts an interpreter for each commit and goes through the target's own loader; "warm" forks, maps
 the checkpoint and reuses the unpacked side where it is bit-identical.
@@ -16,6 +18,7 @@ from pathlib import Path
 
 from virnucpro_monitor.data.benchmarks import load_benchmark
 from virnucpro_monitor.records import RunReport, Target
+from virnucpro_monitor.report.text import short_hash
 from virnucpro_monitor.runner.checkout import Repository
 from virnucpro_monitor.runner.commits import run_commits
 from virnucpro_monitor.runner.plan import Request, RunPlan
@@ -32,7 +35,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--target", required=True)
     parser.add_argument("--package")
-    parser.add_argument("--commits", required=True)
+    parser.add_argument("--commits", nargs="+", required=True)
     parser.add_argument("--limit", type=int, default=20)
     parser.add_argument("--model", default="esm2_t33_650M_UR50D")
     parser.add_argument("--weights", default="synthetic")
@@ -48,7 +51,7 @@ def main() -> None:
             package=options.package,
         )
         repository = Repository.open(target.location, Path(folder))
-        selection = select_revisions(repository, target, [options.commits])
+        selection = select_revisions(repository, target, options.commits)
         plan = RunPlan(
             target=target,
             repository=repository,
@@ -72,9 +75,15 @@ def main() -> None:
             ("fresh", replace(plan, fork=False, warm=False, reuse=False)),
             ("warm", plan),
         ):
-            start = time.monotonic()
-            found[name] = [findings(report) for report in run_commits(choice)]
-            seconds[name] = (time.monotonic() - start) / len(plan.commits)
+            start = last = time.monotonic()
+            found[name] = []
+            for report in run_commits(choice):
+                now = time.monotonic()
+                commit, outcome = short_hash(report.run.commit.hash), report.run.outcome
+                print(f"{name} {commit}: {outcome} after {now - last:.1f} s", flush=True)
+                found[name].append(findings(report))
+                last = now
+            seconds[name] = (last - start) / len(plan.commits)
             print(f"{name}: {seconds[name]:.2f} s for each of {len(plan.commits)} commits")
         same = sum(a == b for a, b in zip(found["fresh"], found["warm"], strict=True))
         print(

@@ -137,6 +137,40 @@ def test_layers_are_numbered_as_fair_esm_does(
     assert subject.backend == "own_attention"
 
 
+@pytest.mark.parametrize("model", [Wrapper, PaddedWrapper])
+def test_several_layers_come_from_one_pass(model: type[Wrapper], tmp_path: Path) -> None:
+    wrapper = model()
+    subject = make_subject(wrapper, tmp_path)
+    layers = [0, 1, 2]
+    packed = {layer: subject.embed_packed(PACK, layer) for layer in layers}
+    alone = {layer: subject.embed_unpacked(PACK.input_ids[:4], layer) for layer in layers}
+    passes = []
+    wrapper.model.emb_layer_norm_after.register_forward_hook(lambda *_: passes.append(1))
+    found = subject.embed_packed_layers(PACK, layers)
+    assert all(torch.equal(found[layer], packed[layer]) for layer in layers)
+    at_once = len(passes)
+    subject.embed_packed(PACK, 2)
+    assert at_once == len(passes) - at_once  # a padded fallback counts its sequences
+    found = subject.embed_unpacked_layers(PACK.input_ids[:4], layers)
+    assert all(torch.equal(found[layer], alone[layer]) for layer in layers)
+
+
+class AddingLayer(Layer):
+    """Adds to its input in place."""
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return x.add_(self.self_attn_layer_norm(x))
+
+
+def test_a_hidden_state_is_seen_before_the_layer_adds_to_it(tmp_path: Path) -> None:
+    wrapper = Wrapper()
+    wrapper.model.layers = torch.nn.ModuleList([AddingLayer(), AddingLayer()])
+    subject = make_subject(wrapper, tmp_path)
+    with torch.no_grad():
+        expected = wrapper.model.embed_tokens(PACK.input_ids)
+    assert torch.equal(subject.embed_packed_layers(PACK, [0, 1])[0], expected)
+
+
 class DroppingCollator:
     """Answers each call with one pack; what does not fit is lost. No flush()."""
 

@@ -177,13 +177,14 @@ def test_layers_in_parts_are_the_same_trace(
     fake.on_packed = lambda rows, pack, layer: rows + torch.arange(rows.shape[1]) * (layer >= 1)
     whole = traced(fake)
     asked: list[tuple[int, ...]] = []
-    embed = tracing.embed_layers
+    embed = tracing._embed_layers
 
-    def embed_layers(subject, batch, layers):
-        asked.append(tuple(layers))
-        return embed(subject, batch, layers)
+    def embed_layers(subject, how, what, layers):
+        if how == "embed_packed":
+            asked.append(tuple(layers))
+        return embed(subject, how, what, layers)
 
-    monkeypatch.setattr(tracing, "embed_layers", embed_layers)
+    monkeypatch.setattr(tracing, "_embed_layers", embed_layers)
     monkeypatch.setattr(tracing, "_PART_BYTES", 1)
     assert traced(fake) == whole
     assert asked[:3] == [(0,), (1,), (2,)]

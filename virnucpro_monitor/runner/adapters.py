@@ -10,6 +10,7 @@ import importlib
 import os
 import sys
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import ExitStack
 from dataclasses import dataclass
 from importlib.metadata import entry_points
 from pathlib import Path
@@ -20,7 +21,7 @@ import torch
 
 from virnucpro_monitor.errors import TargetError
 from virnucpro_monitor.runner.interface import find_names
-from virnucpro_monitor.validation.subject import PackedBatch, Subject
+from virnucpro_monitor.validation.subject import Layers, PackedBatch, Subject
 
 ENTRY_POINT_GROUP = "virnucpro_monitor.adapters"
 
@@ -245,52 +246,79 @@ class ModelSubject:
         self.dtype = _floating_dtype(model)
         self.backend = _backend_of(model)
 
-    @torch.no_grad()
     def embed_unpacked(self, tokens: torch.Tensor, layer: int) -> torch.Tensor:
-        batch = tokens.to(self.device)[None, :]  # [1, T]
-        rows = self._read_layer(
-            layer, lambda asked: self._model(batch, repr_layers=asked), (1, tokens.numel())
-        )
-        return _checked(rows[0], tokens.numel(), "forward")
+        return self.embed_unpacked_layers(tokens, [layer])[layer]
 
     @torch.no_grad()
+    def embed_unpacked_layers(self, tokens: torch.Tensor, layers: Sequence[int]) -> Layers:
+        """Several layers in one pass: {layer: [T, D]}."""
+        batch = tokens.to(self.device)[None, :]  # [1, T]
+        found = self._read_layers(
+            layers, lambda asked: self._model(batch, repr_layers=asked), (1, tokens.numel())
+        )
+        return {
+            layer: _checked(rows[0], tokens.numel(), "forward") for layer, rows in found.items()
+        }
+
     def embed_packed(self, batch: PackedBatch, layer: int) -> torch.Tensor:
+        return self.embed_packed_layers(batch, [layer])[layer]
+
+    @torch.no_grad()
+    def embed_packed_layers(self, batch: PackedBatch, layers: Sequence[int]) -> Layers:
+        """Several layers in one pass: {layer: [tokens, D]}."""
         ids, bounds = batch.input_ids.to(self.device), batch.cu_seqlens.to(self.device)
-        rows = self._read_layer(
-            layer,
+        found = self._read_layers(
+            layers,
             lambda asked: self._model.forward_packed(
                 ids, bounds, batch.max_seqlen, repr_layers=asked
             ),
             (ids.numel(),),
         )
-        if rows.dim() == 3:  # a padded fallback was read at its layers: [n, T, D]
-            lengths = (batch.cu_seqlens[1:] - batch.cu_seqlens[:-1]).tolist()
-            rows = torch.cat([row[:length] for row, length in zip(rows, lengths, strict=True)])
-        return _checked(rows, ids.numel(), "forward_packed")
+        lengths = batch.cu_seqlens.diff().tolist()
+        for layer, rows in found.items():
+            if rows.dim() == 3:  # a padded fallback was read at its layers: [n, T, D]
+                pairs = zip(rows, lengths, strict=True)
+                found[layer] = torch.cat([row[:length] for row, length in pairs])
+            _checked(found[layer], ids.numel(), "forward_packed")
+        return found
 
-    def _read_layer(
-        self, layer: int, run: Callable[[list[int]], Any], leading: tuple[int, ...]
-    ) -> torch.Tensor:
-        """Run the model and return one layer, numbered as fair-esm numbers it."""
+    def _read_layers(
+        self,
+        layers: Sequence[int],
+        run: Callable[[list[int]], Any],
+        leading: tuple[int, ...],
+    ) -> dict[int, torch.Tensor]:
+        """Run the model and return layers, numbered as fair-esm numbers them."""
+        entrances = {layer: self._entrance(layer) for layer in layers}
+        caught: dict[int, torch.Tensor] = {}
+        with ExitStack() as hooks:
+            for layer, entrance in entrances.items():
+                if entrance is not None:
+                    hook = entrance.register_forward_pre_hook(_catch(caught, layer))
+                    hooks.callback(hook.remove)
+            shown = any(entrance is not None for entrance in entrances.values())
+            result = run([self.num_layers]) if shown or self.num_layers in layers else None
+        found: dict[int, torch.Tensor] = {}
+        for layer in layers:
+            if layer in caught:
+                rows = caught[layer]
+                if rows.dim() == 3 and rows.shape[:2] != leading:
+                    rows = rows.transpose(0, 1)  # fair-esm keeps time first: [T, B, D] -> [B, T, D]
+                found[layer] = rows
+            elif layer == self.num_layers or entrances[layer] is not None:
+                found[layer] = _representation(result, layer)
+            else:
+                found[layer] = _representation(run([layer]), layer)
+        return found
+
+    def _entrance(self, layer: int) -> torch.nn.Module | None:
+        """The module that hidden layer `layer` enters first, where it can be watched.
+
+        Packed paths often skip the layer's own forward but not its first LayerNorm.
+        """
         if layer == self.num_layers or self._trunk is None:
-            return _representation(run([layer]), layer)
-        caught: list[torch.Tensor] = []
-        # What enters layer i is hidden layer i; packed paths often skip the layer's own forward
-        # but not its first LayerNorm.
-        entrance = getattr(self._trunk.layers[layer], "self_attn_layer_norm", None)
-        if entrance is None:
-            return _representation(run([layer]), layer)
-        hook = entrance.register_forward_pre_hook(lambda _, inputs: caught.append(inputs[0]))
-        try:
-            result = run([self.num_layers])
-        finally:
-            hook.remove()
-        if not caught:
-            return _representation(result, layer)
-        rows = caught[0]
-        if rows.dim() == 3 and rows.shape[:2] != leading:
-            rows = rows.transpose(0, 1)  # fair-esm keeps time first: [T, B, D] -> [B, T, D]
-        return rows
+            return None
+        return getattr(self._trunk.layers[layer], "self_attn_layer_norm", None)
 
     def pack(self, sequences: Sequence[tuple[str, str]]) -> Iterator[PackedBatch]:
         collator = self._make_collator(self._converter, self.token_budget)
@@ -304,6 +332,14 @@ class ModelSubject:
             for pack in collator.flush() or ():
                 if pack:
                     yield _packed_batch(pack)
+
+
+def _catch(caught: dict[int, torch.Tensor], layer: int) -> Callable[[torch.nn.Module, Any], None]:
+    def hook(_: torch.nn.Module, inputs: Any) -> None:
+        if layer not in caught:
+            caught[layer] = inputs[0].clone()  # a target may go on adding in place
+
+    return hook
 
 
 def _within_budget(items: list[dict[str, str]], budget: int) -> Iterator[list[dict[str, str]]]:

@@ -7,7 +7,7 @@ import torch
 
 from virnucpro_monitor.data.collators import VarlenCollator
 from virnucpro_monitor.models.esm2_flash import ESM2WithFlashAttention
-from virnucpro_monitor.validation.subject import PackedBatch
+from virnucpro_monitor.validation.subject import Layers, PackedBatch
 
 
 class BuiltinSubject:
@@ -48,12 +48,15 @@ class BuiltinSubject:
     def backend(self) -> str:
         return str(self.model.backend)
 
-    @torch.inference_mode()
     def embed_unpacked(self, tokens: torch.Tensor, layer: int) -> torch.Tensor:
         """tokens [T] int64 -> [T, D]."""
-        output = self.model(tokens[None].to(self.device), repr_layers=[layer])
-        rows: torch.Tensor = output["representations"][layer][0]
-        return rows
+        return self.embed_unpacked_layers(tokens, [layer])[layer]
+
+    @torch.inference_mode()
+    def embed_unpacked_layers(self, tokens: torch.Tensor, layers: Sequence[int]) -> Layers:
+        """Several layers in one pass: {layer: [T, D]}."""
+        output = self.model(tokens[None].to(self.device), repr_layers=list(layers))
+        return {layer: rows[0] for layer, rows in output["representations"].items()}
 
     def pack(self, sequences: Sequence[tuple[str, str]]) -> Iterator[PackedBatch]:
         """Pack (id, residues) pairs, in as many packs as the token budget needs."""
@@ -69,9 +72,7 @@ class BuiltinSubject:
         return self.embed_packed_layers(batch, [layer])[layer]
 
     @torch.inference_mode()
-    def embed_packed_layers(
-        self, batch: PackedBatch, layers: Sequence[int]
-    ) -> Mapping[int, torch.Tensor]:
+    def embed_packed_layers(self, batch: PackedBatch, layers: Sequence[int]) -> Layers:
         """Several layers in one pass: {layer: [tokens, D]}."""
         output = self.model.forward_packed(
             batch.input_ids.to(self.device),
@@ -79,7 +80,7 @@ class BuiltinSubject:
             batch.max_seqlen,
             repr_layers=list(layers),
         )
-        representations: Mapping[int, torch.Tensor] = output["representations"]
+        representations: Layers = output["representations"]
         return representations
 
 

@@ -1,6 +1,6 @@
 """A model with one fault in its packed path, put in by reversible patches."""
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from typing import Any
@@ -10,7 +10,7 @@ import torch
 
 from virnucpro_monitor.validation import measure
 from virnucpro_monitor.validation.builtin import BuiltinSubject
-from virnucpro_monitor.validation.subject import PackedBatch
+from virnucpro_monitor.validation.subject import Layers, PackedBatch
 
 Rows = dict[int, torch.Tensor]
 Patch = tuple[Any, str, Any]
@@ -60,16 +60,14 @@ class FaultySubject(BuiltinSubject):
         self.fault = fault
         self._memory: dict[str, Any] = {}
 
-    def embed_unpacked(self, tokens: torch.Tensor, layer: int) -> torch.Tensor:
-        return self.healthy.embed_unpacked(tokens, layer)
+    def embed_unpacked_layers(self, tokens: torch.Tensor, layers: Sequence[int]) -> Layers:
+        return self.healthy.embed_unpacked_layers(tokens, layers)
 
     def pack(self, sequences: Sequence[tuple[str, str]]) -> Iterator[PackedBatch]:
         for batch in super().pack(sequences):
             yield self.fault.on_batch(batch) if self.fault.on_batch else batch
 
-    def embed_packed_layers(
-        self, batch: PackedBatch, layers: Sequence[int]
-    ) -> Mapping[int, torch.Tensor]:
+    def embed_packed_layers(self, batch: PackedBatch, layers: Sequence[int]) -> Layers:
         with ExitStack() as stack:
             patches = self.fault.patches(self.model) if self.fault.patches else []
             for owner, name, value in patches:

@@ -4,7 +4,6 @@ Each is a short name, which is stored, and the words for a person. Most are told
 the packed path departs first; those of `<mask>` tokens by the probe of the embedding layer.
 """
 
-from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -12,6 +11,7 @@ import torch
 
 from virnucpro_monitor.validation import measures
 from virnucpro_monitor.validation.first_layer import EXPLAINS_FACTOR, Surroundings, explain
+from virnucpro_monitor.validation.subject import Layers
 from virnucpro_monitor.validation.tokens import alphabet
 
 _FACTOR_TOLERANCE = 0.004
@@ -20,9 +20,6 @@ _FACTOR_TOLERANCE = 0.004
 _FEW_ROWS = 0.02
 _ROW_IS_WRONG = 0.05
 _ROW_STANDS_OUT = 20.0
-
-Layers = Mapping[int, torch.Tensor]
-"""Layer -> its rows, [T, D]."""
 
 
 @dataclass(frozen=True, slots=True)

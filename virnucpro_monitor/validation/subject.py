@@ -1,10 +1,13 @@
 """What the yardstick needs from a loaded model: two ways to embed, and the packs it makes."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Protocol
 
 import torch
+
+Layers = Mapping[int, torch.Tensor]
+"""Hidden states by layer, each [tokens, D]."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,8 +38,9 @@ class Subject(Protocol):
     final LayerNorm. Attributes are what the model really runs with.
 
     A subject that can give several layers in one pass may also have
-    `embed_packed_layers(batch, layers) -> {layer: [tokens, D]}`, which makes traces faster. One
-    whose packs can be made smaller has a `token_budget` that can be set; out of memory halves it.
+    `embed_packed_layers(batch, layers)` and `embed_unpacked_layers(tokens, layers)`, which give
+    {layer: rows} and make traces many times faster. One whose packs can be made smaller has a
+    `token_budget` that can be set; out of memory halves it.
     """
 
     @property

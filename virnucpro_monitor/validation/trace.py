@@ -19,8 +19,8 @@ from virnucpro_monitor.validation import measures
 from virnucpro_monitor.validation.first_layer import Surroundings
 from virnucpro_monitor.validation.oracle import Oracle, full_float32
 from virnucpro_monitor.validation.perturb import bounds_of, reorder
-from virnucpro_monitor.validation.signatures import NOT_REPEATABLE, OUTSIDE, Layers, describe
-from virnucpro_monitor.validation.subject import PackedBatch, Subject
+from virnucpro_monitor.validation.signatures import NOT_REPEATABLE, OUTSIDE, describe
+from virnucpro_monitor.validation.subject import Layers, PackedBatch, Subject
 
 _TRACED_SEQUENCES = 2
 # A layer departs where its error is beyond this many roundings of the dtype …
@@ -45,26 +45,30 @@ def trace(
     chosen = worst_sequences(sequences)
     if not chosen:
         return {}
-    if not _repeats(subject, batches[chosen[0].pack or 0]):
+    first, again = (
+        subject.embed_packed(batches[chosen[0].pack or 0], subject.num_layers) for _ in range(2)
+    )
+    if not torch.equal(first.nan_to_num(), again.nan_to_num()):
         return {"finding": NOT_REPEATABLE.text, "signature": NOT_REPEATABLE.name, "sequences": []}
     model = _load_oracle_model(oracle, subject.device)
     traced: list[dict[str, Json]] = []
     try:
         for result in chosen:
             with full_float32(), torch.inference_mode():
-                traced.append(_trace_one(subject, result, batches[result.pack or 0], model))
+                batch = batches[result.pack or 0]
+                traced.append(_trace_one(subject, result, batch, model, first.shape[-1]))
             if traced[-1]["signature"]:
                 break
     except MonitorError:
         raise
     except Exception as error:  # the target's own code, asked for layers it need not have
         return {"not_traced": f"The target does not give its hidden layers ({error!r})."}
-    first = next((t for t in traced if t["signature"]), traced[0])
+    told = next((t for t in traced if t["signature"]), traced[0])
     return {
-        "finding": first["finding"],
-        "signature": first["signature"],
-        "layer": first["departs_at"],
-        "part": first["part"],
+        "finding": told["finding"],
+        "signature": told["signature"],
+        "layer": told["departs_at"],
+        "part": told["part"],
         "reference": "oracle" if model is not None else "unpacked",
         "sequences": traced,
     }
@@ -97,16 +101,12 @@ def first_departure(
     return None
 
 
-def _repeats(subject: Subject, batch: PackedBatch) -> bool:
-    first, second = (subject.embed_packed(batch, subject.num_layers) for _ in range(2))
-    return torch.equal(first.nan_to_num(), second.nan_to_num())
-
-
 def _trace_one(
     subject: Subject,
     result: SequenceResult,
     batch: PackedBatch,
     model: Any,
+    width: int,
 ) -> dict[str, Json]:
     layers = list(range(subject.num_layers + 1))
     batch, slot = _shorten(subject, batch, result)
@@ -114,7 +114,7 @@ def _trace_one(
     packed_errors: list[float | None] = []
     unpacked_errors: list[float | None] = []
     between: list[float | None] = []
-    for some in _in_parts(subject, batch, layers):
+    for some in _in_parts(layers, batch.input_ids.numel() * width * subject.dtype.itemsize):
         packed, unpacked, exact = _embed_three_ways(subject, batch, slot, model, some)
         packed_errors += _errors(packed, exact, some)
         between += _errors(packed, unpacked, some)
@@ -150,12 +150,8 @@ def _trace_one(
     }
 
 
-def _in_parts(
-    subject: Subject, batch: PackedBatch, layers: Sequence[int]
-) -> Iterator[Sequence[int]]:
+def _in_parts(layers: Sequence[int], layer_bytes: int) -> Iterator[Sequence[int]]:
     """The layers in parts whose rows of one pack take about `_PART_BYTES`."""
-    width = subject.embed_packed(batch, layers[-1]).shape[-1]
-    layer_bytes = batch.input_ids.numel() * width * subject.dtype.itemsize
     count = max(1, _PART_BYTES // max(1, layer_bytes))
     for first in range(0, len(layers), count):
         yield layers[first : first + count]
@@ -174,10 +170,10 @@ def _embed_three_ways(
     # Cloned, since a slice would keep the whole pack's rows.
     packed = {
         layer: rows[bounds[slot] : bounds[slot + 1]].cpu().clone()
-        for layer, rows in embed_layers(subject, batch, layers).items()
+        for layer, rows in _embed_layers(subject, "embed_packed", batch, layers).items()
     }
-    on_device = tokens.to(subject.device)
-    unpacked = {layer: subject.embed_unpacked(on_device, layer).cpu() for layer in layers}
+    alone = _embed_layers(subject, "embed_unpacked", tokens.to(subject.device), layers)
+    unpacked = {layer: rows.cpu() for layer, rows in alone.items()}
     exact = unpacked if model is None else _model_layers(model, tokens, layers)
     return packed, unpacked, exact
 
@@ -192,13 +188,14 @@ def _lies_outside(
     return wrong > 10.0 * packed
 
 
-def embed_layers(subject: Subject, batch: PackedBatch, layers: Sequence[int]) -> Layers:
-    """{layer: [tokens, D]}, in one pass where the subject has `embed_packed_layers`."""
-    at_once = getattr(subject, "embed_packed_layers", None)
+def _embed_layers(subject: Subject, how: str, what: Any, layers: Sequence[int]) -> Layers:
+    """{layer: [tokens, D]} of `subject.embed_packed` or `embed_unpacked`, in one pass if it can."""
+    at_once = getattr(subject, f"{how}_layers", None)
     if at_once is not None:
-        found: Layers = at_once(batch, layers)
+        found: Layers = at_once(what, layers)
         return found
-    return {layer: subject.embed_packed(batch, layer) for layer in layers}
+    embed = getattr(subject, how)
+    return {layer: embed(what, layer) for layer in layers}
 
 
 def _shorten(
