@@ -40,23 +40,41 @@ def random(*size: int, dtype: torch.dtype) -> Tensor:
 
 
 @HALVES
+@pytest.mark.parametrize("stream", ["same", "float32"])
 @pytest.mark.parametrize("width", [320, 480, 1280, 2560, 5120])
-def test_add_and_norm(width: int, dtype: torch.dtype) -> None:
-    from virnucpro_monitor.models.kernels import add_norm
+def test_norm_of_a_shifted_stream(width: int, stream: str, dtype: torch.dtype) -> None:
+    from virnucpro_monitor.models.kernels import shifted_norm
 
     norm = torch.nn.LayerNorm(width, device=DEVICE, dtype=dtype).requires_grad_(False)
     norm.weight.normal_()
     norm.bias.normal_()
-    hidden, update = random(37, width, dtype=dtype), random(38, width, dtype=dtype)[1:]
+    hidden = random(37, width, dtype=dtype if stream == "same" else torch.float32)
+    shift = random(width, dtype=torch.float32)
     before = hidden.clone()
-    total, normed = add_norm(hidden, update, norm)
-    expected = hidden.double() + update.double()
+    normed = shifted_norm(hidden, shift, norm)
+    assert normed.dtype == dtype
     assert torch.equal(hidden, before)
-    assert relative_l2(total, expected) < ROUNDING[dtype]
     expected = functional.layer_norm(
-        expected, (width,), norm.weight.double(), norm.bias.double(), norm.eps
+        hidden.double() + shift.double(),
+        (width,),
+        norm.weight.double(),
+        norm.bias.double(),
+        norm.eps,
     )
     assert relative_l2(normed, expected) < ROUNDING[dtype]
+
+
+@HALVES
+@pytest.mark.parametrize(("rows", "depth", "columns"), [(130, 320, 1280), (37, 480, 1920)])
+def test_linear_and_gelu(rows: int, depth: int, columns: int, dtype: torch.dtype) -> None:
+    from virnucpro_monitor.models.linear_gelu import linear_gelu
+
+    linear = torch.nn.Linear(depth, columns, device=DEVICE, dtype=dtype).requires_grad_(False)
+    x = random(rows, depth, dtype=dtype) * 3
+    expected = functional.gelu(
+        functional.linear(x.double(), linear.weight.double(), linear.bias.double())
+    )
+    assert relative_l2(linear_gelu(x, linear), expected) < ROUNDING[dtype]
 
 
 @HALVES

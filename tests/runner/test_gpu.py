@@ -1,3 +1,6 @@
+import subprocess
+import sys
+
 from virnucpro_monitor.runner.gpu import GIB, Gpu, wait_for_gpu
 
 FREE = Gpu("H200", "575", 100 * GIB, 90 * GIB, (), 0)
@@ -53,3 +56,9 @@ def test_too_little_memory_counts_as_busy() -> None:
     assert reason is not None
     assert "1.0 GiB of its memory are free, 2.0 GiB are needed" in reason
     assert wait([FULL], needed=GIB // 2) == (None, 0.0)
+
+
+def test_a_worker_of_our_own_is_nobody_else() -> None:
+    with subprocess.Popen([sys.executable, "-c", "input()"], stdin=subprocess.PIPE) as worker:
+        ours = Gpu("H200", "575", 100 * GIB, 90 * GIB, (worker.pid,), 50)
+        assert ours.why_busy(0) is None

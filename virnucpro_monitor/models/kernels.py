@@ -1,10 +1,7 @@
 """Triton kernels for half precision on a GPU: what PyTorch would do in several passes over memory.
 
-The matrix products stay with cuBLAS. A persistent Triton product with GELU in its epilogue was
-tried: alone it was faster than two kernels (363 us against 418 us for 650M, 1415 us against 1438 us
-for 3B; 16,384 tokens, H200), but in the whole model, where the power limit lowers the clock, it
-gained nothing, so it was left out. What remains is bound by memory: each kernel reads and writes
-everything once. All arithmetic is FP32.
+The matrix products stay with cuBLAS, but for the one with GELU (`linear_gelu`). What remains is
+bound by memory: each kernel reads and writes everything once. All arithmetic is FP32.
 Each has a plain twin: `rotary.rotate`, `functional.gelu`, `functional.layer_norm` and
 `packed_attention`'s "sdpa".
 """
@@ -23,8 +20,8 @@ QUERIES = 64
 
 
 @triton.jit
-def _add_norm_kernel(
-    hidden, update, weight, bias, total, normed, num_rows, width: tl.constexpr, eps,
+def _norm_kernel(
+    hidden, shift, weight, bias, normed, num_rows, width: tl.constexpr, eps,
     ROWS: tl.constexpr, COLUMNS: tl.constexpr,
 ):  # fmt: skip
     rows = tl.program_id(0) * ROWS + tl.arange(0, ROWS)
@@ -33,8 +30,7 @@ def _add_norm_kernel(
     mask = (rows < num_rows)[:, None] & inside[None, :]
     places = rows.to(tl.int64)[:, None] * width + columns[None, :]
     x = tl.load(hidden + places, mask, other=0.0).to(tl.float32)
-    x += tl.load(update + places, mask, other=0.0).to(tl.float32)
-    tl.store(total + places, x.to(total.dtype.element_ty), mask)
+    x += tl.load(shift + columns, inside, other=0.0)[None, :]
     mean = tl.sum(x, axis=1) / width
     centred = tl.where(inside[None, :], x - mean[:, None], 0.0)
     variance = tl.sum(centred * centred, axis=1) / width
@@ -45,25 +41,25 @@ def _add_norm_kernel(
     tl.store(normed + places, y.to(normed.dtype.element_ty), mask)
 
 
-def add_norm(hidden: Tensor, update: Tensor, norm: nn.LayerNorm) -> tuple[Tensor, Tensor]:
-    """`hidden + update` and its LayerNorm, which sees the sum before it is rounded.
+def shifted_norm(hidden: Tensor, shift: Tensor, norm: nn.LayerNorm) -> Tensor:
+    """LayerNorm of `hidden + shift`.
 
     Args:
         hidden: [rows, width], contiguous, in half precision or FP32.
-        update: [rows, width], contiguous, in half precision.
+        shift: [width] FP32.
 
     Returns:
-        Two new tensors, the sum like `hidden` and its norm like `update`.
+        [rows, width] in the dtype of the norm's weight.
     """
     num_rows, width = hidden.shape
     columns = triton.next_power_of_2(width)
     rows = max(1, 2048 // columns)
-    total, normed = torch.empty_like(hidden), torch.empty_like(update)
-    _add_norm_kernel[(triton.cdiv(num_rows, rows),)](
-        hidden, update, norm.weight, norm.bias, total, normed, num_rows, width, norm.eps,
+    normed = torch.empty_like(hidden, dtype=norm.weight.dtype)
+    _norm_kernel[(triton.cdiv(num_rows, rows),)](
+        hidden, shift, norm.weight, norm.bias, normed, num_rows, width, norm.eps,
         ROWS=rows, COLUMNS=columns, num_warps=4 if columns <= 2048 else 8,
     )  # fmt: skip
-    return total, normed
+    return normed
 
 
 @triton.jit
@@ -172,37 +168,31 @@ def _rotate(
 
 @triton.jit
 def _attend_keys(
-    q_a, q_b, key, value, low, high, length, stride_k, stride_v, top, total, mixed,
-    HALF: tl.constexpr, HEAD_DIM: tl.constexpr, HALF_COLUMNS: tl.constexpr,
-    COLUMNS: tl.constexpr, KEYS: tl.constexpr, TAIL: tl.constexpr,
+    q, key, value, low, high, length, stride_k, stride_v, top, total, mixed,
+    HEAD_DIM: tl.constexpr, COLUMNS: tl.constexpr, KEYS: tl.constexpr, TAIL: tl.constexpr,
 ):  # fmt: skip
-    """One pass of the online softmax over keys `low` to `high`."""
-    halves = tl.arange(0, HALF_COLUMNS)
+    """One pass of the online softmax, in powers of 2, over keys `low` to `high`."""
     columns = tl.arange(0, COLUMNS)
     for start in tl.range(low, high, KEYS):
         keys = start + tl.arange(0, KEYS)
-        # [half, keys]: the transpose that the product wants
-        k_places = key + keys[None, :] * stride_k + halves[:, None]
+        # [columns, keys]: the transpose that the product wants
+        k_places = key + keys[None, :] * stride_k + columns[:, None]
         v_places = value + keys[:, None] * stride_v + columns[None, :]
-        k_mask = (halves < HALF)[:, None] & (keys < length)[None, :]
-        v_mask = (keys < length)[:, None] & (columns < HEAD_DIM)[None, :]
-        if TAIL or HALF != HALF_COLUMNS:
+        if TAIL or HEAD_DIM != COLUMNS:
             # Keys past the end belong to a neighbour: they are not even read, because 0 x NaN
             # would bring in what a weight of 0 keeps out.
-            k_a = tl.load(k_places, k_mask, other=0.0)
-            k_b = tl.load(k_places + HALF, k_mask, other=0.0)
-            v = tl.load(v_places, v_mask, other=0.0)
+            known, inside = keys < length, columns < HEAD_DIM
+            k = tl.load(k_places, inside[:, None] & known[None, :], other=0.0)
+            v = tl.load(v_places, known[:, None] & inside[None, :], other=0.0)
         else:
-            k_a = tl.load(k_places)
-            k_b = tl.load(k_places + HALF)
+            k = tl.load(k_places)
             v = tl.load(v_places)
-        scores = tl.dot(q_a, k_a)
-        scores = tl.dot(q_b, k_b, scores)
+        scores = tl.dot(q, k)
         if TAIL:
             scores = tl.where((keys < length)[None, :], scores, float("-inf"))
-        new_top = tl.maximum(top, tl.max(scores, axis=1))
-        weights = tl.exp2((scores - new_top[:, None]) * 1.4426950408889634)
-        shrink = tl.exp2((top - new_top) * 1.4426950408889634)
+        new_top = tl.maximum(top, tl.max(scores, axis=1) * 1.4426950408889634)
+        weights = tl.exp2(scores * 1.4426950408889634 - new_top[:, None])
+        shrink = tl.exp2(top - new_top)
         total = total * shrink + tl.sum(weights, axis=1)
         mixed = tl.dot(weights.to(v.dtype), v, mixed * shrink[:, None])
         top = new_top
@@ -213,8 +203,7 @@ def _attend_keys(
 def _attention_kernel(
     q, k, v, out, cu_seqlens, block_sequence, block_start,
     stride_q, stride_k, stride_v, stride_out,
-    HEAD_DIM: tl.constexpr, HALF: tl.constexpr, HALF_COLUMNS: tl.constexpr,
-    COLUMNS: tl.constexpr, QUERIES: tl.constexpr, KEYS: tl.constexpr,
+    HEAD_DIM: tl.constexpr, COLUMNS: tl.constexpr, QUERIES: tl.constexpr, KEYS: tl.constexpr,
 ):  # fmt: skip
     block = tl.program_id(0)
     head = tl.program_id(1)
@@ -223,14 +212,10 @@ def _attention_kernel(
         begin = tl.load(cu_seqlens + sequence).to(tl.int64)
         length = (tl.load(cu_seqlens + sequence + 1) - begin).to(tl.int32)
         rows = tl.load(block_start + block) + tl.arange(0, QUERIES)
-        halves = tl.arange(0, HALF_COLUMNS)
         columns = tl.arange(0, COLUMNS)
-        row_mask = (rows < length)[:, None]
+        mask = (rows < length)[:, None] & (columns < HEAD_DIM)[None, :]
         q_places = q + begin * stride_q + head * HEAD_DIM
-        q_places = q_places + rows[:, None] * stride_q + halves[None, :]
-        q_mask = row_mask & (halves < HALF)[None, :]
-        q_a = tl.load(q_places, q_mask, other=0.0)
-        q_b = tl.load(q_places + HALF, q_mask, other=0.0)
+        queries = tl.load(q_places + rows[:, None] * stride_q + columns[None, :], mask, other=0.0)
         key = k + begin * stride_k + head * HEAD_DIM
         value = v + begin * stride_v + head * HEAD_DIM
         top = tl.full([QUERIES], float("-inf"), tl.float32)
@@ -238,19 +223,18 @@ def _attention_kernel(
         mixed = tl.zeros([QUERIES, COLUMNS], tl.float32)
         whole = length // KEYS * KEYS
         top, total, mixed = _attend_keys(
-            q_a, q_b, key, value, 0, whole, length, stride_k, stride_v, top, total, mixed,
-            HALF, HEAD_DIM, HALF_COLUMNS, COLUMNS, KEYS, False,
+            queries, key, value, 0, whole, length, stride_k, stride_v, top, total, mixed,
+            HEAD_DIM, COLUMNS, KEYS, False,
         )  # fmt: skip
         if whole < length:
             top, total, mixed = _attend_keys(
-                q_a, q_b, key, value, whole, length, length, stride_k, stride_v,
-                top, total, mixed, HALF, HEAD_DIM, HALF_COLUMNS, COLUMNS, KEYS, True,
+                queries, key, value, whole, length, length, stride_k, stride_v,
+                top, total, mixed, HEAD_DIM, COLUMNS, KEYS, True,
             )  # fmt: skip
         mixed = mixed / total[:, None]
         out_places = out + begin * stride_out + head * HEAD_DIM
         out_places = out_places + rows[:, None] * stride_out + columns[None, :]
-        out_mask = row_mask & (columns < HEAD_DIM)[None, :]
-        tl.store(out_places, mixed.to(out.dtype.element_ty), out_mask)
+        tl.store(out_places, mixed.to(out.dtype.element_ty), mask)
 
 
 def query_blocks(cu_seqlens: Tensor, num_tokens: int, size: int) -> tuple[Tensor, Tensor]:
@@ -284,14 +268,13 @@ def attention(
     """
     _, heads, head_dim = q.shape
     out = torch.empty(q.shape, dtype=q.dtype, device=q.device)
-    half = head_dim // 2
-    # The fastest of those measured on an H200, with 32 to 128 keys, 4 or 8 warps, 2 to 4 stages.
+    # The fastest of those measured on an H200, with 64 or 128 queries, 32 to 128 keys, 4 or 8
+    # warps, 2 to 4 stages, keys loaded by address or by descriptor, and q turned before or here.
     keys, num_warps = (64, 4) if head_dim <= 64 else (32, 8)
     _attention_kernel[(blocks[0].numel(), heads)](
         q, k, v, out, cu_seqlens, blocks[0], blocks[1],
         q.stride(0), k.stride(0), v.stride(0), out.stride(0),
-        HEAD_DIM=head_dim, HALF=half, HALF_COLUMNS=max(16, triton.next_power_of_2(half)),
-        COLUMNS=max(16, triton.next_power_of_2(head_dim)), QUERIES=QUERIES, KEYS=keys,
-        num_warps=num_warps, num_stages=3,
+        HEAD_DIM=head_dim, COLUMNS=max(16, triton.next_power_of_2(head_dim)),
+        QUERIES=QUERIES, KEYS=keys, num_warps=num_warps, num_stages=3,
     )  # fmt: skip
     return out

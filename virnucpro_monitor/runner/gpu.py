@@ -7,6 +7,8 @@ from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any
 
+from virnucpro_monitor.runner.supervisor import descendants
+
 GIB = 1024**3
 
 
@@ -28,7 +30,8 @@ class Gpu:
 
     def why_busy(self, needed_bytes: int) -> str | None:
         """One clause that says why a run should wait, None where it need not."""
-        others = [pid for pid in self.processes if pid != os.getpid()]
+        ours = {os.getpid(), *descendants(os.getpid())}
+        others = [pid for pid in self.processes if pid not in ours]
         if others:
             noun = "process computes" if len(others) == 1 else "processes compute"
             return f"{len(others)} other {noun} on it"
