@@ -5,9 +5,10 @@
 
 `--commits` takes ranges and single commits; the last `--limit` of them are measured.
 
-Both measure the same commits on the same machine, one at a time, and must find the same. "Fresh"
-starts an interpreter for each commit and goes through the target's own loader; "warm" forks, maps
-the checkpoint and reuses the unpacked side where it is bit-identical.
+All measure the same commits on the same machine and must find the same. "Fresh" starts an
+interpreter for each commit and goes through the target's own loader; "warm" forks, maps the
+checkpoint and reuses the unpacked side where it is bit-identical; both one commit at a time. "By
+default" is warm, with as many commits at once as the runner takes.
 """
 
 import argparse
@@ -74,6 +75,7 @@ def main() -> None:
         for name, choice in (
             ("fresh", replace(plan, fork=False, warm=False, reuse=False)),
             ("warm", plan),
+            ("by default", replace(plan, workers=None)),
         ):
             start = last = time.monotonic()
             found[name] = []
@@ -85,10 +87,10 @@ def main() -> None:
                 last = now
             seconds[name] = (last - start) / len(plan.commits)
             print(f"{name}: {seconds[name]:.2f} s for each of {len(plan.commits)} commits")
-        same = sum(a == b for a, b in zip(found["fresh"], found["warm"], strict=True))
-        print(
-            f"ratio {seconds['fresh'] / seconds['warm']:.1f}, {same} of {len(plan.commits)} equal"
-        )
+        for name in ("warm", "by default"):
+            same = sum(a == b for a, b in zip(found["fresh"], found[name], strict=True))
+            ratio = seconds["fresh"] / seconds[name]
+            print(f"{name}: ratio {ratio:.1f}, {same} of {len(plan.commits)} equal to fresh")
 
 
 if __name__ == "__main__":

@@ -21,6 +21,7 @@ from virnucpro_monitor.records import Culprit, Outcome, Run, RunReport, Target
 from virnucpro_monitor.runner import commits
 from virnucpro_monitor.runner.client import WorkerPool
 from virnucpro_monitor.runner.commits import run_commits
+from virnucpro_monitor.runner.gpu import GIB, Gpu
 from virnucpro_monitor.runner.measure import Prepared
 from virnucpro_monitor.runner.plan import Request, RunPlan, count_workers
 
@@ -267,15 +268,24 @@ def test_a_checkout_goes_wherever_it_ends(
     assert list(cache_folder.glob("repositories/worktrees/*")) == []
 
 
-def test_one_worker_for_each_core_and_one_on_a_gpu(
-    tiny: TinyRepository, make_plan: MakePlan
+def test_one_worker_for_each_core_and_several_where_a_gpu_has_room(
+    tiny: TinyRepository, make_plan: MakePlan, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     plan = make_plan([head(tiny)])
     assert count_workers(plan, 1) == 1
     assert count_workers(plan, 1000) == os.cpu_count()
-    gpu = replace(plan, request=replace(plan.request, device="cuda:0"))
-    assert count_workers(gpu, 1000) == 1
     assert count_workers(replace(plan, workers=3), 2) == 2
+    monkeypatch.setattr(os, "cpu_count", lambda: 16)
+    on_gpu = replace(plan, request=replace(plan.request, device="cuda:0"))
+
+    def count(free_gib: int, commits: int = 1000) -> int:
+        gpu = Gpu("H200", "575", 140 * GIB, free_gib * GIB, (), 0)
+        return count_workers(on_gpu, commits, 4 * GIB, lambda _: gpu)
+
+    assert [count(140), count(48), count(31), count(3), count(140, 2)] == [4, 3, 1, 1, 2]
+    assert count_workers(on_gpu, 1000, 4 * GIB, lambda _: None) == 1
+    monkeypatch.setattr(os, "cpu_count", lambda: 4)
+    assert count(140) == 2
 
 
 def test_weights_that_change_on_the_way_are_an_error(

@@ -4,7 +4,7 @@ import os
 import queue
 import threading
 import time
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
 from dataclasses import replace
@@ -142,7 +142,7 @@ class CommitRunner:
         if not todo:
             return
         yield from self._released(self._noted(self._bridge()))
-        self._num_workers = count_workers(self._plan, len(todo))
+        self._num_workers = count_workers(self._plan, len(todo), self._needed_gpu_bytes)
         # Gaps must not go unnoticed where a start that goes back and forth is cut short.
         announced = self._plan.order == "oldest"
         for index, report in self._cover_all(todo):
@@ -232,13 +232,20 @@ class CommitRunner:
             error = caught
         self._events.put(("done", index, error))
 
-    def _stop_reasons(self) -> Callable[[], str | None]:
-        """A function that says why the next commit must not be started, None where it may."""
+    @property
+    def _needed_gpu_bytes(self) -> int:
+        return needed_gpu_bytes(Path(self._base.checkpoint))
+
+    def _stop_reasons(self) -> Callable[[int], str | None]:
+        """A function that says why the next commit must not be started, None where it may.
+
+        It is told how many commits are being measured.
+        """
         plan = self._plan
         end = None if plan.max_minutes is None else time.monotonic() + plan.max_minutes * 60
         reason: str | None = None
 
-        def why() -> str | None:
+        def why(num_active: int) -> str | None:
             nonlocal reason
             if reason is None and end is not None and time.monotonic() > end:
                 reason = f"The limit of {plan.max_minutes:g} min was reached before this commit."
@@ -246,7 +253,8 @@ class CommitRunner:
                 reason = wait_for_gpu(
                     plan.request.device,
                     limit_s=plan.gpu_wait_s,
-                    needed_bytes=needed_gpu_bytes(Path(self._base.checkpoint)),
+                    needed_bytes=self._needed_gpu_bytes,
+                    num_jobs=num_active,
                     on_wait=self._say,
                 )
             return reason
@@ -257,14 +265,14 @@ class CommitRunner:
         self,
         commit: Commit,
         benchmarks: list[BenchmarkSet],
-        active: Iterable[str],
-        stop: Callable[[], str | None],
+        active: Collection[str],
+        stop: Callable[[int], str | None],
     ) -> tuple[list[RunReport] | None, list[BenchmarkSet], str]:
         """(reports that need no measuring, benchmark sets to measure, code digest).
 
         The first is None where the commit has to wait for another with the same code.
         """
-        reason = stop()
+        reason = stop(len(active))
         if reason is not None:
             return list(self._not_run(commit, benchmarks, reason)), [], ""
         try:

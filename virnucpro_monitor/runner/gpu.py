@@ -28,13 +28,19 @@ class Gpu:
     processes: tuple[int, ...]
     utilisation: int | None
 
-    def why_busy(self, needed_bytes: int) -> str | None:
-        """One clause that says why a run should wait, None where it need not."""
+    def why_busy(self, needed_bytes: int, num_jobs: int = 0) -> str | None:
+        """One clause that says why a run should wait, None where it need not.
+
+        Args:
+            num_jobs: how many of our own jobs are running. Those that NVML does not show under our
+                ids are taken for as many of the others: in a container it tells the host's ids.
+        """
         ours = {os.getpid(), *descendants(os.getpid())}
-        others = [pid for pid in self.processes if pid not in ours]
-        if others:
-            noun = "process computes" if len(others) == 1 else "processes compute"
-            return f"{len(others)} other {noun} on it"
+        num_ours = sum(pid in ours for pid in self.processes)
+        num_others = len(self.processes) - max(num_ours, num_jobs)
+        if num_others > 0:
+            noun = "process computes" if num_others == 1 else "processes compute"
+            return f"{num_others} other {noun} on it"
         if self.free_bytes < needed_bytes:
             return (
                 f"{self.free_bytes / GIB:.1f} GiB of its memory are free, "
@@ -100,13 +106,14 @@ def wait_for_gpu(
     *,
     limit_s: float,
     needed_bytes: int = 0,
+    num_jobs: int = 0,
     poll_s: float = 15.0,
     look: Callable[[str], Gpu | None] = find_gpu,
     sleep: Callable[[float], None] = time.sleep,
     clock: Callable[[], float] = time.monotonic,
     on_wait: Callable[[str], None] | None = None,
 ) -> str | None:
-    """Wait until the GPU is free, at most `limit_s`.
+    """Wait until the GPU is free, at most `limit_s`; see `Gpu.why_busy`.
 
     Returns:
         None once it is free (or cannot be asked), otherwise one sentence for a `not_run`.
@@ -114,7 +121,7 @@ def wait_for_gpu(
     end, said = clock() + limit_s, None
     while True:
         gpu = look(device)
-        busy = gpu.why_busy(needed_bytes) if gpu else None
+        busy = gpu.why_busy(needed_bytes, num_jobs) if gpu else None
         if busy is None:
             return None
         remaining = end - clock()

@@ -1,7 +1,7 @@
 """What is to be run, in which order, and what need not be run again."""
 
 import os
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from fnmatch import fnmatch
 from pathlib import Path
@@ -18,9 +18,11 @@ from virnucpro_monitor.records import (
     content_digest,
 )
 from virnucpro_monitor.runner.checkout import Repository
+from virnucpro_monitor.runner.gpu import Gpu, find_gpu
 
 ORDERS = ("oldest", "newest", "bisect")
 MEASURED = (Outcome.PASSED, Outcome.FAILED)
+MAX_ON_GPU = 4
 GPU_RESERVE_BYTES = 2 * 1024**3  # CUDA itself, and the activations of a pack
 DTYPES = ("float32", "float16", "bfloat16")
 
@@ -66,7 +68,7 @@ class RunPlan:
         gpu_wait_s: how long a busy GPU is waited for.
         reuse: reuse unpacked embeddings between commits where they are bit-identical.
         fork: fork from a warm process; None where the platform allows it.
-        workers: commits measured at once; None: one on a GPU, one for each core on the CPU.
+        workers: commits measured at once; None: see `count_workers`.
         warm: let fair-esm build models from the mapped checkpoint.
     """
 
@@ -120,13 +122,28 @@ def ordered(commits: Sequence[Commit], order: str) -> list[Commit]:
     return [commits[index] for index in chosen]
 
 
-def count_workers(plan: RunPlan, num_commits: int) -> int:
-    """How many commits to measure at once: one on a GPU, one for each core on the CPU."""
-    if plan.workers is not None:
-        return max(1, min(plan.workers, num_commits))
-    if plan.request.device.startswith("cuda"):
-        return 1
-    return max(1, min(os.cpu_count() or 1, num_commits))
+def count_workers(
+    plan: RunPlan,
+    num_commits: int,
+    needed_bytes: int = 0,
+    look: Callable[[str], Gpu | None] = find_gpu,
+) -> int:
+    """How many commits to measure at once: on the CPU one for each core.
+
+    A GPU stands idle for most of a commit's time, while a process starts, loads its model and
+    launches short kernels, so it takes several, as far as they have memory to spare.
+
+    Args:
+        needed_bytes: of GPU memory for one commit.
+    """
+    count = plan.workers
+    if count is None:
+        count = os.cpu_count() or 1
+        if plan.request.device.startswith("cuda"):
+            gpu = look(plan.request.device)
+            room = gpu.free_bytes // max(1, 4 * needed_bytes) if gpu else 1
+            count = min(MAX_ON_GPU, count // 2, room)
+    return max(1, min(count, num_commits))
 
 
 def needed_gpu_bytes(checkpoint: Path) -> int:

@@ -129,7 +129,10 @@ def _trace_one(
     finding, signature, part = None, None, None
     if departs is not None:
         some = [layer for layer in (departs - 1, departs) if layer >= 0]
-        packed, unpacked, exact = _embed_three_ways(subject, batch, slot, model, some)
+        packed, unpacked, exact = (
+            {layer: rows.cpu() for layer, rows in side_rows.items()}
+            for side_rows in _embed_three_ways(subject, batch, slot, model, some)
+        )
         seen = packed if side == "packed" else unpacked
         tokens = _tokens_of(batch, slot)
         finding, signature, part = describe(
@@ -166,16 +169,17 @@ def _embed_three_ways(
     subject: Subject, batch: PackedBatch, slot: int, model: Any, layers: Sequence[int]
 ) -> tuple[Layers, Layers, Layers]:
     """One sequence packed, unpacked and by the oracle model (None: unpacked again)."""
-    bounds, tokens = bounds_of(batch), _tokens_of(batch, slot)
+    bounds, tokens = bounds_of(batch), _tokens_of(batch, slot).to(subject.device)
     # Cloned, since a slice would keep the whole pack's rows.
     packed = {
-        layer: rows[bounds[slot] : bounds[slot + 1]].cpu().clone()
+        layer: rows[bounds[slot] : bounds[slot + 1]].clone()
         for layer, rows in _embed_layers(subject, "embed_packed", batch, layers).items()
     }
-    alone = _embed_layers(subject, "embed_unpacked", tokens.to(subject.device), layers)
-    unpacked = {layer: rows.cpu() for layer, rows in alone.items()}
-    exact = unpacked if model is None else _model_layers(model, tokens, layers)
-    return packed, unpacked, exact
+    unpacked = _embed_layers(subject, "embed_unpacked", tokens, layers)
+    if model is None:
+        return packed, unpacked, unpacked
+    exact = _model_layers(model, tokens, layers)
+    return packed, unpacked, {layer: rows.to(subject.device) for layer, rows in exact.items()}
 
 
 def _lies_outside(
@@ -251,7 +255,7 @@ def _model_layers(
 ) -> dict[int, torch.Tensor]:
     device = next(model.parameters()).device
     output = model(tokens.to(device)[None], repr_layers=list(layers))
-    return {layer: output["representations"][layer][0].cpu() for layer in layers}
+    return {layer: output["representations"][layer][0] for layer in layers}
 
 
 def _load_oracle_model(oracle: Oracle | None, device: torch.device) -> Any:
