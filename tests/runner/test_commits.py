@@ -18,7 +18,7 @@ from tests.runner.tiny_target import (
 from virnucpro_monitor.errors import DeviceError, WeightsError
 from virnucpro_monitor.models.weights import resolve_weights, synthesize
 from virnucpro_monitor.records import Culprit, Outcome, Run, RunReport, Target
-from virnucpro_monitor.runner import commits
+from virnucpro_monitor.runner import commits, stopping
 from virnucpro_monitor.runner.client import WorkerPool
 from virnucpro_monitor.runner.commits import run_commits
 from virnucpro_monitor.runner.gpu import GIB, Gpu
@@ -325,7 +325,7 @@ def test_a_busy_gpu_is_recorded_as_not_run(
         waited.append(needed_bytes)
         return f"The GPU {device} was busy."
 
-    monkeypatch.setattr(commits, "wait_for_gpu", busy)
+    monkeypatch.setattr(stopping, "wait_for_gpu", busy)
     plan = make_plan([head(tiny)])
     prepared = commits.prepare
 

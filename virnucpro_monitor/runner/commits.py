@@ -3,7 +3,6 @@
 import os
 import queue
 import threading
-import time
 from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
@@ -24,7 +23,6 @@ from virnucpro_monitor.records import (
 from virnucpro_monitor.runner.branches import with_branches
 from virnucpro_monitor.runner.builtin import builtin_digest
 from virnucpro_monitor.runner.client import WorkerPool
-from virnucpro_monitor.runner.gpu import wait_for_gpu
 from virnucpro_monitor.runner.measure import (
     OnProgress,
     Prepared,
@@ -41,6 +39,7 @@ from virnucpro_monitor.runner.plan import (
     needed_gpu_bytes,
     ordered,
 )
+from virnucpro_monitor.runner.stopping import stop_reasons
 from virnucpro_monitor.runner.venv import PrivateEnvironmentError, target_python
 
 MAX_HELD = 50
@@ -159,7 +158,7 @@ class CommitRunner:
         done = [False] * len(todo)
         waiting = list(range(len(todo)))
         active: dict[int, str] = {}  # index -> code digest
-        stop = self._stop_reasons()
+        stop = stop_reasons(self._plan, self._needed_gpu_bytes, self._say)
         threads = ThreadPoolExecutor(self._num_workers, thread_name_prefix="commit")
         try:
             turn = 0
@@ -235,31 +234,6 @@ class CommitRunner:
     @property
     def _needed_gpu_bytes(self) -> int:
         return needed_gpu_bytes(Path(self._base.checkpoint))
-
-    def _stop_reasons(self) -> Callable[[int], str | None]:
-        """A function that says why the next commit must not be started, None where it may.
-
-        It is told how many commits are being measured.
-        """
-        plan = self._plan
-        end = None if plan.max_minutes is None else time.monotonic() + plan.max_minutes * 60
-        reason: str | None = None
-
-        def why(num_active: int) -> str | None:
-            nonlocal reason
-            if reason is None and end is not None and time.monotonic() > end:
-                reason = f"The limit of {plan.max_minutes:g} min was reached before this commit."
-            if reason is None and plan.request.device.startswith("cuda"):
-                reason = wait_for_gpu(
-                    plan.request.device,
-                    limit_s=plan.gpu_wait_s,
-                    needed_bytes=self._needed_gpu_bytes,
-                    num_jobs=num_active,
-                    on_wait=self._say,
-                )
-            return reason
-
-        return why
 
     def _decide(
         self,
