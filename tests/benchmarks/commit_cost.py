@@ -27,9 +27,12 @@ from virnucpro_monitor.runner.selection import select_revisions
 from virnucpro_monitor.validation.protocol import load_protocol
 
 
-def findings(report: RunReport) -> object:
-    """What must be equal: outcome, side, gates and every sequence's measures."""
-    return report.run.outcome, report.run.culprit, report.run.gates, report.sequences
+def findings(report: RunReport) -> str:
+    """What must be equal: outcome, side, gates and every sequence's measures, to the last bit.
+
+    As text, in which NaN equals NaN.
+    """
+    return repr((report.run.outcome, report.run.culprit, report.run.gates, report.sequences))
 
 
 def main() -> None:
@@ -73,9 +76,9 @@ def main() -> None:
         list(run_commits(replace(plan, commits=plan.commits[:1])))  # weights, oracle, disk cache
         seconds, found = {}, {}
         for name, choice in (
-            ("fresh", replace(plan, fork=False, warm=False, reuse=False)),
             ("warm", plan),
             ("by default", replace(plan, workers=None)),
+            ("fresh", replace(plan, fork=False, warm=False, reuse=False)),
         ):
             start = last = time.monotonic()
             found[name] = []
