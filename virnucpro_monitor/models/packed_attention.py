@@ -129,8 +129,9 @@ def choose_backend(
         if obstacle is None:
             # In the order of their speed on an H200 (packs of 16,384 tokens, 650M, microseconds a
             # layer for long to short sequences): triton 229 to 99, flash-attn 303 to 165,
-            # torch-varlen 312 to 169. With the small heads of 8M and 35M flash-attn is ahead:
-            # 5.8 and 3.0 million tokens/s against 4.2 and 2.8.
+            # torch-varlen 312 to 169. With the small heads of 8M and 35M flash-attn is ahead where
+            # the host keeps up: 5.8 and 3.0 million tokens/s against 4.2 and 2.8, beside a slower
+            # CPU 3.7 and 2.1 against 4.1 and 1.9.
             order = [(TRITON, "triton"), (FLASH_ATTN, "flash_attn")]
             if head_dim < _TRITON_HEAD_DIM:
                 order.reverse()
