@@ -5,6 +5,7 @@ import socket
 import subprocess
 import sys
 import time
+from collections.abc import Iterator
 from pathlib import Path
 from urllib.request import ProxyHandler, build_opener
 
@@ -96,6 +97,15 @@ def test_what_is_no_database_is_one_sentence_and_exit_code_1(
         assert "is not an SQLite database" in capsys.readouterr().err
 
 
+@pytest.fixture
+def heeded_interrupts() -> Iterator[None]:
+    """A shell's background jobs, and what they start, ignore SIGINT unless told otherwise."""
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield
+    signal.signal(signal.SIGINT, before)
+
+
+@pytest.mark.usefixtures("heeded_interrupts")
 @pytest.mark.parametrize("stop", [signal.SIGINT, signal.SIGTERM])
 def test_the_server_answers_and_ends_with_the_command(tmp_path: Path, stop: signal.Signals) -> None:
     port = find_port("127.0.0.1", None)
@@ -127,7 +137,10 @@ def test_the_server_answers_and_ends_with_the_command(tmp_path: Path, stop: sign
                 assert json.load(answer)
         finally:
             command.send_signal(stop)
-            assert command.wait(timeout=30) == 0
+            try:
+                assert command.wait(timeout=30) == 0
+            finally:
+                command.kill()
     assert "Traceback" not in log.read_text()
     with socket.socket() as probe:
         assert probe.connect_ex(("127.0.0.1", port)) != 0
