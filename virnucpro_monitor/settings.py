@@ -6,7 +6,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from pydantic import ValidationError
+from pydantic import PositiveInt, ValidationError
 from pydantic_settings import (
     BaseSettings,
     PydanticBaseSettingsSource,
@@ -54,6 +54,7 @@ class Settings(BaseSettings):
     benchmark: list[str] = ["seed"]
     timeout_s: float = 1800.0
     memory_limit_gb: float | None = None
+    workers: PositiveInt | None = None  # commits measured at once; None: as many as have room
     cache_dir: Path = Path()
     writable_app: bool = False  # whether the dashboard may store acknowledgements
 

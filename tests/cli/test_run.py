@@ -10,8 +10,10 @@ import pytest
 
 from tests.runner.tiny_target import HEALTHY, MODEL_FILE, PADDED_WITH_CLS, TinyRepository
 from virnucpro_monitor.cli.main import run_command
-from virnucpro_monitor.cli.run import RunOutcome
+from virnucpro_monitor.cli.run import RunOutcome, make_plan
 from virnucpro_monitor.records import Outcome
+from virnucpro_monitor.runner.builtin import builtin_target
+from virnucpro_monitor.settings import load_settings
 from virnucpro_monitor.store.engine import open_engine
 from virnucpro_monitor.store.reader import load_commits, load_failure, load_runs
 from virnucpro_monitor.store.summaries import load_heartbeats
@@ -121,6 +123,7 @@ def test_a_rewritten_branch_keeps_its_results(
         (["--target", "{tiny}", "--dtype", "int8"], "'int8' is not a dtype"),
         (["--target", "{tiny}", "--device", "cuda:7"], "cuda:7"),
         (["--target", "{tiny}", "--weights", "gone.pt"], "gone.pt"),
+        (["--target", "{tiny}", "--workers", "0"], "Invalid value for '--workers'"),
     ],
 )
 def test_bad_input_is_one_sentence_and_stores_nothing(
@@ -165,6 +168,12 @@ def test_the_builtin_target_is_measured_as_it_is_installed(database: str, run: R
     assert stored.configuration.backend == "sdpa"
     assert stored.outcome is Outcome.PASSED
     assert run() == 0  # known already
+
+
+def test_limits_of_the_settings_reach_the_plan(tmp_path: Path) -> None:
+    settings = load_settings(workers=2, memory_limit_gb=3.0, timeout_s=4.0, cache_dir=tmp_path)
+    plan, _ = make_plan(settings, builtin_target(), [])
+    assert (plan.workers, plan.memory_limit_gb, plan.timeout_s) == (2, 3.0, 4.0)
 
 
 def test_a_log_gets_all_output(tiny: TinyRepository, database: str, tmp_path: Path) -> None:

@@ -81,12 +81,14 @@ def test_what_the_settings_file_says_is_written_out(
 ) -> None:
     (tmp_path / "virnucpro-monitor.toml").write_text(
         'device = "cpu"\ndtype = "float32"\ntoken_budget = 512\nbenchmark = ["seed", "proteome"]\n'
+        "timeout_s = 600\nmemory_limit_gb = 12.5\nworkers = 1\n"
     )
     monkeypatch.chdir(tmp_path)
     capsys.readouterr()
     assert run_command(["schedule", "print", "--dtype", "bfloat16", *options]) == 0
     line = capsys.readouterr().out
-    assert " --device cpu --dtype bfloat16 --token-budget 512 " in line
+    assert " --device cpu --dtype bfloat16 --token-budget 512 --timeout 600.0" in line
+    assert " --memory-limit 12.5 --workers 1 " in line
     assert " --benchmark seed --benchmark proteome " in line
 
 

@@ -86,6 +86,15 @@ def run(
         float | None,
         typer.Option("--memory-limit", metavar="GIB", min=0.1, help="Memory limit of one run."),
     ] = None,
+    workers: Annotated[
+        int | None,
+        typer.Option(
+            "--workers",
+            metavar="N",
+            min=1,
+            help="Commits measured at once; by default as many as cores and GPU memory allow.",
+        ),
+    ] = None,
     wait: Annotated[
         float, typer.Option("--wait", metavar="MINUTES", min=0, help="Wait for another runner.")
     ] = 0.0,
@@ -119,6 +128,7 @@ def run(
         benchmark=benchmark or None,
         timeout_s=timeout,
         memory_limit_gb=memory_limit,
+        workers=workers,
     )
     revisions = [*(commit or ()), *((commits,) if commits else ())]
     if commits and ".." not in commits:
@@ -346,6 +356,7 @@ def make_plan(
         cache_folder=settings.cache_folder,
         timeout_s=settings.timeout_s,
         memory_limit_gb=settings.memory_limit_gb,
+        workers=settings.workers,
         **choices,
     )
     return plan, selection

@@ -34,6 +34,15 @@ CronOption = Annotated[
 SystemdOption = Annotated[
     bool, typer.Option("--systemd", help="A user's systemd timer instead of a crontab line.")
 ]
+WRITTEN_IF_SET = {
+    "--backend": "backend",
+    "--token-budget": "token_budget",
+    "--timeout": "timeout_s",
+    "--memory-limit": "memory_limit_gb",
+    "--workers": "workers",
+}
+"""Options of `run` for settings that no option of `schedule` sets."""
+
 MaxMinutesOption = Annotated[
     float | None,
     typer.Option("--max-minutes", min=0, help="Leave the rest for the next start after this."),
@@ -181,10 +190,11 @@ def make_job(
         "--weights": settings.weights,
         "--device": settings.device,
         "--dtype": settings.dtype,
-        "--backend": settings.backend if "backend" in settings.model_fields_set else None,
-        "--token-budget": (
-            str(settings.token_budget) if "token_budget" in settings.model_fields_set else None
-        ),
+        **{
+            option: f"{getattr(settings, name)}"
+            for option, name in WRITTEN_IF_SET.items()
+            if name in settings.model_fields_set
+        },
         "--max-minutes": None if max_minutes is None else f"{max_minutes:g}",
         "--db": _absolute_url(settings.database_url),
     }
