@@ -191,7 +191,7 @@ def make_job(
         "--device": settings.device,
         "--dtype": settings.dtype,
         **{
-            option: f"{getattr(settings, name)}"
+            option: str(getattr(settings, name))
             for option, name in WRITTEN_IF_SET.items()
             if name in settings.model_fields_set
         },
