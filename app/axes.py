@@ -145,8 +145,9 @@ def draw_thresholds(
                 type="line", yref="y domain", y0=0, y1=1, x0=value, x1=value, line=line
             )
             side = {"strict": "right", "lenient": "left"}.get(name, "center")
+            # Upright, so that the outer name does not run off the plot's edge.
             figure.add_annotation(
-                yref="y domain", y=1, yanchor="top", x=value, xanchor=side, **label
+                yref="y domain", y=1, yanchor="top", x=value, xanchor=side, textangle=-90, **label
             )
 
 
