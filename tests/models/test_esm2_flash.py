@@ -6,6 +6,7 @@ import pytest
 import torch
 from torch import Tensor
 
+from tests.models.errors import relative_l2
 from virnucpro_monitor.errors import ConfigurationError, DeviceError
 from virnucpro_monitor.models.esm2_flash import ESM2WithFlashAttention, load_esm2_model
 from virnucpro_monitor.models.weights import load_checkpoint, resolve_weights
@@ -29,10 +30,6 @@ def make_pack(sequences: list[Tensor]) -> tuple[Tensor, Tensor, int]:
     lengths = torch.tensor([tokens.numel() for tokens in sequences])
     cu_seqlens = torch.cat((torch.zeros(1), lengths.cumsum(0))).int()
     return torch.cat(sequences), cu_seqlens, int(lengths.max())
-
-
-def relative_l2(a: Tensor, b: Tensor) -> float:
-    return float((a.double() - b.double()).norm() / b.double().norm())
 
 
 @pytest.fixture(scope="module")

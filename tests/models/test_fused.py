@@ -1,25 +1,19 @@
-"""Whole layers through the Triton kernels against the plain ones, both against FP32.
-
-With TRITON_INTERPRET=1 they run on the CPU, in Triton's interpreter.
-"""
-
-import os
+"""Whole layers through the Triton kernels against the plain ones, both against FP32."""
 
 import pytest
 import torch
 from torch import Tensor
 
+from tests.models.errors import relative_l2
+from tests.models.triton_device import DEVICE, HALF_DTYPES, MARKS
 from virnucpro_monitor.models import esm2_flash
 from virnucpro_monitor.models.esm2_flash import ESM2WithFlashAttention, load_esm2_model
 
-DEVICE = "cpu" if os.environ.get("TRITON_INTERPRET") else "cuda"
-pytestmark = [] if DEVICE == "cpu" else pytest.mark.gpu
+pytestmark = MARKS
 MODEL, NUM_LAYERS = "esm2_t6_8M_UR50D", 6
 LENGTHS = (40, 7, 70, 3)
 SHARES = {torch.float16: 1.2, torch.bfloat16: 1.0}
 """The kernels' error over the plain layers' at most; in bfloat16 their stream is FP32."""
-if DEVICE == "cpu":
-    del SHARES[torch.bfloat16]  # the interpreter cuts bfloat16 off instead of rounding it
 
 
 def embed(model: ESM2WithFlashAttention) -> dict[int, Tensor]:
@@ -33,7 +27,7 @@ def embed(model: ESM2WithFlashAttention) -> dict[int, Tensor]:
     return {layer: hidden.double() for layer, hidden in result["representations"].items()}
 
 
-@pytest.mark.parametrize("dtype", SHARES)
+@pytest.mark.parametrize("dtype", HALF_DTYPES)
 def test_no_layer_is_further_from_fp32_than_the_plain_one(
     dtype: torch.dtype, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -48,5 +42,5 @@ def test_no_layer_is_further_from_fp32_than_the_plain_one(
     plain = embed(model)
     assert torch.equal(fused[0], plain[0])
     for layer in range(1, NUM_LAYERS + 1):
-        errors = [float((run[layer] - reference[layer]).norm()) for run in (fused, plain)]
+        errors = [relative_l2(run[layer], reference[layer]) for run in (fused, plain)]
         assert 0 < errors[0] < SHARES[dtype] * errors[1], f"layer {layer}"

@@ -1,32 +1,22 @@
-"""Each Triton kernel against its plain twin in FP64.
-
-With TRITON_INTERPRET=1 they run on the CPU, in Triton's interpreter.
-"""
-
-import os
+"""Each Triton kernel against its plain twin in FP64."""
 
 import pytest
 import torch
 from torch import Tensor
 from torch.nn import functional
 
+from tests.models.errors import relative_l2
+from tests.models.triton_device import DEVICE, HALF_DTYPES, MARKS
 from virnucpro_monitor.models.packed_attention import Pack, packed_attention
 from virnucpro_monitor.models.rotary import RotaryTables, rotate
 
-DEVICE = "cpu" if os.environ.get("TRITON_INTERPRET") else "cuda"
-pytestmark = [] if DEVICE == "cpu" else pytest.mark.gpu
+pytestmark = MARKS
 ROUNDING = {torch.float16: 3e-4, torch.bfloat16: 2.5e-3}
-if DEVICE == "cpu":
-    del ROUNDING[torch.bfloat16]  # the interpreter cuts bfloat16 off instead of rounding it
-HALVES = pytest.mark.parametrize("dtype", ROUNDING)
+HALVES = pytest.mark.parametrize("dtype", HALF_DTYPES)
 HEADS = pytest.mark.parametrize(
     ("heads", "head_dim"), [(20, 16), (20, 24), (20, 32), (20, 64), (4, 128)]
 )
 LENGTHS = (5, 63, 64, 65, 1, 128, 3, 200)
-
-
-def relative_l2(a: Tensor, b: Tensor) -> float:
-    return float((a.double() - b.double()).norm() / b.double().norm())
 
 
 def make_pack(lengths: tuple[int, ...] = LENGTHS) -> Pack:
