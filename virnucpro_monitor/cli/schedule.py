@@ -34,6 +34,10 @@ CronOption = Annotated[
 SystemdOption = Annotated[
     bool, typer.Option("--systemd", help="A user's systemd timer instead of a crontab line.")
 ]
+MaxMinutesOption = Annotated[
+    float | None,
+    typer.Option("--max-minutes", min=0, help="Leave the rest for the next start after this."),
+]
 WRITTEN_IF_SET = {
     "--backend": "backend",
     "--token-budget": "token_budget",
@@ -42,11 +46,6 @@ WRITTEN_IF_SET = {
     "--workers": "workers",
 }
 """Options of `run` for settings that no option of `schedule` sets."""
-
-MaxMinutesOption = Annotated[
-    float | None,
-    typer.Option("--max-minutes", min=0, help="Leave the rest for the next start after this."),
-]
 
 
 def register(app: typer.Typer) -> None:

@@ -25,7 +25,7 @@ def _norm_kernel(
     ROWS: tl.constexpr, LEFT: tl.constexpr, RIGHT: tl.constexpr,
 ):  # fmt: skip
     # ESM-2's widths are 5/4 of a power of 2, nearly all: a row is read in two parts, because
-    # rounding it up to one power of 2 would leave a third of the threads idle.
+    # rounding it up to one power of 2 would leave over a third of the threads idle.
     rows = tl.program_id(0) * ROWS + tl.arange(0, ROWS)
     left, right = tl.arange(0, LEFT), LEFT + tl.arange(0, RIGHT)
     inside = right < width
