@@ -19,7 +19,8 @@ for _room, _left in [
     ("runner", ["validation"]),
     ("store", ["validation"]),
     ("analysis", ["store", "runner"]),
-    ("report", ["analysis"]),
+    ("host", ["runner"]),
+    ("report", ["analysis", "host"]),
     ("cli", ["report"]),
     ("app", ["report"]),
 ]:

@@ -4,7 +4,7 @@ from pathlib import Path
 import pytest
 
 from virnucpro_monitor.cli.main import run_command
-from virnucpro_monitor.runner import doctor
+from virnucpro_monitor.host import doctor
 from virnucpro_monitor.runner.gpu import GIB, Gpu
 
 CPU = ["--device", "cpu", "--model", "esm2_t6_8M_UR50D", "--weights", "synthetic"]

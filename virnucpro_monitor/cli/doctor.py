@@ -18,7 +18,7 @@ from virnucpro_monitor.errors import MissingDatabase, MonitorError, OutdatedSche
 from virnucpro_monitor.settings import load_settings
 
 if TYPE_CHECKING:
-    from virnucpro_monitor.runner.doctor import Finding
+    from virnucpro_monitor.host.doctor import Finding
 
 MARKS = {"ok": "ok     ", "warning": "warning", "problem": "PROBLEM"}
 
@@ -38,7 +38,7 @@ def doctor(
 
     Exit code: 0 where nothing stands in the way, 1 otherwise.
     """
-    from virnucpro_monitor.runner.doctor import PROBLEM, examine
+    from virnucpro_monitor.host.doctor import PROBLEM, examine
 
     settings = load_settings(model=model, weights=weights, device=device, db=db)
     findings = examine(settings.device, settings.model, settings.weights, settings.cache_folder)
@@ -55,7 +55,7 @@ def doctor(
 
 def examine_database(url: str) -> Finding:
     """Whether the database can be opened with this program's schema."""
-    from virnucpro_monitor.runner.doctor import OK, PROBLEM, WARNING, Finding
+    from virnucpro_monitor.host.doctor import OK, PROBLEM, WARNING, Finding
     from virnucpro_monitor.store.connection import describe, option_for, parse_url
     from virnucpro_monitor.store.engine import open_engine
 

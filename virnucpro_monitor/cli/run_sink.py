@@ -134,7 +134,7 @@ def holding_locks(
     settings: Settings, sink: Sink, *, wait_s: float, on_wait: Callable[[str], None]
 ) -> Iterator[None]:
     """Hold the right to run this target: on this host, and across hosts that share a server."""
-    from virnucpro_monitor.runner.lock import file_lock, lease
+    from virnucpro_monitor.host.lock import file_lock, lease
 
     key = hashlib.sha256(f"{settings.database_url}\n{sink.target.name}".encode()).hexdigest()
     path = settings.cache_folder / "locks" / f"{key[:16]}.lock"

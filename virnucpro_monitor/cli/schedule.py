@@ -23,7 +23,7 @@ from virnucpro_monitor.records import Target
 from virnucpro_monitor.settings import Settings, load_settings, user_folder
 
 if TYPE_CHECKING:
-    from virnucpro_monitor.runner.schedule import Job
+    from virnucpro_monitor.host.schedule import Job
 
 EveryOption = Annotated[
     str, typer.Option("--every", metavar="TIME", help="How often: 15m, 2h or 1d.")
@@ -71,7 +71,7 @@ def print_line(
     db: DatabaseOption = None,
 ) -> None:
     """Print a crontab line that works as it is, or a systemd service with its timer."""
-    from virnucpro_monitor.runner.schedule import crontab_line, systemd_units
+    from virnucpro_monitor.host.schedule import crontab_line, systemd_units
 
     job = make_job(target, every, cron, max_minutes, benchmark, model, weights, device, dtype, db)
     if not systemd:
@@ -95,7 +95,7 @@ def install(
     db: DatabaseOption = None,
 ) -> None:
     """Put the line into the user's crontab, in place of an older one for the same target."""
-    from virnucpro_monitor.runner import schedule
+    from virnucpro_monitor.host import schedule
 
     job = make_job(target, every, cron, max_minutes, benchmark, model, weights, device, dtype, db)
     job.log.parent.mkdir(parents=True, exist_ok=True)
@@ -113,7 +113,7 @@ def remove(
     target: TargetOption = None, systemd: SystemdOption = False, db: DatabaseOption = None
 ) -> None:
     """Take a target's line out of the crontab; all other lines stay."""
-    from virnucpro_monitor.runner import schedule
+    from virnucpro_monitor.host import schedule
 
     name = _target_name(target, db)
     if systemd:
@@ -129,7 +129,7 @@ def remove(
 def status(target: TargetOption = None, db: DatabaseOption = None) -> None:
     """Say when a target ran last, when it runs next, and how far behind it is."""
     from virnucpro_monitor.cli.status import target_status
-    from virnucpro_monitor.runner import schedule
+    from virnucpro_monitor.host import schedule
 
     name = _target_name(target, db)
     try:
@@ -165,7 +165,7 @@ def make_job(
         ConfigurationError: the target is not known, or the times cannot be read.
     """
     from virnucpro_monitor.cli.run import choose_target
-    from virnucpro_monitor.runner import schedule
+    from virnucpro_monitor.host import schedule
     from virnucpro_monitor.runner.builtin import BUILTIN
 
     weights = str(Path(weights).resolve()) if weights and weights.endswith(".pt") else weights

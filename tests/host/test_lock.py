@@ -7,12 +7,12 @@ from pathlib import Path
 import pytest
 
 from virnucpro_monitor.errors import LockedError
-from virnucpro_monitor.runner.lock import file_lock, lease
+from virnucpro_monitor.host.lock import file_lock, lease
 
 _HOLDER = """
 import sys, time
 from pathlib import Path
-from virnucpro_monitor.runner.lock import file_lock
+from virnucpro_monitor.host.lock import file_lock
 with file_lock(Path(sys.argv[1])):
     print("held", flush=True)
     time.sleep(600)

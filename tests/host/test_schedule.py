@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from virnucpro_monitor.errors import ConfigurationError
-from virnucpro_monitor.runner.schedule import (
+from virnucpro_monitor.host.schedule import (
     Job,
     crontab_line,
     every,

@@ -10,7 +10,7 @@ import pytest
 
 from tests.runner.tiny_target import HEALTHY, TinyRepository
 from virnucpro_monitor.cli.main import run_command
-from virnucpro_monitor.runner.schedule import read_crontab, write_crontab
+from virnucpro_monitor.host.schedule import read_crontab, write_crontab
 
 CRON = shutil.which("cron") or "/usr/sbin/cron"
 OTHER_LINE = "0 0 1 1 * true # somebody else's line\n"
