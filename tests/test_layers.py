@@ -7,10 +7,11 @@ import pytest
 
 ROOT = Path(__file__).parent.parent
 PACKAGE = ROOT / "virnucpro_monitor"
-LEFT_OF = {
+LEFT_OF: dict[str, set[str]] = {
     "errors": set(),
     "records": set(),
     "settings": {"errors", "records"},
+    "analysis": {"errors", "records"},
 }
 for _room, _left in [
     ("models", ["errors", "settings", "records"]),
@@ -18,9 +19,9 @@ for _room, _left in [
     ("validation", ["data"]),
     ("runner", ["validation"]),
     ("store", ["validation"]),
-    ("analysis", ["store", "runner"]),
     ("host", ["runner"]),
-    ("report", ["analysis", "host"]),
+    ("monitor", ["host", "store", "analysis"]),
+    ("report", ["monitor"]),
     ("cli", ["report"]),
     ("app", ["report"]),
 ]:
@@ -65,11 +66,74 @@ def test_imports_point_left(path: Path) -> None:
     assert imported_rooms(path) <= allowed, f"{room} may import only {sorted(allowed)}"
 
 
+def module_name(path: Path, root: Path) -> str:
+    parts = path.relative_to(root).with_suffix("").parts
+    return ".".join(parts[:-1] if parts[-1] == "__init__" else parts)
+
+
+def find_circle(paths: list[Path], root: Path) -> list[str]:
+    """Modules that import one another in a circle, lazy imports counted too; empty without one."""
+    names = {module_name(path, root): path for path in paths}
+    arrows = {name: _modules_imported(names[name], names) - {name} for name in names}
+    done: set[str] = set()
+
+    def walk(name: str, trail: list[str]) -> list[str]:
+        if name in trail:
+            return [*trail[trail.index(name) :], name]
+        if name in done:
+            return []
+        for following in sorted(arrows[name]):
+            if circle := walk(following, [*trail, name]):
+                return circle
+        done.add(name)
+        return []
+
+    return next((circle for name in names if (circle := walk(name, []))), [])
+
+
+def _modules_imported(path: Path, known: dict[str, Path]) -> set[str]:
+    found = set()
+    for name in imported_names(path):
+        # `from package import module` names a module, `from module import name` its parent.
+        for candidate in (name, name.rpartition(".")[0]):
+            if candidate in known:
+                found.add(candidate)
+                break
+    return found
+
+
+def test_no_modules_import_one_another() -> None:
+    paths = [path for path in MODULES if "sample" not in path.parts]
+    assert find_circle(paths, ROOT) == []
+
+
+def test_the_check_sees_a_circle_inside_a_room(tmp_path: Path) -> None:
+    room = tmp_path / "virnucpro_monitor" / "room"
+    room.mkdir(parents=True)
+    (room / "one.py").write_text("from virnucpro_monitor.room import two\n")
+    (room / "two.py").write_text("def late():\n    from virnucpro_monitor.room.three import x\n")
+    (room / "three.py").write_text("import virnucpro_monitor.room.four\n")
+    (room / "four.py").write_text("")
+    paths = sorted(room.glob("*.py"))
+    assert find_circle(paths, tmp_path) == []
+    (room / "three.py").write_text("from virnucpro_monitor.room.one import y\n")
+    assert set(find_circle(paths, tmp_path)) == {
+        f"virnucpro_monitor.room.{name}" for name in ("one", "two", "three")
+    }
+
+
 def test_the_check_sees_a_right_pointing_import(tmp_path: Path) -> None:
     module = tmp_path / "bad.py"
     module.write_text("from virnucpro_monitor.store.reader import load_runs\nimport app.data\n")
     assert imported_rooms(module) == {"store", "app"}
     assert "store" not in LEFT_OF["runner"]
+    assert "monitor" not in LEFT_OF["store"] | LEFT_OF["runner"] | LEFT_OF["analysis"]
+
+
+def test_analysis_sees_records_only() -> None:
+    paths = [path for path in MODULES if room_of(path) == "analysis"]
+    seen = set().union(*(imported_rooms(path) for path in paths))
+    assert seen <= {"analysis", "records", "errors"}
 
 
 def test_only_the_store_imports_sqlalchemy() -> None:

@@ -76,8 +76,7 @@ def judge(
 
 
 def _select(engine: "Engine", text: str, target: str | None, benchmark: str | None) -> list[Run]:
-    from virnucpro_monitor.cli.reading import choose_target
-    from virnucpro_monitor.cli.runs import find_run
+    from virnucpro_monitor.cli.reading import choose_target, find_run
     from virnucpro_monitor.store.reader import load_runs
 
     if text != "all":

@@ -120,6 +120,34 @@ def _resolve_in_repository(target: Target, revision: str, settings: Settings) ->
         raise unknown from error
 
 
+def find_run(
+    engine: "Engine", text: str, target: str | None, benchmark: str | None
+) -> tuple[Run, list[Run]]:
+    """The run that a number or a commit means; of several runs of a commit the latest started.
+
+    Returns:
+        That run, and the commit's other current ones.
+
+    Raises:
+        NotFoundError: there is none.
+    """
+    from virnucpro_monitor.store.reader import load_run, load_runs
+
+    if text.isdecimal() and len(text) < 10:
+        try:
+            return load_run(engine, int(text)), []
+        except NotFoundError:
+            if len(text) < 4:  # too short to be meant as a hash
+                raise
+    stored = choose_target(engine, target, revision=text)
+    commit = find_commit(engine, stored, text, load_settings())
+    runs = load_runs(engine, target=stored.name, commits=[commit.hash], benchmark=benchmark)
+    if not runs:
+        raise NotFoundError(f"Commit {commit.hash[:12]} of {stored.name} has no stored run.")
+    latest = max(runs, key=lambda one: (one.started_at, one.id or 0))
+    return latest, [one for one in runs if one is not latest]
+
+
 def parse_moment(text: str, now: datetime) -> datetime | None:
     """A date ("2026-11-24", ISO 8601) or an age ("30d", "8w", "1y"); None where it is neither.
 

@@ -14,14 +14,12 @@ from virnucpro_monitor.cli.options import (
     say,
 )
 from virnucpro_monitor.cli.tables import OUTCOME_STYLES, print_table
-from virnucpro_monitor.errors import ConfigurationError, NotFoundError
+from virnucpro_monitor.errors import ConfigurationError
 from virnucpro_monitor.records import Environment, Outcome, Run
-from virnucpro_monitor.settings import load_settings
 
 if TYPE_CHECKING:
     from virnucpro_monitor.analysis.comparison import Thresholds
     from virnucpro_monitor.records import Failure, SequenceResult, Target
-    from virnucpro_monitor.store.engine import Engine
 
 LISTED = 50
 WORST = 5
@@ -172,7 +170,7 @@ def show(
 ) -> None:
     """Show one run: verdict, gates, culprit, how and where it ran, the worst sequences."""
     from virnucpro_monitor.analysis.comparison import Thresholds
-    from virnucpro_monitor.cli.reading import load_measured, open_database
+    from virnucpro_monitor.cli.reading import find_run, load_measured, open_database
     from virnucpro_monitor.report.export import format_run, write_report
     from virnucpro_monitor.report.sentences import reproduce_command
     from virnucpro_monitor.report.values import run_detail_values
@@ -225,35 +223,6 @@ def show(
 
 def _goodness(result: "SequenceResult") -> float:
     return -2.0 if result.similarity is None else result.similarity
-
-
-def find_run(
-    engine: "Engine", text: str, target: str | None, benchmark: str | None
-) -> tuple[Run, list[Run]]:
-    """The run that a number or a commit means; of several runs of a commit the latest started.
-
-    Returns:
-        That run, and the commit's other current ones.
-
-    Raises:
-        NotFoundError: there is none.
-    """
-    from virnucpro_monitor.cli.reading import choose_target, find_commit
-    from virnucpro_monitor.store.reader import load_run, load_runs
-
-    if text.isdecimal() and len(text) < 10:
-        try:
-            return load_run(engine, int(text)), []
-        except NotFoundError:
-            if len(text) < 4:  # too short to be meant as a hash
-                raise
-    stored = choose_target(engine, target, revision=text)
-    commit = find_commit(engine, stored, text, load_settings())
-    runs = load_runs(engine, target=stored.name, commits=[commit.hash], benchmark=benchmark)
-    if not runs:
-        raise NotFoundError(f"Commit {commit.hash[:12]} of {stored.name} has no stored run.")
-    latest = max(runs, key=lambda one: (one.started_at, one.id or 0))
-    return latest, [one for one in runs if one is not latest]
 
 
 def _print_run(

@@ -1,0 +1,1 @@
+"""The only room that joins runner, store and analysis: every question and every act, once."""
