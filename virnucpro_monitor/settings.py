@@ -53,7 +53,7 @@ class Settings(BaseSettings):
     token_budget: int = DEFAULT_TOKEN_BUDGET
     benchmark: list[str] = ["seed"]
     timeout_s: float = 1800.0
-    memory_limit_gb: float | None = None
+    memory_limit_gib: float | None = None
     workers: PositiveInt | None = None  # commits measured at once; None: as many as have room
     cache_dir: Path = Path()
     writable_app: bool = False  # whether the dashboard may store acknowledgements

@@ -171,9 +171,9 @@ def test_the_builtin_target_is_measured_as_it_is_installed(database: str, run: R
 
 
 def test_limits_of_the_settings_reach_the_plan(tmp_path: Path) -> None:
-    settings = load_settings(workers=2, memory_limit_gb=3.0, timeout_s=4.0, cache_dir=tmp_path)
+    settings = load_settings(workers=2, memory_limit_gib=3.0, timeout_s=4.0, cache_dir=tmp_path)
     plan, _ = make_plan(settings, builtin_target(), [])
-    assert (plan.workers, plan.memory_limit_gb, plan.timeout_s) == (2, 3.0, 4.0)
+    assert (plan.workers, plan.memory_limit_gib, plan.timeout_s) == (2, 3.0, 4.0)
 
 
 def test_a_log_gets_all_output(tiny: TinyRepository, database: str, tmp_path: Path) -> None:

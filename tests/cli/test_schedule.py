@@ -81,7 +81,7 @@ def test_what_the_settings_file_says_is_written_out(
 ) -> None:
     (tmp_path / "virnucpro-monitor.toml").write_text(
         'device = "cpu"\ndtype = "float32"\ntoken_budget = 512\nbenchmark = ["seed", "proteome"]\n'
-        "timeout_s = 600\nmemory_limit_gb = 12.5\nworkers = 1\n"
+        "timeout_s = 600\nmemory_limit_gib = 12.5\nworkers = 1\n"
     )
     monkeypatch.chdir(tmp_path)
     capsys.readouterr()

@@ -103,7 +103,7 @@ def test_a_hang_is_stopped_and_its_output_kept(tiny: TinyRepository, make_plan: 
 
 def test_memory_beyond_the_limit_is_an_error(tiny: TinyRepository, make_plan: MakePlan) -> None:
     code = "block = bytearray(4 * 1024**3)"
-    plan = make_plan([tiny.commit(broken(code))], memory_limit_gb=2.0)
+    plan = make_plan([tiny.commit(broken(code))], memory_limit_gib=2.0)
     report = one(list(run_commits(plan)))
     assert report.failure is not None
     assert "MemoryError" in report.failure.traceback or report.failure.kind == "out_of_memory"

@@ -21,7 +21,7 @@ def prepare_job(cache_folder: Path, weights: str = "synthetic") -> dict[str, Any
         "request": {"model": MODEL, "weights": weights, "device": "cpu"},
         "cache_folder": str(cache_folder),
         "benchmarks": [],
-        "limits": {"timeout_s": 60.0, "memory_limit_gb": None},
+        "limits": {"timeout_s": 60.0, "memory_limit_gib": None},
     }
 
 

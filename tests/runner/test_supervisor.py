@@ -112,7 +112,7 @@ def test_children_left_behind_are_ended_even_in_sessions_of_their_own(tmp_path: 
 
 
 def test_an_allocation_beyond_the_limit_fails() -> None:
-    ending, _ = supervised("block = bytearray(2 * 1024**3)", memory_limit_gb=0.5)
+    ending, _ = supervised("block = bytearray(2 * 1024**3)", memory_limit_gib=0.5)
     assert ending.code == 7
     assert "MemoryError" in ending.output
 
@@ -125,7 +125,7 @@ def test_memory_of_children_counts_too() -> None:
         children = [subprocess.Popen([sys.executable, "-c", code]) for _ in range(3)]
         time.sleep(60)
         """,
-        memory_limit_gb=0.4,
+        memory_limit_gib=0.4,
     )
     assert ending.cause == "memory"
 

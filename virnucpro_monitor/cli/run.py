@@ -127,7 +127,7 @@ def run(
         token_budget=token_budget,
         benchmark=benchmark or None,
         timeout_s=timeout,
-        memory_limit_gb=memory_limit,
+        memory_limit_gib=memory_limit,
         workers=workers,
     )
     revisions = [*(commit or ()), *((commits,) if commits else ())]
@@ -355,7 +355,7 @@ def make_plan(
         protocol=protocol,
         cache_folder=settings.cache_folder,
         timeout_s=settings.timeout_s,
-        memory_limit_gb=settings.memory_limit_gb,
+        memory_limit_gib=settings.memory_limit_gib,
         workers=settings.workers,
         **choices,
     )

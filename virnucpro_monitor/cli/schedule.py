@@ -42,7 +42,7 @@ WRITTEN_IF_SET = {
     "--backend": "backend",
     "--token-budget": "token_budget",
     "--timeout": "timeout_s",
-    "--memory-limit": "memory_limit_gb",
+    "--memory-limit": "memory_limit_gib",
     "--workers": "workers",
 }
 """Options of `run` for settings that no option of `schedule` sets."""

@@ -74,7 +74,7 @@ def prepare(plan: RunPlan, pool: WorkerPool, on_progress: OnProgress) -> Prepare
         "request": to_json(plan.request),
         "cache_folder": str(plan.cache_folder),
         "benchmarks": to_json(plan.benchmarks),
-        "limits": {"timeout_s": max(plan.timeout_s, 3600.0), "memory_limit_gb": None},
+        "limits": {"timeout_s": max(plan.timeout_s, 3600.0), "memory_limit_gib": None},
     }
     facts: Json = None
     with closing(pool.run(job)) as events:
@@ -289,7 +289,7 @@ def _measure_job(
         "warm": plan.warm,
         "reuse": reuse,
         "probes": plan.probes,
-        "limits": {"timeout_s": plan.timeout_s, "memory_limit_gb": plan.memory_limit_gb},
+        "limits": {"timeout_s": plan.timeout_s, "memory_limit_gib": plan.memory_limit_gib},
     }
 
 
@@ -301,7 +301,7 @@ def _describe_end(event: Json, plan: RunPlan) -> tuple[str, str]:
     if cause == "memory":
         return (
             "out_of_memory",
-            f"The run took more than {plan.memory_limit_gb:g} GiB of memory and was stopped.",
+            f"The run took more than {plan.memory_limit_gib:g} GiB of memory and was stopped.",
         )
     if cause == "signal":
         try:

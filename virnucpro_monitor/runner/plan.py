@@ -80,7 +80,7 @@ class RunPlan:
     protocol: Protocol
     cache_folder: Path
     timeout_s: float = 1800.0
-    memory_limit_gb: float | None = None
+    memory_limit_gib: float | None = None
     order: str = "oldest"
     force: bool = False
     retry_errors: bool = False

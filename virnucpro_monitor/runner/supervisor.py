@@ -21,11 +21,11 @@ KEPT_TAIL_BYTES = 64 * 1024
 class Limits:
     """Attributes:
     timeout_s: from the start, and again from each result.
-    memory_limit_gb: GiB of private memory of the child and all its children.
+    memory_limit_gib: GiB of private memory of the child and all its children.
     """
 
     timeout_s: float
-    memory_limit_gb: float | None = None
+    memory_limit_gib: float | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,9 +76,9 @@ def limit_own_memory(limits: Limits) -> None:
     Bounds private writable memory only, so that a mapped checkpoint does not count. It is no use
     under CUDA, which reserves address space freely; there the polling alone counts.
     """
-    if limits.memory_limit_gb is not None:
+    if limits.memory_limit_gib is not None:
         used = _field(Path("/proc/self/status"), "VmData:") or 0
-        size = used + int(limits.memory_limit_gb * GIB)
+        size = used + int(limits.memory_limit_gib * GIB)
         with suppress(ValueError, OSError):
             resource.setrlimit(resource.RLIMIT_DATA, (size, size))
 
@@ -126,9 +126,9 @@ def supervise(
             now = time.monotonic()
             if not cause and now > deadline:
                 cause = "timeout"
-            if not cause and limits.memory_limit_gb is not None and now > next_memory_look:
+            if not cause and limits.memory_limit_gib is not None and now > next_memory_look:
                 next_memory_look = now + MEMORY_POLL_S
-                if private_memory_bytes(pid) > limits.memory_limit_gb * GIB:
+                if private_memory_bytes(pid) > limits.memory_limit_gib * GIB:
                     cause = "memory"
             if cause:
                 _kill_session(pid)
