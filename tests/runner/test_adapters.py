@@ -17,7 +17,7 @@ from virnucpro_monitor.runner.adapters import (
     SeedInterfaceAdapter,
     find_adapter,
 )
-from virnucpro_monitor.validation.subject import PackedBatch
+from virnucpro_monitor.validation.subject import PackedBatch, embed_packed, embed_unpacked
 
 CONVERTER = Alphabet.from_architecture("ESM-1b").get_batch_converter()
 WIDTH = 4
@@ -130,9 +130,9 @@ def test_layers_are_numbered_as_fair_esm_does(
         for index in range(layer):
             x = trunk.layers[index](x)
         expected = trunk.emb_layer_norm_after(x) if layer == 2 else x
-    packed = subject.embed_packed(PACK, layer)
+    packed = embed_packed(subject, PACK, layer)
     assert torch.equal(packed, expected)
-    assert torch.equal(subject.embed_unpacked(PACK.input_ids[:4], layer), expected[:4])
+    assert torch.equal(embed_unpacked(subject, PACK.input_ids[:4], layer), expected[:4])
     assert subject.num_layers == 2
     assert subject.backend == "own_attention"
 
@@ -142,14 +142,14 @@ def test_several_layers_come_from_one_pass(model: type[Wrapper], tmp_path: Path)
     wrapper = model()
     subject = make_subject(wrapper, tmp_path)
     layers = [0, 1, 2]
-    packed = {layer: subject.embed_packed(PACK, layer) for layer in layers}
-    alone = {layer: subject.embed_unpacked(PACK.input_ids[:4], layer) for layer in layers}
+    packed = {layer: embed_packed(subject, PACK, layer) for layer in layers}
+    alone = {layer: embed_unpacked(subject, PACK.input_ids[:4], layer) for layer in layers}
     passes = []
     wrapper.model.emb_layer_norm_after.register_forward_hook(lambda *_: passes.append(1))
     found = subject.embed_packed_layers(PACK, layers)
     assert all(torch.equal(found[layer], packed[layer]) for layer in layers)
     at_once = len(passes)
-    subject.embed_packed(PACK, 2)
+    embed_packed(subject, PACK, 2)
     assert at_once == len(passes) - at_once  # a padded fallback counts its sequences
     found = subject.embed_unpacked_layers(PACK.input_ids[:4], layers)
     assert all(torch.equal(found[layer], alone[layer]) for layer in layers)
@@ -263,7 +263,7 @@ def test_wrong_shapes_and_missing_layers_are_named(tmp_path: Path) -> None:
         (Nothing(), r"no representations\[2\]"),
     ]:
         with pytest.raises(TargetError, match=sentence):
-            make_subject(model, tmp_path).embed_packed(PACK, 2)
+            embed_packed(make_subject(model, tmp_path), PACK, 2)
 
 
 _LOADING = """

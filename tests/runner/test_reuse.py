@@ -1,3 +1,4 @@
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -8,6 +9,7 @@ from virnucpro_monitor.data.benchmarks import benchmark_digest
 from virnucpro_monitor.records import BenchmarkSet, ProteinSequence
 from virnucpro_monitor.runner import reuse
 from virnucpro_monitor.runner.reuse import SAMPLE_SIZE, reuse_unpacked
+from virnucpro_monitor.validation.subject import Layers, embed_unpacked
 from virnucpro_monitor.validation.tokens import encode
 
 SEQUENCES = tuple(
@@ -32,14 +34,14 @@ class CountingSubject:
         self.factor = factor
         self.calls = 0
 
-    def embed_unpacked(self, tokens: torch.Tensor, layer: int) -> torch.Tensor:
+    def embed_unpacked_layers(self, tokens: torch.Tensor, layers: Sequence[int]) -> Layers:
         self.calls += 1
-        return self.factor * tokens[:, None].float().repeat(1, 3)
+        return {layer: self.factor * tokens[:, None].float().repeat(1, 3) for layer in layers}
 
 
 def embed_all(subject: CountingSubject, folder: Path | None) -> list[torch.Tensor]:
     with reuse_unpacked(subject, BENCHMARK, str(folder) if folder else None) as judged:  # type: ignore[arg-type]
-        return [judged.embed_unpacked(encode(one.residues), 2) for one in SEQUENCES]
+        return [embed_unpacked(judged, encode(one.residues)) for one in SEQUENCES]
 
 
 def test_an_unchanged_baseline_costs_a_sample_only(tmp_path: Path) -> None:
@@ -55,7 +57,7 @@ def test_a_changed_baseline_is_computed_and_kept_in_its_place(tmp_path: Path) ->
     changed = CountingSubject(factor=1.0000001)
     rows = embed_all(changed, tmp_path)
     assert changed.calls >= 60
-    assert torch.equal(rows[0], CountingSubject(1.0000001).embed_unpacked(encode("M"), 2))
+    assert torch.equal(rows[0], embed_unpacked(CountingSubject(1.0000001), encode("M")))
     again = CountingSubject(factor=1.0000001)
     embed_all(again, tmp_path)
     assert again.calls == SAMPLE_SIZE
@@ -77,7 +79,7 @@ def test_what_is_too_large_to_keep_is_neither_held_nor_written(
     subject: Any = CountingSubject()
     with reuse_unpacked(subject, BENCHMARK, str(tmp_path)) as judged:
         for one in SEQUENCES:
-            judged.embed_unpacked(encode(one.residues), 2)
+            embed_unpacked(judged, encode(one.residues))
         assert isinstance(judged, reuse.ReusingSubject)
         assert not judged.computed
     assert not list(tmp_path.glob("*.pt"))
@@ -95,5 +97,5 @@ def test_hidden_layers_are_always_computed(tmp_path: Path, layer: int) -> None:
     subject = CountingSubject()
     with reuse_unpacked(subject, BENCHMARK, str(tmp_path)) as judged:  # type: ignore[arg-type]
         before = subject.calls
-        judged.embed_unpacked(encode("M"), layer)
+        embed_unpacked(judged, encode("M"), layer)
         assert subject.calls == before + 1

@@ -1,7 +1,7 @@
 """The smallest official size with synthetic weights, a short benchmark set, and its oracle."""
 
 import copy
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 
 import pytest
@@ -15,7 +15,7 @@ from virnucpro_monitor.validation.builtin import BuiltinSubject
 from virnucpro_monitor.validation.oracle import Oracle, prepare_oracle
 from virnucpro_monitor.validation.protocol import load_protocol
 from virnucpro_monitor.validation.selftest import RememberingSubject
-from virnucpro_monitor.validation.subject import PackedBatch
+from virnucpro_monitor.validation.subject import Layers, PackedBatch
 from virnucpro_monitor.validation.tokens import encode
 
 MODEL = "esm2_t6_8M_UR50D"
@@ -94,6 +94,7 @@ class FakeSubject:
     dtype = torch.float32
     device = torch.device("cpu")
     backend = "fake"
+    token_budget = 4096
 
     def __init__(self, width: int = 16, slots: int = 4) -> None:
         generator = torch.Generator().manual_seed(7)
@@ -107,10 +108,18 @@ class FakeSubject:
             lambda rows, tokens, layer: rows
         )
 
-    def embed_unpacked(self, tokens: torch.Tensor, layer: int) -> torch.Tensor:
-        return self.on_alone(self.table[tokens] * (layer + 1), tokens, layer)
+    def tensors(self) -> Mapping[str, torch.Tensor]:
+        return {"table": self.table}
 
-    def pack(self, sequences: Sequence[tuple[str, str]]) -> Iterator[PackedBatch]:
+    def embed_unpacked_layers(self, tokens: torch.Tensor, layers: Sequence[int]) -> Layers:
+        return {
+            layer: self.on_alone(self.table[tokens] * (layer + 1), tokens, layer)
+            for layer in layers
+        }
+
+    def pack(
+        self, sequences: Sequence[tuple[str, str]], *, per_call: int | None = None
+    ) -> Iterator[PackedBatch]:
         packs = []
         for first in range(0, len(sequences), self.slots):
             part = sequences[first : first + self.slots]
@@ -126,8 +135,11 @@ class FakeSubject:
             )
         yield from self.on_pack(packs)
 
-    def embed_packed(self, batch: PackedBatch, layer: int) -> torch.Tensor:
-        return self.on_packed(self.table[batch.input_ids] * (layer + 1), batch, layer)
+    def embed_packed_layers(self, batch: PackedBatch, layers: Sequence[int]) -> Layers:
+        return {
+            layer: self.on_packed(self.table[batch.input_ids] * (layer + 1), batch, layer)
+            for layer in layers
+        }
 
 
 @pytest.fixture

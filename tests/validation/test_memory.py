@@ -11,7 +11,7 @@ from virnucpro_monitor.records import BenchmarkSet, Outcome, Protocol
 from virnucpro_monitor.runner.reuse import ReusingSubject
 from virnucpro_monitor.validation.memory import SMALLEST_BUDGET
 from virnucpro_monitor.validation.oracle import Oracle
-from virnucpro_monitor.validation.subject import PackedBatch
+from virnucpro_monitor.validation.subject import Layers, PackedBatch
 from virnucpro_monitor.validation.validate import validate_subject
 
 ASKED = 8 * SMALLEST_BUDGET
@@ -29,14 +29,16 @@ class SmallMemory:
     def __getattr__(self, name: str) -> Any:
         return getattr(self._subject, name)
 
-    def pack(self, sequences: Sequence[tuple[str, str]]) -> Iterator[PackedBatch]:
+    def pack(
+        self, sequences: Sequence[tuple[str, str]], *, per_call: int | None = None
+    ) -> Iterator[PackedBatch]:
         self.budgets.append(self.token_budget)
-        return self._subject.pack(sequences)
+        return self._subject.pack(sequences, per_call=per_call)
 
-    def embed_packed(self, batch: PackedBatch, layer: int) -> torch.Tensor:
+    def embed_packed_layers(self, batch: PackedBatch, layers: Sequence[int]) -> Layers:
         if self.token_budget > self.room:
             raise torch.OutOfMemoryError("CUDA out of memory")
-        return self._subject.embed_packed(batch, layer)
+        return self._subject.embed_packed_layers(batch, layers)
 
 
 @pytest.mark.parametrize("reused", [False, True], ids=["plain", "with a reused baseline"])
@@ -72,10 +74,11 @@ def test_what_cannot_be_halved_is_raised(
     assert small.budgets == [8192, 4096, 2048, 1024]
 
 
-def test_a_subject_without_a_budget_is_not_tried_again(
+def test_the_smallest_packs_are_not_tried_again(
     fake: FakeSubject, benchmark_set: BenchmarkSet, protocol: Protocol
 ) -> None:
     calls = []
+    fake.token_budget = 2 * SMALLEST_BUDGET - 1
 
     def run_out(rows: torch.Tensor, batch: PackedBatch, layer: int) -> torch.Tensor:
         calls.append(batch)

@@ -7,6 +7,7 @@ from tests.validation.conftest import FakeSubject
 from virnucpro_monitor.validation import perturb, probes
 from virnucpro_monitor.validation.perturb import bounds_of, mask_tokens, other_residues, reorder
 from virnucpro_monitor.validation.probes import run_probes
+from virnucpro_monitor.validation.subject import embed_packed
 from virnucpro_monitor.validation.tokens import alphabet, encode
 
 TEXTS = ["MKTAYIAK", "DERKH", "AILVFMWPAILV", "MVHLT", "GGSGG", "MK"]
@@ -20,7 +21,7 @@ def wide() -> FakeSubject:
 
 def run_leak(subject: FakeSubject) -> dict:
     packs = list(subject.pack(PAIRS))
-    return probes.probe_leak(subject, packs, [subject.embed_packed(p, 2) for p in packs])
+    return probes.probe_leak(subject, packs, [embed_packed(subject, p) for p in packs])
 
 
 def test_a_healthy_model_has_no_leak(wide: FakeSubject) -> None:

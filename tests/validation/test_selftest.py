@@ -13,6 +13,7 @@ from virnucpro_monitor.validation.selftest import (
     selftest_benchmark,
     summarise,
 )
+from virnucpro_monitor.validation.subject import embed_packed
 from virnucpro_monitor.validation.validate import validate_subject
 
 # Gates that must be among those that kill it: the ones made for that kind of fault.
@@ -76,7 +77,7 @@ def test_no_gate_fires_on_the_healthy_model(
 def test_a_fault_is_taken_out_again(subject, benchmark_set, oracle, protocol) -> None:
     for fault in FAULTS[:14]:
         packs = list(FaultySubject(subject, fault).pack([("a", "MKTAYIAK"), ("b", "DERKH")]))
-        FaultySubject(subject, fault).embed_packed(packs[0], subject.num_layers)
+        embed_packed(FaultySubject(subject, fault), packs[0])
     plain = Fault(name="healthy", kind="healthy")
     assert judge(plain, subject, benchmark_set, oracle, protocol).outcome is Outcome.PASSED
 

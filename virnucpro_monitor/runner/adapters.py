@@ -9,7 +9,7 @@ must give the adapter. It runs in the commit's own process, with the checkout in
 import importlib
 import os
 import sys
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
 from importlib.metadata import entry_points
@@ -21,7 +21,7 @@ import torch
 
 from virnucpro_monitor.errors import TargetError
 from virnucpro_monitor.runner.interface import find_names
-from virnucpro_monitor.validation.subject import Layers, PackedBatch, Subject
+from virnucpro_monitor.validation.subject import Layers, PackedBatch, Subject, dtype_name
 
 ENTRY_POINT_GROUP = "virnucpro_monitor.adapters"
 
@@ -204,8 +204,8 @@ def _with_dtype(model: Any, dtype: torch.dtype) -> Any:
         return model
     if loaded is not torch.float32:
         raise TargetError(
-            f"This commit's loader gives {_name(loaded)} and offers no other: run it with "
-            f"--dtype {_name(loaded)}."
+            f"This commit's loader gives {dtype_name(loaded)} and offers no other: run it with "
+            f"--dtype {dtype_name(loaded)}."
         )
     return model.to(dtype)
 
@@ -215,10 +215,6 @@ def _floating_dtype(model: torch.nn.Module) -> torch.dtype:
         if parameter.is_floating_point():
             return parameter.dtype
     raise TargetError("The loaded model has no parameters.")
-
-
-def _name(dtype: torch.dtype) -> str:
-    return str(dtype).removeprefix("torch.")
 
 
 class ModelSubject:
@@ -246,12 +242,13 @@ class ModelSubject:
         self.dtype = _floating_dtype(model)
         self.backend = _backend_of(model)
 
-    def embed_unpacked(self, tokens: torch.Tensor, layer: int) -> torch.Tensor:
-        return self.embed_unpacked_layers(tokens, [layer])[layer]
+    def tensors(self) -> Mapping[str, torch.Tensor]:
+        """Parameters and buffers by name."""
+        return dict([*self._model.named_parameters(), *self._model.named_buffers()])
 
     @torch.no_grad()
     def embed_unpacked_layers(self, tokens: torch.Tensor, layers: Sequence[int]) -> Layers:
-        """Several layers in one pass: {layer: [T, D]}."""
+        """tokens [T] int64 -> {layer: [T, D]}, in one pass."""
         batch = tokens.to(self.device)[None, :]  # [1, T]
         found = self._read_layers(
             layers, lambda asked: self._model(batch, repr_layers=asked), (1, tokens.numel())
@@ -260,12 +257,9 @@ class ModelSubject:
             layer: _checked(rows[0], tokens.numel(), "forward") for layer, rows in found.items()
         }
 
-    def embed_packed(self, batch: PackedBatch, layer: int) -> torch.Tensor:
-        return self.embed_packed_layers(batch, [layer])[layer]
-
     @torch.no_grad()
     def embed_packed_layers(self, batch: PackedBatch, layers: Sequence[int]) -> Layers:
-        """Several layers in one pass: {layer: [tokens, D]}."""
+        """{layer: [tokens, D]} in one pass, rows in the order of `batch.input_ids`."""
         ids, bounds = batch.input_ids.to(self.device), batch.cu_seqlens.to(self.device)
         found = self._read_layers(
             layers,
@@ -320,12 +314,15 @@ class ModelSubject:
             return None
         return getattr(self._trunk.layers[layer], "self_attn_layer_norm", None)
 
-    def pack(self, sequences: Sequence[tuple[str, str]]) -> Iterator[PackedBatch]:
+    def pack(
+        self, sequences: Sequence[tuple[str, str]], *, per_call: int | None = None
+    ) -> Iterator[PackedBatch]:
+        """Pack (id, residues) pairs with one collator of the target's, to the last of them."""
         collator = self._make_collator(self._converter, self.token_budget)
         items = [{"id": name, "sequence": text, "file": "benchmark"} for name, text in sequences]
         # Some collators answer each call with one pack and drop what does not fit into it: they
         # are handed what fits. Those that buffer make their own packs, then or at the end.
-        for part in _within_budget(items, self.token_budget):
+        for part in _within_budget(items, self.token_budget, per_call or len(items)):
             if pack := collator(part):
                 yield _packed_batch(pack)
         if hasattr(collator, "flush"):
@@ -342,12 +339,15 @@ def _catch(caught: dict[int, torch.Tensor], layer: int) -> Callable[[torch.nn.Mo
     return hook
 
 
-def _within_budget(items: list[dict[str, str]], budget: int) -> Iterator[list[dict[str, str]]]:
+def _within_budget(
+    items: list[dict[str, str]], budget: int, most: int
+) -> Iterator[list[dict[str, str]]]:
+    """The items in parts of at most `budget` tokens and `most` items."""
     part: list[dict[str, str]] = []
     used = 0
     for item in items:
         length = len(item["sequence"]) + 2  # BOS and EOS
-        if part and used + length > budget:
+        if part and (used + length > budget or len(part) >= most):
             yield part
             part, used = [], 0
         part.append(item)

@@ -6,7 +6,7 @@ everything is computed, and kept for the next commit.
 """
 
 import os
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
@@ -15,7 +15,7 @@ import torch
 
 from virnucpro_monitor.data.benchmarks import truncate
 from virnucpro_monitor.records import BenchmarkSet
-from virnucpro_monitor.validation.subject import PackedBatch, Subject
+from virnucpro_monitor.validation.subject import Layers, PackedBatch, Subject, embed_unpacked
 from virnucpro_monitor.validation.tokens import encode
 
 SAMPLE_SIZE = 12
@@ -39,31 +39,37 @@ class ReusingSubject:
 
     @property
     def token_budget(self) -> int:
-        budget: int = getattr(self._subject, "token_budget", 0)
-        return budget
+        return self._subject.token_budget
 
     @token_budget.setter
     def token_budget(self, budget: int) -> None:
-        self._subject.token_budget = budget  # type: ignore[attr-defined]
+        self._subject.token_budget = budget
 
-    def embed_unpacked(self, tokens: torch.Tensor, layer: int) -> torch.Tensor:
-        key = (layer, tuple(tokens.tolist()))
-        if key in self._known:
-            return self._known[key].to(self._subject.device)
-        rows = self._subject.embed_unpacked(tokens, layer)
-        if layer == self._subject.num_layers:
+    def embed_unpacked_layers(self, tokens: torch.Tensor, layers: Sequence[int]) -> Layers:
+        keys = {layer: (layer, tuple(tokens.tolist())) for layer in layers}
+        if all(key in self._known for key in keys.values()):
+            return {layer: self._known[key].to(self._subject.device) for layer, key in keys.items()}
+        found = self._subject.embed_unpacked_layers(tokens, layers)
+        last = self._subject.num_layers
+        if last in found:
+            rows = found[last]
             self._computed_bytes += rows.numel() * rows.element_size()
             if self._computed_bytes <= MAX_STORED_BYTES:
-                self.computed[key] = rows
+                self.computed[keys[last]] = rows
             else:  # too much to keep: the next commit computes it too
                 self.computed.clear()
-        return rows
+        return found
 
-    def pack(self, sequences: Any) -> Iterator[PackedBatch]:
-        return self._subject.pack(sequences)
+    def tensors(self) -> Mapping[str, torch.Tensor]:
+        return self._subject.tensors()
 
-    def embed_packed(self, batch: PackedBatch, layer: int) -> torch.Tensor:
-        return self._subject.embed_packed(batch, layer)
+    def pack(
+        self, sequences: Sequence[tuple[str, str]], *, per_call: int | None = None
+    ) -> Iterator[PackedBatch]:
+        return self._subject.pack(sequences, per_call=per_call)
+
+    def embed_packed_layers(self, batch: PackedBatch, layers: Sequence[int]) -> Layers:
+        return self._subject.embed_packed_layers(batch, layers)
 
 
 @contextmanager
@@ -109,7 +115,7 @@ def _gives_the_same(
         before = stored.get((subject.num_layers, tuple(one.tolist())))
         if before is None:
             return False
-        now = subject.embed_unpacked(one.to(subject.device), subject.num_layers)
+        now = embed_unpacked(subject, one.to(subject.device))
         if now.dtype != before.dtype or not torch.equal(now.cpu(), before):
             return False
     return True

@@ -48,32 +48,32 @@ class BuiltinSubject:
     def backend(self) -> str:
         return str(self.model.backend)
 
-    def embed_unpacked(self, tokens: torch.Tensor, layer: int) -> torch.Tensor:
-        """tokens [T] int64 -> [T, D]."""
-        return self.embed_unpacked_layers(tokens, [layer])[layer]
+    def tensors(self) -> Mapping[str, torch.Tensor]:
+        """Parameters and buffers by name."""
+        return dict([*self.model.named_parameters(), *self.model.named_buffers()])
 
     @torch.inference_mode()
     def embed_unpacked_layers(self, tokens: torch.Tensor, layers: Sequence[int]) -> Layers:
-        """Several layers in one pass: {layer: [T, D]}."""
+        """tokens [T] int64 -> {layer: [T, D]}, in one pass."""
         output = self.model(tokens[None].to(self.device), repr_layers=list(layers))
         return {layer: rows[0] for layer, rows in output["representations"].items()}
 
-    def pack(self, sequences: Sequence[tuple[str, str]]) -> Iterator[PackedBatch]:
+    def pack(
+        self, sequences: Sequence[tuple[str, str]], *, per_call: int | None = None
+    ) -> Iterator[PackedBatch]:
         """Pack (id, residues) pairs, in as many packs as the token budget needs."""
         collator = VarlenCollator(
             self.batch_converter, max_tokens_per_batch=self.token_budget, enable_packing=True
         )
         records = [{"id": id_, "sequence": text, "file": ""} for id_, text in sequences]
-        yield from (_to_batch(pack) for pack in [collator(records)] if pack)
+        size = per_call or max(1, len(records))
+        calls = (collator(records[start : start + size]) for start in range(0, len(records), size))
+        yield from (_to_batch(pack) for pack in calls if pack)
         yield from (_to_batch(pack) for pack in collator.flush() if pack)
-
-    def embed_packed(self, batch: PackedBatch, layer: int) -> torch.Tensor:
-        """[tokens, D], rows in the order of `batch.input_ids`."""
-        return self.embed_packed_layers(batch, [layer])[layer]
 
     @torch.inference_mode()
     def embed_packed_layers(self, batch: PackedBatch, layers: Sequence[int]) -> Layers:
-        """Several layers in one pass: {layer: [tokens, D]}."""
+        """{layer: [tokens, D]} in one pass, rows in the order of `batch.input_ids`."""
         output = self.model.forward_packed(
             batch.input_ids.to(self.device),
             batch.cu_seqlens.to(self.device),

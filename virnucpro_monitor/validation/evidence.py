@@ -28,8 +28,7 @@ from virnucpro_monitor.validation.selftest import (
     headroom,
     healthy_variants,
 )
-from virnucpro_monitor.validation.subject import PackedBatch
-from virnucpro_monitor.validation.validate import dtype_name
+from virnucpro_monitor.validation.subject import Layers, PackedBatch, dtype_name
 from virnucpro_monitor.validation.verdict import judge
 
 SAFETY_FACTOR = 3.0
@@ -48,10 +47,9 @@ class ReferenceSubject(RememberingSubject):
         self._reference = reference
 
     @torch.inference_mode()
-    def _alone(self, tokens: torch.Tensor, layer: int) -> torch.Tensor:
-        output = self._reference(tokens[None].to(self.device), repr_layers=[layer])
-        rows: torch.Tensor = output["representations"][layer][0]
-        return rows
+    def _alone(self, tokens: torch.Tensor, layers: Sequence[int]) -> Layers:
+        output = self._reference(tokens[None].to(self.device), repr_layers=list(layers))
+        return {layer: rows[0] for layer, rows in output["representations"].items()}
 
 
 def collect_evidence(
@@ -85,7 +83,7 @@ def collect_evidence(
         sides.append(ReferenceSubject(subject, reference))
     worst = dict.fromkeys(LIMIT_NAMES, 0.0)
     margins: dict[str, float | None] = {}
-    key = limits_key(dtype_name(subject), subject.device.type)
+    key = limits_key(dtype_name(subject.dtype), subject.device.type)
     failed: list[str] = []
     for number, fault in enumerate(_variants(num_runs, seed)):
         side = FaultySubject(sides[number % len(sides)], fault)
@@ -102,7 +100,7 @@ def collect_evidence(
     on_gpu = subject.device.type == "cuda"
     return {
         "model": subject.model_name,
-        "dtype": dtype_name(subject),
+        "dtype": dtype_name(subject.dtype),
         "device": subject.device.type,
         "gpu": torch.cuda.get_device_name(subject.device) if on_gpu else None,
         "backend": subject.backend,

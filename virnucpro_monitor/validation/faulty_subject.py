@@ -63,8 +63,10 @@ class FaultySubject(BuiltinSubject):
     def embed_unpacked_layers(self, tokens: torch.Tensor, layers: Sequence[int]) -> Layers:
         return self.healthy.embed_unpacked_layers(tokens, layers)
 
-    def pack(self, sequences: Sequence[tuple[str, str]]) -> Iterator[PackedBatch]:
-        for batch in super().pack(sequences):
+    def pack(
+        self, sequences: Sequence[tuple[str, str]], *, per_call: int | None = None
+    ) -> Iterator[PackedBatch]:
+        for batch in super().pack(sequences, per_call=per_call):
             yield self.fault.on_batch(batch) if self.fault.on_batch else batch
 
     def embed_packed_layers(self, batch: PackedBatch, layers: Sequence[int]) -> Layers:

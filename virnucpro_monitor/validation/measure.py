@@ -18,7 +18,7 @@ from virnucpro_monitor.errors import TargetError
 from virnucpro_monitor.records import BenchmarkSet, Json, SequenceResult, SequenceStatus
 from virnucpro_monitor.validation import measures
 from virnucpro_monitor.validation.oracle import Oracle
-from virnucpro_monitor.validation.subject import PackedBatch, Subject
+from virnucpro_monitor.validation.subject import PackedBatch, Subject, embed_packed, embed_unpacked
 from virnucpro_monitor.validation.tokens import encode
 
 
@@ -74,7 +74,7 @@ def measure(
         batches.append(batch)
         notes.num_tokens += int(batch.input_ids.numel())
         started = _now_s(subject)
-        rows = subject.embed_packed(batch, subject.num_layers)
+        rows = embed_packed(subject, batch)
         notes.packed_s += _now_s(subject) - started
         bounds = check_batch(batch, rows)
         for slot, sequence_id in enumerate(batch.sequence_ids):
@@ -88,7 +88,7 @@ def measure(
             if tokens.shape != expected[index].shape or not bool((tokens == expected[index]).all()):
                 notes.other_tokens.append(sequence_id)
             started = _now_s(subject)
-            alone = subject.embed_unpacked(expected[index].to(subject.device), subject.num_layers)
+            alone = embed_unpacked(subject, expected[index].to(subject.device))
             notes.unpacked_s += _now_s(subject) - started
             result = _compare(
                 cut_residues(rows, start, end), alone[1:-1], oracle, index, sequence_id, notes

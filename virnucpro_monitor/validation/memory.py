@@ -17,7 +17,7 @@ def halving_packs(subject: Subject, validate: Callable[[], Verdict]) -> Verdict:
     """Call `validate`; each time the device is out of memory, halve the packs and call it again.
 
     Args:
-        subject: its `token_budget`, where it has one, is what is halved.
+        subject: its `token_budget` is what is halved.
 
     Returns:
         The verdict. Where packs were halved its document "memory" and its reason say so.
@@ -25,7 +25,7 @@ def halving_packs(subject: Subject, validate: Callable[[], Verdict]) -> Verdict:
     Raises:
         torch.OutOfMemoryError: the subject's packs cannot be made smaller.
     """
-    asked = getattr(subject, "token_budget", 0)
+    asked = subject.token_budget
     budget = asked
     while True:
         try:
@@ -36,7 +36,7 @@ def halving_packs(subject: Subject, validate: Callable[[], Verdict]) -> Verdict:
                 raise
         # Outside the handler: the exception holds on to the tensors of the failed attempt.
         budget //= 2
-        subject.token_budget = budget  # type: ignore[attr-defined]
+        subject.token_budget = budget
         if subject.device.type == "cuda":
             torch.cuda.empty_cache()
     if budget == asked:

@@ -22,7 +22,7 @@ from virnucpro_monitor.validation.perturb import (
     reorder,
 )
 from virnucpro_monitor.validation.signatures import name_mask_fault
-from virnucpro_monitor.validation.subject import PackedBatch, Subject
+from virnucpro_monitor.validation.subject import PackedBatch, Subject, embed_packed, embed_unpacked
 
 # Rows of one token differ by more than this only where a layer mixes positions.
 _SAME_TOKEN_TOLERANCE = 1e-2
@@ -84,7 +84,7 @@ def probe_repeat(
         packed.add(_max_abs(_embed(subject, pack), rows), "")
         start, end = bounds_of(pack)[-2:]
         tokens = pack.input_ids[start:end].to(subject.device)
-        first, second = (subject.embed_unpacked(tokens, subject.num_layers) for _ in range(2))
+        first, second = (embed_unpacked(subject, tokens) for _ in range(2))
         unpacked.add(_max_abs(first, second), "")
     sides = [packed.value, unpacked.value]
     return {
@@ -209,7 +209,9 @@ def probe_embedding(
                 masked, shares = mask_pack(pack, kinds)
                 rows = _embed(subject, masked, layer=0)
                 parts = [masked.input_ids[start:end] for start, end in itertools.pairwise(bounds)]
-                singles = [subject.embed_unpacked(one.to(subject.device), 0).cpu() for one in parts]
+                singles = [
+                    embed_unpacked(subject, one.to(subject.device), 0).cpu() for one in parts
+                ]
                 if (
                     kinds == [0.0]
                     and _mixes_positions(rows, masked.input_ids)
@@ -291,7 +293,7 @@ def _not_judged(reason: str, unit: str = "relative L2") -> Document:
 
 
 def _embed(subject: Subject, pack: PackedBatch, layer: int | None = None) -> torch.Tensor:
-    rows = subject.embed_packed(pack, subject.num_layers if layer is None else layer)
+    rows = embed_packed(subject, pack, layer)
     check_batch(pack, rows)
     return rows
 
@@ -337,7 +339,7 @@ def _disagreements(subject: Subject, pack: PackedBatch, rows: torch.Tensor) -> l
     found = []
     for start, end in itertools.pairwise(bounds_of(pack)):
         tokens = pack.input_ids[start:end].to(subject.device)
-        alone = subject.embed_unpacked(tokens, subject.num_layers)
+        alone = embed_unpacked(subject, tokens)
         packed_mean = mean_pool(rows[start + 1 : end - 1]).cpu()
         found.append(measures.relative_l2(packed_mean, mean_pool(alone[1:-1]).cpu()))
     return found

@@ -9,7 +9,7 @@ from virnucpro_monitor.records import BenchmarkSet, Json, SequenceResult
 from virnucpro_monitor.validation import measure, measures
 from virnucpro_monitor.validation.oracle import Oracle
 from virnucpro_monitor.validation.perturb import bounds_of
-from virnucpro_monitor.validation.subject import PackedBatch, Subject
+from virnucpro_monitor.validation.subject import PackedBatch, Subject, embed_packed, embed_unpacked
 from virnucpro_monitor.validation.tokens import encode
 from virnucpro_monitor.validation.trace import worst_sequences
 
@@ -51,10 +51,10 @@ def _trace_one(
 ) -> dict[str, Json]:
     residues = truncate(benchmark.sequences[result.index].residues)[0]
     bounds, slot = bounds_of(batch), result.slot or 0
-    rows = subject.embed_packed(batch, subject.num_layers)
+    rows = embed_packed(subject, batch)
     packed = measure.cut_residues(rows, bounds[slot], bounds[slot + 1]).cpu()
     tokens = encode(residues).to(subject.device)
-    unpacked = subject.embed_unpacked(tokens, subject.num_layers)[1:-1].cpu()
+    unpacked = embed_unpacked(subject, tokens)[1:-1].cpu()
     pairs = {"packed_unpacked": (packed, unpacked)}
     if oracle is not None:
         exact = oracle.residues_of(result.index)

@@ -27,8 +27,8 @@ from virnucpro_monitor.validation.noise import healthy_noise, refuse_tighter_tha
 from virnucpro_monitor.validation.oracle import Oracle
 from virnucpro_monitor.validation.perturb import reorder
 from virnucpro_monitor.validation.protocol import limits_for, limits_key
-from virnucpro_monitor.validation.subject import PackedBatch
-from virnucpro_monitor.validation.validate import dtype_name, validate_subject
+from virnucpro_monitor.validation.subject import Layers, PackedBatch, dtype_name
+from virnucpro_monitor.validation.validate import validate_subject
 
 SELFTEST_TOKEN_BUDGET = 512
 # Short and long, at least two packs, one long enough for rounded rotary angles to show.
@@ -122,14 +122,16 @@ class RememberingSubject(BuiltinSubject):
         )
         self._remembered: dict[tuple[tuple[int, ...], int], torch.Tensor] = {}
 
-    def embed_unpacked(self, tokens: torch.Tensor, layer: int) -> torch.Tensor:
-        key = (tuple(tokens.tolist()), layer)
-        if key not in self._remembered:
-            self._remembered[key] = self._alone(tokens, layer)
-        return self._remembered[key]
+    def embed_unpacked_layers(self, tokens: torch.Tensor, layers: Sequence[int]) -> Layers:
+        ids = tuple(tokens.tolist())
+        missing = [layer for layer in layers if (ids, layer) not in self._remembered]
+        if missing:
+            found = self._alone(tokens, missing)
+            self._remembered |= {(ids, layer): rows for layer, rows in found.items()}
+        return {layer: self._remembered[ids, layer] for layer in layers}
 
-    def _alone(self, tokens: torch.Tensor, layer: int) -> torch.Tensor:
-        return super().embed_unpacked(tokens, layer)
+    def _alone(self, tokens: torch.Tensor, layers: Sequence[int]) -> Layers:
+        return super().embed_unpacked_layers(tokens, layers)
 
 
 def selftest_benchmark() -> BenchmarkSet:
@@ -183,7 +185,7 @@ def run_selftest(
         ProtocolError: the protocol is tighter than the noise of this machine.
     """
     healthy = RememberingSubject(subject)
-    dtype = dtype_name(subject)
+    dtype = dtype_name(subject.dtype)
     plain = Fault(name="healthy", kind="healthy")
     first = validate_subject(healthy, benchmark, oracle=oracle, protocol=protocol)
     refuse_tighter_than_noise(

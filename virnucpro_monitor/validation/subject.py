@@ -34,14 +34,15 @@ class PackedBatch:
 class Subject(Protocol):
     """A model under test, made by an adapter.
 
-    `layer` is numbered as fair-esm numbers it: 0 the embeddings, `num_layers` the output of the
+    Layers are numbered as fair-esm numbers them: 0 the embeddings, `num_layers` the output of the
     final LayerNorm. Attributes are what the model really runs with.
 
-    A subject that can give several layers in one pass may also have
-    `embed_packed_layers(batch, layers)` and `embed_unpacked_layers(tokens, layers)`, which give
-    {layer: rows} and make traces many times faster. One whose packs can be made smaller has a
-    `token_budget` that can be set; out of memory halves it.
+    Attributes:
+        token_budget: tokens in one pack, BOS and EOS included. It can be set: out of memory halves
+            it, and probes ask for larger packs.
     """
+
+    token_budget: int
 
     @property
     def model_name(self) -> str: ...
@@ -58,14 +59,43 @@ class Subject(Protocol):
     @property
     def backend(self) -> str: ...
 
-    def embed_unpacked(self, tokens: torch.Tensor, layer: int) -> torch.Tensor:
-        """Embed one sequence alone: tokens [T] int64 -> [T, D]."""
+    def tensors(self) -> Mapping[str, torch.Tensor]:
+        """The model's parameters and buffers by name, themselves and not copies."""
         ...
 
-    def pack(self, sequences: Sequence[tuple[str, str]]) -> Iterator[PackedBatch]:
-        """Pack (id, residues) pairs with the target's own collator, until nothing is buffered."""
+    def embed_unpacked_layers(self, tokens: torch.Tensor, layers: Sequence[int]) -> Layers:
+        """Embed one sequence alone: tokens [T] int64 -> {layer: [T, D]}, in one pass."""
         ...
 
-    def embed_packed(self, batch: PackedBatch, layer: int) -> torch.Tensor:
-        """Embed one pack: [tokens, D], rows in the order of `batch.input_ids`."""
+    def pack(
+        self, sequences: Sequence[tuple[str, str]], *, per_call: int | None = None
+    ) -> Iterator[PackedBatch]:
+        """Pack (id, residues) pairs with one of the target's own collators, to the last of them.
+
+        Args:
+            per_call: most sequences that the collator gets at one time; None leaves it open.
+        """
         ...
+
+    def embed_packed_layers(self, batch: PackedBatch, layers: Sequence[int]) -> Layers:
+        """Embed one pack: {layer: [tokens, D]}, rows in the order of `batch.input_ids`."""
+        ...
+
+
+def embed_packed(subject: Subject, batch: PackedBatch, layer: int | None = None) -> torch.Tensor:
+    """One layer of a pack, the last if not given: [tokens, D]."""
+    wanted = subject.num_layers if layer is None else layer
+    return subject.embed_packed_layers(batch, [wanted])[wanted]
+
+
+def embed_unpacked(
+    subject: Subject, tokens: torch.Tensor, layer: int | None = None
+) -> torch.Tensor:
+    """One layer of a sequence alone, the last if not given: tokens [T] int64 -> [T, D]."""
+    wanted = subject.num_layers if layer is None else layer
+    return subject.embed_unpacked_layers(tokens, [wanted])[wanted]
+
+
+def dtype_name(dtype: torch.dtype) -> str:
+    """ "float32", "float16" or "bfloat16"."""
+    return str(dtype).removeprefix("torch.")

@@ -20,7 +20,13 @@ from virnucpro_monitor.validation.first_layer import Surroundings
 from virnucpro_monitor.validation.oracle import Oracle, full_float32
 from virnucpro_monitor.validation.perturb import bounds_of, reorder
 from virnucpro_monitor.validation.signatures import NOT_REPEATABLE, OUTSIDE, describe
-from virnucpro_monitor.validation.subject import Layers, PackedBatch, Subject
+from virnucpro_monitor.validation.subject import (
+    Layers,
+    PackedBatch,
+    Subject,
+    embed_packed,
+    embed_unpacked,
+)
 
 _TRACED_SEQUENCES = 2
 # A layer departs where its error is beyond this many roundings of the dtype …
@@ -45,9 +51,7 @@ def trace(
     chosen = worst_sequences(sequences)
     if not chosen:
         return {}
-    first, again = (
-        subject.embed_packed(batches[chosen[0].pack or 0], subject.num_layers) for _ in range(2)
-    )
+    first, again = (embed_packed(subject, batches[chosen[0].pack or 0]) for _ in range(2))
     if not torch.equal(first.nan_to_num(), again.nan_to_num()):
         return {"finding": NOT_REPEATABLE.text, "signature": NOT_REPEATABLE.name, "sequences": []}
     model = _load_oracle_model(oracle, subject.device)
@@ -173,9 +177,9 @@ def _embed_three_ways(
     # Cloned, since a slice would keep the whole pack's rows.
     packed = {
         layer: rows[bounds[slot] : bounds[slot + 1]].clone()
-        for layer, rows in _embed_layers(subject, "embed_packed", batch, layers).items()
+        for layer, rows in subject.embed_packed_layers(batch, layers).items()
     }
-    unpacked = _embed_layers(subject, "embed_unpacked", tokens, layers)
+    unpacked = subject.embed_unpacked_layers(tokens, layers)
     if model is None:
         return packed, unpacked, unpacked
     exact = _model_layers(model, tokens, layers)
@@ -190,16 +194,6 @@ def _lies_outside(
     if packed is None or wrong is None:
         return False
     return wrong > 10.0 * packed
-
-
-def _embed_layers(subject: Subject, how: str, what: Any, layers: Sequence[int]) -> Layers:
-    """{layer: [tokens, D]} of `subject.embed_packed` or `embed_unpacked`, in one pass if it can."""
-    at_once = getattr(subject, f"{how}_layers", None)
-    if at_once is not None:
-        found: Layers = at_once(what, layers)
-        return found
-    embed = getattr(subject, how)
-    return {layer: embed(what, layer) for layer in layers}
 
 
 def _shorten(
@@ -220,10 +214,10 @@ def _shorten(
     new_slot = kept.index(slot)
     start = int(short.cu_seqlens[new_slot])
     here = slice(bounds[slot], bounds[slot + 1])
-    before = subject.embed_packed(batch, subject.num_layers)[here].double()
-    after = subject.embed_packed(short, subject.num_layers)[start : start + lengths[slot]]
+    before = embed_packed(subject, batch)[here].double()
+    after = embed_packed(subject, short)[start : start + lengths[slot]]
     tokens = batch.input_ids[here].to(subject.device)
-    alone = subject.embed_unpacked(tokens, subject.num_layers).to(before)
+    alone = embed_unpacked(subject, tokens).to(before)
     moved = (after.double() - before).norm()
     # False, too, where a value is not finite.
     if bool(moved <= 0.5 * (before - alone).norm()):

@@ -11,7 +11,7 @@ from virnucpro_monitor.validation.oracle import Oracle
 from virnucpro_monitor.validation.probes import run_probes
 from virnucpro_monitor.validation.protocol import limits_key
 from virnucpro_monitor.validation.residue_trace import trace_residues
-from virnucpro_monitor.validation.subject import Subject
+from virnucpro_monitor.validation.subject import Subject, dtype_name
 from virnucpro_monitor.validation.trace import trace
 
 
@@ -53,7 +53,7 @@ def _validate(
     on_progress: Callable[[int, int], None] | None,
     probes: bool,
 ) -> Verdict:
-    limits = limits_key(dtype_name(subject), subject.device.type)
+    limits = limits_key(dtype_name(subject.dtype), subject.device.type)
     measured = measure(subject, benchmark, oracle, on_progress)
     documents: dict[str, Json] = {"packs": measured.packs}
     if probes:
@@ -67,11 +67,6 @@ def _validate(
         )
         verdict = judge_within_noise(measured.sequences, documents, protocol, dtype=limits)
     return verdict
-
-
-def dtype_name(subject: Subject) -> str:
-    """ "float32", "float16" or "bfloat16"."""
-    return str(subject.dtype).removeprefix("torch.")
 
 
 def _check_oracle(
