@@ -46,7 +46,6 @@ from app.data.runs import (
     load_recent_runs,
     load_run,
     load_sequences,
-    versioned,
 )
 from app.data.series import (
     SeriesCard,
@@ -100,6 +99,5 @@ __all__ = [
     "load_thresholds",
     "may_acknowledge",
     "reopen",
-    "versioned",
     "warm_up",
 ]

@@ -359,7 +359,7 @@ class CommitRunner:
             commit,
             benchmark,
             outcome=Outcome.SKIPPED,
-            reason=f"No relevant file differs from {twin.commit.hash[:12]}.",
+            reason=f"No relevant file differs from {twin.commit.short}.",
         )
         run = replace(
             report.run,
@@ -382,9 +382,7 @@ class CommitRunner:
             before = self._ledger.bridge(benchmark.digest, self._base.environment.digest)
             if before is None:
                 continue
-            self._say(
-                f"The environment has changed: measuring {before.commit.hash[:12]} again first."
-            )
+            self._say(f"The environment has changed: measuring {before.commit.short} again first.")
             for report in self._measure(
                 before.commit, [benchmark], before.code_digest, self._on_progress, self._say
             ):

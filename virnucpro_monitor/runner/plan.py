@@ -21,7 +21,6 @@ from virnucpro_monitor.runner.checkout import Repository
 from virnucpro_monitor.runner.gpu import Gpu, find_gpu
 
 ORDERS = ("oldest", "newest", "bisect")
-MEASURED = (Outcome.PASSED, Outcome.FAILED)
 MAX_ON_GPU = 4
 GPU_RESERVE_BYTES = 2 * 1024**3  # CUDA itself, and the activations of a pack
 DTYPES = ("float32", "float16", "bfloat16")
@@ -187,7 +186,7 @@ class Ledger:
             self._note_backend(run)
 
     def _note_backend(self, run: Run) -> None:
-        if run.outcome in MEASURED:
+        if run.outcome.has_verdict:
             self.backend, self.backend_known = run.configuration.backend, True
 
     def _comparable(self, run: Run) -> bool:
@@ -237,7 +236,7 @@ class Ledger:
             (
                 run
                 for run in reversed(self._runs)
-                if run.outcome in MEASURED
+                if run.outcome.has_verdict
                 and run.code_digest == digest
                 and run.benchmark_digest == benchmark_digest
                 and _same_environment(run, environment_digest)
@@ -250,7 +249,7 @@ class Ledger:
         measured = [
             run
             for run in self._runs
-            if run.outcome in MEASURED and run.benchmark_digest == benchmark_digest
+            if run.outcome.has_verdict and run.benchmark_digest == benchmark_digest
         ]
         if not measured or any(_same_environment(run, environment_digest) for run in measured):
             return None
