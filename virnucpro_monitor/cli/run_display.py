@@ -11,7 +11,7 @@ from virnucpro_monitor.records import Run, short_hash
 from virnucpro_monitor.settings import is_terminal
 
 if TYPE_CHECKING:
-    from virnucpro_monitor.runner.measure import Progress
+    from virnucpro_monitor.runner.progress import Progress
 
 
 class Display:

@@ -115,8 +115,8 @@ def describe_target(settings: Settings, target: Target, commit: str | None = Non
         MonitorError: what is missing, in one sentence.
     """
     from virnucpro_monitor.runner.checkout import Repository, without_password
+    from virnucpro_monitor.runner.code_digest import covers
     from virnucpro_monitor.runner.interface import find_names
-    from virnucpro_monitor.runner.plan import covers
     from virnucpro_monitor.runner.selection import branch_history
 
     if target.adapter == "builtin":
