@@ -16,6 +16,7 @@ from virnucpro_monitor.report.text import (
     format_value,
     html_text,
     one_line,
+    short_hash,
     visible,
 )
 from virnucpro_monitor.report.text import count as format_count
@@ -38,6 +39,7 @@ __all__ = [
     "html_text",
     "markdown_text",
     "one_line",
+    "short_hash",
     "shortened",
     "visible",
     "zone",

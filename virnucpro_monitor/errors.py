@@ -9,6 +9,7 @@ wrong, where, and what to do. `cli.main` catches it once, prints it and exits wi
     ├── BenchmarkError          a FASTA file or benchmark set cannot be used
     ├── DeviceError             the device asked for is not there, or has no room
     ├── ProtocolError           a protocol is unknown, altered or tighter than the noise
+    ├── FaultNotInPlaceError    the self-test could not plant one of its faults
     ├── RepositoryError         git: no repository, unknown revision, unreachable remote
     │   └── AmbiguousRevision   a short hash that fits several commits
     ├── TargetError             a target's code cannot be loaded or breaks its interface
@@ -44,6 +45,10 @@ class DeviceError(MonitorError):
 
 
 class ProtocolError(MonitorError):
+    pass
+
+
+class FaultNotInPlaceError(MonitorError):
     pass
 
 

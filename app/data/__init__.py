@@ -46,6 +46,7 @@ from app.data.runs import (
     load_recent_runs,
     load_run,
     load_sequences,
+    versioned,
 )
 from app.data.series import (
     SeriesCard,
@@ -99,5 +100,6 @@ __all__ = [
     "load_thresholds",
     "may_acknowledge",
     "reopen",
+    "versioned",
     "warm_up",
 ]

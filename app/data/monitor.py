@@ -56,7 +56,7 @@ def load_sequence_history(
     return reader.load_sequence_history(
         engine(),
         card.key.target,
-        card.key.benchmark_label,
+        f"{card.key.benchmark}@{card.key.benchmark_version}",
         sequence_id,
         configuration=card.key.configuration,
         limit=limit,

@@ -6,7 +6,7 @@ from typing import Any
 from app.data.database import database_url, engine, identity, kept
 from app.data.series import load_series, load_series_runs, load_thresholds
 from virnucpro_monitor.analysis.comparison import Comparison, Noise, compare_runs
-from virnucpro_monitor.analysis.series import ERROR_FLOOR, SeriesKey, series_key
+from virnucpro_monitor.analysis.series import BAD_OUTCOMES, ERROR_FLOOR, SeriesKey, series_key
 from virnucpro_monitor.records import Failure, Json, Outcome, Run, SequenceResult
 from virnucpro_monitor.store import reader
 
@@ -33,11 +33,15 @@ def load_measured(run: Run) -> Run:
     found = reader.load_runs(
         engine(),
         target=run.target,
-        benchmark=run.benchmark_label,
+        benchmark=versioned(run),
         configuration=run.configuration.digest,
         commits=[run.inherited_from],
     )
     return found[0] if found else run
+
+
+def versioned(run: Run) -> str:
+    return f"{run.benchmark}@{run.benchmark_version}"
 
 
 def load_sequences(
@@ -89,7 +93,7 @@ def _load_neighbours(url: str, run_key: str, _run: Run) -> tuple[Run | None, Run
     run, position = _run, _run.commit.position
     series: dict[str, Any] = {
         "target": run.target,
-        "benchmark": run.benchmark_label,
+        "benchmark": versioned(run),
         "configuration": run.configuration.digest,
     }
     if position is None:  # off the followed branch only its parent is known
@@ -116,12 +120,12 @@ def load_last_good(run: Run) -> Run | None:
 @kept()
 def _load_last_good(url: str, run_key: str, _run: Run) -> Run | None:
     run = _run
-    if not run.effective_outcome.is_bad or run.commit.position is None:
+    if run.effective_outcome not in BAD_OUTCOMES or run.commit.position is None:
         return None
     found = reader.load_runs(
         engine(),
         target=run.target,
-        benchmark=run.benchmark_label,
+        benchmark=versioned(run),
         configuration=run.configuration.digest,
         to_position=run.commit.position - 1,
         outcomes=[Outcome.PASSED],
@@ -141,7 +145,7 @@ def load_outcomes(like: Run, hashes: Sequence[str]) -> dict[str, Run]:
     runs = reader.load_runs(
         engine(),
         target=like.target,
-        benchmark=like.benchmark_label,
+        benchmark=versioned(like),
         configuration=like.configuration.digest,
         commits=list(hashes),
     )

@@ -10,6 +10,7 @@ from app.data.database import database_url, engine, kept
 from virnucpro_monitor.analysis.comparison import Thresholds
 from virnucpro_monitor.analysis.incidents import Incident, IncidentState, derive_incidents
 from virnucpro_monitor.analysis.series import (
+    BAD_OUTCOMES,
     UNKNOWN_BACKENDS,
     SeriesKey,
     series_key,
@@ -90,7 +91,7 @@ def load_series_cards(url: str) -> tuple[SeriesCard, ...]:
             )
         )
     cards.sort(key=lambda card: card.latest.started_at, reverse=True)
-    return tuple(sorted(cards, key=lambda card: not card.latest.effective_outcome.is_bad))
+    return tuple(sorted(cards, key=lambda card: card.latest.effective_outcome not in BAD_OUTCOMES))
 
 
 def _marks_by_series() -> dict[SeriesKey, list[RunMark]]:
@@ -195,7 +196,7 @@ def _series_runs(
         for run in reader.load_runs(
             engine(),
             target=key.target,
-            benchmark=key.benchmark_label,
+            benchmark=f"{key.benchmark}@{key.benchmark_version}",
             configuration=digest,
             limit=limit,
             **conditions,

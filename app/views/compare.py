@@ -9,6 +9,7 @@ from app import data, filters, links, markup, shell
 from app.markup import Value
 from app.text import (
     one_line,
+    short_hash,
     shortened,
 )
 from app.views.comparison import compare_address, show_comparison
@@ -73,7 +74,7 @@ def _find(text: str, target: str, role: str) -> data.FoundCommit | None:
         markup.paragraph(
             markup.anchor(
                 compare_address(**{role: entry.commit.hash}),
-                markup.mono(entry.commit.short),
+                markup.mono(short_hash(entry.commit.hash)),
             ),
             shortened(entry.commit.subject, 100),
             markup.quiet(one_line(entry.target, 60)),
@@ -100,8 +101,8 @@ def _suggest() -> None:
     rows: list[list[Value]] = [
         [
             f"{one_line(head.target, 60)} · {one_line(head.benchmark, 40)}",
-            markup.mono(base.commit.short),
-            markup.mono(head.commit.short),
+            markup.mono(short_hash(base.commit.hash)),
+            markup.mono(short_hash(head.commit.hash)),
             markup.outcome_label(head),
             markup.anchor(links.compare_link(base, head), "compare"),
         ]
@@ -159,7 +160,7 @@ def _choose_pair(base: data.FoundCommit, head: data.FoundCommit) -> tuple[Run, R
         if not runs:
             shell.put(
                 markup.empty(
-                    f"The {role} {entry.commit.short} has not been validated.",
+                    f"The {role} {short_hash(entry.commit.hash)} has not been validated.",
                     one_line(entry.commit.subject),
                     "Measure it: virnucpro-monitor run --target "
                     f"{one_line(entry.target, 80)} --commit {entry.commit.hash}",
@@ -169,7 +170,8 @@ def _choose_pair(base: data.FoundCommit, head: data.FoundCommit) -> tuple[Run, R
     common = [key for key in head_runs if key in base_runs]
     options = {_pair_code(key): key for key in (common or head_runs)}
     labels = {
-        code: f"{key.benchmark_label} · {data.configuration_label(head_runs[key].configuration)}"
+        code: f"{key.benchmark}@{key.benchmark_version} · "
+        f"{data.configuration_label(head_runs[key].configuration)}"
         for code, key in options.items()
     }
     wanted = filters.parameter("benchmark"), filters.parameter("config")
@@ -193,7 +195,7 @@ def _choose_pair(base: data.FoundCommit, head: data.FoundCommit) -> tuple[Run, R
 
 
 def _pair_code(key: SeriesKey) -> str:
-    return f"{key.benchmark_label}~{key.configuration[:12]}"
+    return f"{key.benchmark}@{key.benchmark_version}~{key.configuration[:12]}"
 
 
 def _most_telling(options: dict[str, SeriesKey], runs: dict[SeriesKey, Run]) -> str:

@@ -1,11 +1,16 @@
 """The kill matrix: every injected fault is killed, with the right side and signature."""
 
 import pytest
+from torch.nn import functional
 
-from virnucpro_monitor.errors import ProtocolError
+from virnucpro_monitor.errors import FaultNotInPlaceError, ProtocolError
+from virnucpro_monitor.models import esm2_flash
+from virnucpro_monitor.models.rotary import rotate
 from virnucpro_monitor.records import Culprit, Outcome
+from virnucpro_monitor.validation import measure
 from virnucpro_monitor.validation.faults import CONTROLS, FAULTS
 from virnucpro_monitor.validation.faulty_subject import Fault, FaultySubject, fault_installed
+from virnucpro_monitor.validation.planting import Patch, Witness, idle_parts, planted
 from virnucpro_monitor.validation.selftest import (
     FaultResult,
     healthy_variants,
@@ -130,6 +135,85 @@ def test_a_survivor_and_a_firing_control_fail_the_report(
     assert not report.passed
     assert not report.faults[0].as_expected
     assert not report.controls[0].as_expected
+
+
+def test_a_disarmed_fault_fails_the_report(subject, benchmark_set, oracle, protocol) -> None:
+    """It would be killed by another part of it, and still proves nothing of this one."""
+    never = Patch(esm2_flash, "packed_attention", lambda original, *given: None)
+    missing = FAULTS[8].patches
+    disarmed = Fault(name="half disarmed", patches=lambda model: [*missing(model), never])
+    report = run_selftest(
+        subject,
+        benchmark_set,
+        oracle,
+        protocol,
+        num_healthy_runs=1,
+        faults=[disarmed],
+        controls=[Fault(name="idle", kind="control", on_batch=lambda batch: batch)],
+    )
+    assert report.faults[0].killed_by
+    assert report.faults[0].idle == ("esm2_flash.packed_attention",)
+    assert report.controls[0].idle == ("on_batch",)
+    assert not report.passed
+    assert not report.faults[0].as_expected
+    assert not report.controls[0].as_expected
+
+
+@pytest.mark.parametrize("fault", [*FAULTS, *CONTROLS], ids=lambda fault: fault.name)
+def test_every_fault_is_in_place_beside_the_kernels_too(
+    fault: Fault, subject, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The path of half precision on a GPU, with plain arithmetic in place of the kernels."""
+    monkeypatch.setattr(esm2_flash, "can_fuse", lambda device, dtype: True)
+    monkeypatch.setattr(esm2_flash, "run_layers", run_layers_plainly)
+    witness = Witness()
+    with fault_installed(fault, witness):
+        faulty = FaultySubject(subject, fault, witness)
+        texts = ("MKTAYIAKQRQ", "DERKH<mask>GG", "MVLSPADKTNVKAAWGK")
+        packs = list(faulty.pack([(f"{n}", text) for n, text in enumerate(texts)]))
+        for pack in (*packs, *packs):
+            rows = faulty.embed_packed_layers(pack, [subject.num_layers])[subject.num_layers]
+            measure.cut_residues(rows, 0, int(pack.cu_seqlens[1]))
+    assert idle_parts(witness) == ()
+
+
+def run_layers_plainly(layers, final_norm, hidden, attend, wanted):
+    """`fused.run_layers` without its kernels; reads of each norm what they read."""
+
+    def normed(norm, x):
+        return functional.layer_norm(x, x.shape[-1:], norm.weight, norm.bias, norm.eps)
+
+    cos, sin, positions, heads = attend.rotation
+    cos, sin = cos[positions, None], sin[positions, None]
+    found = {0: hidden}
+    for number, layer in enumerate(layers, start=1):
+        qkv = layer.qkv(normed(layer.attention_norm, hidden))
+        q, k, v = qkv.view(len(hidden), 3, heads, -1).unbind(1)
+        q, k = rotate(q * q.shape[-1] ** -0.5, cos, sin), rotate(k, cos, sin)
+        hidden = hidden + layer.out(attend.attention(q, k, v).flatten(1))
+        hidden = hidden + layer.fc2(functional.gelu(layer.fc1(normed(layer.mlp_norm, hidden))))
+        found[number] = hidden
+    found[len(layers)] = normed(final_norm, hidden)
+    return {layer: found[layer] for layer in wanted}
+
+
+def test_the_stand_in_for_the_kernels_is_right(subject, monkeypatch: pytest.MonkeyPatch) -> None:
+    (pack,) = subject.pack([("a", "MKTAYIAKQRQ"), ("b", "DERKHGG")])
+    layers = list(range(subject.num_layers + 1))
+    plain = subject.embed_packed_layers(pack, layers)
+    monkeypatch.setattr(esm2_flash, "can_fuse", lambda device, dtype: True)
+    monkeypatch.setattr(esm2_flash, "run_layers", run_layers_plainly)
+    beside = subject.embed_packed_layers(pack, layers)
+    assert all(float((plain[n] - beside[n]).abs().max()) < 1e-5 for n in layers)
+
+
+def test_a_renamed_function_is_told() -> None:
+    patch = Patch(esm2_flash, "attention_of_packs", lambda original: None)
+    with (
+        pytest.raises(FaultNotInPlaceError, match=r"esm2_flash\.attention_of_packs is not a func"),
+        planted([patch], Witness()),
+    ):
+        pass
 
 
 def test_a_protocol_tighter_than_the_noise_is_refused(

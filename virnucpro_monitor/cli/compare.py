@@ -97,7 +97,7 @@ def compare(
         for role, runs in (("base", pairing.only_base), ("head", pairing.only_head)):
             for run in runs:
                 say(
-                    f"Only the {role} was run on {run.benchmark_label} with "
+                    f"Only the {role} was run on {run.benchmark}@{run.benchmark_version} with "
                     f"{run.configuration.model}, {run.configuration.dtype}, "
                     f"{run.configuration.device} (run {run.id})."
                 )
@@ -133,7 +133,7 @@ def pair_runs(
     for commit, found in ((base, bases), (head, heads)):
         if not found:
             wanted = f" on {benchmark}" if benchmark else ""
-            raise NotFoundError(f"Commit {commit.short} has no stored run{wanted}.")
+            raise NotFoundError(f"Commit {commit.hash[:12]} has no stored run{wanted}.")
     pairs = []
     for same in (series_key, lambda run: run.benchmark):
         for run in list(heads):
@@ -147,7 +147,7 @@ def pair_runs(
         bases = []
     if not pairs:
         raise NotFoundError(
-            f"{base.short} and {head.short} were run on other benchmark sets "
+            f"{base.hash[:12]} and {head.hash[:12]} were run on other benchmark sets "
             f"({', '.join(sorted({run.benchmark for run in bases}))} and "
             f"{', '.join(sorted({run.benchmark for run in heads}))}): there is nothing to compare."
         )
@@ -188,7 +188,7 @@ def print_comparison(comparison: "Comparison", *, everything: bool = False) -> N
     base, head = comparison.base, comparison.head
     run = head.run
     typer.echo(
-        f"{run.benchmark_label}, {run.configuration.model}, "
+        f"{run.benchmark}@{run.benchmark_version}, {run.configuration.model}, "
         f"{run.configuration.dtype} on {run.configuration.device}"
     )
     typer.echo(comparison_sentence(comparison))
@@ -197,7 +197,7 @@ def print_comparison(comparison: "Comparison", *, everything: bool = False) -> N
     for difference in comparison.differences:
         typer.echo(f"Also differs: {one_line(str(difference))}")
     for role, side in (("base", base), ("head", head)):
-        hash_and_subject = f"{side.run.commit.short} {one_line(side.run.commit.subject, 60)}"
+        hash_and_subject = f"{side.run.commit.hash[:10]} {one_line(side.run.commit.subject, 60)}"
         typer.echo(f"{role}  {hash_and_subject}: {verdict_sentence(side.run)}")
     changed_gates = [change for change in comparison.gates if change.mark is not Mark.EQUAL]
     if changed_gates:

@@ -126,7 +126,7 @@ def acknowledge(
         incident = find_incident(engine, key)
         if incident.fixed_by is not None:
             raise ConfigurationError(
-                f"Incident {incident.key} was fixed by {incident.fixed_by.commit.short}: there "
+                f"Incident {incident.key} was fixed by {incident.fixed_by.commit.hash[:10]}: there "
                 "is nothing left to acknowledge."
             )
         record = Acknowledgement(

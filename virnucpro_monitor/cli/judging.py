@@ -14,7 +14,7 @@ from virnucpro_monitor.cli.options import (
 )
 from virnucpro_monitor.cli.tables import OUTCOME_STYLES, print_table
 from virnucpro_monitor.errors import NotFoundError, ProtocolError
-from virnucpro_monitor.records import VERDICTS, Judgement, Outcome, Protocol, Run, short_hash
+from virnucpro_monitor.records import Judgement, Outcome, Protocol, Run
 
 if TYPE_CHECKING:
     from virnucpro_monitor.store.engine import Engine
@@ -82,7 +82,8 @@ def _select(engine: "Engine", text: str, target: str | None, benchmark: str | No
     if text != "all":
         return [find_run(engine, text, target, benchmark)[0]]
     name = choose_target(engine, target).name if target else None
-    runs = load_runs(engine, target=name, benchmark=benchmark, outcomes=VERDICTS)
+    measured = (Outcome.PASSED, Outcome.FAILED)
+    runs = load_runs(engine, target=name, benchmark=benchmark, outcomes=measured)
     if not runs:
         raise NotFoundError("No measured run is stored that could be judged again.")
     return runs
@@ -104,8 +105,7 @@ def judge_run(engine: "Engine", run: Run, protocol: Protocol) -> Judgement:
     if not sequences:
         if run.inherited_from is not None:
             raise ProtocolError(
-                f"Run {run_id} inherits from {short_hash(run.inherited_from)}: "
-                "judge that commit's run."
+                f"Run {run_id} inherits from {run.inherited_from[:12]}: judge that commit's run."
             )
         raise ProtocolError(f"Run {run_id} holds no measures ({run.outcome}).")
     verdict = judge_within_noise(
@@ -134,8 +134,8 @@ def _print_judgements(protocol: Protocol, judged: list[tuple[Run, Judgement]]) -
         [
             [
                 str(run.id),
-                run.commit.short,
-                run.benchmark_label,
+                run.commit.hash[:10],
+                f"{run.benchmark}@{run.benchmark_version}",
                 run.protocol_version,
                 run.outcome.value,
                 judgement.outcome.value,

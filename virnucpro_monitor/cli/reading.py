@@ -12,7 +12,7 @@ from virnucpro_monitor.errors import (
     NotFoundError,
     RepositoryError,
 )
-from virnucpro_monitor.records import Commit, Outcome, Run, SequenceResult, Target, short_hash
+from virnucpro_monitor.records import Commit, Outcome, Run, SequenceResult, Target
 from virnucpro_monitor.settings import Settings, load_settings
 
 if TYPE_CHECKING:
@@ -86,7 +86,7 @@ def find_commit(engine: "Engine", target: Target, revision: str, settings: Setti
 
     found = find_commits(engine, target.name, revision)
     if len(found) > 1:
-        listed = "; ".join(f"{commit.short} {commit.subject[:50]}" for commit in found[:5])
+        listed = "; ".join(f"{commit.hash[:12]} {commit.subject[:50]}" for commit in found[:5])
         raise AmbiguousRevision(
             f"{revision!r} fits {len(found)} commits of {target.name}: give more digits ({listed})."
         )
@@ -96,8 +96,8 @@ def find_commit(engine: "Engine", target: Target, revision: str, settings: Setti
     found = find_commits(engine, target.name, full)
     if not found:
         raise NotFoundError(
-            f"{revision!r} is {short_hash(full)}, which has not been validated: "
-            f"virnucpro-monitor run --target {target.name} --commit {short_hash(full)} does that."
+            f"{revision!r} is {full[:12]}, which has not been validated: "
+            f"virnucpro-monitor run --target {target.name} --commit {full[:12]} does that."
         )
     return found[0]
 
@@ -180,7 +180,7 @@ def measured_run(engine: "Engine", run: Run) -> Run:
     candidates = load_runs(
         engine,
         target=run.target,
-        benchmark=run.benchmark_label,
+        benchmark=f"{run.benchmark}@{run.benchmark_version}",
         configuration=run.configuration.digest,
         commits=[run.inherited_from],
     )

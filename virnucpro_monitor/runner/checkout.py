@@ -14,7 +14,7 @@ from datetime import datetime
 from pathlib import Path
 
 from virnucpro_monitor.errors import AmbiguousRevision, RepositoryError
-from virnucpro_monitor.records import Commit, short_hash
+from virnucpro_monitor.records import Commit
 from virnucpro_monitor.runner.git import NETWORK_TIMEOUT_S, GitError, run_git
 
 _FORMAT = "%H%x1f%P%x1f%an%x1f%aI%x1f%cI%x1f%s%x1e"
@@ -188,7 +188,7 @@ class Repository:
             hint = _full_disk_hint(folder.parent)
             shutil.rmtree(folder, ignore_errors=True)
             raise RepositoryError(
-                f"Commit {short_hash(commit)} cannot be checked out: {error}{hint}"
+                f"Commit {commit[:12]} cannot be checked out: {error}{hint}"
             ) from error
         try:
             yield folder, note

@@ -4,7 +4,6 @@ import dataclasses
 import itertools
 import math
 from collections.abc import Callable, Sequence
-from types import SimpleNamespace
 from typing import Any
 
 import torch
@@ -15,28 +14,39 @@ from virnucpro_monitor.models.rotary import RotaryTables
 Attention = Callable[[torch.Tensor, torch.Tensor, torch.Tensor, Pack, str], torch.Tensor]
 """`packed_attention`: q, k, v [tokens, heads, head_dim], pack, backend -> [tokens, heads, d]."""
 Range = tuple[int, int]
+Tables = tuple[torch.Tensor, torch.Tensor]
 
 
-def with_bounds(change: Callable[[list[int]], list[int]]) -> SimpleNamespace:
-    """A stand-in for `Pack` whose boundaries are changed first."""
+def changed_bounds(change: Callable[[list[int]], list[int]]) -> Callable[..., Pack | None]:
+    """For `Pack.from_cu_seqlens`: the boundaries are changed first."""
 
-    def from_cu_seqlens(cu_seqlens: torch.Tensor, max_seqlen: int, num_tokens: int) -> Pack:
-        bounds = change([int(bound) for bound in cu_seqlens.tolist()])
+    def lay_out(
+        original: Callable[..., Pack], cu_seqlens: torch.Tensor, max_seqlen: int, num_tokens: int
+    ) -> Pack | None:
+        before = [int(bound) for bound in cu_seqlens.tolist()]
+        bounds = change(before)
+        if bounds == before:
+            return None
         longest = max(b - a for a, b in itertools.pairwise(bounds))
         changed = torch.tensor(bounds, dtype=cu_seqlens.dtype, device=cu_seqlens.device)
-        return Pack.from_cu_seqlens(changed, max(max_seqlen, longest), num_tokens)
+        return original(changed, max(max_seqlen, longest), num_tokens)
 
-    return SimpleNamespace(from_cu_seqlens=from_cu_seqlens)
+    return lay_out
 
 
-def with_positions(change: Callable[[Pack], torch.Tensor]) -> SimpleNamespace:
-    """A stand-in for `Pack` whose rotary positions are changed: pack -> [tokens] int64."""
+def changed_positions(change: Callable[[Pack], torch.Tensor]) -> Callable[..., Pack | None]:
+    """For `Pack.from_cu_seqlens`: rotary positions are changed, pack -> [tokens] int64."""
 
-    def from_cu_seqlens(cu_seqlens: torch.Tensor, max_seqlen: int, num_tokens: int) -> Pack:
-        pack = Pack.from_cu_seqlens(cu_seqlens, max_seqlen, num_tokens)
-        return dataclasses.replace(pack, positions=change(pack))
+    def lay_out(
+        original: Callable[..., Pack], cu_seqlens: torch.Tensor, max_seqlen: int, num_tokens: int
+    ) -> Pack | None:
+        pack = original(cu_seqlens, max_seqlen, num_tokens)
+        positions = change(pack)
+        if torch.equal(positions, pack.positions):
+            return None
+        return dataclasses.replace(pack, positions=positions)
 
-    return SimpleNamespace(from_cu_seqlens=from_cu_seqlens)
+    return lay_out
 
 
 def positions_reset_late(pack: Pack) -> torch.Tensor:
@@ -107,40 +117,41 @@ def rotate_interleaved(x: torch.Tensor, cos: torch.Tensor, sin: torch.Tensor) ->
     return torch.stack((a * cos - b * sin, b * cos + a * sin), dim=-1).flatten(-2).to(x)
 
 
-def rotate_every_other(rotate: Callable[..., torch.Tensor]) -> Callable[..., torch.Tensor]:
-    """Rotate the first of each two calls (q) and leave the second (k) as it is."""
+def rotate_every_other() -> Callable[..., torch.Tensor | None]:
+    """For `rotate`: the first of each two calls (q) is rotated, the second (k) left as it is."""
     calls = 0
 
-    def rotate_q_only(x: torch.Tensor, cos: torch.Tensor, sin: torch.Tensor) -> torch.Tensor:
+    def rotate_q_only(
+        original: Any, x: torch.Tensor, cos: torch.Tensor, sin: torch.Tensor
+    ) -> torch.Tensor | None:
         nonlocal calls
         calls += 1
-        return rotate(x, cos, sin) if calls % 2 else x
+        return None if calls % 2 else x
 
     return rotate_q_only
 
 
-def tables_with_base(tables: RotaryTables, base: float) -> RotaryTables:
-    """Rotary tables with another base than 1e4."""
-    return RotaryTables(tables.inv_freq ** (math.log(base) / math.log(1e4)))
+def tables_with_base(tables: RotaryTables, base: float) -> Callable[..., Tables]:
+    """For `RotaryTables.get`: another base than 1e4."""
+    other = RotaryTables(tables.inv_freq ** (math.log(base) / math.log(1e4)))
+    return lambda original, length, device: other.get(length, device)
 
 
-def rounded_tables(tables: RotaryTables, dtype: torch.dtype) -> SimpleNamespace:
-    """Tables from positions and frequencies that were rounded to a half-precision dtype."""
+def rounded_tables(tables: RotaryTables, dtype: torch.dtype) -> Callable[..., Tables]:
+    """For `RotaryTables.get`: positions and frequencies rounded to a half-precision dtype."""
 
-    def get(length: int, device: torch.device) -> tuple[torch.Tensor, torch.Tensor]:
+    def get(original: Any, length: int, device: torch.device) -> Tables:
         positions = torch.arange(max(length, 1024)).to(dtype)
         angles = (positions[:, None] * tables.inv_freq.to(dtype)[None, :]).to(dtype).float()
         cos, sin = angles.cos().to(dtype).float(), angles.sin().to(dtype).float()
         return cos.to(device), sin.to(device)
 
-    return SimpleNamespace(get=get)
+    return get
 
 
-def longer_tables(tables: RotaryTables, length: int) -> SimpleNamespace:
-    """The same tables, long enough for positions that a fault has enlarged."""
-    return SimpleNamespace(
-        get=lambda asked, device: tables.get(max(asked, length), device),
-    )
+def longer_tables(length: int) -> Callable[..., Tables]:
+    """For `RotaryTables.get`: long enough for positions that a fault has enlarged."""
+    return lambda original, asked, device: original(max(asked, length), device)
 
 
 def swap_lengths(bounds: list[int]) -> list[int]:
@@ -165,6 +176,7 @@ def padded_with(model: Any, token: int) -> Callable[..., dict[str, Any]]:
     """A `forward_packed` that pads to the longest sequence with `token` and masks nothing."""
 
     def forward_packed(
+        original: Any,
         input_ids: torch.Tensor,
         cu_seqlens: torch.Tensor,
         max_seqlen: int,

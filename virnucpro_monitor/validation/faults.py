@@ -13,43 +13,40 @@ from torch.nn import functional
 
 from virnucpro_monitor.models import esm2_flash
 from virnucpro_monitor.models.packed_attention import Pack, packed_attention
-from virnucpro_monitor.models.rotary import rotate
+from virnucpro_monitor.models.rotary import RotaryTables
 from virnucpro_monitor.validation import fault_tools as tools
-from virnucpro_monitor.validation.faulty_subject import Fault, Patch, Rows
+from virnucpro_monitor.validation.faulty_subject import Fault, Rows
 from virnucpro_monitor.validation.perturb import bounds_of, reorder
+from virnucpro_monitor.validation.planting import Patch
 from virnucpro_monitor.validation.subject import PackedBatch
 from virnucpro_monitor.validation.tokens import alphabet
 
 
-def _without_kernels(model: Any) -> list[Patch]:
-    """Plain PyTorch instead of the fused kernels, whose arithmetic no patch can reach."""
-    return [(model, "use_kernels", False)]
-
-
 def _bounds(change: Callable[[list[int]], list[int]]) -> Callable[[Any], list[Patch]]:
-    return lambda model: [(esm2_flash, "Pack", tools.with_bounds(change))]
+    return lambda model: [Patch(Pack, "from_cu_seqlens", tools.changed_bounds(change))]
 
 
 def _positions(change: Callable[[Pack], torch.Tensor]) -> Callable[[Any], list[Patch]]:
     return lambda model: [
-        (esm2_flash, "Pack", tools.with_positions(change)),
-        (model, "rotary", tools.longer_tables(model.rotary, 65536)),
+        Patch(Pack, "from_cu_seqlens", tools.changed_positions(change)),
+        Patch(model.rotary, "get", tools.longer_tables(65536)),
     ]
 
 
-def _attention(change: Callable[..., torch.Tensor]) -> Callable[[Any], list[Patch]]:
-    """Patch attention by a function of (q, k, v, pack, backend)."""
-    return lambda model: [(esm2_flash, "packed_attention", change)]
+def _attention(change: Callable[..., torch.Tensor | None]) -> Callable[[Any], list[Patch]]:
+    """Exchange attention for a function of (q, k, v, pack, backend)."""
+    return lambda model: [
+        Patch(esm2_flash, "packed_attention", lambda original, *given: change(*given))
+    ]
 
 
-def _embedding(change: Callable[..., torch.Tensor]) -> Callable[[Any], list[Patch]]:
-    """Patch the embedding by a function of (original, tokens, masked, num_masked, length)."""
+def _embedding(change: Callable[..., torch.Tensor | None]) -> Callable[[Any], list[Patch]]:
+    """Exchange the embedding for a function of (original, tokens, masked, num_masked, length)."""
+    return lambda model: [Patch(model, "_embed", change)]
 
-    def patches(model: Any) -> list[Patch]:
-        original = model._embed
-        return [(model, "_embed", lambda *arguments: change(original, *arguments))]
 
-    return patches
+def _tables(change: Callable[[RotaryTables], Callable[..., Any]]) -> Callable[[Any], list[Patch]]:
+    return lambda model: [Patch(model.rotary, "get", change(model.rotary))]
 
 
 def _shift_inner(bounds: list[int], by: int) -> list[int]:
@@ -96,33 +93,32 @@ def _low_precision_softmax(
 
 
 def _layer_off_by_one(model: Any) -> list[Patch]:
-    original = model._run
-
-    def run(hidden: torch.Tensor, attend: Any, repr_layers: Sequence[int]) -> Rows:
+    def run(original: Any, hidden: torch.Tensor, attend: Any, repr_layers: Sequence[int]) -> Rows:
         found = original(hidden, attend, [max(0, layer - 1) for layer in repr_layers])
         return {layer: found[max(0, layer - 1)] for layer in repr_layers}
 
-    return [(model, "_run", run)]
+    return [Patch(model, "_run", run)]
 
 
 def _final_norm_missing(model: Any) -> list[Patch]:
-    return [(model, "final_norm", torch.nn.Identity())]
+    return [Patch(model.final_norm, "forward", lambda original, hidden: hidden)]
 
 
 def _layer_norm_epsilon(model: Any) -> list[Patch]:
+    def with_epsilon(norm: Any) -> Callable[..., torch.Tensor]:
+        return lambda original, hidden: functional.layer_norm(
+            hidden, norm.normalized_shape, norm.weight, norm.bias, 1e-2
+        )
+
     return [
-        (norm, "eps", 1e-2)
+        Patch(norm, "forward", with_epsilon(norm))
         for layer in model.layers
         for norm in (layer.attention_norm, layer.mlp_norm)
     ]
 
 
 def _tanh_gelu(model: Any) -> list[Patch]:
-    gelu = functional.gelu
-    return [
-        *_without_kernels(model),
-        (functional, "gelu", lambda x: gelu(x, approximate="tanh")),
-    ]
+    return [Patch(functional, "gelu", lambda original, x: original(x, approximate="tanh"))]
 
 
 def _longest(batch: PackedBatch) -> tuple[int, int]:
@@ -153,6 +149,9 @@ def _replace_one_residue(rows: Rows, batch: PackedBatch, last: int, memory: dict
 def _stale_output(rows: Rows, batch: PackedBatch, last: int, memory: dict[str, Any]) -> Rows:
     """What the buffer held before this pack was written to it."""
     stale: Rows = {}
+    if not any(f"{layer}" in memory for layer in rows):
+        memory.update({f"{layer}": value for layer, value in rows.items()})
+        return rows
     for layer, value in rows.items():
         before = memory.get(f"{layer}")
         memory[f"{layer}"] = value
@@ -168,6 +167,8 @@ def _stale_output(rows: Rows, batch: PackedBatch, last: int, memory: dict[str, A
 
 def _ids_turned(batch: PackedBatch) -> PackedBatch:
     ids = batch.sequence_ids
+    if len(ids) < 2:
+        return batch
     return replace(batch, sequence_ids=(*ids[1:], ids[0]))
 
 
@@ -182,6 +183,8 @@ def _one_doubled(batch: PackedBatch) -> PackedBatch:
 
 def _shuffled(batch: PackedBatch) -> PackedBatch:
     slots = len(batch.sequence_ids)
+    if slots < 2:
+        return batch
     generator = torch.Generator().manual_seed(slots)
     return reorder(batch, torch.randperm(slots, generator=generator).tolist())
 
@@ -272,27 +275,26 @@ FAULTS: tuple[Fault, ...] = (
     Fault(
         name="RoPE base 1e5",
         signature="rotary base",
-        patches=lambda model: [(model, "rotary", tools.tables_with_base(model.rotary, 1e5))],
+        patches=_tables(lambda tables: tools.tables_with_base(tables, 1e5)),
     ),
     Fault(
         name="RoPE interleaved",
         signature="rotary interleaved",
+        plain=True,
         patches=lambda model: [
-            *_without_kernels(model),
-            (esm2_flash, "rotate", tools.rotate_interleaved),
+            Patch(esm2_flash, "rotate", lambda original, *given: tools.rotate_interleaved(*given))
         ],
     ),
     Fault(
         name="RoPE on q only",
         signature="rotary q only",
-        patches=lambda model: [
-            *_without_kernels(model),
-            (esm2_flash, "rotate", tools.rotate_every_other(rotate)),
-        ],
+        plain=True,
+        patches=lambda model: [Patch(esm2_flash, "rotate", tools.rotate_every_other())],
     ),
     Fault(
         name="final LayerNorm missing",
         signature="final norm missing",
+        plain=True,
         patches=_final_norm_missing,
     ),
     Fault(
@@ -319,7 +321,7 @@ FAULTS: tuple[Fault, ...] = (
         name="padded fallback with <cls>",
         signature="padding <cls>",
         patches=lambda model: [
-            (model, "forward_packed", tools.padded_with(model, alphabet().cls_idx))
+            Patch(model, "forward_packed", tools.padded_with(model, alphabet().cls_idx))
         ],
     ),
     Fault(
@@ -345,27 +347,26 @@ FAULTS: tuple[Fault, ...] = (
     ),
     Fault(name="one sequence lost", on_batch=_one_lost),
     Fault(name="one sequence doubled", on_batch=_one_doubled),
-    Fault(name="tanh GELU", kind="arithmetic", signature="gelu tanh", patches=_tanh_gelu),
+    Fault(
+        name="tanh GELU", kind="arithmetic", signature="gelu tanh", plain=True, patches=_tanh_gelu
+    ),
     Fault(
         name="bfloat16 rotary tables",
         kind="arithmetic",
         signature="rotary bfloat16",
-        patches=lambda model: [
-            (model, "rotary", tools.rounded_tables(model.rotary, torch.bfloat16))
-        ],
+        patches=_tables(lambda tables: tools.rounded_tables(tables, torch.bfloat16)),
     ),
     Fault(
         name="float16 rotary tables",
         kind="arithmetic",
         signature="rotary float16",
-        patches=lambda model: [
-            (model, "rotary", tools.rounded_tables(model.rotary, torch.float16))
-        ],
+        patches=_tables(lambda tables: tools.rounded_tables(tables, torch.float16)),
     ),
     Fault(
         name="LayerNorm epsilon 1e-2",
         kind="arithmetic",
         signature="layer norm epsilon",
+        plain=True,
         patches=_layer_norm_epsilon,
     ),
     Fault(
@@ -400,13 +401,7 @@ CONTROLS: tuple[Fault, ...] = (
     Fault(
         name="another correct attention backend",
         kind="control",
-        patches=lambda model: [
-            *_without_kernels(model),
-            (
-                esm2_flash,
-                "packed_attention",
-                lambda q, k, v, pack, backend: tools.plain_attention(q, k, v, pack),
-            ),
-        ],
+        plain=True,
+        patches=_attention(lambda q, k, v, pack, backend: tools.plain_attention(q, k, v, pack)),
     ),
 )

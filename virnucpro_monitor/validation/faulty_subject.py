@@ -1,20 +1,18 @@
 """A model with one fault in its packed path, put in by reversible patches."""
 
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import ExitStack, contextmanager
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
-from unittest import mock
 
 import torch
 
 from virnucpro_monitor.validation import measure
 from virnucpro_monitor.validation.builtin import BuiltinSubject
+from virnucpro_monitor.validation.planting import Patch, Witness, planted
 from virnucpro_monitor.validation.subject import Layers, PackedBatch
 
 Rows = dict[int, torch.Tensor]
-Patch = tuple[Any, str, Any]
-"""An object, the name of its attribute, and what stands there while the packed pass runs."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -25,10 +23,12 @@ class Fault:
         kind: "fault" must be killed; "arithmetic" may drown in half-precision noise; "control" is
             harmless and must not fire.
         signature: the trace's short name for it, where it has one.
-        patches: model -> what to replace during the packed forward pass.
-        on_batch: each pack as the collator makes it -> the pack handed on.
-        on_rows: (output by layer, pack, last layer, memory) -> output by layer. The memory lives
-            as long as the subject.
+        patches: model -> the functions to exchange during the packed forward pass.
+        plain: plain PyTorch instead of the fused kernels, whose arithmetic no patch can reach.
+        on_batch: each pack as the collator makes it -> the pack handed on; the same where the
+            fault does not touch it.
+        on_rows: (output by layer, pack, last layer, memory) -> output by layer, the same where the
+            fault does not touch it. The memory lives as long as the subject.
         on_cut: (rows [tokens, D], start, end) -> the rows that are pooled.
         token_budget: another one than the subject's.
     """
@@ -37,6 +37,7 @@ class Fault:
     kind: str = "fault"
     signature: str | None = None
     patches: Callable[[Any], list[Patch]] | None = None
+    plain: bool = False
     on_batch: Callable[[PackedBatch], PackedBatch] | None = None
     on_rows: Callable[[Rows, PackedBatch, int, dict[str, Any]], Rows] | None = None
     on_cut: Callable[[torch.Tensor, int, int], torch.Tensor] | None = None
@@ -46,10 +47,15 @@ class Fault:
 class FaultySubject(BuiltinSubject):
     """The package's own model with one fault in its packed path.
 
-    Use it inside `fault_installed(fault)`, which also places a fault of the pooling.
+    Use it inside `fault_installed(fault, witness)`, which also places a fault of the pooling.
+
+    Attributes:
+        witness: how often each part of the fault acted.
     """
 
-    def __init__(self, healthy: BuiltinSubject, fault: Fault) -> None:
+    def __init__(
+        self, healthy: BuiltinSubject, fault: Fault, witness: Witness | None = None
+    ) -> None:
         super().__init__(
             healthy.model,
             healthy.batch_converter,
@@ -58,7 +64,12 @@ class FaultySubject(BuiltinSubject):
         )
         self.healthy = healthy
         self.fault = fault
+        self.witness = Witness() if witness is None else witness
         self._memory: dict[str, Any] = {}
+        self._patches = fault.patches(self.model) if fault.patches else []
+        for hook in ("on_batch", "on_rows"):
+            if getattr(fault, hook) is not None:
+                self.witness.setdefault(hook, 0)
 
     def embed_unpacked_layers(self, tokens: torch.Tensor, layers: Sequence[int]) -> Layers:
         return self.healthy.embed_unpacked_layers(tokens, layers)
@@ -67,25 +78,37 @@ class FaultySubject(BuiltinSubject):
         self, sequences: Sequence[tuple[str, str]], *, per_call: int | None = None
     ) -> Iterator[PackedBatch]:
         for batch in super().pack(sequences, per_call=per_call):
-            yield self.fault.on_batch(batch) if self.fault.on_batch else batch
+            changed = self.fault.on_batch(batch) if self.fault.on_batch else batch
+            if self.fault.on_batch:
+                self.witness["on_batch"] += changed is not batch
+            yield changed
 
     def embed_packed_layers(self, batch: PackedBatch, layers: Sequence[int]) -> Layers:
-        with ExitStack() as stack:
-            patches = self.fault.patches(self.model) if self.fault.patches else []
-            for owner, name, value in patches:
-                stack.enter_context(mock.patch.object(owner, name, value))
-            rows = dict(super().embed_packed_layers(batch, layers))
+        used_kernels = self.model.use_kernels
+        self.model.use_kernels = used_kernels and not self.fault.plain
+        try:
+            with planted(self._patches, self.witness):
+                rows = dict(super().embed_packed_layers(batch, layers))
+        finally:
+            self.model.use_kernels = used_kernels
         if self.fault.on_rows:
             with torch.inference_mode():
-                rows = self.fault.on_rows(rows, batch, self.num_layers, self._memory)
+                changed = self.fault.on_rows(rows, batch, self.num_layers, self._memory)
+            self.witness["on_rows"] += changed is not rows
+            rows = changed
         return rows
 
 
 @contextmanager
-def fault_installed(fault: Fault) -> Iterator[None]:
-    """Place the part of a fault that lies in the pooling of the packed side."""
-    if fault.on_cut is None:
+def fault_installed(fault: Fault, witness: Witness | None = None) -> Iterator[None]:
+    """Place the part of a fault that lies in the pooling of the packed side.
+
+    Raises:
+        FaultNotInPlaceError: the function that cuts a sequence out has another name by now.
+    """
+    cut = fault.on_cut
+    patches = []
+    if cut is not None:
+        patches = [Patch(measure, "cut_residues", lambda original, *given: cut(*given))]
+    with planted(patches, Witness() if witness is None else witness):
         yield
-    else:
-        with mock.patch.object(measure, "cut_residues", fault.on_cut):
-            yield

@@ -1,8 +1,9 @@
 """The kill matrix: inject every known fault and see which gates notice.
 
-A fault that survives, a harmless control that fires, or a gate that fires on the healthy model
-fails the self-test. An arithmetic fault may survive in half precision only where its effect lies
-below the noise, that is below the limit, which is 3 x the worst healthy value.
+A fault that survives, a harmless control that fires, an injected change that was never reached, or
+a gate that fires on the healthy model fails the self-test. An arithmetic fault may survive in half
+precision only where its effect lies below the noise, that is below the limit, which is 3 x the
+worst healthy value.
 """
 
 import random
@@ -26,6 +27,7 @@ from virnucpro_monitor.validation.gates import over_limit
 from virnucpro_monitor.validation.noise import healthy_noise, refuse_tighter_than_noise
 from virnucpro_monitor.validation.oracle import Oracle
 from virnucpro_monitor.validation.perturb import reorder
+from virnucpro_monitor.validation.planting import Witness, idle_parts
 from virnucpro_monitor.validation.protocol import limits_for, limits_key
 from virnucpro_monitor.validation.subject import Layers, PackedBatch, dtype_name
 from virnucpro_monitor.validation.validate import validate_subject
@@ -50,6 +52,7 @@ class FaultResult:
             `effect_gate`.
         floor: the same gate's largest value / limit over healthy runs, these and those of the
             protocol's evidence: the measured noise.
+        idle: parts of the change that never acted, which proves nothing of the yardstick.
         reason: the verdict's sentence.
         signature: the recognised fault's short name, from the trace or, for `<mask>` tokens,
             from the probe of the embedding layer.
@@ -67,9 +70,12 @@ class FaultResult:
     signature: str | None = None
     effect_gate: str | None = None
     floor: float | None = None
+    idle: tuple[str, ...] = ()
 
     @property
     def as_expected(self) -> bool:
+        if self.idle:
+            return False
         if self.kind in ("control", "healthy"):
             return not self.killed_by
         return bool(self.killed_by) or self.below_noise
@@ -194,18 +200,21 @@ def run_selftest(
     variants = [plain, *healthy_variants(num_healthy_runs - 1)] if num_healthy_runs else []
     jobs = [*variants, *faults, *controls]
     verdicts: list[Verdict] = []
+    results: list[FaultResult] = []
     for number, fault in enumerate(jobs):
         if on_progress:
             on_progress(number, len(jobs), fault.name)
-        with fault_installed(fault):
+        witness = Witness()
+        with fault_installed(fault, witness):
             verdicts.append(
                 validate_subject(
-                    FaultySubject(healthy, fault), benchmark, oracle=oracle, protocol=protocol
+                    FaultySubject(healthy, fault, witness),
+                    benchmark,
+                    oracle=oracle,
+                    protocol=protocol,
                 )
             )
-    results = [
-        summarise(fault, verdict, dtype) for fault, verdict in zip(jobs, verdicts, strict=True)
-    ]
+        results.append(summarise(fault, verdicts[-1], dtype, witness))
     runs = len(variants)
     margins = headroom(verdicts[:runs])
     floors = _floors(protocol, limits_key(dtype, subject.device.type), margins)
@@ -227,8 +236,10 @@ def run_selftest(
     )
 
 
-def summarise(fault: Fault, verdict: Verdict, dtype: str) -> FaultResult:
-    """One row of the kill matrix."""
+def summarise(
+    fault: Fault, verdict: Verdict, dtype: str, witness: Witness | None = None
+) -> FaultResult:
+    """One row of the kill matrix. A healthy run's shuffle need not have found two to exchange."""
     failing = [gate for gate in verdict.gates if gate.passed is False]
     ratios = [ratio for ratio in map(over_limit, failing) if ratio is not None and ratio > 1.0]
     all_ratios = {
@@ -250,6 +261,7 @@ def summarise(fault: Fault, verdict: Verdict, dtype: str) -> FaultResult:
         effect_gate=largest,
         reason=verdict.reason,
         signature=_signature(verdict),
+        idle=() if witness is None or fault.kind == "healthy" else idle_parts(witness),
     )
 
 
