@@ -37,41 +37,50 @@ def model() -> ESM2WithFlashAttention:
     return load_esm2_model(SMALL, "cpu", weights="synthetic")[0]
 
 
-def assert_as_near_to_fp64_as_fair_esm(model_name: str, sequences: list[Tensor]) -> None:
-    """On every layer, packed and alone."""
+def assert_as_near_to_fp64_as_fair_esm(
+    model_name: str, lengths: tuple[int, ...], at_least: int
+) -> None:
+    """On every layer, packed and alone.
+
+    Whose rounding is smaller in one sequence of a few residues is chance, and differs between CPUs;
+    so each length is judged by `at_least` sequences, and by as many as make 32 tokens, together.
+    """
     path = resolve_weights(model_name, "synthetic").path
     fair, alphabet = load_checkpoint(model_name, path)
     exact = load_checkpoint(model_name, path)[0].double()
     ours = ESM2WithFlashAttention(fair, alphabet)
     layers = list(range(ours.num_layers + 1))
-    pack = make_pack(sequences)
-    packed = ours.forward_packed(*pack, repr_layers=layers)["representations"]
-    for index, tokens in enumerate(sequences):
-        rows = slice(int(pack[1][index]), int(pack[1][index + 1]))
+    for length in lengths:
+        count = max(at_least, 32 // (length + 2))
+        sequences = [make_tokens(length, masked=seed % 2 == 0, seed=seed) for seed in range(count)]
+        packed = ours.forward_packed(*make_pack(sequences), repr_layers=layers)["representations"]
+        batch = torch.stack(sequences)
         with torch.no_grad():
-            fp64 = exact(tokens[None], repr_layers=layers)["representations"]
-            theirs = fair(tokens[None], repr_layers=layers)["representations"]
-        alone = ours(tokens[None], repr_layers=layers)["representations"]
+            fp64 = exact(batch, repr_layers=layers)["representations"]
+        # One at a time, since a CPU may round the same row another way among more rows.
+        theirs, alone = (
+            [model(tokens[None], repr_layers=layers)["representations"] for tokens in sequences]
+            for model in (fair.requires_grad_(False), ours)
+        )
         for layer in layers:
-            limit = 2 * relative_l2(theirs[layer], fp64[layer]) + 1e-7
-            for result in (packed[layer][rows], alone[layer][0]):
-                assert relative_l2(result, fp64[layer][0]) <= limit
-                assert relative_l2(result, theirs[layer][0]) < 1e-5
+            expected = fp64[layer].flatten(0, 1)
+            reference = torch.cat([result[layer][0] for result in theirs])
+            limit = 2 * relative_l2(reference, expected) + 1e-7
+            for result in (packed[layer], torch.cat([one[layer][0] for one in alone])):
+                assert relative_l2(result, expected) <= limit, f"{length} residues, layer {layer}"
+                assert relative_l2(result, reference) < 1e-5
 
 
 @pytest.mark.parametrize("model_name", [SMALL, MEDIUM])
 def test_fp32_is_as_near_to_fp64_as_fair_esm(model_name: str) -> None:
-    lengths = (1, 2, 15, 62, 126, 255)
-    sequences = [make_tokens(length, masked=length % 2 == 0) for length in lengths]
-    assert_as_near_to_fp64_as_fair_esm(model_name, sequences)
+    assert_as_near_to_fp64_as_fair_esm(model_name, (1, 2, 15, 62, 126, 255), at_least=1)
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("model_name", [SMALL, MEDIUM])
 def test_fp32_is_as_near_to_fp64_as_fair_esm_at_every_length(model_name: str) -> None:
     lengths = (1, 2, 3, 14, 30, 31, 62, 63, 126, 254, 510, 511, 1022)
-    sequences = [make_tokens(length, masked=masked) for length in lengths for masked in (0, 1)]
-    assert_as_near_to_fp64_as_fair_esm(model_name, sequences)
+    assert_as_near_to_fp64_as_fair_esm(model_name, lengths, at_least=2)
 
 
 def test_a_padded_batch_is_fair_esms() -> None:

@@ -131,6 +131,7 @@ def test_attention_inside_each_sequence(heads: int, head_dim: int, dtype: torch.
     assert relative_l2(result, expected) < 2 * ROUNDING[dtype]
 
 
+@pytest.mark.filterwarnings("ignore:All-NaN slice encountered:RuntimeWarning")  # interpreter
 def test_attention_reads_nothing_of_a_neighbour() -> None:
     """Not even a NaN, which a weight of 0 would not keep out."""
     from virnucpro_monitor.models.kernels import attention
