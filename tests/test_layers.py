@@ -10,11 +10,12 @@ PACKAGE = ROOT / "virnucpro_monitor"
 LEFT_OF: dict[str, set[str]] = {
     "errors": set(),
     "records": set(),
+    "scratch": {"errors"},
     "settings": {"errors", "records"},
     "analysis": {"errors", "records"},
 }
 for _room, _left in [
-    ("models", ["errors", "settings", "records"]),
+    ("models", ["errors", "settings", "records", "scratch"]),
     ("data", ["models"]),
     ("validation", ["data"]),
     ("runner", ["validation"]),

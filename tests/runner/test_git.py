@@ -1,3 +1,5 @@
+from pathlib import Path
+
 import pytest
 
 from virnucpro_monitor.runner.git import GitError, explain, git_environment, run_git
@@ -30,13 +32,33 @@ def test_what_git_says_becomes_one_sentence(said: str, sentence: str) -> None:
 def test_the_callers_repository_does_not_leak_in(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("GIT_DIR", "/somewhere/.git")
     monkeypatch.setenv("GIT_SSH_COMMAND", "ssh -i key")
-    environment = git_environment()
-    assert "GIT_DIR" not in environment
-    assert environment["GIT_SSH_COMMAND"] == "ssh -i key"
-    assert environment["GIT_TERMINAL_PROMPT"] == "0"
+    monkeypatch.setenv("GIT_REPLACE_REF_BASE", "refs/elsewhere")
+    quick, network = git_environment(), git_environment(network=True)
+    for environment in (quick, network):
+        assert "GIT_DIR" not in environment
+        assert "GIT_REPLACE_REF_BASE" not in environment
+        assert environment["GIT_TERMINAL_PROMPT"] == "0"
+        assert environment["GIT_NO_REPLACE_OBJECTS"] == "1"
+    assert network["GIT_SSH_COMMAND"] == "ssh -i key"
+
+
+def test_only_a_remote_is_spoken_to_with_the_users_configuration(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    configuration = tmp_path / "gitconfig"
+    configuration.write_text("[http]\n\tproxy = http://proxy.example.org\n")
+    monkeypatch.setenv("GIT_CONFIG_GLOBAL", str(configuration))
+    ask = ("config", "--get", "--default", "none", "http.proxy")
+    assert run_git(*ask, folder=tmp_path).strip() == "none"
+    assert run_git(*ask, folder=tmp_path, network=True).strip() == "http://proxy.example.org"
 
 
 def test_a_hanging_git_is_given_up(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("GIT_SSH_COMMAND", "sleep 60; :")
     with pytest.raises(GitError, match="did not end within 1 s"):
-        run_git("ls-remote", "nobody@example.org:x", timeout_s=1.0)
+        run_git("ls-remote", "nobody@example.org:x", timeout_s=1.0, network=True)
+
+
+def test_a_nul_character_is_one_sentence() -> None:
+    with pytest.raises(GitError, match="NUL character"):
+        run_git("rev-parse", "a\0b")

@@ -4,22 +4,24 @@ A local repository is only read: its commits are checked out through a bare cach
 borrows its objects. A remote one is mirrored into the cache.
 """
 
+import fcntl
 import hashlib
 import os
 import re
 import shutil
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager, suppress
-from datetime import datetime
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 
 from virnucpro_monitor.errors import AmbiguousRevision, RepositoryError
 from virnucpro_monitor.records import Commit
+from virnucpro_monitor.runner.commit_objects import first_parent, read_commits, read_objects
 from virnucpro_monitor.runner.git import NETWORK_TIMEOUT_S, GitError, run_git
+from virnucpro_monitor.runner.worktrees import check_out
 
-_FORMAT = "%H%x1f%P%x1f%an%x1f%aI%x1f%cI%x1f%s%x1e"
-FULL_DISK_BYTES = 2**20  # file systems keep a little to themselves
-_MISSING_OBJECT = re.compile(r"unable to read sha1 file of (.+) \(")
+_HASH = re.compile(r"[0-9a-f]{40}(?:[0-9a-f]{24})?")
+_SHORT_HASH = re.compile(r"[0-9a-fA-F]{4,64}")
+_MAX_REVISION_CHARACTERS = 1_000
 
 
 def is_url(location: str) -> bool:
@@ -65,45 +67,121 @@ class Repository:
         _borrow(source, cache)
         return cls(location, path if path.joinpath(".git").exists() else source, cache)
 
-    def _git(self, *arguments: str) -> str:
+    def _ask(self, *arguments: str) -> str:
+        """Ask the repository itself: its names, and the depth of its clone."""
         return run_git(*arguments, folder=self._source)
 
-    def resolve(self, revision: str) -> str:
+    def _read(self, *arguments: str) -> str:
+        """Read objects, through the cache: it has no configuration but ours."""
+        return run_git(*arguments, folder=self._cache)
+
+    def resolve(self, revision: str, say: Callable[[str], None] | None = None) -> str:
         """Return the full hash of a commit.
+
+        What looks like the beginning of a hash is one where a commit has it, whatever branches and
+        tags are called.
+
+        Args:
+            say: receives a sentence where a branch or tag of the same name means another commit.
 
         Raises:
             AmbiguousRevision: a short hash fits several commits.
             RepositoryError: no such revision.
         """
-        if not revision or revision.startswith("-"):
+        if not revision or revision[0] in "-^" or not revision.isprintable():
             raise RepositoryError(f"{revision!r} is not a revision: give a hash, tag or branch.")
-        try:
-            return self._git(
-                "rev-parse", "--verify", "--quiet", "--end-of-options", f"{revision}^{{commit}}"
-            ).strip()
-        except GitError as error:
-            matches = self._commits_starting_with(revision)
-            if len(matches) > 1:
-                raise AmbiguousRevision(
-                    f"{revision!r} fits {len(matches)} commits ({', '.join(matches[:3])}, …): "
-                    f"give more digits."
-                ) from error
-            hint = "name a hash, tag or branch that it has"
-            if self._git("rev-parse", "--is-shallow-repository").strip() == "true":
-                hint = "the clone is shallow; 'git fetch --unshallow' there brings the history"
+        if len(revision) > _MAX_REVISION_CHARACTERS:
             raise RepositoryError(
-                f"Revision {revision!r} is not known in {self.location}: {hint}."
-            ) from error
+                f"{revision[:40]!r}… is too long for a revision: give a hash, tag or branch."
+            )
+        start = re.match(r"[^~^@:]*", revision)
+        name = start[0] if start else ""
+        full = self._commit_starting_with(name)
+        if full is not None and say is not None:
+            self._say_if_hidden(name, full, say)
+        meant = revision if full is None else full + revision[len(name) :]
+        found = self._peel(meant)
+        if found is not None:
+            return found
+        hint = "name a hash, tag or branch that it has"
+        if self._ask("rev-parse", "--is-shallow-repository").strip() == "true":
+            hint = "the clone is shallow; 'git fetch --unshallow' there brings the history"
+        raise RepositoryError(f"Revision {revision!r} is not known in {self.location}: {hint}.")
 
-    def _commits_starting_with(self, prefix: str) -> list[str]:
-        if not re.fullmatch(r"[0-9a-fA-F]{4,40}", prefix):
-            return []
-        found = self._git("rev-parse", f"--disambiguate={prefix}").split()
-        return [name for name in found if self._git("cat-file", "-t", name).strip() == "commit"]
+    def resolve_branch(self, branch: str | None) -> str:
+        """Return the hash of a branch's last commit; None means the branch that HEAD is on.
+
+        A tag of that name, or a hash that begins so, does not count where there is such a branch.
+
+        Raises:
+            RepositoryError: no such branch, nor any other revision of that name.
+        """
+        if branch is None:
+            return self.resolve("HEAD")
+        if branch and branch.isprintable():
+            for reference in (f"refs/heads/{branch}", f"refs/remotes/origin/{branch}"):
+                found = self._peel(reference)
+                if found is not None:
+                    return found
+        return self.resolve(branch)
+
+    def _peel(self, revision: str) -> str | None:
+        """The commit that git takes a revision for, None where there is none."""
+        try:
+            answer = self._ask(
+                "rev-parse", "--verify", "--quiet", "--end-of-options", f"{revision}^{{commit}}"
+            )
+        except GitError as error:
+            if error.stderr:
+                raise RepositoryError(f"{self.location}: {error}") from error
+            return None
+        return answer.strip()
+
+    def _commit_starting_with(self, prefix: str) -> str | None:
+        """The one commit whose hash begins so, None where no object's does."""
+        if not _SHORT_HASH.fullmatch(prefix):
+            return None
+        names = self._ask("rev-parse", f"--disambiguate={prefix}").split()
+        objects = read_objects(names, self._source)
+        matches = [name for name, content in objects if content is not None]
+        if len(matches) > 1:
+            raise AmbiguousRevision(
+                f"{prefix!r} fits {len(matches)} commits ({', '.join(matches[:3])}, …): "
+                f"give more digits."
+            )
+        return matches[0] if matches else None
+
+    def _say_if_hidden(self, name: str, full: str, say: Callable[[str], None]) -> None:
+        for kind, folder in (("branch", "heads"), ("tag", "tags"), ("branch", "remotes/origin")):
+            other = self._peel(f"refs/{folder}/{name}")
+            if other is not None and other != full:
+                say(
+                    f"{name!r} is read as the commit {full[:12]}; the {kind} of that name, at "
+                    f"{other[:12]}, is refs/{folder}/{name}."
+                )
 
     def history(self, tip: str) -> tuple[str, ...]:
-        """The first-parent history of `tip`: full hashes, oldest first."""
-        return tuple(self._git("rev-list", "--first-parent", "--reverse", tip, "--").split())
+        """The first-parent history of `tip`: full hashes, oldest first.
+
+        It begins at a root, where a shallow clone ends, or at a commit that cannot be read.
+        """
+        tip = tip if _HASH.fullmatch(tip) else self.resolve(tip)
+        try:
+            return tuple(self._read("rev-list", "--first-parent", "--reverse", tip, "--").split())
+        except GitError:
+            return self._readable_history(tip)
+
+    def _readable_history(self, tip: str) -> tuple[str, ...]:
+        """As `history`, step by step: git itself gives up at the first damaged commit."""
+        chain: list[str] = []
+        name: str | None = tip
+        while name is not None and name not in chain:
+            if not _HASH.fullmatch(name):
+                break
+            chain.append(name)
+            ((_, content),) = read_objects([name], self._cache)
+            name = first_parent(content) if content is not None else None
+        return tuple(reversed(chain))
 
     def between(
         self, base: str, tip: str, *, paths: Sequence[str] = (), first_parent: bool = True
@@ -112,21 +190,21 @@ class Repository:
         touched them."""
         chain = ["--first-parent"] if first_parent else []
         return tuple(
-            self._git(
+            self._read(
                 "rev-list", "--reverse", "--topo-order", *chain, f"{base}..{tip}", "--", *paths
             ).split()
         )
 
     def is_ancestor(self, ancestor: str, descendant: str) -> bool:
         try:
-            self._git("merge-base", "--is-ancestor", ancestor, descendant)
+            self._read("merge-base", "--is-ancestor", ancestor, descendant)
         except GitError:
             return False
         return True
 
     def branches_with(self, commit: str) -> tuple[str, ...]:
         """The branches that hold a commit, by name; those of `origin` without its name."""
-        names = self._git(
+        names = self._ask(
             "for-each-ref", "--contains", commit, "--format=%(refname:lstrip=2)",
             "refs/heads", "refs/remotes",
         ).split()  # fmt: skip
@@ -134,34 +212,30 @@ class Repository:
         return tuple(sorted(unique - {"HEAD"}))
 
     def commits(self, hashes: Sequence[str], history: Sequence[str] = ()) -> tuple[Commit, ...]:
-        """Read commits, in the order given; `history` gives each its position."""
-        if not hashes:
-            return ()
+        """Read commits, in the order given; `history` gives each its position.
+
+        One that cannot be read has nothing but its hash and position.
+        """
         positions = {name: index for index, name in enumerate(history)}
-        read: dict[str, Commit] = {}
-        for start in range(0, len(hashes), 500):  # a command line has a limit
-            text = self._git(
-                "log", "--no-walk=unsorted", f"--format={_FORMAT}", *hashes[start : start + 500]
-            )
-            for entry in text.split("\x1e"):
-                if entry.strip():
-                    commit = _parse_commit(entry.strip("\n"), positions)
-                    read[commit.hash] = commit
-        return tuple(read[name] for name in hashes)
+        return read_commits(hashes, self._cache, positions)
 
     def files(self, commit: str) -> dict[str, str]:
-        """Path -> "mode object" of every file of a commit."""
-        entries = self._git("ls-tree", "-r", "-z", "--full-tree", commit).split("\0")
+        """Path -> "mode object" of every file of a commit.
+
+        Bytes of a path that are not UTF-8 are written as `\\xff`, so that no two paths meet.
+        """
+        entries = self._read("ls-tree", "-r", "-z", "--full-tree", commit).split("\0")
         found = {}
         for entry in filter(None, entries):
             description, path = entry.split("\t", 1)
             mode, _, name = description.split(" ")
-            found[path] = f"{mode} {name}"
+            raw = path.encode(errors="surrogateescape")
+            found[raw.decode(errors="backslashreplace")] = f"{mode} {name}"
         return found
 
     def tree(self, commit: str) -> str:
         """Hash of a commit's whole tree."""
-        return self._git("rev-parse", f"{commit}^{{tree}}").strip()
+        return self._read("rev-parse", "--verify", f"{commit}^{{tree}}").strip()
 
     @contextmanager
     def checkout(self, commit: str) -> Iterator[tuple[Path, str]]:
@@ -173,102 +247,75 @@ class Repository:
         Raises:
             RepositoryError: disk full, or the repository has gone.
         """
-        folder = self._cache.parent / "worktrees" / f"{commit[:12]}-{os.getpid()}"
-        shutil.rmtree(folder, ignore_errors=True)
-        try:
-            folder.parent.mkdir(parents=True, exist_ok=True)
-            run_git("worktree", "prune", folder=self._cache)
-            run_git(
-                "worktree", "add", "--detach", "--force", "--no-checkout", str(folder), commit,
-                folder=self._cache,
-            )  # fmt: skip
-            run_git("read-tree", commit, folder=folder)
-            note = _write_files(folder)
-        except (GitError, OSError) as error:
-            hint = _full_disk_hint(folder.parent)
-            shutil.rmtree(folder, ignore_errors=True)
-            raise RepositoryError(
-                f"Commit {commit[:12]} cannot be checked out: {error}{hint}"
-            ) from error
-        try:
+        with check_out(commit, self._cache) as (folder, note):
             yield folder, note
-        finally:
-            shutil.rmtree(folder, ignore_errors=True)
-            with suppress(GitError):
-                run_git("worktree", "prune", folder=self._cache)
 
 
-def _full_disk_hint(folder: Path) -> str:
-    """Git does not always say that the disk is what failed it."""
-    with suppress(OSError):
-        if shutil.disk_usage(folder).free < FULL_DISK_BYTES:
-            return f" The disk of {folder} is full: free some space."
-    return ""
-
-
-def _write_files(folder: Path) -> str:
-    try:
-        run_git("checkout-index", "--all", "--force", "--quiet", folder=folder)
-    except GitError as error:
-        lines = [line for line in error.stderr.splitlines() if line.strip()]
-        missing = [found[1] for line in lines if (found := _MISSING_OBJECT.search(line))]
-        if not missing or len(missing) < len(lines):
-            raise
-        return f"{len(missing)} files lack their content here: {', '.join(missing[:5])}"
-    return ""
-
-
-def _parse_commit(entry: str, positions: dict[str, int]) -> Commit:
-    name, parents, author, authored, committed, subject = entry.split("\x1f", 5)
-    position = positions.get(name)
-    return Commit(
-        hash=name,
-        parents=tuple(parents.split()),
-        subject=subject,
-        author=author,
-        authored_at=datetime.fromisoformat(authored),
-        committed_at=datetime.fromisoformat(committed),
-        position=position,
-        on_branch=position is not None or not positions,
-    )
+@contextmanager
+def _alone(cache: Path) -> Iterator[None]:
+    """Let one process at a time make or change a repository of the cache."""
+    cache.parent.mkdir(parents=True, exist_ok=True)
+    with cache.with_suffix(".lock").open("a") as file:
+        fcntl.flock(file, fcntl.LOCK_EX)
+        yield
 
 
 def _borrow(source: Path, cache: Path) -> None:
     """Make `cache` a bare repository that reads the objects of `source`."""
-    if not cache.joinpath("HEAD").exists():
-        cache.mkdir(parents=True, exist_ok=True)
-        run_git("init", "--quiet", "--bare", str(cache))
-    information = cache / "objects" / "info"
-    information.mkdir(exist_ok=True)
-    information.joinpath("alternates").write_text(f"{source / 'objects'}\n")
-    shallow = source / "shallow"  # where a shallow clone's history ends
-    if shallow.exists():
-        shutil.copyfile(shallow, cache / "shallow")
-    else:
-        cache.joinpath("shallow").unlink(missing_ok=True)
+    with _alone(cache):
+        if not cache.joinpath("HEAD").exists():
+            cache.mkdir(parents=True, exist_ok=True)
+            run_git("init", "--quiet", "--bare", "--template=", str(cache))
+        information = cache / "objects" / "info"
+        information.mkdir(exist_ok=True)
+        _replace(information / "alternates", _quoted(source / "objects") + b"\n")
+        shallow = source / "shallow"  # where a shallow clone's history ends
+        if shallow.exists():
+            _replace(cache / "shallow", shallow.read_bytes())
+        else:
+            cache.joinpath("shallow").unlink(missing_ok=True)
+
+
+def _replace(path: Path, content: bytes) -> None:
+    """Write a file so that whoever reads at the same time finds the old one or the new."""
+    if path.exists() and path.read_bytes() == content:
+        return
+    fresh = path.with_name(f"{path.name}.fresh")
+    fresh.write_bytes(content)
+    fresh.replace(path)
+
+
+def _quoted(path: Path) -> bytes:
+    """A path as a line of git's list of alternates, in C's quotes."""
+    raw = os.fsencode(path).replace(b"\\", b"\\\\").replace(b'"', b'\\"').replace(b"\n", b"\\n")
+    return b'"' + raw + b'"'
 
 
 def _mirror(url: str, cache: Path, *, fetch: bool) -> None:
     try:
-        if not cache.joinpath("HEAD").exists():
-            shutil.rmtree(cache, ignore_errors=True)
-            cache.parent.mkdir(parents=True, exist_ok=True)
-            partial = cache.with_suffix(".partial")
-            shutil.rmtree(partial, ignore_errors=True)
-            run_git(
-                "clone", "--quiet", "--mirror", "--", url, str(partial),
-                timeout_s=NETWORK_TIMEOUT_S,
-            )  # fmt: skip
-            partial.rename(cache)
-        elif fetch:
-            run_git("fetch", "--quiet", "--prune", "--force", "origin", folder=cache,
-                    timeout_s=NETWORK_TIMEOUT_S)  # fmt: skip
-            answer = run_git("ls-remote", "--symref", "origin", "HEAD", folder=cache,
-                             timeout_s=NETWORK_TIMEOUT_S)  # fmt: skip
-            if default := re.match(r"ref: (refs/heads/\S+)\tHEAD", answer):
-                run_git("symbolic-ref", "HEAD", default[1], folder=cache)
+        with _alone(cache):
+            if not cache.joinpath("HEAD").exists():
+                _clone(url, cache)
+            elif fetch:
+                run_git("fetch", "--quiet", "--prune", "--force", "origin", folder=cache,
+                        timeout_s=NETWORK_TIMEOUT_S, network=True)  # fmt: skip
+                answer = run_git("ls-remote", "--symref", "origin", "HEAD", folder=cache,
+                                 timeout_s=NETWORK_TIMEOUT_S, network=True)  # fmt: skip
+                if default := re.match(r"ref: (refs/heads/\S+)\tHEAD", answer):
+                    run_git("symbolic-ref", "HEAD", default[1], folder=cache)
     except GitError as error:
         raise RepositoryError(f"{without_password(url)}: {error}") from error
+
+
+def _clone(url: str, cache: Path) -> None:
+    shutil.rmtree(cache, ignore_errors=True)
+    partial = cache.with_suffix(".partial")
+    shutil.rmtree(partial, ignore_errors=True)
+    run_git(
+        "clone", "--quiet", "--mirror", "--template=", "--", url, str(partial),
+        timeout_s=NETWORK_TIMEOUT_S, network=True,
+    )  # fmt: skip
+    partial.rename(cache)
 
 
 def without_password(url: str) -> str:

@@ -3,9 +3,11 @@
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 
-from virnucpro_monitor.errors import RepositoryError
+from virnucpro_monitor.errors import AmbiguousRevision, RepositoryError
 from virnucpro_monitor.records import Commit, Outcome, Run, Target
 from virnucpro_monitor.runner.checkout import Repository
+
+MIN_HASH_DIGITS = 4
 
 
 @dataclass(frozen=True, slots=True)
@@ -29,7 +31,7 @@ def branch_history(repository: Repository, target: Target) -> tuple[str, ...]:
     Raises:
         RepositoryError: the branch does not exist, or the repository is empty.
     """
-    return repository.history(repository.resolve(target.branch or "HEAD"))
+    return repository.history(repository.resolve_branch(target.branch))
 
 
 def select_revisions(
@@ -41,17 +43,21 @@ def select_revisions(
         RepositoryError: an unknown revision, or a range that holds no commit.
     """
     history = branch_history(repository, target)
+    places = {name: place for place, name in enumerate(history)}
     hashes: list[str] = []
+    notes: list[str] = []
     for revision in revisions:
         base, dots, tip = revision.partition("..")
         if not dots:
-            hashes.append(repository.resolve(revision))
+            hashes.append(_find(repository, revision, history, notes))
             continue
-        found = repository.between(
-            repository.resolve(base or "HEAD"),
-            repository.resolve(tip.removeprefix(".") or target.branch or "HEAD"),
-            first_parent=not all_parents,
-        )
+        end = tip.removeprefix(".")
+        first = _find(repository, base or "HEAD", history, notes)
+        last = _find(repository, end, history, notes) if end else history[-1]
+        if first in places and last in places and not all_parents:
+            found = history[places[first] + 1 : places[last] + 1]
+        else:
+            found = repository.between(first, last, first_parent=not all_parents)
         if not found:
             raise RepositoryError(
                 f"The range {revision} holds no commit: its first end must come before its second."
@@ -59,10 +65,22 @@ def select_revisions(
         hashes += found
     unique = list(dict.fromkeys(hashes))
     commits = repository.commits(unique, history)
-    places = {name: place for place, name in enumerate(history)}
     if all(commit.hash in places for commit in commits):
         commits = tuple(sorted(commits, key=lambda commit: places[commit.hash]))
-    return Selection(commits, repository.commits(history, history))
+    return Selection(commits, repository.commits(history, history), " ".join(notes))
+
+
+def _find(repository: Repository, revision: str, history: Sequence[str], notes: list[str]) -> str:
+    """As `Repository.resolve`, but a commit of the branch is found even where it is damaged."""
+    try:
+        return repository.resolve(revision, notes.append)
+    except AmbiguousRevision:
+        raise
+    except RepositoryError:
+        matches = [name for name in history if name.startswith(revision.lower())]
+        if len(revision) < MIN_HASH_DIGITS or len(matches) != 1:
+            raise
+        return matches[0]
 
 
 def select_new(
