@@ -1,21 +1,5 @@
 """The only place that reads the database, and the only one that keeps what it read."""
 
-from app.data.branches import (
-    EVERY_BRANCH,
-    Bound,
-    load_branch_runs,
-    load_branches,
-    load_runs_between,
-)
-from app.data.commits import (
-    FoundCommit,
-    diff_address,
-    find_commits,
-    load_commits,
-    load_commits_between,
-    load_target,
-    load_targets,
-)
 from app.data.database import check_database, database_url, identity
 from app.data.incidents import (
     acknowledge,
@@ -25,50 +9,64 @@ from app.data.incidents import (
     reopen,
     warm_up,
 )
-from app.data.monitor import (
+from app.data.questions import (
+    diff_address,
+    find_bound,
+    find_commit,
+    find_commits,
     load_benchmarks,
-    load_coverage,
-    load_health,
-    load_heartbeats,
-    load_pack,
-    load_sequence_history,
-)
-from app.data.runs import (
+    load_bisections,
+    load_branch_runs,
+    load_branches,
     load_commit_runs,
+    load_commits,
+    load_commits_between,
     load_comparison,
+    load_coverage,
     load_document,
     load_failure,
+    load_health,
+    load_heartbeats,
     load_last_good,
     load_measured,
     load_neighbours,
     load_noise,
     load_outcomes,
+    load_pack,
+    load_protocol_thresholds,
     load_recent_runs,
     load_run,
+    load_runs_between,
+    load_sequence_history,
     load_sequences,
-    versioned,
-)
-from app.data.series import (
-    SeriesCard,
-    configuration_label,
     load_series,
     load_series_runs,
+    load_target,
+    load_targets,
     load_thresholds,
+    pair_runs,
+    suggest_pairs,
 )
+from virnucpro_monitor.monitor.branches import EVERY_BRANCH, Place
+from virnucpro_monitor.monitor.histories import SeriesCard, configuration_label
+from virnucpro_monitor.monitor.naming import FoundCommit
 
 __all__ = [
     "EVERY_BRANCH",
-    "Bound",
     "FoundCommit",
+    "Place",
     "SeriesCard",
     "acknowledge",
     "check_database",
     "configuration_label",
     "database_url",
     "diff_address",
+    "find_bound",
+    "find_commit",
     "find_commits",
     "identity",
     "load_benchmarks",
+    "load_bisections",
     "load_branch_runs",
     "load_branches",
     "load_commit_runs",
@@ -88,6 +86,7 @@ __all__ = [
     "load_noise",
     "load_outcomes",
     "load_pack",
+    "load_protocol_thresholds",
     "load_recent_runs",
     "load_run",
     "load_runs_between",
@@ -99,7 +98,8 @@ __all__ = [
     "load_targets",
     "load_thresholds",
     "may_acknowledge",
+    "pair_runs",
     "reopen",
-    "versioned",
+    "suggest_pairs",
     "warm_up",
 ]

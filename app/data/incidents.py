@@ -3,22 +3,22 @@
 import gc
 import logging
 from collections.abc import Callable
-from datetime import UTC, datetime
 from functools import lru_cache
 from math import inf
 from threading import Lock, Thread
 from time import monotonic
 from typing import Any
 
-from app.data.database import FRESH_S, database_url, engine, forget, kept
-from app.data.series import load_series_cards
-from virnucpro_monitor.analysis.incidents import Incident, derive_incidents
+from app.data.database import FRESH_S, database_url, engine, kept
+from app.data.questions import load_series
+from virnucpro_monitor.analysis.incidents import Incident
 from virnucpro_monitor.errors import ConfigurationError, MonitorError
+from virnucpro_monitor.monitor import acknowledging, questions
+from virnucpro_monitor.monitor.opening import open_database
 from virnucpro_monitor.records import Acknowledgement, Run
 from virnucpro_monitor.settings import load_settings
 from virnucpro_monitor.store import reader, summaries
-from virnucpro_monitor.store.engine import open_engine
-from virnucpro_monitor.store.writer import Writer
+from virnucpro_monitor.store.engine import Engine
 
 logger = logging.getLogger(__name__)
 WARM_UP = "warm-up"
@@ -65,40 +65,33 @@ def _warm_up(engine: Any) -> None:
         logger.info("Nothing was read ahead: %s", error)  # the page that needs it will say so
 
 
+@kept()
 def load_incidents() -> tuple[Incident, ...]:
     """All incidents, oldest first, as their acknowledgements leave them now."""
-    return _load_incidents(database_url())
-
-
-@kept()
-def _load_incidents(url: str) -> tuple[Incident, ...]:
-    acknowledgements = summaries.load_acknowledgements(engine())
-    return tuple(derive_incidents(load_history(), acknowledgements, now=datetime.now(UTC)))
+    return questions.judge_incidents(engine(), load_history())
 
 
 def may_acknowledge() -> bool:
     return load_settings().writable_app
 
 
-def acknowledge(acknowledgement: Acknowledgement) -> None:
+def acknowledge(note: Acknowledgement) -> None:
     """Store an acknowledgement: the only thing the app writes, by a connection of its own."""
-    _write(lambda writer: writer.acknowledge(acknowledgement))
+    _write(lambda writable: acknowledging.acknowledge(writable, note))
 
 
 def reopen(incident: Incident, who: str) -> None:
-    """Withdraw an incident's acknowledgements."""
-    _write(lambda writer: writer.withdraw_acknowledgements(incident.key, who))
+    """Withdraw an incident's acknowledgement."""
+    _write(lambda writable: acknowledging.reopen(writable, incident.key, who=who))
 
 
-def _write(change: Callable[[Writer], object]) -> None:
+def _write(change: Callable[[Engine], object]) -> None:
     if not may_acknowledge():
         raise ConfigurationError(
             "This dashboard is read-only: start it with --allow-acknowledge, or use "
             "`virnucpro-monitor incidents ack`."
         )
-    writable = open_engine(database_url())
-    try:
-        change(Writer(writable))
-    finally:
-        writable.dispose()
-    forget(_load_incidents, load_series_cards)
+    with open_database(database_url(), read_only=False) as writable:
+        change(writable)
+    load_incidents.forget()
+    load_series.forget()

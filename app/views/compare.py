@@ -13,7 +13,9 @@ from app.text import (
     shortened,
 )
 from app.views.comparison import compare_address, show_comparison
-from virnucpro_monitor.analysis.series import SeriesKey
+from virnucpro_monitor.analysis.series import SeriesKey, series_key
+from virnucpro_monitor.errors import MonitorError, NotFoundError
+from virnucpro_monitor.monitor.histories import configuration_labels
 from virnucpro_monitor.records import Outcome, Run, Target
 
 MAX_SUGGESTED = 12
@@ -65,7 +67,8 @@ def _find(text: str, target: str, role: str) -> data.FoundCommit | None:
         shell.put(
             markup.empty(
                 f"No measured commit fits the {role} {one_line(text, 80)!r}.",
-                "Give at least four characters of a commit's hash, or the branch that is followed.",
+                _why_not_found(text, target)
+                or "Give the first characters of a commit's hash, a branch or a tag.",
                 markup.anchor(links.link("overview"), "Find a commit in the overview"),
             )
         )
@@ -88,6 +91,18 @@ def _find(text: str, target: str, role: str) -> data.FoundCommit | None:
         )
     )
     return None
+
+
+def _why_not_found(text: str, target: str) -> str:
+    """What the command line would say; empty where no one target is meant."""
+    names = [target] if target else [one.name for one in data.load_targets()]
+    if len(names) != 1:
+        return ""
+    try:
+        data.find_commit(text, names[0])
+    except MonitorError as error:
+        return one_line(str(error), 400)
+    return ""
 
 
 def _suggest() -> None:
@@ -154,53 +169,39 @@ def _pairs_of_branch(branch: str) -> Iterator[tuple[Run, Run]]:
 
 def _choose_pair(base: data.FoundCommit, head: data.FoundCommit) -> tuple[Run, Run] | None:
     """The two runs to compare; asks which, where the commits have several."""
-    base_runs = data.load_commit_runs(base.target, base.commit.hash)
-    head_runs = data.load_commit_runs(head.target, head.commit.hash)
-    for role, entry, runs in (("base", base, base_runs), ("head", head, head_runs)):
-        if not runs:
-            shell.put(
-                markup.empty(
-                    f"The {role} {short_hash(entry.commit.hash)} has not been validated.",
-                    one_line(entry.commit.subject),
-                    "Measure it: virnucpro-monitor run --target "
-                    f"{one_line(entry.target, 80)} --commit {entry.commit.hash}",
-                )
-            )
-            return None
-    common = [key for key in head_runs if key in base_runs]
-    options = {_pair_code(key): key for key in (common or head_runs)}
-    labels = {
-        code: f"{key.benchmark}@{key.benchmark_version} · "
-        f"{data.configuration_label(head_runs[key].configuration)}"
-        for code, key in options.items()
+    try:
+        pairing = data.pair_runs(base, head)
+    except NotFoundError as error:
+        shell.put(markup.empty(one_line(str(error), 600)))
+        return None
+    pairs = {_pair_code(series_key(run)): (partner, run) for partner, run in pairing.pairs}
+    labels = configuration_labels([run.configuration for _, run in pairing.pairs])
+    names = {
+        code: f"{run.benchmark}@{run.benchmark_version} · {labels[run.configuration.digest]}"
+        for code, (_, run) in pairs.items()
     }
     wanted = filters.parameter("benchmark"), filters.parameter("config")
     default = next(
         (
             code
-            for code, key in options.items()
-            if key.benchmark == wanted[0] and key.configuration.startswith(wanted[1])
+            for code, (_, run) in pairs.items()
+            if run.benchmark == wanted[0] and run.configuration.digest.startswith(wanted[1])
         ),
-        _most_telling(options, head_runs),
+        _most_telling(pairs),
     )
     code = default
-    if len(options) > 1:
-        code = filters.choose("Benchmark and configuration", labels, "pair", default=default)
-    key = options[code]
-    if key in base_runs:
-        return base_runs[key], head_runs[key]
-    # Nothing was measured in the same way: set the nearest beside each other and say so.
-    nearest = max(base_runs, key=lambda other: other.benchmark == key.benchmark)
-    return base_runs[nearest], head_runs[key]
+    if len(pairs) > 1:
+        code = filters.choose("Benchmark and configuration", names, "pair", default=default)
+    return pairs[code]
 
 
 def _pair_code(key: SeriesKey) -> str:
     return f"{key.benchmark}@{key.benchmark_version}~{key.configuration[:12]}"
 
 
-def _most_telling(options: dict[str, SeriesKey], runs: dict[SeriesKey, Run]) -> str:
-    """The first combination that fails, or else the first."""
+def _most_telling(pairs: dict[str, tuple[Run, Run]]) -> str:
+    """The first pair whose head fails, or else the first."""
     return next(
-        (code for code, key in options.items() if runs[key].effective_outcome is Outcome.FAILED),
-        next(iter(options)),
+        (code for code, (_, run) in pairs.items() if run.effective_outcome is Outcome.FAILED),
+        next(iter(pairs)),
     )

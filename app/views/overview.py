@@ -276,7 +276,7 @@ def _trend(entry: data.SeriesCard, now: datetime) -> None:
     _latest_runs(runs, now)
 
 
-def _bound(text: str, target: str, *, is_start: bool) -> data.Bound | None:
+def _bound(text: str, target: str, *, is_start: bool) -> data.Place | None:
     """What the database can narrow a range down to; `_between` then takes it exactly."""
     try:
         day = datetime.fromisoformat(text).date()

@@ -1,7 +1,7 @@
 """What broke between A and B: incidents that began there, and what nobody looked at."""
 
 from collections.abc import Sequence
-from datetime import UTC, datetime, time, timedelta
+from datetime import timedelta
 
 import streamlit as st
 
@@ -16,6 +16,7 @@ from virnucpro_monitor.analysis.regressions import (
     SeriesNote,
     find_regressions,
 )
+from virnucpro_monitor.errors import MonitorError
 from virnucpro_monitor.report.sentences import regressions_sentence
 
 SPANS = {
@@ -58,21 +59,11 @@ def show() -> None:
 
 def _bound(text: str, target: str, *, is_end: bool) -> Bound | None:
     """A commit or a moment; says on the page where `text` is neither."""
-    if not text:
-        return None
     try:
-        day = datetime.fromisoformat(text)
-    except ValueError:
-        found = data.find_commits(text, target or None)
-        if len(found) == 1:
-            return found[0].commit
-        many = f"fits {len(found)} commits" if found else "is neither a date nor a known commit"
-        shell.put(markup.note(f"{one_line(text, 80)!r} {many}: give 2026-01-31, or a longer hash."))
+        return data.find_bound(text, target or None, shell.reader_zone(), is_end=is_end)
+    except MonitorError as error:
+        shell.put(markup.note(one_line(str(error), 400)))
         return None
-    zone = shell.reader_zone()
-    if len(text) <= 10 and is_end:
-        day = datetime.combine(day.date(), time.max)
-    return (day.replace(tzinfo=zone) if day.tzinfo is None else day).astimezone(UTC)
 
 
 def _show(found: Regressions) -> None:

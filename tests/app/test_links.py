@@ -2,9 +2,9 @@ from urllib.parse import parse_qs, urlsplit
 
 import pytest
 
-from app.data.commits import diff_pattern
 from app.links import compare_link, link, run_link, sequence_link
 from tests.app.samples import Step, sample_reports
+from virnucpro_monitor.report.addresses import diff_address
 
 BASE, HEAD = (report.run for report in sample_reports((Step(), Step())))
 
@@ -47,4 +47,4 @@ def test_a_comparison_names_both_commits_and_the_series() -> None:
     ],
 )
 def test_a_known_host_has_a_page_of_the_difference(location: str, address: str | None) -> None:
-    assert diff_pattern(location, "a", "b") == address
+    assert diff_address(location, "a", "b") == address

@@ -332,7 +332,7 @@ def test_regressions_name_what_began_in_the_range(run_page: PageRunner, sample_u
     later = run_page("regressions", sample_url, span="own", since="2026-03-20")
     assert "No regression" in shown_html(later)
     wrong = run_page("regressions", sample_url, span="own", since="not a date")
-    assert "is neither a date nor a known commit" in shown_html(wrong)
+    assert "is no commit of any target" in shown_html(wrong)
 
 
 def test_health_counts_what_is_stored(run_page: PageRunner, sample_url: str) -> None:

@@ -6,6 +6,7 @@ without anything kept from before.
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
+from datetime import UTC
 from typing import Any
 
 import pytest
@@ -90,6 +91,16 @@ BOUNDED: dict[str, tuple[int, Call]] = {
     "find_commits of any": (2, lambda r: data.find_commits(r.run.commit.hash[:10], None)),
     "find_commits by branch": (2, lambda r: data.find_commits("main", TARGET.name)),
     "find_commits by unknown": (0, lambda r: data.find_commits("no such branch", TARGET.name)),
+    "find_bound": (
+        3,
+        lambda r: data.find_bound(r.run.commit.hash[:10], TARGET.name, UTC, is_end=True),
+    ),
+    "find_commit": (3, lambda r: data.find_commit(r.run.commit.hash[:10], TARGET.name)),
+    "load_bisections": (1, lambda r: data.load_bisections()),
+    "load_protocol_thresholds": (
+        1,
+        lambda r: data.load_protocol_thresholds(r.run.protocol_digest),
+    ),
     "load_targets": (1, lambda r: data.load_targets()),
     "load_target": (1, lambda r: data.load_target(TARGET.name)),
     "load_branches": (1, lambda r: data.load_branches(TARGET.name)),

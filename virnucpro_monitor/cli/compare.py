@@ -1,6 +1,5 @@
 """`virnucpro-monitor compare BASE HEAD`: two commits side by side."""
 
-from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -14,13 +13,9 @@ from virnucpro_monitor.cli.options import (
     say,
 )
 from virnucpro_monitor.cli.tables import print_table
-from virnucpro_monitor.errors import NotFoundError
-from virnucpro_monitor.records import Commit, Outcome, Run
-from virnucpro_monitor.settings import load_settings
 
 if TYPE_CHECKING:
     from virnucpro_monitor.analysis.comparison import Comparison
-    from virnucpro_monitor.store.engine import Engine
 
 LISTED = 20
 
@@ -64,120 +59,41 @@ def compare(
     Marks: ! newly failing, * newly fixed, + worse, - better, ~ changed within noise, x without a
     counterpart.
     """
-    from virnucpro_monitor.cli.reading import choose_target, find_commit, open_database
+    from virnucpro_monitor.monitor.comparing import compare_commits
+    from virnucpro_monitor.monitor.opening import open_database
     from virnucpro_monitor.report.export import format_comparisons, write_report
     from virnucpro_monitor.report.values import comparison_values
 
-    settings = load_settings(db=db)
     with open_database(db) as engine:
-        stored = choose_target(engine, target, revision=base)
-        base_commit = find_commit(engine, stored, base, settings)
-        head_commit = find_commit(engine, stored, head, settings)
-        pairing = pair_runs(engine, stored.name, base_commit, head_commit, benchmark)
-        comparisons = [compare_pair(engine, one, other) for one, other in pairing.pairs]
+        found = compare_commits(engine, base, head, target=target, benchmark=benchmark)
     if output is not None:
-        write_report(output, format_comparisons(comparisons, output.suffix.lower()))
+        write_report(output, format_comparisons(list(found.comparisons), output.suffix.lower()))
         say(f"Wrote {output}.")
     if as_json:
         print_json(
             {
-                "target": stored.name,
-                "base": base_commit.hash,
-                "head": head_commit.hash,
-                "comparisons": [comparison_values(comparison) for comparison in comparisons],
-                "runs_only_in_base": [run.id for run in pairing.only_base],
-                "runs_only_in_head": [run.id for run in pairing.only_head],
+                "target": found.target,
+                "base": found.base.hash,
+                "head": found.head.hash,
+                "comparisons": [comparison_values(comparison) for comparison in found.comparisons],
+                "runs_only_in_base": [run.id for run in found.only_base],
+                "runs_only_in_head": [run.id for run in found.only_head],
             }
         )
     else:
-        for number, comparison in enumerate(comparisons):
+        for number, comparison in enumerate(found.comparisons):
             if number:
                 typer.echo("")
             print_comparison(comparison, everything=everything)
-        for role, runs in (("base", pairing.only_base), ("head", pairing.only_head)):
+        for role, runs in (("base", found.only_base), ("head", found.only_head)):
             for run in runs:
                 say(
                     f"Only the {role} was run on {run.benchmark}@{run.benchmark_version} with "
                     f"{run.configuration.model}, {run.configuration.dtype}, "
                     f"{run.configuration.device} (run {run.id})."
                 )
-    if fail and any(comparison.verdict == "broke" for comparison in comparisons):
+    if fail and any(comparison.verdict == "broke" for comparison in found.comparisons):
         raise typer.Exit(2)
-
-
-@dataclass(frozen=True, slots=True)
-class Pairing:
-    """Runs of two commits that belong together, and those that stand alone."""
-
-    pairs: tuple[tuple[Run, Run], ...]
-    only_base: tuple[Run, ...]
-    only_head: tuple[Run, ...]
-
-
-def pair_runs(
-    engine: "Engine", target: str, base: Commit, head: Commit, benchmark: str | None
-) -> Pairing:
-    """Pair the runs of one series; what is left over is paired by benchmark name, if it can be.
-
-    Such a pair differs in version or configuration: the comparison says so.
-
-    Raises:
-        NotFoundError: one of the commits has no run, or they have no benchmark set in common.
-    """
-    from virnucpro_monitor.analysis.series import series_key
-    from virnucpro_monitor.store.reader import load_runs
-
-    runs = load_runs(engine, target=target, commits={base.hash, head.hash}, benchmark=benchmark)
-    bases = [run for run in runs if run.commit.hash == base.hash]
-    heads = [run for run in runs if run.commit.hash == head.hash]
-    for commit, found in ((base, bases), (head, heads)):
-        if not found:
-            wanted = f" on {benchmark}" if benchmark else ""
-            raise NotFoundError(f"Commit {commit.hash[:12]} has no stored run{wanted}.")
-    pairs = []
-    for same in (series_key, lambda run: run.benchmark):
-        for run in list(heads):
-            partner = next((one for one in bases if same(one) == same(run)), None)
-            if partner is not None:
-                pairs.append((partner, run))
-                heads.remove(run)
-                if base.hash != head.hash:
-                    bases.remove(partner)
-    if base.hash == head.hash:
-        bases = []
-    if not pairs:
-        raise NotFoundError(
-            f"{base.hash[:12]} and {head.hash[:12]} were run on other benchmark sets "
-            f"({', '.join(sorted({run.benchmark for run in bases}))} and "
-            f"{', '.join(sorted({run.benchmark for run in heads}))}): there is nothing to compare."
-        )
-    return Pairing(tuple(pairs), tuple(bases), tuple(heads))
-
-
-def compare_pair(engine: "Engine", base: Run, head: Run) -> "Comparison":
-    """Load what belongs to two runs and compare them by the head's protocol."""
-    from virnucpro_monitor.analysis.comparison import Noise, Thresholds, compare_runs
-    from virnucpro_monitor.cli.reading import load_measured
-    from virnucpro_monitor.store.reader import load_document, load_protocol
-
-    base_measured, base_sequences = load_measured(engine, base)
-    head_measured, head_sequences = load_measured(engine, head)
-    protocol = load_protocol(engine, head.protocol_digest)
-    noise = [
-        load_document(engine, run.id or 0, "noise")
-        for run in (base_measured, head_measured)
-        if run.outcome is Outcome.PASSED
-    ]
-    return compare_runs(
-        base,
-        base_sequences,
-        head,
-        head_sequences,
-        noise=Noise.of_documents(noise),
-        thresholds=Thresholds.of_protocol(protocol.content),
-        base_measured=base_measured,
-        head_measured=head_measured,
-    )
 
 
 def print_comparison(comparison: "Comparison", *, everything: bool = False) -> None:

@@ -13,12 +13,11 @@ from virnucpro_monitor.cli.options import (
     print_json,
     say,
 )
-from virnucpro_monitor.errors import ConfigurationError, NotFoundError
+from virnucpro_monitor.errors import ConfigurationError
 from virnucpro_monitor.records import Acknowledgement
 
 if TYPE_CHECKING:
     from virnucpro_monitor.analysis.incidents import Incident
-    from virnucpro_monitor.store.engine import Engine
 
 STATES = ("open", "acknowledged", "fixed")
 
@@ -55,8 +54,10 @@ def list_incidents(
     as_json: JsonOption = False,
 ) -> None:
     """List incidents, oldest first; those that recovered too."""
-    from virnucpro_monitor.cli.reading import choose_target, load_incidents, open_database
     from virnucpro_monitor.cli.regressions import print_incidents
+    from virnucpro_monitor.monitor.naming import choose_target
+    from virnucpro_monitor.monitor.opening import open_database
+    from virnucpro_monitor.monitor.questions import load_incidents
     from virnucpro_monitor.report.values import incident_values
 
     for name in state or ():
@@ -64,7 +65,7 @@ def list_incidents(
             raise ConfigurationError(f"{name!r} is no state: use {', '.join(STATES)}.")
     with open_database(db) as engine:
         chosen = choose_target(engine, target).name if target else None
-        _, incidents = load_incidents(engine, target=chosen, benchmark=benchmark)
+        incidents = load_incidents(engine, target=chosen, benchmark=benchmark)
     shown = [incident for incident in incidents if not state or incident.state in state]
     if as_json:
         print_json([incident_values(incident) for incident in shown])
@@ -115,31 +116,22 @@ def acknowledge(
     as_json: JsonOption = False,
 ) -> None:
     """Acknowledge an incident: you know of it, and say why it may stay for now."""
-    from virnucpro_monitor.cli.reading import open_database
-    from virnucpro_monitor.store.writer import Writer
+    from virnucpro_monitor.monitor import acknowledging
+    from virnucpro_monitor.monitor.opening import open_database
 
     now = datetime.now(UTC)
-    if not why.strip():
-        raise ConfigurationError("--why is empty: say what is known about the incident.")
-    expires_at = None if expires is None else parse_expiry(expires, now)
     with open_database(db, read_only=False) as engine:
-        incident = find_incident(engine, key)
-        if incident.fixed_by is not None:
-            raise ConfigurationError(
-                f"Incident {incident.key} was fixed by {incident.fixed_by.commit.hash[:10]}: there "
-                "is nothing left to acknowledge."
-            )
-        record = Acknowledgement(
-            incident=incident.key,
+        note = Acknowledgement(
+            incident=key,
             who=_person(who),
             why=why.strip(),
             scope=scope.strip(),
             created_at=now,
-            expires_at=expires_at,
+            expires_at=None if expires is None else parse_expiry(expires, now),
             reopen_if_worse_than=reopen_if_worse_than,
         )
-        Writer(engine).acknowledge(record)
-        _report(engine, incident.key, as_json)
+        incident = acknowledging.acknowledge(engine, note)
+    _report(incident, as_json)
 
 
 def reopen(
@@ -149,39 +141,14 @@ def reopen(
     as_json: JsonOption = False,
 ) -> None:
     """Withdraw the acknowledgement of an incident."""
-    from virnucpro_monitor.cli.reading import open_database
-    from virnucpro_monitor.store.writer import Writer
+    from virnucpro_monitor.monitor import acknowledging
+    from virnucpro_monitor.monitor.opening import open_database
 
     with open_database(db, read_only=False) as engine:
-        incident = find_incident(engine, key)
-        given = incident.acknowledgement
-        if given is None or given.withdrawn_at is not None:
-            raise NotFoundError(f"Incident {incident.key} is not acknowledged.")
-        # It may have been written for another incident of the same commit, whose key it carries.
-        Writer(engine).withdraw_acknowledgements(given.incident, _person(who))
-        if given.incident != incident.key:
-            say(f"That acknowledgement was written for incident {given.incident} too.")
-        _report(engine, incident.key, as_json)
-
-
-def find_incident(engine: "Engine", key: str) -> "Incident":
-    """The incident whose key begins with `key`.
-
-    Raises:
-        NotFoundError: none does, or several do.
-    """
-    from virnucpro_monitor.cli.reading import load_incidents
-
-    _, incidents = load_incidents(engine)
-    found = [incident for incident in incidents if key and incident.key.startswith(key.lower())]
-    if len(found) == 1:
-        return found[0]
-    if found:
-        raise NotFoundError(
-            f"{key!r} fits {len(found)} incidents ({', '.join(one.key for one in found[:5])}): "
-            "give more digits."
-        )
-    raise NotFoundError(f"There is no incident {key!r}: `incidents list` shows the keys.")
+        incident, given = acknowledging.reopen(engine, key, who=_person(who))
+    if given.incident != incident.key:
+        say(f"That acknowledgement was written for incident {given.incident} too.")
+    _report(incident, as_json)
 
 
 def parse_expiry(text: str, now: datetime) -> datetime:
@@ -190,7 +157,7 @@ def parse_expiry(text: str, now: datetime) -> datetime:
     Raises:
         ConfigurationError: it is neither, or lies in the past.
     """
-    from virnucpro_monitor.cli.reading import parse_moment
+    from virnucpro_monitor.monitor.naming import parse_moment
 
     moment = parse_moment(text, now)
     if moment is None:
@@ -212,11 +179,10 @@ def _person(who: str | None) -> str:
         raise ConfigurationError("Your login has no name: say who you are by --who.") from error
 
 
-def _report(engine: "Engine", key: str, as_json: bool) -> None:
+def _report(incident: "Incident", as_json: bool) -> None:
     from virnucpro_monitor.report.sentences import incident_sentence
     from virnucpro_monitor.report.values import incident_values
 
-    incident = find_incident(engine, key)
     if as_json:
         print_json(incident_values(incident))
         return

@@ -1,7 +1,6 @@
 """`virnucpro-monitor regressions`: what broke between A and B."""
 
 from collections.abc import Sequence
-from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Annotated
 
 import typer
@@ -14,12 +13,10 @@ from virnucpro_monitor.cli.options import (
     say,
 )
 from virnucpro_monitor.cli.tables import print_table
-from virnucpro_monitor.settings import load_settings
 
 if TYPE_CHECKING:
     from virnucpro_monitor.analysis.incidents import Incident
-    from virnucpro_monitor.analysis.regressions import Bound, SeriesNote
-    from virnucpro_monitor.store.engine import Engine
+    from virnucpro_monitor.analysis.regressions import SeriesNote
 
 
 def register(app: typer.Typer) -> None:
@@ -51,20 +48,15 @@ def regressions(
     as_json: JsonOption = False,
 ) -> None:
     """Say what broke between two commits or dates, and what nobody could judge."""
-    from virnucpro_monitor.analysis.regressions import find_regressions
-    from virnucpro_monitor.cli.reading import choose_target, load_incidents, open_database
+    from virnucpro_monitor.monitor.opening import open_database
+    from virnucpro_monitor.monitor.questions import load_regressions
     from virnucpro_monitor.report.sentences import regressions_sentence
     from virnucpro_monitor.report.values import regressions_values
 
-    now = datetime.now(UTC)
     with open_database(db) as engine:
-        name = choose_target(engine, target).name if target else None
-        bounds = [find_bound(engine, text, name, now, db) for text in (since, until)]
-        names = {bound_target for _, bound_target in bounds if bound_target}
-        runs, incidents = load_incidents(
-            engine, target=name or (names.pop() if names else None), benchmark=benchmark
+        found = load_regressions(
+            engine, since=since, until=until, target=target, benchmark=benchmark
         )
-    found = find_regressions(runs, incidents, since=bounds[0][0], until=bounds[1][0])
     if as_json:
         print_json(regressions_values(found))
     else:
@@ -84,21 +76,6 @@ def regressions(
                 "known.")  # fmt: skip
     if fail and found.broken:
         raise typer.Exit(2)
-
-
-def find_bound(
-    engine: "Engine", text: str | None, target: str | None, now: datetime, db: str | None
-) -> "tuple[Bound | None, str | None]":
-    """A bound, and the target whose commit it is. What reads as a date or an age is one."""
-    from virnucpro_monitor.cli.reading import choose_target, find_commit, parse_moment
-
-    if text is None:
-        return None, None
-    moment = parse_moment(text, now)
-    if moment is not None:
-        return moment, None
-    stored = choose_target(engine, target, revision=text)
-    return find_commit(engine, stored, text, load_settings(db=db)), stored.name
 
 
 def print_incidents(incidents: "Sequence[Incident]") -> None:

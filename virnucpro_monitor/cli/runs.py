@@ -62,7 +62,8 @@ def list_runs(
     as_json: JsonOption = False,
 ) -> None:
     """List runs, oldest commit first."""
-    from virnucpro_monitor.cli.reading import choose_target, open_database
+    from virnucpro_monitor.monitor.naming import choose_target
+    from virnucpro_monitor.monitor.opening import open_database
     from virnucpro_monitor.report.values import run_values
     from virnucpro_monitor.store.reader import load_runs
 
@@ -169,23 +170,23 @@ def show(
     as_json: JsonOption = False,
 ) -> None:
     """Show one run: verdict, gates, culprit, how and where it ran, the worst sequences."""
-    from virnucpro_monitor.analysis.comparison import Thresholds
-    from virnucpro_monitor.cli.reading import find_run, load_measured, open_database
+    from virnucpro_monitor.monitor.naming import find_run
+    from virnucpro_monitor.monitor.opening import open_database
+    from virnucpro_monitor.monitor.questions import load_measured, load_thresholds
     from virnucpro_monitor.report.export import format_run, write_report
     from virnucpro_monitor.report.sentences import reproduce_command
     from virnucpro_monitor.report.values import run_detail_values
-    from virnucpro_monitor.store.reader import load_failure, load_protocol, load_target
+    from virnucpro_monitor.store.reader import load_failure, load_target
     from virnucpro_monitor.store.summaries import load_judgements
 
     with open_database(db) as engine:
-        found, others = find_run(engine, run, target, benchmark)
+        found, others = find_run(engine, run, target=target, benchmark=benchmark)
         run_id = found.id or 0
         failure = load_failure(engine, run_id)
         measured, results = load_measured(engine, found)
         stored_target = load_target(engine, found.target)
         judgements = load_judgements(engine, run_id)
-        protocol = load_protocol(engine, found.protocol_digest)
-    thresholds = Thresholds.of_protocol(protocol.content)
+        thresholds = load_thresholds(engine, found)
     if output is not None:
         text = format_run(
             found,

@@ -44,8 +44,7 @@ class Repository:
         Raises:
             RepositoryError: no repository there, unreachable, or credentials missing.
         """
-        key = hashlib.sha256(location.encode()).hexdigest()[:16]
-        cache = cache_folder / "repositories" / f"{key}.git"
+        cache = _cache_of(location, cache_folder)
         if is_url(location):
             _mirror(location, cache, fetch=fetch)
             return cls(location, cache, cache)
@@ -66,6 +65,13 @@ class Repository:
         source = Path(answer.strip())
         _borrow(source, cache)
         return cls(location, path if path.joinpath(".git").exists() else source, cache)
+
+    @staticmethod
+    def is_here(location: str, cache_folder: Path) -> bool:
+        """Whether the repository can be read without asking the network."""
+        if is_url(location):
+            return _cache_of(location, cache_folder).joinpath("HEAD").exists()
+        return Path(location).expanduser().is_dir()
 
     def _ask(self, *arguments: str) -> str:
         """Ask the repository itself: its names, and the depth of its clone."""
@@ -289,6 +295,11 @@ def _quoted(path: Path) -> bytes:
     """A path as a line of git's list of alternates, in C's quotes."""
     raw = os.fsencode(path).replace(b"\\", b"\\\\").replace(b'"', b'\\"').replace(b"\n", b"\\n")
     return b'"' + raw + b'"'
+
+
+def _cache_of(location: str, cache_folder: Path) -> Path:
+    key = hashlib.sha256(location.encode()).hexdigest()[:16]
+    return cache_folder / "repositories" / f"{key}.git"
 
 
 def _mirror(url: str, cache: Path, *, fetch: bool) -> None:

@@ -1,0 +1,258 @@
+"""The questions of `virnucpro_monitor.monitor`, asked of the configured database.
+
+Nothing is decided here: each function hands a question on, and most keep its answer for a while.
+"""
+
+from collections.abc import Iterable, Sequence
+from datetime import UTC, datetime, tzinfo
+
+from app.data.database import engine, kept
+from virnucpro_monitor.analysis.comparison import Comparison, Thresholds
+from virnucpro_monitor.analysis.regressions import Bound
+from virnucpro_monitor.analysis.series import SeriesKey, series_key
+from virnucpro_monitor.monitor import branches, comparing, histories, naming, questions
+from virnucpro_monitor.monitor.branches import Place
+from virnucpro_monitor.monitor.comparing import Pairing
+from virnucpro_monitor.monitor.histories import SeriesCard
+from virnucpro_monitor.monitor.naming import FoundCommit
+from virnucpro_monitor.records import (
+    BenchmarkSet,
+    Bisection,
+    Commit,
+    Coverage,
+    Failure,
+    Health,
+    Heartbeat,
+    Json,
+    Run,
+    SequencePoint,
+    SequenceResult,
+    Target,
+)
+from virnucpro_monitor.report import addresses
+from virnucpro_monitor.store import reader, summaries
+
+COMPARISON_S = 600  # two stored runs never change
+BENCHMARKS_S = 60
+SEQUENCE_ORDERS = {"worst": "similarity", "benchmark": "index", "length": "length"}
+
+
+@kept()
+def load_targets() -> list[Target]:
+    return reader.load_targets(engine())
+
+
+def load_target(name: str) -> Target | None:
+    return next((target for target in load_targets() if target.name == name), None)
+
+
+@kept()
+def load_commits(target: str) -> list[Commit]:
+    """The commits on a target's branch, oldest first."""
+    return reader.load_commits(engine(), target, on_branch=True)
+
+
+def load_commits_between(base: Run, head: Run, limit: int) -> list[Commit]:
+    """Commits after the older of two up to and with the newer, oldest first, at most `limit`."""
+    return comparing.commits_between(load_commits(head.target), base, head, limit)
+
+
+def diff_address(target: str, base: str, head: str) -> str | None:
+    """The web page of the difference, where the target's repository is on a known kind of host."""
+    known = load_target(target)
+    return addresses.diff_address(known.location, base, head) if known else None
+
+
+def find_commits(text: str, target: str | None) -> tuple[FoundCommit, ...]:
+    """The commits that a hash, the beginning of one, a branch or a tag can mean."""
+    return naming.find_commits(engine(), text, target)
+
+
+def find_commit(text: str, target: str) -> Commit:
+    """The one commit that a name means, or the error that says why there is none."""
+    return naming.find_commit(engine(), text, naming.choose_target(engine(), target))
+
+
+def find_bound(text: str, target: str | None, zone: tzinfo, *, is_end: bool) -> Bound | None:
+    """A commit or a moment; raises the `MonitorError` that says why `text` is neither."""
+    now = datetime.now(UTC)
+    return naming.find_bound(engine(), text or None, target, now, is_end=is_end, zone=zone)[0]
+
+
+@kept()
+def load_branches(target: str) -> dict[str, str]:
+    """What the reader can choose, with its label: "" is the followed branch, the first one."""
+    return branches.load_branches(engine(), target)
+
+
+@kept()
+def load_series() -> tuple[SeriesCard, ...]:
+    """All series: the bad ones first, then the most recently measured."""
+    return histories.list_series(engine())
+
+
+@kept()
+def load_series_runs(card: SeriesCard, limit: int | None) -> tuple[Run, ...]:
+    """The newest so many runs of a series, oldest commit first."""
+    return tuple(histories.series_runs(engine(), card.key, card.configurations, limit))
+
+
+@kept()
+def load_branch_runs(card: SeriesCard, branch: str, limit: int | None) -> tuple[Run, ...]:
+    """The newest so many runs of a series on a branch, oldest first."""
+    return branches.branch_runs(engine(), card, branch, limit)
+
+
+@kept()
+def load_runs_between(card: SeriesCard, start: Place | None, end: Place | None) -> tuple[Run, ...]:
+    """The runs of a series on the followed branch from `start` to `end`, both included."""
+    return branches.runs_between(engine(), card, start, end)
+
+
+@kept()
+def load_recent_runs() -> tuple[Run, ...]:
+    """The newest runs of each series, the most recently started first."""
+    return histories.recent_runs(engine())
+
+
+def load_run(run_id: int) -> Run:
+    """Raises `NotFoundError` where there is no such run; never answered from a cache."""
+    return reader.load_run(engine(), run_id)
+
+
+@kept()
+def load_measured(run: Run) -> Run:
+    """The run whose sequences stand for `run`: for a skipped one the run it inherits from."""
+    return questions.measured_run(engine(), run)
+
+
+def load_sequences(
+    run: Run,
+    *,
+    only_failing: bool = False,
+    search: str = "",
+    order: str = "benchmark",
+    limit: int | None = None,
+) -> list[SequenceResult]:
+    return reader.load_sequences(
+        engine(),
+        run.id or 0,
+        only_failing=only_failing,
+        search=search or None,
+        order_by=SEQUENCE_ORDERS[order],
+        limit=limit,
+    )
+
+
+def load_pack(run: Run, pack: int) -> list[SequenceResult]:
+    """What was packed together as one pack, in the order of the pack."""
+    results = reader.load_sequences(engine(), run.id or 0, pack=pack)
+    return sorted(results, key=lambda result: result.slot or 0)
+
+
+def load_sequence_history(
+    card: SeriesCard, sequence_id: str, limit: int | None
+) -> list[SequencePoint]:
+    """One sequence in the newest so many runs of a series that measured it, oldest first.
+
+    Raises:
+        NotFoundError: the benchmark set has no such sequence.
+    """
+    return reader.load_sequence_history(
+        engine(),
+        card.key.target,
+        f"{card.key.benchmark}@{card.key.benchmark_version}",
+        sequence_id,
+        configuration=card.key.configuration,
+        limit=limit,
+    )
+
+
+def load_failure(run: Run) -> Failure | None:
+    return reader.load_failure(engine(), run.id or 0)
+
+
+def load_document(run: Run, name: str) -> Json:
+    return reader.load_document(engine(), run.id or 0, name)
+
+
+@kept()
+def load_noise(run: Run) -> float | None:
+    """The error 1 - cos that repeating an unchanged run can give; None where none is known."""
+    return questions.load_noise(engine(), run)
+
+
+@kept()
+def load_neighbours(run: Run) -> tuple[Run | None, Run | None]:
+    """The runs of the previous and the next measured commit of the same series."""
+    return histories.load_neighbours(engine(), run)
+
+
+@kept()
+def load_last_good(run: Run) -> Run | None:
+    """The last good run of the same series before `run`, if `run` itself is bad."""
+    return histories.load_last_good(engine(), run)
+
+
+def load_outcomes(like: Run, hashes: Sequence[str]) -> dict[str, Run]:
+    """The runs of some commits in the series of `like`, by hash."""
+    return histories.load_outcomes(engine(), like, hashes)
+
+
+def load_commit_runs(target: str, commit_hash: str) -> dict[SeriesKey, Run]:
+    """The current runs of one commit."""
+    runs = reader.load_runs(engine(), target=target, commits=[commit_hash])
+    return {series_key(run): run for run in runs}
+
+
+def pair_runs(base: FoundCommit, head: FoundCommit) -> Pairing:
+    """Which runs of two commits of one target belong together; raises where none do."""
+    return comparing.pair_runs(engine(), head.target, base.commit, head.commit)
+
+
+@kept()
+def suggest_pairs() -> tuple[tuple[Run, Run], ...]:
+    """What is worth comparing, one pair for each series, the bad series first."""
+    return comparing.suggest_pairs(engine())
+
+
+@kept(COMPARISON_S)
+def load_comparison(base: Run, head: Run) -> Comparison:
+    """Two runs side by side; a skipped one stands on what it inherits."""
+    return comparing.compare_pair(engine(), base, head)
+
+
+@kept()
+def load_protocol_thresholds(digest: str) -> Thresholds:
+    return Thresholds.of_protocol(reader.load_protocol(engine(), digest).content)
+
+
+def load_thresholds(runs: Iterable[Run]) -> dict[str, Thresholds]:
+    """The thresholds of each protocol that `runs` were judged under, by its digest."""
+    digests = {run.protocol_digest for run in runs}
+    return {digest: load_protocol_thresholds(digest) for digest in digests}
+
+
+def load_heartbeats() -> list[Heartbeat]:
+    return summaries.load_heartbeats(engine())
+
+
+@kept()
+def load_health() -> Health:
+    return summaries.load_health(engine())
+
+
+@kept()
+def load_coverage(target: str) -> Coverage:
+    return summaries.load_coverage(engine(), target)
+
+
+@kept(BENCHMARKS_S)
+def load_benchmarks() -> list[BenchmarkSet]:
+    return reader.load_benchmarks(engine())
+
+
+@kept()
+def load_bisections() -> tuple[Bisection, ...]:
+    """Past and running searches of all targets, the latest started last."""
+    return questions.load_bisections(engine())

@@ -1,0 +1,173 @@
+"""Two commits side by side: which of their runs belong together, and what differs."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from virnucpro_monitor.analysis.comparison import (
+    Comparison,
+    Noise,
+    Thresholds,
+    compare_runs,
+)
+from virnucpro_monitor.analysis.series import series_key
+from virnucpro_monitor.errors import NotFoundError
+from virnucpro_monitor.monitor.histories import list_series, load_last_good, load_neighbours
+from virnucpro_monitor.monitor.naming import choose_target, find_commit
+from virnucpro_monitor.monitor.questions import load_measured
+from virnucpro_monitor.records import Commit, Outcome, Run
+from virnucpro_monitor.store import reader
+from virnucpro_monitor.store.engine import Engine
+
+
+@dataclass(frozen=True, slots=True)
+class Pairing:
+    """Runs of two commits that belong together, and those that stand alone."""
+
+    pairs: tuple[tuple[Run, Run], ...]
+    only_base: tuple[Run, ...]
+    only_head: tuple[Run, ...]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class CommitComparison:
+    """Two commits of one target, compared in every way in which both were measured.
+
+    Attributes:
+        comparisons: one for each pair of runs; never empty.
+        only_base, only_head: runs without a counterpart.
+    """
+
+    target: str
+    base: Commit
+    head: Commit
+    comparisons: tuple[Comparison, ...]
+    only_base: tuple[Run, ...] = ()
+    only_head: tuple[Run, ...] = ()
+
+
+def compare_commits(
+    engine: Engine,
+    base: str,
+    head: str,
+    *,
+    target: str | None = None,
+    benchmark: str | None = None,
+) -> CommitComparison:
+    """Compare two commits.
+
+    Args:
+        base, head: a hash or its first digits, a branch, a tag.
+        target: a name, or the path or URL of the repository; None for the one that has the base.
+        benchmark: a set's name, or "name@version"; None for all.
+
+    Raises:
+        AmbiguousRevision: a short hash fits several commits.
+        NotFoundError: a commit has no stored run, or the two have no benchmark set in common.
+    """
+    stored = choose_target(engine, target, revision=base)
+    base_commit = find_commit(engine, base, stored)
+    head_commit = find_commit(engine, head, stored)
+    pairing = pair_runs(engine, stored.name, base_commit, head_commit, benchmark)
+    return CommitComparison(
+        target=stored.name,
+        base=base_commit,
+        head=head_commit,
+        comparisons=tuple(compare_pair(engine, one, other) for one, other in pairing.pairs),
+        only_base=pairing.only_base,
+        only_head=pairing.only_head,
+    )
+
+
+def pair_runs(
+    engine: Engine, target: str, base: Commit, head: Commit, benchmark: str | None = None
+) -> Pairing:
+    """Pair the runs of one series; what is left over is paired by benchmark name, if it can be.
+
+    Such a pair differs in version or configuration: the comparison says so.
+
+    Raises:
+        NotFoundError: one of the commits has no run, or they have no benchmark set in common.
+    """
+    runs = reader.load_runs(
+        engine, target=target, commits={base.hash, head.hash}, benchmark=benchmark
+    )
+    bases = [run for run in runs if run.commit.hash == base.hash]
+    heads = [run for run in runs if run.commit.hash == head.hash]
+    for commit, found in ((base, bases), (head, heads)):
+        if not found:
+            wanted = f" on {benchmark}" if benchmark else ""
+            raise NotFoundError(
+                f"Commit {commit.hash[:12]} has no stored run{wanted}: virnucpro-monitor run "
+                f"--target {target} --commit {commit.hash[:12]} stores one."
+            )
+    sets = [", ".join(sorted({run.benchmark for run in found})) for found in (bases, heads)]
+    pairs = []
+    for same in (series_key, lambda run: run.benchmark):
+        for run in list(heads):
+            partner = next((one for one in bases if same(one) == same(run)), None)
+            if partner is not None:
+                pairs.append((partner, run))
+                heads.remove(run)
+                if base.hash != head.hash:
+                    bases.remove(partner)
+    if base.hash == head.hash:
+        bases = []
+    if not pairs:
+        raise NotFoundError(
+            f"{base.hash[:12]} and {head.hash[:12]} were run on other benchmark sets "
+            f"({sets[0]} and {sets[1]}): there is nothing to compare."
+        )
+    return Pairing(tuple(pairs), tuple(bases), tuple(heads))
+
+
+def compare_pair(engine: Engine, base: Run, head: Run) -> Comparison:
+    """Compare two runs by the protocol that judged the head; a skipped one stands on what it
+    inherits."""
+    base_measured, base_sequences = load_measured(engine, base)
+    head_measured, head_sequences = load_measured(engine, head)
+    protocol = reader.load_protocol(engine, head_measured.protocol_digest)
+    noise = [
+        reader.load_document(engine, run.id or 0, "noise")
+        for run in (base_measured, head_measured)
+        if run.outcome is Outcome.PASSED
+    ]
+    return compare_runs(
+        base,
+        base_sequences,
+        head,
+        head_sequences,
+        noise=Noise.of_documents(noise),
+        thresholds=Thresholds.of_protocol(protocol.content),
+        base_measured=base_measured,
+        head_measured=head_measured,
+    )
+
+
+def suggest_pairs(engine: Engine) -> tuple[tuple[Run, Run], ...]:
+    """What is worth comparing, one pair of runs for each series, the bad series first.
+
+    A bad series' last good run and its newest one; of a good series the last two.
+    """
+    pairs = []
+    for card in list_series(engine):
+        base = load_last_good(engine, card.latest) or load_neighbours(engine, card.latest)[0]
+        if base is not None:
+            pairs.append((base, card.latest))
+    return tuple(pairs)
+
+
+def commits_between(commits: Sequence[Commit], base: Run, head: Run, limit: int) -> list[Commit]:
+    """Commits after the older of two up to and with the newer, oldest first, at most `limit`.
+
+    Args:
+        commits: of the branch.
+    """
+    places = sorted((run.commit.position is None, run.commit.position or 0) for run in (base, head))
+    if places[1][0]:
+        return []
+    first, last = places[0][1], places[1][1]
+    return [
+        commit
+        for commit in commits
+        if commit.position is not None and first < commit.position <= last
+    ][:limit]

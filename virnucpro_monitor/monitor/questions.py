@@ -1,0 +1,168 @@
+"""What is known of a run and of the incidents: each question once, for every door.
+
+A question takes the engine of an open database first and gives records.
+"""
+
+from collections.abc import Iterable, Sequence
+from datetime import UTC, datetime
+
+from virnucpro_monitor.analysis.comparison import Noise, Thresholds
+from virnucpro_monitor.analysis.incidents import Incident, derive_incidents
+from virnucpro_monitor.analysis.regressions import Regressions, find_regressions
+from virnucpro_monitor.analysis.series import ERROR_FLOOR
+from virnucpro_monitor.errors import NotFoundError
+from virnucpro_monitor.monitor.histories import load_last_good, versioned
+from virnucpro_monitor.monitor.naming import choose_target, find_bound
+from virnucpro_monitor.records import Bisection, Outcome, Run, SequenceResult
+from virnucpro_monitor.store import reader, summaries
+from virnucpro_monitor.store.engine import Engine
+
+MEASURED = (Outcome.PASSED, Outcome.FAILED)
+
+
+def measured_run(engine: Engine, run: Run) -> Run:
+    """The run whose measures stand for `run`: for a skipped one, the run that it inherits from.
+
+    Its commit may have been measured, skipped or tried again since: the newest attempt that
+    measured counts, whatever replaced it. Where no such run is left, `run` itself, which then has
+    no sequences.
+    """
+    if run.outcome is not Outcome.SKIPPED or run.inherited_from is None:
+        return run
+    attempts = reader.load_runs(
+        engine,
+        target=run.target,
+        benchmark=versioned(run),
+        configuration=run.configuration.digest,
+        commits=[run.inherited_from],
+        outcomes=MEASURED,
+        all_attempts=True,
+    )
+    return max(attempts, key=lambda one: one.id or 0, default=run)
+
+
+def load_measured(engine: Engine, run: Run) -> tuple[Run, list[SequenceResult]]:
+    """The run that was measured, and its per-sequence results."""
+    measured = measured_run(engine, run)
+    return measured, [] if measured.id is None else reader.load_sequences(engine, measured.id)
+
+
+def load_thresholds(engine: Engine, run: Run) -> Thresholds:
+    """The thresholds that a run was judged by: those of its own protocol.
+
+    For a skipped run they are those of the run that was measured, which gave the verdict.
+    """
+    digest = measured_run(engine, run).protocol_digest
+    return Thresholds.of_protocol(reader.load_protocol(engine, digest).content)
+
+
+def load_noise(engine: Engine, run: Run) -> float | None:
+    """The error 1 - cos that repeating an unchanged run can give; None where none is known.
+
+    A run that failed says nothing of that, since its fault may move sequences about: the last good
+    one before it does.
+    """
+    healthy = run if run.outcome is Outcome.PASSED else load_last_good(engine, run)
+    if healthy is None:
+        return None
+    measured = measured_run(engine, healthy)
+    document = reader.load_document(engine, measured.id or 0, "noise")
+    floor = Noise.of_documents([document]).floor
+    return floor if floor > ERROR_FLOOR else None
+
+
+def judge_incidents(engine: Engine, runs: Sequence[Run]) -> tuple[Incident, ...]:
+    """The incidents of whole series, as what was acknowledged and withdrawn leaves them now.
+
+    Args:
+        runs: current runs of all series of each target that they speak of, in commit order: an
+            acknowledgement may have been given for another series of the same target.
+    """
+    acknowledgements = summaries.load_acknowledgements(engine, withdrawn=True)
+    return tuple(derive_incidents(runs, acknowledgements, now=datetime.now(UTC)))
+
+
+def load_incidents(
+    engine: Engine, *, target: str | None = None, benchmark: str | None = None
+) -> tuple[Incident, ...]:
+    """All incidents, oldest first, those that recovered too.
+
+    Args:
+        target: a target's name.
+        benchmark: a set's name, or "name@version".
+    """
+    runs = reader.load_runs(engine, target=target)
+    incidents = judge_incidents(engine, runs)
+    return tuple(one for one in incidents if _is_of(one.first_bad, benchmark))
+
+
+def find_incident(engine: Engine, key: str) -> Incident:
+    """The incident whose key begins with `key`.
+
+    Raises:
+        NotFoundError: none does, or several do.
+    """
+    found = [one for one in load_incidents(engine) if key and one.key.startswith(key.lower())]
+    if len(found) == 1:
+        return found[0]
+    if found:
+        raise NotFoundError(
+            f"{key!r} fits {len(found)} incidents ({', '.join(one.key for one in found[:5])}): "
+            "give more digits."
+        )
+    raise NotFoundError(f"There is no incident {key!r}: `incidents list` shows the keys.")
+
+
+def load_regressions(
+    engine: Engine,
+    *,
+    since: str | None = None,
+    until: str | None = None,
+    target: str | None = None,
+    benchmark: str | None = None,
+) -> Regressions:
+    """What broke after `since`, up to and with `until`.
+
+    Args:
+        since, until: a commit's hash or name, a date ("2026-11-24") or an age ("30d").
+        target: a name, or the path or URL of the repository.
+
+    Raises:
+        NotFoundError: a commit or the target is not in the database.
+        ConfigurationError: several targets could be meant, or a date is none.
+    """
+    now = datetime.now(UTC)
+    name = choose_target(engine, target).name if target else None
+    start, its_target = find_bound(engine, since, name, now)
+    end, other_target = find_bound(engine, until, name, now, is_end=True)
+    name = name or its_target or other_target
+    runs = reader.load_runs(engine, target=name)
+    incidents = [one for one in judge_incidents(engine, runs) if _is_of(one.first_bad, benchmark)]
+    runs = [run for run in runs if _is_of(run, benchmark)]
+    return find_regressions(runs, incidents, since=start, until=end)
+
+
+def _is_of(run: Run, benchmark: str | None) -> bool:
+    return benchmark in (None, run.benchmark, versioned(run))
+
+
+def load_bisections(engine: Engine, target: str | None = None) -> tuple[Bisection, ...]:
+    """Past and running searches of one target or of all, the latest started last."""
+    names = [target] if target else [one.name for one in reader.load_targets(engine)]
+    found = [one for name in names for one in summaries.load_bisections(engine, name)]
+    return tuple(sorted(found, key=lambda one: (one.started_at, one.id or 0)))
+
+
+def find_bisection(engine: Engine, bisection_id: int) -> Bisection:
+    """Raises `NotFoundError` where there is no such search."""
+    for one in load_bisections(engine):
+        if one.id == bisection_id:
+            return one
+    raise NotFoundError(
+        f"There is no bisection {bisection_id}: `bisections list` shows the numbers."
+    )
+
+
+def first_suspects(bisections: Iterable[Bisection], target: str) -> dict[str, Bisection]:
+    """The commits that finished searches of a target found, by full hash; the latest search."""
+    return {one.first_bad: one for one in bisections if one.target == target and one.first_bad}

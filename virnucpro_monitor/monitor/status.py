@@ -1,0 +1,90 @@
+"""How far behind the runner of a target is, and when it last spoke."""
+
+from collections.abc import Collection
+from dataclasses import dataclass
+from datetime import datetime
+
+from virnucpro_monitor.errors import MonitorError
+from virnucpro_monitor.monitor.naming import choose_target
+from virnucpro_monitor.records import Target
+from virnucpro_monitor.runner.checkout import Repository
+from virnucpro_monitor.runner.selection import branch_history
+from virnucpro_monitor.settings import load_settings
+from virnucpro_monitor.store import reader, summaries
+from virnucpro_monitor.store.engine import Engine
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TargetStatus:
+    """What is measured of a target, what is missing, and when its runner last spoke.
+
+    Attributes:
+        commits_measured: on the branch, measured or inherited.
+        commits_not_measured: on the branch, with nothing but errors or runs that were not run.
+        commits_missing: on the branch, without any run.
+        commits_behind: on the repository's branch after the last one with a run; None where that
+            cannot be told, of which `repository_problem` says why.
+        last_heartbeat, last_state, last_message: what its runner said last; None where none ever
+            did.
+        last_exit_code, last_finished_at: of the last invocation that ended.
+    """
+
+    target: str
+    commits_on_branch: int
+    commits_measured: int
+    commits_not_measured: int
+    commits_missing: int
+    commits_behind: int | None
+    repository_problem: str | None
+    last_heartbeat: datetime | None
+    last_state: str | None
+    last_message: str | None
+    last_exit_code: int | None
+    last_finished_at: datetime | None
+
+
+def load_statuses(engine: Engine, target: str | None = None) -> tuple[TargetStatus, ...]:
+    """The status of one target, by name, path or URL, or of all.
+
+    Raises:
+        NotFoundError: that target is not in the database.
+    """
+    targets = [choose_target(engine, target)] if target else reader.load_targets(engine)
+    return tuple(load_status(engine, one) for one in targets)
+
+
+def load_status(engine: Engine, target: Target) -> TargetStatus:
+    """The status of one stored target."""
+    coverage = summaries.load_coverage(engine, target.name)
+    beats = [one for one in summaries.load_heartbeats(engine) if one.target == target.name]
+    runs = reader.load_runs(engine, target=target.name)
+    behind, problem = _commits_behind(target, {run.commit.hash for run in runs})
+    last = beats[0] if beats else None
+    ended = next((one for one in beats if one.finished_at is not None), None)
+    return TargetStatus(
+        target=target.name,
+        commits_on_branch=coverage.num_on_branch,
+        commits_measured=coverage.num_measured,
+        commits_not_measured=coverage.num_unmeasured,
+        commits_missing=coverage.num_missing,
+        commits_behind=behind,
+        repository_problem=problem,
+        last_heartbeat=last.at if last else None,
+        last_state=last.state if last else None,
+        last_message=last.message if last else None,
+        last_exit_code=ended.exit_code if ended else None,
+        last_finished_at=ended.finished_at if ended else None,
+    )
+
+
+def _commits_behind(target: Target, seen: Collection[str]) -> tuple[int | None, str | None]:
+    """Commits on the branch after the last one with a run; or why that cannot be told."""
+    if target.adapter == "builtin":
+        return None, None
+    try:
+        repository = Repository.open(target.location, load_settings().cache_folder)
+        history = branch_history(repository, target)
+    except MonitorError as error:
+        return None, str(error)
+    places = [place for place, commit in enumerate(history) if commit in seen]
+    return len(history) - (places[-1] + 1 if places else 0), None
