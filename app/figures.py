@@ -12,10 +12,10 @@ from plotly.subplots import make_subplots
 
 from app.axes import ErrorAxis, error_axis, listed, style
 from app.marks import AMBER, BLUE, GREY, MARKS, VERMILION
-from app.text import format_duration, format_error, format_value, hover_text, short_hash
+from app.text import format_duration, format_error, format_value, hover_text
 from app.trend import Place, TrendInfo, change_hover
 from virnucpro_monitor.analysis.trends import TrendPoint
-from virnucpro_monitor.records import GateResult, Outcome
+from virnucpro_monitor.records import GateResult, Outcome, short_hash
 
 MAX_COMMIT_LABELS = 5  # more would overlap on a narrow screen
 MAX_CHANGE_LINES = 60
@@ -334,7 +334,7 @@ def gates_figure(info: TrendInfo) -> go.Figure:
 
 def _gate_hover(point: TrendPoint, gate: GateResult) -> str:
     return (
-        f"<b>{hover_text(gate.name)}</b> at {short_hash(point.run.commit.hash)}<br>"
+        f"<b>{hover_text(gate.name)}</b> at {point.run.commit.short}<br>"
         f"{format_value(gate.value)}, limit {format_value(gate.limit)} {hover_text(gate.unit)}<br>"
         f"{hover_text(gate.detail)}"
     )

@@ -9,11 +9,11 @@ import plotly.graph_objects as go
 from app.axes import draw_thresholds, error_axis, listed, new_figure, style
 from app.marks import AMBER, BLUE, GREY, MARKS
 from app.sequence_figures import LEVELS
-from app.text import format_error, short_hash
+from app.text import format_error
 from app.trend import run_hover, threshold_errors
 from virnucpro_monitor.analysis.comparison import Level, Thresholds
 from virnucpro_monitor.analysis.series import error_of
-from virnucpro_monitor.records import BenchmarkSet, DayUsage, SequencePoint
+from virnucpro_monitor.records import BenchmarkSet, DayUsage, SequencePoint, short_hash
 
 MAX_COMMIT_LABELS = 5
 MIN_DAYS = 14

@@ -7,8 +7,8 @@ from html import escape
 from zoneinfo import ZoneInfo
 
 from app.marks import MARKS, Mark
-from app.text import UNKNOWN, format_age, format_time, format_utc, html_text, short_hash
-from virnucpro_monitor.records import Outcome, Run
+from app.text import UNKNOWN, format_age, format_time, format_utc, html_text
+from virnucpro_monitor.records import Outcome, Run, short_hash
 
 MAX_CHARACTERS = 2000
 

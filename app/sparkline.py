@@ -12,7 +12,7 @@ from app.axes import ErrorAxis, error_axis
 from app.marks import BLUE, GREY, MARKS
 from app.markup import Html
 from app.text import html_text
-from virnucpro_monitor.analysis.series import BAD_OUTCOMES, error_of
+from virnucpro_monitor.analysis.series import error_of
 from virnucpro_monitor.records import Outcome, RunMark
 
 WIDTH, HEIGHT = 300, 52
@@ -23,7 +23,6 @@ _STYLE = (
     f".limit{{stroke:{GREY};stroke-dasharray:4 3}}"
     ".line{fill:none;stroke-width:2.2}.open{fill:none;stroke-width:1.2}"
 )
-_MEASURED = (Outcome.PASSED, Outcome.FAILED)
 
 
 def sparkline(marks: Sequence[RunMark], strict_error: float | None) -> Html:
@@ -32,7 +31,7 @@ def sparkline(marks: Sequence[RunMark], strict_error: float | None) -> Html:
     Args:
         strict_error: the strict threshold, drawn as a dashed line.
     """
-    errors = [error_of(mark.min_similarity) for mark in marks if mark.outcome in _MEASURED]
+    errors = [error_of(mark.min_similarity) for mark in marks if mark.outcome.has_verdict]
     axis = error_axis(errors, [strict_error] if strict_error else [])
     step = (WIDTH - 2 * _MARGIN) / max(1, len(marks) - 1)
     xs = [WIDTH - _MARGIN - step * (len(marks) - 1 - place) for place in range(len(marks))]
@@ -43,11 +42,11 @@ def sparkline(marks: Sequence[RunMark], strict_error: float | None) -> Html:
     line = " ".join(
         f"{x:.1f},{_height(axis, error_of(mark.min_similarity)):.1f}"
         for x, mark in zip(xs, marks, strict=True)
-        if mark.outcome in _MEASURED
+        if mark.outcome.has_verdict
     )
     parts.append(f'<polyline class="worst" points="{line}"/>')
     parts += [_mark(axis, x, mark) for x, mark in zip(xs, marks, strict=True)]
-    bad = sum((mark.inherited_outcome or mark.outcome) in BAD_OUTCOMES for mark in marks)
+    bad = sum(mark.effective_outcome.is_bad for mark in marks)
     label = f"Worst error of the last {len(marks)} runs, {bad} of them bad"
     picture = (
         f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {WIDTH} {HEIGHT}">'
@@ -71,7 +70,7 @@ def _mark(axis: ErrorAxis, x: float, mark: RunMark) -> str:
     """A shape for each outcome, as everywhere; what was not measured lies at the bottom."""
     colour = MARKS[mark.outcome].colour
     y: float = HEIGHT - _MARGIN
-    if mark.outcome in _MEASURED:
+    if mark.outcome.has_verdict:
         y = _height(axis, error_of(mark.min_similarity))
     match mark.outcome:
         case Outcome.FAILED:

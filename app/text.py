@@ -16,7 +16,6 @@ from virnucpro_monitor.report.text import (
     format_value,
     html_text,
     one_line,
-    short_hash,
     visible,
 )
 from virnucpro_monitor.report.text import count as format_count
@@ -39,7 +38,6 @@ __all__ = [
     "html_text",
     "markdown_text",
     "one_line",
-    "short_hash",
     "shortened",
     "visible",
     "zone",

@@ -6,9 +6,9 @@ from datetime import datetime
 from zoneinfo import ZoneInfo
 
 from app.marks import MARKS
-from app.text import format_error, format_share, format_time, hover_text, short_hash
+from app.text import format_error, format_share, format_time, hover_text
 from virnucpro_monitor.analysis.comparison import Thresholds
-from virnucpro_monitor.analysis.series import BAD_OUTCOMES, commit_date, error_of
+from virnucpro_monitor.analysis.series import commit_date, error_of
 from virnucpro_monitor.analysis.trends import ChangeEvent, Trend, make_trend
 from virnucpro_monitor.records import Culprit, Outcome, Run
 
@@ -110,7 +110,7 @@ def run_hover(run: Run, reader_zone: ZoneInfo) -> str:
     commit = run.commit
     author = hover_text(commit.author or "unknown author", 40)
     lines = [
-        f"<b>{short_hash(commit.hash)}</b> {hover_text(commit.subject, 70)}",
+        f"<b>{commit.short}</b> {hover_text(commit.subject, 70)}",
         f"{author}, {format_time(commit_date(run), reader_zone)}",
         f"{MARKS[run.outcome].glyph} <b>{outcome_words(run)}</b>",
     ]
@@ -149,7 +149,7 @@ def _bad_spans(runs: Sequence[Run], places: Sequence[Place]) -> Iterable[Span]:
     start: int | None = None
     last = 0
     for place, run in enumerate(runs):
-        if run.effective_outcome in BAD_OUTCOMES:
+        if run.effective_outcome.is_bad:
             start = place if start is None else start
             last = place
         elif run.effective_outcome is Outcome.PASSED and start is not None:

@@ -161,7 +161,7 @@ def load_sequence_history(
     return reader.load_sequence_history(
         engine(),
         card.key.target,
-        f"{card.key.benchmark}@{card.key.benchmark_version}",
+        card.key.benchmark_label,
         sequence_id,
         configuration=card.key.configuration,
         limit=limit,

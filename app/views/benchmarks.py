@@ -24,7 +24,7 @@ def show() -> None:
         return
     cards = data.load_series()
     users = {
-        _code(one): [
+        one.label: [
             card
             for card in cards
             if (card.key.benchmark, card.key.benchmark_version) == (one.name, one.version)
@@ -45,11 +45,11 @@ def show() -> None:
         lengths = [len(sequence.residues) for sequence in one.sequences]
         rows.append(
             [
-                markup.anchor(links.link("benchmarks", set=_code(one)), one_line(_code(one), 60)),
+                markup.anchor(links.link("benchmarks", set=one.label), one_line(one.label, 60)),
                 f"{len(lengths):,}",
                 f"{sum(lengths):,}",
                 f"{min(lengths):,} to {max(lengths):,}" if lengths else "",
-                f"{len(users[_code(one)]):,}",
+                f"{len(users[one.label]):,}",
                 markup.Html(
                     f'<span class="mono" title="{html_text(one.digest)}">'
                     f"{html_text(one.digest[:16])}</span>"
@@ -58,14 +58,10 @@ def show() -> None:
             ]
         )
     shell.put(markup.table(columns, rows, caption="Benchmark sets"))
-    options = {_code(one): one_line(_code(one), 60) for one in sets}
+    options = {one.label: one_line(one.label, 60) for one in sets}
     chosen = filters.choose("Set", options, "set", default=next(iter(options)), width=320)
-    one = next(one for one in sets if _code(one) == chosen)
+    one = next(one for one in sets if one.label == chosen)
     _details(one, users[chosen])
-
-
-def _code(one: BenchmarkSet) -> str:
-    return f"{one.name}@{one.version}"
 
 
 def _details(one: BenchmarkSet, users: list[data.SeriesCard]) -> None:

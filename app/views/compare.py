@@ -9,7 +9,6 @@ from app import data, filters, links, markup, shell
 from app.markup import Value
 from app.text import (
     one_line,
-    short_hash,
     shortened,
 )
 from app.views.comparison import compare_address, show_comparison
@@ -77,7 +76,7 @@ def _find(text: str, target: str, role: str) -> data.FoundCommit | None:
         markup.paragraph(
             markup.anchor(
                 compare_address(**{role: entry.commit.hash}),
-                markup.mono(short_hash(entry.commit.hash)),
+                markup.mono(entry.commit.short),
             ),
             shortened(entry.commit.subject, 100),
             markup.quiet(one_line(entry.target, 60)),
@@ -116,8 +115,8 @@ def _suggest() -> None:
     rows: list[list[Value]] = [
         [
             f"{one_line(head.target, 60)} · {one_line(head.benchmark, 40)}",
-            markup.mono(short_hash(base.commit.hash)),
-            markup.mono(short_hash(head.commit.hash)),
+            markup.mono(base.commit.short),
+            markup.mono(head.commit.short),
             markup.outcome_label(head),
             markup.anchor(links.compare_link(base, head), "compare"),
         ]
@@ -177,7 +176,7 @@ def _choose_pair(base: data.FoundCommit, head: data.FoundCommit) -> tuple[Run, R
     pairs = {_pair_code(series_key(run)): (partner, run) for partner, run in pairing.pairs}
     labels = configuration_labels([run.configuration for _, run in pairing.pairs])
     names = {
-        code: f"{run.benchmark}@{run.benchmark_version} · {labels[run.configuration.digest]}"
+        code: f"{run.benchmark_label} · {labels[run.configuration.digest]}"
         for code, (_, run) in pairs.items()
     }
     wanted = filters.parameter("benchmark"), filters.parameter("config")
@@ -196,7 +195,7 @@ def _choose_pair(base: data.FoundCommit, head: data.FoundCommit) -> tuple[Run, R
 
 
 def _pair_code(key: SeriesKey) -> str:
-    return f"{key.benchmark}@{key.benchmark_version}~{key.configuration[:12]}"
+    return f"{key.benchmark_label}~{key.configuration[:12]}"
 
 
 def _most_telling(pairs: dict[str, tuple[Run, Run]]) -> str:

@@ -17,7 +17,6 @@ from app.text import (
     format_value,
     html_text,
     one_line,
-    short_hash,
     shortened,
 )
 from virnucpro_monitor.analysis.comparison import (
@@ -153,7 +152,7 @@ def _side_row(role: str, side: Side, comparison: Comparison) -> list[Value]:
     run = side.run
     subject = shortened(run.commit.subject, 90)
     if side.inherited:
-        subject += f" (figures from {short_hash(side.measured.commit.hash)})"
+        subject += f" (figures from {side.measured.commit.short})"
     common = comparison.num_common
     before, after = data.load_neighbours(run)
     steps: list[Value] = []
@@ -254,8 +253,8 @@ def _gate_row(change: GateChange) -> list[Value]:
 
 def _charts(comparison: Comparison) -> None:
     shell.heading("Sequences")
-    base = short_hash(comparison.base.run.commit.hash)
-    head = short_hash(comparison.head.run.commit.hash)
+    base = comparison.base.run.commit.short
+    head = comparison.head.run.commit.short
     floor = comparison.noise.floor
     pair = (data.identity(comparison.base.run), data.identity(comparison.head.run))
     left, right = st.columns(2)
@@ -382,8 +381,8 @@ def change_frame(changes: list[SequenceChange]) -> pd.DataFrame:
 
 
 def _exports(comparison: Comparison) -> None:
-    base = short_hash(comparison.base.run.commit.hash)
-    head = short_hash(comparison.head.run.commit.hash)
+    base = comparison.base.run.commit.short
+    head = comparison.head.run.commit.short
     shell.heading("Take it with you")
     with st.container(horizontal=True):
         for label, suffix, kind in EXPORTS:

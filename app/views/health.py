@@ -131,7 +131,7 @@ def _coverage() -> None:
 
 def _missing(coverage: Coverage) -> Html:
     shown = [
-        markup.join([markup.mono(commit.hash[:10]), shortened(commit.subject, 60)])
+        markup.join([markup.mono(commit.short), shortened(commit.subject, 60)])
         for commit in coverage.missing[:MAX_MISSING]
     ]
     more = coverage.num_missing - len(shown)

@@ -8,7 +8,7 @@ import streamlit as st
 from app import data, filters, links, login, markup, shell
 from app.marks import AMBER, GREEN, VERMILION, Mark
 from app.markup import Html, Value
-from app.text import format_count, format_duration, format_error, one_line, short_hash, shortened
+from app.text import format_count, format_duration, format_error, one_line, shortened
 from virnucpro_monitor.analysis.incidents import Incident, IncidentState
 from virnucpro_monitor.analysis.series import commit_date
 from virnucpro_monitor.records import Acknowledgement
@@ -226,7 +226,7 @@ def _place_in_history(incident: Incident) -> None:
         steps.append(
             markup.anchor(
                 links.compare_link(good, first),
-                f"compare {short_hash(good.commit.hash)} with {short_hash(first.commit.hash)}",
+                f"compare {good.commit.short} with {first.commit.short}",
             )
         )
     if fixed is not None:

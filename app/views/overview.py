@@ -19,13 +19,12 @@ from app.text import (
     format_share,
     html_text,
     one_line,
-    short_hash,
     shortened,
 )
 from app.trend import MAX_POINTS, threshold_errors, trend_info
 from app.views.series_choice import find_series
 from virnucpro_monitor.analysis.incidents import Incident, IncidentState
-from virnucpro_monitor.analysis.series import BAD_OUTCOMES, commit_date, error_of
+from virnucpro_monitor.analysis.series import commit_date, error_of
 from virnucpro_monitor.records import Culprit, Outcome, Run
 
 RANGES = {"50": "Last 50", "200": "Last 200", "1000": "Last 1,000", "all": "All"}
@@ -58,7 +57,7 @@ def show() -> None:
 
 
 def _headline(series: Sequence[data.SeriesCard]) -> str:
-    bad = [entry for entry in series if entry.latest.effective_outcome in BAD_OUTCOMES]
+    bad = [entry for entry in series if entry.latest.effective_outcome.is_bad]
     if not bad:
         return f"All {len(series)} series are equivalent" if len(series) > 1 else "Equivalent"
     failed = sum(entry.latest.effective_outcome is Outcome.FAILED for entry in bad)
@@ -110,7 +109,7 @@ def _filtered(series: Sequence[data.SeriesCard]) -> Sequence[data.SeriesCard]:
     return [
         entry
         for entry in series
-        if (state != "bad" or entry.latest.effective_outcome in BAD_OUTCOMES)
+        if (state != "bad" or entry.latest.effective_outcome.is_bad)
         and (state != "behind" or entry.commits_behind)
         and all(word in entry.words for word in words.lower().split())
     ]
@@ -142,7 +141,7 @@ def _card(entry: data.SeriesCard, current: bool, now: datetime) -> Html:
             "commit",
             markup.join(
                 [
-                    markup.mono(short_hash(run.commit.hash)),
+                    markup.mono(run.commit.short),
                     shortened(run.commit.subject, 60),
                     markup.quiet(markup.age(commit_date(run), now)),
                 ]
@@ -186,7 +185,7 @@ def _sparkline(entry: data.SeriesCard) -> Html:
 
 def _incident_line(incident: Incident, now: datetime) -> str:
     since = format_age(commit_date(incident.first_bad), now)
-    commit = short_hash(incident.first_bad.commit.hash)
+    commit = incident.first_bad.commit.short
     line = f"{incident.state.capitalize()} incident since {commit}, {since}"
     if incident.acknowledgement and incident.state is IncidentState.ACKNOWLEDGED:
         line += f" ({incident.acknowledgement.who})"
@@ -260,7 +259,7 @@ def _trend(entry: data.SeriesCard, now: datetime) -> None:
         )
         return DRAWINGS[kind](info)
 
-    bad = sum(run.effective_outcome in BAD_OUTCOMES for run in runs)
+    bad = sum(run.effective_outcome.is_bad for run in runs)
     shell.clickable_chart(
         shell.prepared(draw, "trend", kind, order, zone.key, hash(tuple(map(data.identity, runs)))),
         key=f"trend-{kind}",

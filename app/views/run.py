@@ -15,7 +15,6 @@ from app.text import (
     format_value,
     html_text,
     one_line,
-    short_hash,
     shortened,
     visible,
 )
@@ -28,6 +27,7 @@ from virnucpro_monitor.records import (
     Environment,
     Outcome,
     Run,
+    short_hash,
 )
 from virnucpro_monitor.report.sentences import reproduce_command
 
@@ -95,7 +95,7 @@ def _ask_for_run() -> None:
 
 def _head(run: Run) -> None:
     commit = run.commit
-    shell.title(f"{short_hash(commit.hash)} on {one_line(run.benchmark, 60)}")
+    shell.title(f"{commit.short} on {one_line(run.benchmark, 60)}")
     lines: list[Value] = [run.reason] if run.reason else []
     if run.inherited_from:
         lines.append(_inherited(run, run.inherited_from))
@@ -140,7 +140,7 @@ def _steps(run: Run) -> list[Value]:
         steps.append(markup.anchor(links.compare_link(before, run), "compare with previous"))
     good = data.load_last_good(run)
     if good and (not before or good.id != before.id):
-        name = f"compare with last good {short_hash(good.commit.hash)}"
+        name = f"compare with last good {good.commit.short}"
         steps.append(markup.anchor(links.compare_link(good, run), name))
     if run.figures is not None and run.figures.worst_sequence:
         steps.append(
@@ -247,7 +247,7 @@ def _failure(run: Run) -> None:
 
 
 def _trace(run: Run) -> None:
-    if run.outcome not in (Outcome.PASSED, Outcome.FAILED):
+    if not run.outcome.has_verdict:
         return
     put_trace(data.load_document(run, "trace"))
     if run.outcome is Outcome.FAILED:
@@ -265,7 +265,7 @@ def _setup(run: Run) -> None:
                     ("target", one_line(run.target, 200)),
                     ("commit", markup.mono(run.commit.hash)),
                     ("branch", _branch(run)),
-                    ("benchmark", f"{run.benchmark}@{run.benchmark_version}"),
+                    ("benchmark", run.benchmark_label),
                     ("benchmark digest", _digest(run.benchmark_digest)),
                     ("model", configuration.model),
                     ("weights", one_line(configuration.weights, 200)),

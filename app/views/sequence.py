@@ -10,7 +10,7 @@ from app.history_figures import sequence_figure
 from app.marks import MARKS
 from app.markup import Value
 from app.sequence_figures import LEVELS
-from app.text import format_count, format_error, one_line, short_hash, shortened
+from app.text import format_count, format_error, one_line, shortened
 from app.views.series_choice import choose_series
 from virnucpro_monitor.analysis.comparison import Level, Thresholds
 from virnucpro_monitor.analysis.series import commit_date, error_of
@@ -81,7 +81,7 @@ def _offer(card: data.SeriesCard, words: str = "") -> None:
     ]
     shell.put(
         markup.paragraph(
-            f"Choose a sequence; these are the worst of {short_hash(run.commit.hash)}.",
+            f"Choose a sequence; these are the worst of {run.commit.short}.",
             kind="quiet",
         ),
         markup.table(columns, rows, caption="Sequences"),
@@ -143,9 +143,7 @@ def _start_of_last_bad_stretch(bad: Sequence[bool]) -> int | None:
 
 def _commit(point: SequencePoint) -> Value:
     run = point.run
-    return markup.anchor(
-        links.run_link(run), markup.mono(short_hash(run.commit.hash)), title=run.commit.hash
-    )
+    return markup.anchor(links.run_link(run), markup.mono(run.commit.short), title=run.commit.hash)
 
 
 def _packs(points: Sequence[SequencePoint], levels: Sequence[Level]) -> None:

@@ -17,15 +17,11 @@ def find_series(cards: Sequence[data.SeriesCard]) -> data.SeriesCard | None:
             card
             for card in cards
             if target in ("", card.key.target)
-            and benchmark in ("", card.key.benchmark, versioned(card))
+            and benchmark in ("", card.key.benchmark, card.key.benchmark_label)
             and any(digest.startswith(config) for digest in card.configurations)
         ),
         None,
     )
-
-
-def versioned(card: data.SeriesCard) -> str:
-    return f"{card.key.benchmark}@{card.key.benchmark_version}"
 
 
 def choose_series(cards: Sequence[data.SeriesCard]) -> data.SeriesCard:
@@ -35,7 +31,7 @@ def choose_series(cards: Sequence[data.SeriesCard]) -> data.SeriesCard:
         return default
     options = {series_code(card): card for card in cards}
     labels = {
-        code: f"{one_line(card.key.target, 60)} · {versioned(card)} · {card.label}"
+        code: f"{one_line(card.key.target, 60)} · {card.key.benchmark_label} · {card.label}"
         for code, card in options.items()
     }
     return options[filters.choose("Series", labels, "series", default=series_code(default))]
@@ -43,4 +39,5 @@ def choose_series(cards: Sequence[data.SeriesCard]) -> data.SeriesCard:
 
 def series_code(card: data.SeriesCard) -> str:
     key = card.key
-    return f"{key.target}~{versioned(card)}~{key.configuration[: links.CONFIGURATION_CHARACTERS]}"
+    configuration = key.configuration[: links.CONFIGURATION_CHARACTERS]
+    return f"{key.target}~{key.benchmark_label}~{configuration}"

@@ -18,7 +18,6 @@ from app.data import database
 from app.data.incidents import _load_history
 from tests.benchmarks.generate_history import NUM_SERIES, TARGET, generate_history, make_commit
 from tests.store.watching import Watched
-from virnucpro_monitor.analysis.series import BAD_OUTCOMES
 from virnucpro_monitor.records import Outcome, Run
 
 SHORT, LONG = 100, 400
@@ -63,7 +62,7 @@ def watch(
         runs = data.load_series_runs(cards[0], None)
         # As far from the end of both histories.
         run = runs[-12]
-        failed = next(run for run in reversed(runs) if run.outcome in BAD_OUTCOMES)
+        failed = next(run for run in reversed(runs) if run.outcome.is_bad)
         forget_everything()
         reader = Reader(database.engine(), urls[num_runs], run, failed, cards)
         return Watched(reader.engine, lambda: what(reader))

@@ -5,7 +5,6 @@ from app.text import zone
 from app.trend import run_hover, thin_healthy, threshold_errors, trend_info
 from tests.app.samples import HISTORY, Step, sample_reports
 from virnucpro_monitor.analysis.comparison import Thresholds
-from virnucpro_monitor.analysis.series import BAD_OUTCOMES
 from virnucpro_monitor.records import Outcome, Run
 
 UTC_ZONE = zone("UTC")
@@ -68,7 +67,7 @@ def test_a_few_runs_are_all_drawn() -> None:
 
 def test_a_hover_text_names_figures_and_escapes_foreign_text() -> None:
     run = sample_runs((Step(subject="<b>x</b>", author="<i>me</i>", bad_from=400),))[0]
-    assert run.outcome in BAD_OUTCOMES
+    assert run.outcome.is_bad
     text = run_hover(run, UTC_ZONE)
     assert "<b>x</b>" not in text
     assert "&lt;b&gt;x&lt;/b&gt;" in text

@@ -19,7 +19,6 @@ from pathlib import Path
 
 from virnucpro_monitor.data.benchmarks import load_benchmark
 from virnucpro_monitor.records import RunReport, Target
-from virnucpro_monitor.report.text import short_hash
 from virnucpro_monitor.runner.checkout import Repository
 from virnucpro_monitor.runner.commits import run_commits
 from virnucpro_monitor.runner.plan import Request, RunPlan
@@ -84,7 +83,7 @@ def main() -> None:
             found[name] = []
             for report in run_commits(choice):
                 now = time.monotonic()
-                commit, outcome = short_hash(report.run.commit.hash), report.run.outcome
+                commit, outcome = report.run.commit.short, report.run.outcome
                 print(f"{name} {commit}: {outcome} after {now - last:.1f} s", flush=True)
                 found[name].append(findings(report))
                 last = now

@@ -86,6 +86,6 @@ def test_ends_that_are_not_what_they_are_called_are_refused(
     assert run_command(["bisect", one, one, *arguments]) == 1
     assert "the same commit" in capsys.readouterr().err
     assert run_command(["bisect", one, other, *arguments]) == 1
-    assert f"{other[:12]}, given as BAD, is good, not bad," in capsys.readouterr().err
+    assert f"{other[:10]}, given as BAD, is good, not bad," in capsys.readouterr().err
     assert run_command(["bisect", one, other, "--gate", "nothing", *arguments]) == 1
     assert "cannot be judged by the gate nothing" in capsys.readouterr().err

@@ -253,8 +253,8 @@ def test_an_ambiguous_hash_lists_the_candidates(
     assert run_command(["runs", "show", "abc", "--db", url]) == 1
     error = capsys.readouterr().err
     assert "'abc' fits 2 commits of sample" in error
-    assert "abc100000000" in error
-    assert "abc200000000" in error
+    assert "abc1000000" in error
+    assert "abc2000000" in error
 
 
 def test_several_targets_need_a_choice_unless_the_commit_tells(

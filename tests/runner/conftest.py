@@ -6,7 +6,7 @@ import pytest
 from tests.runner.tiny_target import HEALTHY, TinyRepository
 from virnucpro_monitor.data.benchmarks import benchmark_digest
 from virnucpro_monitor.records import BenchmarkSet, ProteinSequence, Target
-from virnucpro_monitor.runner import commits
+from virnucpro_monitor.runner import workers
 from virnucpro_monitor.runner.checkout import Repository
 from virnucpro_monitor.runner.client import WorkerPool
 from virnucpro_monitor.runner.plan import Request, RunPlan
@@ -90,4 +90,4 @@ def shared_workers(_shared_pool: _SharedPool, monkeypatch: pytest.MonkeyPatch) -
         usual = python is None and fork is None
         return _shared_pool if usual else WorkerPool(python, fork=fork)
 
-    monkeypatch.setattr(commits, "WorkerPool", choose)
+    monkeypatch.setattr(workers, "WorkerPool", choose)

@@ -18,12 +18,13 @@ from tests.runner.tiny_target import (
 from virnucpro_monitor.errors import DeviceError, WeightsError
 from virnucpro_monitor.models.weights import resolve_weights, synthesize
 from virnucpro_monitor.records import Culprit, Outcome, Run, RunReport, Target
-from virnucpro_monitor.runner import commits, stopping
+from virnucpro_monitor.runner import capacity, workers
+from virnucpro_monitor.runner.capacity import count_workers
 from virnucpro_monitor.runner.client import WorkerPool
 from virnucpro_monitor.runner.commits import run_commits
 from virnucpro_monitor.runner.gpu import GIB, Gpu
-from virnucpro_monitor.runner.measure import Prepared
-from virnucpro_monitor.runner.plan import Request, RunPlan, count_workers
+from virnucpro_monitor.runner.plan import Request, RunPlan
+from virnucpro_monitor.runner.prepare import Prepared
 
 HEALTHY_MODEL = HEALTHY[MODEL_FILE]
 
@@ -247,7 +248,7 @@ def test_a_yardstick_that_cannot_be_set_up_stops_everything(
 def test_turning_away_ends_the_worker(
     tiny: TinyRepository, make_plan: MakePlan, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(commits, "WorkerPool", WorkerPool)
+    monkeypatch.setattr(workers, "WorkerPool", WorkerPool)
     note = tiny.folder.parent / "pid"
     code = f"import os, time\nopen({str(note)!r}, 'w').write(str(os.getpid()))\ntime.sleep(600)"
     hashes = [head(tiny), tiny.commit(broken(code))]
@@ -273,9 +274,11 @@ def test_one_worker_for_each_core_and_several_where_a_gpu_has_room(
 ) -> None:
     plan = make_plan([head(tiny)])
     assert count_workers(plan, 1) == 1
-    assert count_workers(plan, 1000) == os.cpu_count()
+    assert count_workers(replace(plan, num_threads=1), 1000) == os.cpu_count()
     assert count_workers(replace(plan, workers=3), 2) == 2
     monkeypatch.setattr(os, "cpu_count", lambda: 16)
+    on_cpu = make_plan([head(tiny)])
+    assert (on_cpu.num_threads, count_workers(on_cpu, 1000)) == (4, 4)
     on_gpu = replace(plan, request=replace(plan.request, device="cuda:0"))
 
     def count(free_gib: int, commits: int = 1000) -> int:
@@ -325,14 +328,14 @@ def test_a_busy_gpu_is_recorded_as_not_run(
         waited.append(needed_bytes)
         return f"The GPU {device} was busy."
 
-    monkeypatch.setattr(stopping, "wait_for_gpu", busy)
+    monkeypatch.setattr(capacity, "wait_for_gpu", busy)
     plan = make_plan([head(tiny)])
-    prepared = commits.prepare
+    prepared = workers.prepare
 
     def prepare_on_cpu(asked: RunPlan, *others: Any) -> Prepared:
         return prepared(replace(asked, request=plan.request), *others)
 
-    monkeypatch.setattr(commits, "prepare", prepare_on_cpu)
+    monkeypatch.setattr(workers, "prepare", prepare_on_cpu)
     on_gpu = replace(plan, request=replace(plan.request, device="cuda:0"))
     report = one(list(run_commits(on_gpu)))
     assert report.run.outcome is Outcome.NOT_RUN

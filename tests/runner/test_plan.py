@@ -16,7 +16,9 @@ from virnucpro_monitor.records import (
     Target,
 )
 from virnucpro_monitor.runner.checkout import Repository
-from virnucpro_monitor.runner.plan import Ledger, Request, code_digest, covers, ordered
+from virnucpro_monitor.runner.code_digest import code_digest, covers
+from virnucpro_monitor.runner.ledger import Ledger
+from virnucpro_monitor.runner.plan import Request, ordered
 from virnucpro_monitor.runner.selection import select_new, select_revisions
 
 HERE = Environment(host="h", platform="p", python="3", torch="2")
@@ -179,7 +181,7 @@ def test_new_looks_at_each_series_and_says_where_one_begins(
     selection = select_new(repository, target, {"old": [run(hashes[3])], "added": []})
     assert [commit.hash for commit in selection.commits] == hashes[3:]
     assert selection.note.startswith("Nothing of added was measured in this configuration before")
-    assert f"--commits {hashes[0][:12]}..{hashes[3][:12]}" in selection.note
+    assert f"--commits {hashes[0][:10]}..{hashes[3][:10]}" in selection.note
 
 
 def test_a_request_asks_for_runs_of_its_own_series() -> None:

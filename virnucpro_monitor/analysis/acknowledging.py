@@ -62,11 +62,11 @@ def reason_not_standing(
         if run.started_at <= acknowledgement.created_at:
             continue
         if lacks_values(run):
-            return f"At {run.commit.hash[:10]} sequences have no similarity at all."
+            return f"At {run.commit.short} sequences have no similarity at all."
         error = worst_error(run)
         if error is not None and error > limit:
             return (
-                f"At {run.commit.hash[:10]} the worst error is {error:.1e}, above the "
+                f"At {run.commit.short} the worst error is {error:.1e}, above the "
                 f"{limit:.1e} that was accepted."
             )
     return ""

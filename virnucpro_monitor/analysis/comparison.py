@@ -10,7 +10,7 @@ from virnucpro_monitor.analysis.differences import (
     find_differences,
     reasons_not_comparable,
 )
-from virnucpro_monitor.analysis.series import ERROR_FLOOR, VERDICTS, error_of, log10_error
+from virnucpro_monitor.analysis.series import ERROR_FLOOR, error_of, log10_error
 from virnucpro_monitor.records import (
     Culprit,
     GateResult,
@@ -367,7 +367,7 @@ def _excess(gate: GateResult) -> float:
 
 def compare_outcomes(base: Outcome, head: Outcome) -> str:
     """What became of the promise; unknown where one run says nothing of it."""
-    if base not in VERDICTS or head not in VERDICTS:
+    if not (base.has_verdict and head.has_verdict):
         return "unknown"
     if base is head:
         return "still passing" if head is Outcome.PASSED else "still failing"

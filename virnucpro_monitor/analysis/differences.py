@@ -96,7 +96,7 @@ def _text(value: object) -> str | None:
 
 
 def _benchmark(run: Run) -> str:
-    return f"{run.benchmark}@{run.benchmark_version} ({run.benchmark_digest[:12]})"
+    return f"{run.benchmark_label} ({run.benchmark_digest[:12]})"
 
 
 def _protocol(run: Run) -> str:

@@ -182,7 +182,7 @@ def find_stretches(runs: Sequence[Run]) -> list[_Stretch]:
                 unable = _Stretch(Cause.NOT_RUNNABLE, (), last_good=last_able)
                 stretches.append(unable)
             unable.bad_runs.append(run)
-        if outcome not in (Outcome.PASSED, Outcome.FAILED):
+        if not outcome.has_verdict:
             continue
         last_able = run
         if unable is not None:

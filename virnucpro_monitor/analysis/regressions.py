@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from datetime import datetime
 
 from virnucpro_monitor.analysis.incidents import Incident
-from virnucpro_monitor.analysis.series import VERDICTS, SeriesKey, commit_date, split_series
+from virnucpro_monitor.analysis.series import SeriesKey, commit_date, split_series
 from virnucpro_monitor.records import Commit, Run
 
 Bound = Commit | datetime
@@ -137,12 +137,12 @@ def _in_range(run: Run, since: Bound | None, until: Bound | None) -> bool:
 
 
 def _has_verdict(runs: Iterable[Run]) -> bool:
-    return any(run.effective_outcome in VERDICTS for run in runs)
+    return any(run.effective_outcome.has_verdict for run in runs)
 
 
 def _since_when(last: Run) -> str:
     return (
-        f"Its last run is of {last.commit.hash[:10]} ({commit_date(last):%Y-%m-%d}): "
+        f"Its last run is of {last.commit.short} ({commit_date(last):%Y-%m-%d}): "
         f"{last.effective_outcome}."
     )
 

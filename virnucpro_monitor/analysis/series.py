@@ -6,17 +6,13 @@ from dataclasses import dataclass
 from datetime import datetime
 from functools import lru_cache
 
-from virnucpro_monitor.records import Configuration, Outcome, Run
+from virnucpro_monitor.records import Configuration, Run, benchmark_label
 
 ERROR_FLOOR = 1e-12
 """Errors (1 - cos) below this are rounding of the float64 cosine itself and count as equal."""
 
 UNKNOWN_BACKENDS = frozenset({"", "auto"})
 """What a run is stored under whose model was never loaded, so that no backend could run."""
-
-BAD_OUTCOMES = frozenset({Outcome.FAILED, Outcome.ERROR})
-VERDICTS = frozenset({Outcome.PASSED, Outcome.FAILED})
-"""Outcomes that say whether the promise holds; the others say nothing of it."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, order=True)
@@ -27,6 +23,10 @@ class SeriesKey:
     benchmark: str
     benchmark_version: int
     configuration: str  # the configuration's digest
+
+    @property
+    def benchmark_label(self) -> str:
+        return benchmark_label(self.benchmark, self.benchmark_version)
 
 
 def series_key(run: Run) -> SeriesKey:
@@ -71,7 +71,7 @@ def split_series(runs: Iterable[Run]) -> dict[SeriesKey, list[Run]]:
 
 
 def _is_loose(run: Run) -> bool:
-    return run.configuration.backend in UNKNOWN_BACKENDS and run.outcome not in VERDICTS
+    return run.configuration.backend in UNKNOWN_BACKENDS and not run.outcome.has_verdict
 
 
 def _same_but_backend(a: Run, b: Run) -> bool:

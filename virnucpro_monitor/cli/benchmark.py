@@ -60,7 +60,7 @@ def show(name: NameArgument, as_json: JsonOption = False) -> None:
         print_json(summarise(found) | {"sequences": found.sequences})
         return
     summary = summarise(found)
-    typer.echo(f"{found.name}@{found.version}  {found.description}".rstrip())
+    typer.echo(f"{found.label}  {found.description}".rstrip())
     typer.echo(f"SHA-256    {found.digest}")
     typer.echo(
         f"sequences  {summary['num_sequences']}, {summary['min_length']} to "
@@ -87,9 +87,9 @@ def add(
     known = {(item.name, item.version) for item in list_benchmarks()}
     added = add_benchmark(fasta, name, description=description)
     if (added.name, added.version) in known:
-        say(f"{added.name}@{added.version} holds exactly these sequences already.")
+        say(f"{added.label} holds exactly these sequences already.")
     else:
-        say(f"Froze {len(added.sequences)} sequences as {added.name}@{added.version}.")
+        say(f"Froze {len(added.sequences)} sequences as {added.label}.")
     if as_json:
         print_json(summarise(added))
 

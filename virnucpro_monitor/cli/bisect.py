@@ -26,7 +26,7 @@ from virnucpro_monitor.cli.options import (
     say,
 )
 from virnucpro_monitor.errors import ConfigurationError, MissingDatabase, RepositoryError
-from virnucpro_monitor.records import Bisection, BisectStep, Commit, Run, Target
+from virnucpro_monitor.records import Bisection, BisectStep, Commit, Run, Target, short_hash
 from virnucpro_monitor.settings import Settings, load_settings
 
 if TYPE_CHECKING:
@@ -157,7 +157,7 @@ def bisect_and_store(
         assert plan.repository is not None
         ends = [plan.repository.resolve(one) for one in (good, bad)]
         if ends[0] == ends[1]:
-            raise RepositoryError(f"GOOD and BAD are the same commit, {ends[0][:12]}.")
+            raise RepositoryError(f"GOOD and BAD are the same commit, {short_hash(ends[0])}.")
         line = line_between(plan.repository, *ends)
         history = tuple(commit.hash for commit in selection.branch)
         commits = {one.hash: one for one in plan.repository.commits(line, history)}
@@ -242,7 +242,7 @@ class _Stepper:
         if verdict != expected:
             by = f"by the gate {self._gate}" if self._gate else "by the verdict"
             what = "cannot be judged" if verdict == "skip" else f"is {verdict}, not {expected},"
-            given = f"{commit[:12]}, given as {expected.upper()},"
+            given = f"{short_hash(commit)}, given as {expected.upper()},"
             conclusion = f"{given} {what} {by}: nothing to find."
             self._sink.writer.finish_bisection(self._id, first_bad=None, conclusion=conclusion)
             raise ConfigurationError(conclusion)
@@ -273,7 +273,7 @@ class _Stepper:
         self._sink.writer.save_bisect_step(self._id, step)
         self._steps.append(step)
         self._display.message(
-            f"{commit[:12]} is {verdict}{' (stored)' if reused else ''}: "
+            f"{short_hash(commit)} is {verdict}{' (stored)' if reused else ''}: "
             f"{self._commits[commit].subject}"
         )
         return verdict

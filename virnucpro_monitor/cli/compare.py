@@ -88,7 +88,7 @@ def compare(
         for role, runs in (("base", found.only_base), ("head", found.only_head)):
             for run in runs:
                 say(
-                    f"Only the {role} was run on {run.benchmark}@{run.benchmark_version} with "
+                    f"Only the {role} was run on {run.benchmark_label} with "
                     f"{run.configuration.model}, {run.configuration.dtype}, "
                     f"{run.configuration.device} (run {run.id})."
                 )
@@ -104,7 +104,7 @@ def print_comparison(comparison: "Comparison", *, everything: bool = False) -> N
     base, head = comparison.base, comparison.head
     run = head.run
     typer.echo(
-        f"{run.benchmark}@{run.benchmark_version}, {run.configuration.model}, "
+        f"{run.benchmark_label}, {run.configuration.model}, "
         f"{run.configuration.dtype} on {run.configuration.device}"
     )
     typer.echo(comparison_sentence(comparison))
@@ -113,7 +113,7 @@ def print_comparison(comparison: "Comparison", *, everything: bool = False) -> N
     for difference in comparison.differences:
         typer.echo(f"Also differs: {one_line(str(difference))}")
     for role, side in (("base", base), ("head", head)):
-        hash_and_subject = f"{side.run.commit.hash[:10]} {one_line(side.run.commit.subject, 60)}"
+        hash_and_subject = f"{side.run.commit.short} {one_line(side.run.commit.subject, 60)}"
         typer.echo(f"{role}  {hash_and_subject}: {verdict_sentence(side.run)}")
     changed_gates = [change for change in comparison.gates if change.mark is not Mark.EQUAL]
     if changed_gates:

@@ -99,7 +99,7 @@ def print_verdicts(runs: Sequence[Run]) -> None:
     """Print one line a commit: outcome, how many sequences pass, worst error, side, reason."""
     from virnucpro_monitor.analysis.series import worst_error
     from virnucpro_monitor.cli.tables import OUTCOME_STYLES, print_table
-    from virnucpro_monitor.report.text import UNKNOWN, format_error, short_hash
+    from virnucpro_monitor.report.text import UNKNOWN, format_error
 
     rows = []
     for run in runs:
@@ -107,7 +107,7 @@ def print_verdicts(runs: Sequence[Run]) -> None:
         passed = run.effective_outcome is Outcome.PASSED
         rows.append(
             (
-                short_hash(run.commit.hash),
+                run.commit.short,
                 run.commit.subject,
                 str(run.effective_outcome),
                 f"{figures.num_strict} of {figures.num_sequences}" if figures else UNKNOWN,

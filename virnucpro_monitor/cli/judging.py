@@ -68,8 +68,8 @@ def _print_judgements(protocol: Protocol, judged: Sequence[tuple[Run, Judgement]
         [
             [
                 str(run.id),
-                run.commit.hash[:10],
-                f"{run.benchmark}@{run.benchmark_version}",
+                run.commit.short,
+                run.benchmark_label,
                 run.protocol_version,
                 run.outcome.value,
                 judgement.outcome.value,

@@ -91,10 +91,10 @@ def print_incidents(incidents: "Sequence[Incident]") -> None:
                 incident.state.value,
                 f"{incident.series.target} {incident.series.benchmark}",
                 cause_words(incident),
-                incident.first_bad.commit.hash[:10],
+                incident.first_bad.commit.short,
                 incident.first_bad.commit.subject[:40],
-                good.commit.hash[:10] if good else UNKNOWN,
-                fixed.commit.hash[:10] if fixed else UNKNOWN,
+                good.commit.short if good else UNKNOWN,
+                fixed.commit.short if fixed else UNKNOWN,
                 str(incident.num_bad_runs),
                 "no value" if incident.lacks_values else format_error(incident.worst_error),
             ]
@@ -126,7 +126,7 @@ def _print_notes(title: str, notes: "Sequence[SeriesNote]") -> None:
         [
             [
                 note.key.target,
-                f"{note.key.benchmark}@{note.key.benchmark_version}",
+                note.key.benchmark_label,
                 f"{note.latest.configuration.model} {note.latest.configuration.dtype} "
                 f"{note.latest.configuration.device} {note.latest.configuration.backend}",
                 note.note,

@@ -7,11 +7,11 @@ from types import TracebackType
 from typing import TYPE_CHECKING
 
 from virnucpro_monitor.cli.options import say
-from virnucpro_monitor.records import Run
+from virnucpro_monitor.records import Run, short_hash
 from virnucpro_monitor.settings import is_terminal
 
 if TYPE_CHECKING:
-    from virnucpro_monitor.runner.measure import Progress
+    from virnucpro_monitor.runner.progress import Progress
 
 
 class Display:
@@ -73,7 +73,7 @@ class TerminalDisplay(Display):
         self._bar.stop()
 
     def progress(self, progress: "Progress") -> None:
-        commit = progress.commit.hash[:12] if progress.commit else ""
+        commit = progress.commit.short if progress.commit else ""
         place = f"{progress.commit_index + 1}/{progress.num_commits}" if progress.commit else ""
         label = " ".join(filter(None, (place, commit, progress.benchmark, progress.phase)))
         now = time.monotonic()
@@ -107,9 +107,9 @@ def open_display() -> Display:
 
 def describe_run(run: Run) -> str:
     """One line: commit, outcome, benchmark set, worst similarity or the reason, time."""
-    parts = [run.commit.hash[:12], f"{run.outcome:8}", run.benchmark]
+    parts = [run.commit.short, f"{run.outcome:8}", run.benchmark]
     if run.inherited_outcome is not None and run.inherited_from is not None:
-        parts.append(f"{run.inherited_outcome}, as {run.inherited_from[:12]}")
+        parts.append(f"{run.inherited_outcome}, as {short_hash(run.inherited_from)}")
     elif run.figures is not None and run.figures.min_similarity is not None:
         parts.append(f"worst similarity {run.figures.min_similarity:.7f}")
         parts.append(f"{run.duration_s:.1f} s")

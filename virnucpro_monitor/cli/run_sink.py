@@ -103,7 +103,7 @@ class Sink:
         run_id = self.writer.save_run(report)
         commit = report.run.commit
         self._open_commits.discard(commit.hash)
-        self.beat("running", f"{commit.hash[:12]} {report.run.outcome}")
+        self.beat("running", f"{commit.short} {report.run.outcome}")
         return run_id
 
     def end(self, exit_code: int, message: str) -> None:

@@ -103,7 +103,7 @@ def _outcomes(names: list[str] | None) -> list[Outcome] | None:
 
 def print_runs(runs: list[Run]) -> None:
     from virnucpro_monitor.analysis.series import worst_error
-    from virnucpro_monitor.report.text import UNKNOWN, format_error, short_hash
+    from virnucpro_monitor.report.text import UNKNOWN, format_error
 
     targets = {run.target for run in runs}
     rows = []
@@ -114,9 +114,9 @@ def print_runs(runs: list[Run]) -> None:
             [
                 str(run.id),
                 *([run.target] if len(targets) > 1 else []),
-                short_hash(run.commit.hash),
+                run.commit.short,
                 run.commit.subject[:40],
-                f"{run.benchmark}@{run.benchmark_version}",
+                run.benchmark_label,
                 f"{run.configuration.dtype} {run.configuration.device}",
                 outcome_text(run),
                 f"{figures.num_strict} of {figures.num_sequences}" if figures else UNKNOWN,
@@ -275,7 +275,7 @@ def _facts(run: Run, measured: Run) -> list[tuple[str, str]]:
         ("run", f"{run.id}, started {run.started_at:%Y-%m-%d %H:%M:%S %Z}, {run.duration_s:.1f} s"),
         ("target", run.target),
         ("commit", f"{commit.hash}  {commit.subject}  ({commit.author or 'unknown author'})"),
-        ("benchmark", f"{run.benchmark}@{run.benchmark_version}  SHA-256 {run.benchmark_digest}"),
+        ("benchmark", f"{run.benchmark_label}  SHA-256 {run.benchmark_digest}"),
         ("model", f"{used.model}, {used.dtype} on {used.device}, attention by {used.backend}"),
         ("weights", f"{used.weights}  SHA-256 {used.weights_digest}"),
         ("token budget", str(used.token_budget)),

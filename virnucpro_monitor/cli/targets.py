@@ -8,7 +8,7 @@ import typer
 
 from virnucpro_monitor.cli.options import DatabaseOption, JsonOption, print_json, say
 from virnucpro_monitor.errors import ConfigurationError, MonitorError
-from virnucpro_monitor.records import Target
+from virnucpro_monitor.records import Target, short_hash
 from virnucpro_monitor.settings import Settings, load_settings
 
 
@@ -115,8 +115,8 @@ def describe_target(settings: Settings, target: Target, commit: str | None = Non
         MonitorError: what is missing, in one sentence.
     """
     from virnucpro_monitor.runner.checkout import Repository, without_password
+    from virnucpro_monitor.runner.code_digest import covers
     from virnucpro_monitor.runner.interface import find_names
-    from virnucpro_monitor.runner.plan import covers
     from virnucpro_monitor.runner.selection import branch_history
 
     if target.adapter == "builtin":
@@ -127,17 +127,17 @@ def describe_target(settings: Settings, target: Target, commit: str | None = Non
     lines = [
         f"repository  {without_password(target.location)}",
         f"branch      {target.branch or 'HEAD'}, {len(history)} commits",
-        f"commit      {full[:12]} {repository.commits([full])[0].subject}",
+        f"commit      {short_hash(full)} {repository.commits([full])[0].subject}",
     ]
     files = repository.files(full)
     for pattern in target.paths:
         covered = sum(covers(pattern, path) for path in files)
         if not covered:
-            raise ConfigurationError(f"The path {pattern!r} covers no file of {full[:12]}.")
+            raise ConfigurationError(f"The path {pattern!r} covers no file of {short_hash(full)}.")
         lines.append(f"path        {pattern}, {covered} files")
     if target.requirements and target.requirements not in files:
         raise ConfigurationError(
-            f"The requirement file {target.requirements!r} is not in {full[:12]}."
+            f"The requirement file {target.requirements!r} is not in {short_hash(full)}."
         )
     with repository.checkout(full) as (folder, note):
         lines += [f"note        {note}"] if note else []

@@ -31,7 +31,7 @@ def acknowledge(engine: Engine, note: Acknowledgement) -> Incident:
     incident = find_incident(engine, note.incident)
     if incident.fixed_by is not None:
         raise ConfigurationError(
-            f"Incident {incident.key} was fixed by {incident.fixed_by.commit.hash[:10]}: there is "
+            f"Incident {incident.key} was fixed by {incident.fixed_by.commit.short}: there is "
             "nothing left to acknowledge."
         )
     Writer(engine).acknowledge(replace(note, incident=incident.key))

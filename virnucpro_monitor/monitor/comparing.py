@@ -97,8 +97,8 @@ def pair_runs(
         if not found:
             wanted = f" on {benchmark}" if benchmark else ""
             raise NotFoundError(
-                f"Commit {commit.hash[:12]} has no stored run{wanted}: virnucpro-monitor run "
-                f"--target {target} --commit {commit.hash[:12]} stores one."
+                f"Commit {commit.short} has no stored run{wanted}: virnucpro-monitor run "
+                f"--target {target} --commit {commit.short} stores one."
             )
     sets = [", ".join(sorted({run.benchmark for run in found})) for found in (bases, heads)]
     pairs = []
@@ -114,7 +114,7 @@ def pair_runs(
         bases = []
     if not pairs:
         raise NotFoundError(
-            f"{base.hash[:12]} and {head.hash[:12]} were run on other benchmark sets "
+            f"{base.short} and {head.short} were run on other benchmark sets "
             f"({sets[0]} and {sets[1]}): there is nothing to compare."
         )
     return Pairing(tuple(pairs), tuple(bases), tuple(heads))

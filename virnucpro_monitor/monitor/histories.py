@@ -12,7 +12,6 @@ from typing import Any
 
 from virnucpro_monitor.analysis.incidents import Incident, IncidentState, derive_incidents
 from virnucpro_monitor.analysis.series import (
-    BAD_OUTCOMES,
     UNKNOWN_BACKENDS,
     SeriesKey,
     series_key,
@@ -63,10 +62,6 @@ class SeriesCard:
         return f"{self.key.target} {self.key.benchmark} {self.label} {self.latest.outcome}".lower()
 
 
-def versioned(run: Run) -> str:
-    return f"{run.benchmark}@{run.benchmark_version}"
-
-
 def list_series(engine: Engine) -> tuple[SeriesCard, ...]:
     """All series: the bad ones first, then the most recently measured."""
     stored = summaries.load_series(engine)
@@ -101,7 +96,7 @@ def list_series(engine: Engine) -> tuple[SeriesCard, ...]:
         for key, members in groups.items()
     ]
     cards.sort(key=lambda card: card.latest.started_at, reverse=True)
-    return tuple(sorted(cards, key=lambda card: card.latest.effective_outcome not in BAD_OUTCOMES))
+    return tuple(sorted(cards, key=lambda card: not card.latest.effective_outcome.is_bad))
 
 
 def _group(stored: Sequence[Series]) -> dict[SeriesKey, list[Series]]:
@@ -214,7 +209,7 @@ def series_runs(
         for run in reader.load_runs(
             engine,
             target=key.target,
-            benchmark=f"{key.benchmark}@{key.benchmark_version}",
+            benchmark=key.benchmark_label,
             configuration=digest,
             limit=limit,
             **conditions,
@@ -280,7 +275,7 @@ def load_last_good(engine: Engine, run: Run) -> Run | None:
 
     A run that inherits a pass is as good as the one that passed: the incidents count it too.
     """
-    if run.effective_outcome not in BAD_OUTCOMES or run.commit.position is None:
+    if not run.effective_outcome.is_bad or run.commit.position is None:
         return None
     key, configurations = series_of(engine, run)
     for limit in (1, *WINDOWS):

@@ -5,8 +5,7 @@ from datetime import UTC, datetime
 
 from virnucpro_monitor.errors import NotFoundError, ProtocolError
 from virnucpro_monitor.monitor.naming import choose_target, find_run
-from virnucpro_monitor.monitor.questions import MEASURED
-from virnucpro_monitor.records import Judgement, Protocol, Run
+from virnucpro_monitor.records import VERDICTS, Judgement, Protocol, Run, short_hash
 from virnucpro_monitor.store import reader
 from virnucpro_monitor.store.engine import Engine
 from virnucpro_monitor.store.writer import Writer
@@ -63,7 +62,7 @@ def _select(engine: Engine, text: str, target: str | None, benchmark: str | None
     if text != EVERY_RUN:
         return [find_run(engine, text, target=target, benchmark=benchmark)[0]]
     name = choose_target(engine, target).name if target else None
-    runs = reader.load_runs(engine, target=name, benchmark=benchmark, outcomes=MEASURED)
+    runs = reader.load_runs(engine, target=name, benchmark=benchmark, outcomes=VERDICTS)
     if not runs:
         raise NotFoundError("No measured run is stored that could be judged again.")
     return runs
@@ -81,7 +80,8 @@ def judge_run(engine: Engine, run: Run, protocol: Protocol) -> Judgement:
     if not sequences:
         if run.inherited_from is not None:
             raise ProtocolError(
-                f"Run {run_id} inherits from {run.inherited_from[:12]}: judge that commit's run."
+                f"Run {run_id} inherits from {short_hash(run.inherited_from)}: "
+                "judge that commit's run."
             )
         raise ProtocolError(f"Run {run_id} holds no measures ({run.outcome}).")
     verdict = judge_within_noise(

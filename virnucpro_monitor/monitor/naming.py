@@ -18,7 +18,7 @@ from virnucpro_monitor.errors import (
     NotFoundError,
     RepositoryError,
 )
-from virnucpro_monitor.records import Commit, Run, Target
+from virnucpro_monitor.records import Commit, Run, Target, short_hash
 from virnucpro_monitor.runner.checkout import Repository
 from virnucpro_monitor.runner.targets import absolute_location
 from virnucpro_monitor.settings import load_settings
@@ -116,7 +116,7 @@ def find_commit(engine: Engine, text: str, target: Target) -> Commit:
     found = find_commits(engine, text, target.name)
     if len(found) > 1:
         listed = "; ".join(
-            f"{one.commit.hash[:12]} {one.commit.subject[:50]}" for one in found[:MAX_NAMED]
+            f"{one.commit.short} {one.commit.subject[:50]}" for one in found[:MAX_NAMED]
         )
         raise AmbiguousRevision(
             f"{text!r} fits {len(found)} commits of {target.name}: give more digits ({listed})."
@@ -132,8 +132,8 @@ def find_commit(engine: Engine, text: str, target: Target) -> Commit:
             "repository."
         )
     raise NotFoundError(
-        f"{text!r} is {full[:12]}, which has not been validated: "
-        f"virnucpro-monitor run --target {target.name} --commit {full[:12]} does that."
+        f"{text!r} is {short_hash(full)}, which has not been validated: "
+        f"virnucpro-monitor run --target {target.name} --commit {short_hash(full)} does that."
     )
 
 
@@ -202,7 +202,7 @@ def find_run(
     commit = find_commit(engine, text, stored)
     runs = reader.load_runs(engine, target=stored.name, commits=[commit.hash], benchmark=benchmark)
     if not runs:
-        raise NotFoundError(f"Commit {commit.hash[:12]} of {stored.name} has no stored run.")
+        raise NotFoundError(f"Commit {commit.short} of {stored.name} has no stored run.")
     latest = max(runs, key=lambda one: (one.started_at, one.id or 0))
     return latest, [one for one in runs if one is not latest]
 

@@ -11,13 +11,11 @@ from virnucpro_monitor.analysis.incidents import Incident, derive_incidents
 from virnucpro_monitor.analysis.regressions import Regressions, find_regressions
 from virnucpro_monitor.analysis.series import ERROR_FLOOR
 from virnucpro_monitor.errors import NotFoundError
-from virnucpro_monitor.monitor.histories import load_last_good, versioned
+from virnucpro_monitor.monitor.histories import load_last_good
 from virnucpro_monitor.monitor.naming import choose_target, find_bound
-from virnucpro_monitor.records import Bisection, Outcome, Run, SequenceResult
+from virnucpro_monitor.records import VERDICTS, Bisection, Outcome, Run, SequenceResult
 from virnucpro_monitor.store import reader, summaries
 from virnucpro_monitor.store.engine import Engine
-
-MEASURED = (Outcome.PASSED, Outcome.FAILED)
 
 
 def measured_run(engine: Engine, run: Run) -> Run:
@@ -32,10 +30,10 @@ def measured_run(engine: Engine, run: Run) -> Run:
     attempts = reader.load_runs(
         engine,
         target=run.target,
-        benchmark=versioned(run),
+        benchmark=run.benchmark_label,
         configuration=run.configuration.digest,
         commits=[run.inherited_from],
-        outcomes=MEASURED,
+        outcomes=VERDICTS,
         all_attempts=True,
     )
     return max(attempts, key=lambda one: one.id or 0, default=run)
@@ -143,7 +141,7 @@ def load_regressions(
 
 
 def _is_of(run: Run, benchmark: str | None) -> bool:
-    return benchmark in (None, run.benchmark, versioned(run))
+    return benchmark in (None, run.benchmark, run.benchmark_label)
 
 
 def load_bisections(engine: Engine, target: str | None = None) -> tuple[Bisection, ...]:

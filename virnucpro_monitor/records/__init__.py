@@ -22,29 +22,29 @@ from virnucpro_monitor.records.monitoring import (
     SequencePoint,
     Series,
 )
+from virnucpro_monitor.records.names import benchmark_label, short_hash
+from virnucpro_monitor.records.outcome import VERDICTS, Culprit, Outcome, SequenceStatus
 from virnucpro_monitor.records.runs import (
     BenchmarkSet,
     Commit,
     Configuration,
-    Culprit,
     Environment,
     Failure,
     Figures,
     GateResult,
     Json,
-    Outcome,
     ProteinSequence,
     Protocol,
     Run,
     RunReport,
     SequenceResult,
-    SequenceStatus,
     Target,
     Verdict,
     content_digest,
 )
 
 __all__ = [
+    "VERDICTS",
     "Acknowledgement",
     "BenchmarkSet",
     "BisectStep",
@@ -75,7 +75,9 @@ __all__ = [
     "Series",
     "Target",
     "Verdict",
+    "benchmark_label",
     "content_digest",
     "from_json",
+    "short_hash",
     "to_json",
 ]

@@ -4,13 +4,13 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import datetime
 
+from virnucpro_monitor.records.names import benchmark_label
+from virnucpro_monitor.records.outcome import Culprit, Outcome
 from virnucpro_monitor.records.runs import (
     Commit,
     Configuration,
-    Culprit,
     Figures,
     GateResult,
-    Outcome,
     Run,
     SequenceResult,
 )
@@ -33,6 +33,10 @@ class Series:
     latest: Run
     outcome_counts: Mapping[Outcome, int]
     commits_behind: int
+
+    @property
+    def benchmark_label(self) -> str:
+        return benchmark_label(self.benchmark, self.benchmark_version)
 
     @property
     def num_runs(self) -> int:
@@ -58,6 +62,11 @@ class RunMark:
     outcome: Outcome
     inherited_outcome: Outcome | None
     min_similarity: float | None
+
+    @property
+    def effective_outcome(self) -> Outcome:
+        """The outcome that counts: an inherited one for `skipped`."""
+        return self.inherited_outcome or self.outcome
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

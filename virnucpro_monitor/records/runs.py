@@ -6,39 +6,13 @@ import json
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from datetime import datetime
-from enum import StrEnum
 from typing import Any
+
+from virnucpro_monitor.records.names import benchmark_label, short_hash
+from virnucpro_monitor.records.outcome import Culprit, Outcome, SequenceStatus
 
 Json = Any
 """A value that `json.dumps` accepts: a mapping, list, string, number, boolean or None."""
-
-
-class Outcome(StrEnum):
-    """What became of a run. The five are never conflated."""
-
-    PASSED = "passed"
-    FAILED = "failed"  # the promise is broken
-    ERROR = "error"  # the target could not be run
-    SKIPPED = "skipped"  # nothing relevant changed: inherited from an earlier commit
-    NOT_RUN = "not_run"  # with a reason
-
-
-class Culprit(StrEnum):
-    """The side that departs from the FP32 oracle."""
-
-    NONE = "none"
-    PACKED = "packed"
-    UNPACKED = "unpacked"
-    BOTH = "both"
-
-
-class SequenceStatus(StrEnum):
-    """Whether a sequence came back from the packed path, once and finite."""
-
-    OK = "ok"
-    NOT_FINITE = "not_finite"
-    LOST = "lost"
-    DOUBLED = "doubled"
 
 
 def content_digest(content: Json) -> str:
@@ -62,6 +36,10 @@ class BenchmarkSet:
     digest: str
     description: str = ""
     sequences: tuple[ProteinSequence, ...]
+
+    @property
+    def label(self) -> str:
+        return benchmark_label(self.name, self.version)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -93,7 +71,9 @@ class Commit:
 
     Attributes:
         position: 0-based place in the first-parent history, oldest first; None where unknown.
-        on_branch: False once a force-push or rebase has taken it out of the history.
+        on_branch: whether the followed branch's first-parent history holds it now. False for
+            commits of other branches, for those a merge brought in beside the first parent, and
+            for those that a force-push or rebase has taken out.
     """
 
     hash: str
@@ -104,6 +84,10 @@ class Commit:
     committed_at: datetime | None = None
     position: int | None = None
     on_branch: bool = True
+
+    @property
+    def short(self) -> str:
+        return short_hash(self.hash)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -134,7 +118,7 @@ class Configuration:
     weights_digest: str
     dtype: str  # "float32", "float16", "bfloat16"
     device: str  # "cpu" or "cuda"
-    backend: str  # "flash-attn", "torch-varlen", "sdpa" or what the target reports
+    backend: str  # "triton", "flash-attn", "torch-varlen", "sdpa" or what the target reports
     token_budget: int
 
     @property
@@ -256,8 +240,8 @@ class Verdict:
 
     Attributes:
         reason: one sentence: what failed, which side, by how much.
-        documents: further evidence by name ("probes", "trace", "residues", "noise", "packs"), JSON
-            values.
+        documents: further evidence by name ("probes", "trace", "residues", "noise", "packs",
+            "memory"), JSON values. The runner adds "output" and "branches" to what it stores.
     """
 
     outcome: Outcome  # PASSED or FAILED
@@ -302,6 +286,11 @@ class Run:
     bridge: bool = False
     started_at: datetime
     duration_s: float
+
+    @property
+    def benchmark_label(self) -> str:
+        """What `--benchmark` takes: "seed@1"."""
+        return benchmark_label(self.benchmark, self.benchmark_version)
 
     @property
     def effective_outcome(self) -> Outcome:

@@ -30,7 +30,7 @@ def run_junit(
         thresholds: of the run's protocol; the seed's if not given.
     """
     thresholds = thresholds or Thresholds()
-    name = f"{run.target}.{run.benchmark}@{run.benchmark_version}"
+    name = f"{run.target}.{run.benchmark_label}"
     suite = ET.Element("testsuite", name=_text(name), timestamp=run.started_at.isoformat())
     properties = ET.SubElement(suite, "properties")
     for key, value in (

@@ -23,7 +23,6 @@ from virnucpro_monitor.report.text import (
     format_value,
     markdown,
     markdown_block,
-    short_hash,
 )
 
 LISTED = 100
@@ -34,9 +33,8 @@ def comparison_markdown(comparison: Comparison) -> str:
     """A comparison: whether it may be made at all first, then the verdict, gates and sequences."""
     run, sides = comparison.head.run, (comparison.base, comparison.head)
     lines = [
-        f"## {_code(short_hash(comparison.base.run.commit.hash))} → "
-        f"{_code(short_hash(run.commit.hash))} on {markdown(run.benchmark)}@"
-        f"{run.benchmark_version}",
+        f"## {_code(comparison.base.run.commit.short)} → "
+        f"{_code(run.commit.short)} on {markdown(run.benchmark_label)}",
         "",
         markdown(comparison_sentence(comparison), 600),
         "",
@@ -138,8 +136,7 @@ def run_markdown(
     """One run: verdict, gates, how and where it ran, its worst sequences, its failure."""
     used = run.configuration
     lines = [
-        f"## {markdown(run.target)} {_code(short_hash(run.commit.hash))} on "
-        f"{markdown(run.benchmark)}@{run.benchmark_version}",
+        f"## {markdown(run.target)} {_code(run.commit.short)} on {markdown(run.benchmark_label)}",
         "",
         markdown(verdict_sentence(run), 800),
         "",

@@ -18,7 +18,6 @@ from virnucpro_monitor.report.text import (
     format_share,
     format_value,
     html_text,
-    short_hash,
 )
 
 LISTED = 500
@@ -61,7 +60,7 @@ def comparisons_html(comparisons: Sequence[Comparison]) -> str:
     if not comparisons:
         raise ValueError("There is no comparison to write.")
     first = comparisons[0]
-    hashes = [short_hash(side.run.commit.hash) for side in (first.base, first.head)]
+    hashes = [side.run.commit.short for side in (first.base, first.head)]
     title = f"{html_text(first.head.run.target)}: {html_text(hashes[0])} → {html_text(hashes[1])}"
     sections = "\n".join(_section(comparison) for comparison in comparisons)
     return f"""<!DOCTYPE html>
@@ -84,9 +83,7 @@ def comparisons_html(comparisons: Sequence[Comparison]) -> str:
 def _section(comparison: Comparison) -> str:
     run = comparison.head.run
     used = run.configuration
-    heading = (
-        f"{run.benchmark}@{run.benchmark_version}, {used.model}, {used.dtype} on {used.device}"
-    )
+    heading = f"{run.benchmark_label}, {used.model}, {used.dtype} on {used.device}"
     parts = [
         f"<section><h2>{html_text(heading)}</h2>",
         f"<p>{html_text(comparison_sentence(comparison), 600)}</p>",

@@ -11,8 +11,8 @@ from virnucpro_monitor.analysis.comparison import Comparison, Mark
 from virnucpro_monitor.analysis.incidents import Cause, Incident, IncidentState
 from virnucpro_monitor.analysis.regressions import Regressions
 from virnucpro_monitor.analysis.series import UNKNOWN_BACKENDS, commit_date, worst_error
-from virnucpro_monitor.records import Culprit, Outcome, Run, Target
-from virnucpro_monitor.report.text import count, format_error, format_share, one_line, short_hash
+from virnucpro_monitor.records import Culprit, Outcome, Run, Target, short_hash
+from virnucpro_monitor.report.text import count, format_error, format_share, one_line
 
 OUTCOME_WORDS = {
     Outcome.PASSED: "Passed",
@@ -45,7 +45,7 @@ def figures_sentence(run: Run) -> str:
 def comparison_sentence(comparison: Comparison) -> str:
     """What changed from base to head, and on how much of the benchmark set that rests."""
     base, head = comparison.base, comparison.head
-    names = f"{short_hash(base.run.commit.hash)} to {short_hash(head.run.commit.hash)}"
+    names = f"{base.run.commit.short} to {head.run.commit.short}"
     verdict = {
         "broke": f"The promise broke from {names}",
         "fixed": f"The promise was restored from {names}",
@@ -91,7 +91,7 @@ def incident_sentence(incident: Incident) -> str:
     if incident.last_good is None:
         parts.append("no good commit before it is known")
     else:
-        parts.append(f"last good {short_hash(incident.last_good.commit.hash)}")
+        parts.append(f"last good {incident.last_good.commit.short}")
     if incident.num_suspects is not None and incident.num_suspects > 1:
         parts.append(f"one of {incident.num_suspects:,} commits is to blame")
     if incident.lacks_values:
@@ -131,7 +131,7 @@ def reproduce_command(run: Run, target: Target | None) -> str:
     arguments = ["virnucpro-monitor", "run"]
     if target is None or target.adapter != "builtin":
         arguments += ["--target", run.target, "--commit", run.commit.hash]
-    arguments += ["--benchmark", f"{run.benchmark}@{run.benchmark_version}"]
+    arguments += ["--benchmark", run.benchmark_label]
     arguments += ["--model", used.model, "--weights", used.weights]
     arguments += ["--device", "cuda:0" if used.device == "cuda" else used.device]
     arguments += ["--dtype", used.dtype, "--token-budget", str(used.token_budget)]
@@ -142,7 +142,7 @@ def reproduce_command(run: Run, target: Target | None) -> str:
 
 
 def _commit_words(run: Run) -> str:
-    return f"{short_hash(run.commit.hash)} ({commit_date(run):%Y-%m-%d})"
+    return f"{run.commit.short} ({commit_date(run):%Y-%m-%d})"
 
 
 def _listed(items: Sequence[str]) -> str:

@@ -46,7 +46,7 @@ def _rows(comparison: Comparison) -> Iterable[list[object]]:
     common: list[object] = [
         comparison.base.run.commit.hash,
         run.commit.hash,
-        csv_text(f"{run.benchmark}@{run.benchmark_version}"),
+        csv_text(run.benchmark_label),
         "yes" if comparison.comparable else "no",
     ]
     for change in comparison.sequences:

@@ -76,10 +76,6 @@ def csv_text(text: str) -> str:
     return f"'{shown}" if shown.lstrip().startswith(_FORMULA_STARTS) else shown
 
 
-def short_hash(commit: str) -> str:
-    return commit[:10]
-
-
 def format_error(error: float | None) -> str:
     """An error such as 1 - cos, with two digits: "4.6e-3"; "0" only where it is exactly zero."""
     if error is None:

@@ -4,7 +4,7 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 
 from virnucpro_monitor.errors import RepositoryError
-from virnucpro_monitor.records import Outcome, Run
+from virnucpro_monitor.records import Outcome, Run, short_hash
 from virnucpro_monitor.runner.checkout import Repository
 
 GOOD, BAD, SKIP = "good", "bad", "skip"
@@ -31,7 +31,7 @@ def verdict_of(run: Run | None, gate: str | None = None) -> str:
     if run is None:
         return SKIP
     outcome = run.effective_outcome
-    if outcome not in (Outcome.PASSED, Outcome.FAILED):
+    if not outcome.has_verdict:
         return SKIP
     if gate is None:
         return GOOD if outcome is Outcome.PASSED else BAD
@@ -50,8 +50,8 @@ def line_between(repository: Repository, one: str, other: str) -> tuple[str, ...
         if old in history:
             return history[history.index(old) :]
     raise RepositoryError(
-        f"{one[:12]} and {other[:12]} are not on one line of first parents: name two commits of "
-        f"one branch."
+        f"{short_hash(one)} and {short_hash(other)} are not on one line of first parents: "
+        f"name two commits of one branch."
     )
 
 

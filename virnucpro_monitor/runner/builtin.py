@@ -7,7 +7,7 @@ from pathlib import Path
 import virnucpro_monitor
 from virnucpro_monitor import __version__
 from virnucpro_monitor.errors import RepositoryError
-from virnucpro_monitor.records import Commit, Target
+from virnucpro_monitor.records import Commit, Target, short_hash
 from virnucpro_monitor.runner.checkout import Repository
 from virnucpro_monitor.runner.git import run_git
 
@@ -54,7 +54,7 @@ def builtin_commit(cache_folder: Path) -> Commit:
         if head and not changed.strip():
             return repository.commits([head], repository.history(head))[0]
         if head:
-            why = f"uncommitted changes on {head[:12]}"
+            why = f"uncommitted changes on {short_hash(head)}"
     now = datetime.now(UTC)
     return Commit(
         hash=builtin_digest()[:40],

@@ -14,7 +14,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from virnucpro_monitor.errors import AmbiguousRevision, RepositoryError
-from virnucpro_monitor.records import Commit
+from virnucpro_monitor.records import Commit, short_hash
 from virnucpro_monitor.runner.commit_objects import first_parent, read_commits, read_objects
 from virnucpro_monitor.runner.git import NETWORK_TIMEOUT_S, GitError, run_git
 from virnucpro_monitor.runner.worktrees import check_out
@@ -162,8 +162,8 @@ class Repository:
             other = self._peel(f"refs/{folder}/{name}")
             if other is not None and other != full:
                 say(
-                    f"{name!r} is read as the commit {full[:12]}; the {kind} of that name, at "
-                    f"{other[:12]}, is refs/{folder}/{name}."
+                    f"{name!r} is read as the commit {short_hash(full)}; the {kind} of that "
+                    f"name, at {short_hash(other)}, is refs/{folder}/{name}."
                 )
 
     def history(self, tip: str) -> tuple[str, ...]:

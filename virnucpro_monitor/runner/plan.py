@@ -1,29 +1,16 @@
-"""What is to be run, in which order, and what need not be run again."""
+"""What is to be run, and in which order."""
 
 import os
-from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass
-from fnmatch import fnmatch
+from collections.abc import Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from virnucpro_monitor.errors import ConfigurationError
-from virnucpro_monitor.records import (
-    BenchmarkSet,
-    Commit,
-    Configuration,
-    Outcome,
-    Protocol,
-    Run,
-    Target,
-    content_digest,
-)
+from virnucpro_monitor.records import BenchmarkSet, Commit, Configuration, Protocol, Target
 from virnucpro_monitor.runner.checkout import Repository
-from virnucpro_monitor.runner.gpu import Gpu, find_gpu
 
 ORDERS = ("oldest", "newest", "bisect")
-MEASURED = (Outcome.PASSED, Outcome.FAILED)
-MAX_ON_GPU = 4
-GPU_RESERVE_BYTES = 2 * 1024**3  # CUDA itself, and the activations of a pack
+MEASURED_AT_ONCE = 4  # commits on a CPU with many cores; on fewer, one for each core
 DTYPES = ("float32", "float16", "bfloat16")
 
 
@@ -54,6 +41,11 @@ class Request:
         )
 
 
+def usual_num_threads() -> int:
+    """CPU threads of one measurement: a quarter of the cores, whatever else is measured."""
+    return max(1, (os.cpu_count() or 1) // MEASURED_AT_ONCE)
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RunPlan:
     """One start of the runner.
@@ -70,6 +62,8 @@ class RunPlan:
         fork: fork from a warm process; None where the platform allows it.
         workers: commits measured at once; None: see `count_workers`.
         warm: let fair-esm build models from the mapped checkpoint.
+        num_threads: CPU threads of each measurement, however many run at once: thread counts change
+            the last bits of a result.
     """
 
     target: Target
@@ -91,6 +85,7 @@ class RunPlan:
     fork: bool | None = None
     warm: bool = True
     workers: int | None = None
+    num_threads: int = field(default_factory=usual_num_threads)
 
     def __post_init__(self) -> None:
         if self.order not in ORDERS:
@@ -120,143 +115,3 @@ def ordered(commits: Sequence[Commit], order: str) -> list[Commit]:
         chosen.append(middle)
         gaps += [(low, middle), (middle, high)]
     return [commits[index] for index in chosen]
-
-
-def count_workers(
-    plan: RunPlan,
-    num_commits: int,
-    needed_bytes: int = 0,
-    look: Callable[[str], Gpu | None] = find_gpu,
-) -> int:
-    """How many commits to measure at once: on the CPU one for each core.
-
-    A GPU stands idle for most of a commit's time, while a process starts, loads its model and
-    launches short kernels, so it takes several, as far as they have memory to spare.
-
-    Args:
-        needed_bytes: of GPU memory for one commit.
-    """
-    count = plan.workers
-    if count is None:
-        count = os.cpu_count() or 1
-        if plan.request.device.startswith("cuda"):
-            gpu = look(plan.request.device)
-            room = gpu.free_bytes // max(1, 4 * needed_bytes) if gpu else 1
-            count = min(MAX_ON_GPU, count // 2, room)
-    return max(1, min(count, num_commits))
-
-
-def needed_gpu_bytes(checkpoint: Path) -> int:
-    """A cautious guess at the GPU memory that one run takes: its weights, and some more."""
-    return checkpoint.stat().st_size + GPU_RESERVE_BYTES
-
-
-def code_digest(repository: Repository, target: Target, commit: str) -> str:
-    """Digest of what decides a commit's result: its relevant files and how they are loaded."""
-    loading = [target.adapter, target.package, target.requirements]
-    if not target.paths:
-        return content_digest([loading, repository.tree(commit)])
-    wanted = (*target.paths, *((target.requirements,) if target.requirements else ()))
-    files = {
-        path: name
-        for path, name in repository.files(commit).items()
-        if any(covers(pattern, path) for pattern in wanted)
-    }
-    return content_digest([loading, files])
-
-
-def covers(pattern: str, path: str) -> bool:
-    """Whether a target's path covers a file: the file, a folder above it, or a glob."""
-    pattern = pattern.rstrip("/")
-    return path == pattern or path.startswith(f"{pattern}/") or fnmatch(path, pattern)
-
-
-class Ledger:
-    """What is known of a target's runs under one request and protocol."""
-
-    def __init__(
-        self, known: Iterable[Run], request: Request, weights_digest: str, protocol: Protocol
-    ) -> None:
-        self._request = request
-        self._weights_digest = weights_digest
-        self._protocol_digest = protocol.digest
-        self._runs = [run for run in known if self._comparable(run)]
-        self.backend = request.backend
-        self.backend_known = False
-        for run in self._runs:
-            self._note_backend(run)
-
-    def _note_backend(self, run: Run) -> None:
-        if run.outcome in MEASURED:
-            self.backend, self.backend_known = run.configuration.backend, True
-
-    def _comparable(self, run: Run) -> bool:
-        return (
-            run.protocol_digest == self._protocol_digest
-            and run.configuration.weights_digest == self._weights_digest
-            and self._request.asks_for(run.configuration)
-        )
-
-    def add(self, run: Run) -> None:
-        self._runs.append(run)
-        self._note_backend(run)
-
-    def configuration(self, weights_name: str, backend: str | None = None) -> Configuration:
-        """The configuration of a new run; without `backend`, the one last seen."""
-        request = self._request
-        return Configuration(
-            model=request.model,
-            weights=weights_name,
-            weights_digest=self._weights_digest,
-            dtype=request.dtype,
-            device=request.device.partition(":")[0],
-            backend=backend or self.backend,
-            token_budget=request.token_budget,
-        )
-
-    def settled(
-        self, commit: str, benchmark_digest: str, environment_digest: str, *, retry_errors: bool
-    ) -> Run | None:
-        """The run that makes measuring this commit needless, None if there is none."""
-        open_outcomes = {Outcome.NOT_RUN} | ({Outcome.ERROR} if retry_errors else set())
-        return next(
-            (
-                run
-                for run in reversed(self._runs)
-                if run.commit.hash == commit
-                and run.benchmark_digest == benchmark_digest
-                and _same_environment(run, environment_digest)
-                and run.outcome not in open_outcomes
-            ),
-            None,
-        )
-
-    def twin(self, digest: str, benchmark_digest: str, environment_digest: str) -> Run | None:
-        """A measured run of the same code on the same benchmark in the same environment."""
-        return next(
-            (
-                run
-                for run in reversed(self._runs)
-                if run.outcome in MEASURED
-                and run.code_digest == digest
-                and run.benchmark_digest == benchmark_digest
-                and _same_environment(run, environment_digest)
-            ),
-            None,
-        )
-
-    def bridge(self, benchmark_digest: str, environment_digest: str) -> Run | None:
-        """The last measured run, if it was measured in another environment than the present."""
-        measured = [
-            run
-            for run in self._runs
-            if run.outcome in MEASURED and run.benchmark_digest == benchmark_digest
-        ]
-        if not measured or any(_same_environment(run, environment_digest) for run in measured):
-            return None
-        return max(measured, key=lambda run: run.started_at)
-
-
-def _same_environment(run: Run, digest: str) -> bool:
-    # A run that never came to measuring may lack its environment.
-    return run.environment is None or run.environment.digest == digest

@@ -8,6 +8,7 @@ from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 
 from virnucpro_monitor.errors import RepositoryError
+from virnucpro_monitor.records import short_hash
 from virnucpro_monitor.runner.git import GitError, run_git
 from virnucpro_monitor.scratch import is_in_use, remove_tree, scratch_folder, sweep
 
@@ -31,7 +32,7 @@ def check_out(commit: str, repository: Path) -> Iterator[tuple[Path, str]]:
     with ExitStack() as stack:
         try:
             _sweep_worktrees(parent, repository)
-            folder = stack.enter_context(scratch_folder(parent, f"{commit[:12]}-"))
+            folder = stack.enter_context(scratch_folder(parent, f"{short_hash(commit)}-"))
             stack.callback(remove_tree, repository / "worktrees" / folder.name)
             note = _fill(folder, commit, repository)
         except (GitError, OSError) as error:
@@ -79,4 +80,4 @@ def _failure(commit: str, parent: Path, error: Exception) -> RepositoryError:
     with suppress(OSError):
         if shutil.disk_usage(parent).free < FULL_DISK_BYTES:
             hint = f" The disk of {os.fspath(parent)} is full: free some space."
-    return RepositoryError(f"Commit {commit[:12]} cannot be checked out: {error}{hint}")
+    return RepositoryError(f"Commit {short_hash(commit)} cannot be checked out: {error}{hint}")

@@ -8,6 +8,7 @@ from sqlalchemy import ColumnElement, Connection, Engine, and_, or_, select
 
 from virnucpro_monitor.errors import NotFoundError
 from virnucpro_monitor.records import (
+    VERDICTS,
     BenchmarkSet,
     Commit,
     Failure,
@@ -369,7 +370,7 @@ def load_sequence_history(
             *run_conditions(target, benchmark, configuration, all_attempts=False),
             # Only these have results. The index of a series holds the outcome, so that no wide row
             # is read to find which runs are the newest.
-            RunRow.outcome.in_([Outcome.PASSED, Outcome.FAILED]),
+            RunRow.outcome.in_(VERDICTS),
         ]
         # Each result lies on a page of its own: read those of the wanted runs alone.
         query = select(SequenceResultRow.run_id, *RESULT_COLUMNS).where(

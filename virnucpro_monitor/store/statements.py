@@ -197,7 +197,7 @@ def ensure_benchmark(connection: Connection, benchmark: BenchmarkSet) -> int:
             )
     if found.digest != benchmark.digest:
         raise StoreError(
-            f"Benchmark {benchmark.name}@{benchmark.version} in the database has other content "
+            f"Benchmark {benchmark.label} in the database has other content "
             f"(digest {found.digest[:12]}, not {benchmark.digest[:12]}): add your sequences under "
             "another name."
         )

@@ -7,6 +7,7 @@ from typing import Any
 from sqlalchemy import Connection, Engine, Subquery, case, func, select, text
 
 from virnucpro_monitor.records import (
+    VERDICTS,
     Acknowledgement,
     Bisection,
     BisectStep,
@@ -49,7 +50,7 @@ from virnucpro_monitor.store.statements import find_target_id, table_of
 
 MAX_MISSING = 100
 USAGE_DAYS = 90
-MEASURED = (Outcome.PASSED, Outcome.FAILED, Outcome.SKIPPED)
+SETTLED = (*VERDICTS, Outcome.SKIPPED)
 
 
 def load_series(engine: Engine, *, target: str | None = None) -> list[Series]:
@@ -203,7 +204,7 @@ def load_coverage(
 
 def _coverage_by_commit(conditions: list[Any]) -> Subquery:
     """(commit_id, measured 0 or 1) of each commit that has a current run."""
-    measured = func.max(case((RunRow.outcome.in_(MEASURED), 1), else_=0)).label("measured")
+    measured = func.max(case((RunRow.outcome.in_(SETTLED), 1), else_=0)).label("measured")
     return (
         select(RunRow.commit_id, measured)
         .where(*conditions)

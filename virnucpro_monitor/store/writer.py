@@ -185,7 +185,7 @@ def _run_values(run: Run) -> dict[str, Any]:
     figures: dict[str, Any] = (
         dict.fromkeys(FIGURE_NAMES) if run.figures is None else dataclasses.asdict(run.figures)
     )
-    owner = f"the run of {run.target} at {run.commit.hash[:12]}"
+    owner = f"the run of {run.target} at {run.commit.short}"
     refuse_not_finite(owner, {**figures, "duration_s": run.duration_s})
     for gate in run.gates:
         refuse_not_finite(f"gate {gate.name!r}", {"value": gate.value, "limit": gate.limit})
@@ -212,5 +212,5 @@ def _check_results(report: RunReport) -> None:
         if not in_set or sequences[result.index].id != result.sequence_id:
             raise StoreError(
                 f"The result of sequence {result.sequence_id!r} has index {result.index}, which is "
-                f"not its place in benchmark {report.benchmark.name}@{report.benchmark.version}."
+                f"not its place in benchmark {report.benchmark.label}."
             )

@@ -105,7 +105,7 @@ def collect_evidence(
         "gpu": torch.cuda.get_device_name(subject.device) if on_gpu else None,
         "backend": subject.backend,
         "torch": torch.__version__,
-        "benchmark": f"{benchmark.name}@{benchmark.version} ({benchmark.digest[:12]})",
+        "benchmark": f"{benchmark.label} ({benchmark.digest[:12]})",
         "num_sequences": len(benchmark.sequences),
         "num_runs": num_runs,
         "seed": seed,

@@ -206,7 +206,7 @@ def _compute(
         "model": model_name,
         "weights_digest": weights.digest,
         "weights_path": str(Path(weights.path).resolve()),
-        "benchmark": f"{benchmark.name}@{benchmark.version}",
+        "benchmark": benchmark.label,
         "benchmark_digest": benchmark.digest,
         "device": device,
         "starts": starts,

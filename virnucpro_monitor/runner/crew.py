@@ -1,0 +1,94 @@
+"""Threads that measure, each a commit at a time, and speak to one caller through one queue."""
+
+import queue
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, replace
+from types import TracebackType
+
+from virnucpro_monitor.records import RunReport
+from virnucpro_monitor.runner.decide import Work
+from virnucpro_monitor.runner.progress import OnProgress, Progress, Say
+
+Measure = Callable[[Work, OnProgress, Say], Iterator[RunReport]]
+
+
+@dataclass(frozen=True, slots=True)
+class Finished:
+    """A commit's measuring has ended; `error` is what must end the whole start."""
+
+    error: BaseException | None
+
+
+Event = Progress | str | RunReport | Finished  # a string is a line for a person
+
+
+class Crew:
+    """Measures as many commits at once as it has threads.
+
+    Args:
+        total: commits to cover, for their progress.
+        measure: called in a thread; may take minutes.
+        end: makes the threads that still measure end soon.
+    """
+
+    def __init__(self, size: int, total: int, measure: Measure, end: Callable[[], None]) -> None:
+        self._size = size
+        self._total = total
+        self._measure = measure
+        self._end = end
+        self._threads = ThreadPoolExecutor(size, thread_name_prefix="commit")
+        self._events: queue.SimpleQueue[tuple[int, Event]] = queue.SimpleQueue()
+        self.active: dict[int, Work] = {}  # by the commit's place in the plan
+
+    def __enter__(self) -> "Crew":
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        if error is not None:  # also where the caller turns away
+            self._end()
+        self._threads.shutdown(cancel_futures=True)
+
+    @property
+    def has_room(self) -> bool:
+        return len(self.active) < self._size
+
+    def start(self, index: int, work: Work) -> None:
+        """Begin one commit; its events come by `next_event`."""
+        self.active[index] = work
+        self._threads.submit(self._work, index, work)
+
+    def next_event(self) -> tuple[int, Event]:
+        """Wait for the next event: (the commit's place, event).
+
+        Raises:
+            MonitorError: what ended the measuring, if it was not the commit's own doing.
+        """
+        index, event = self._events.get()
+        if isinstance(event, Finished):
+            del self.active[index]
+            if event.error is not None:
+                raise event.error
+        return index, event
+
+    def _work(self, index: int, work: Work) -> None:
+        def progress(of_benchmark: Progress) -> None:
+            placed = replace(
+                of_benchmark, commit=work.commit, commit_index=index, num_commits=self._total
+            )
+            self._events.put((index, placed))
+
+        error: BaseException | None = None
+        try:
+            for report in self._measure(
+                work, progress, lambda text: self._events.put((index, text))
+            ):
+                self._events.put((index, report))
+        except BaseException as caught:
+            error = caught
+        self._events.put((index, Finished(error)))

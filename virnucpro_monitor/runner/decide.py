@@ -1,0 +1,121 @@
+"""What of a plan is to be measured: what is known already, what is inherited, what is bridged."""
+
+from collections.abc import Callable, Collection, Iterator, Sequence
+from dataclasses import dataclass, replace
+
+from virnucpro_monitor.errors import RepositoryError
+from virnucpro_monitor.records import BenchmarkSet, Commit, Run, RunReport
+from virnucpro_monitor.runner.code_digest import code_digest
+from virnucpro_monitor.runner.ledger import Ledger
+from virnucpro_monitor.runner.plan import RunPlan, ordered
+from virnucpro_monitor.runner.prepare import Prepared
+from virnucpro_monitor.runner.reports import Unmeasured
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Work:
+    """One commit and the benchmark sets that it is to be measured on.
+
+    Attributes:
+        code_digest: None until `Decider.decide` has found it out.
+        bridge: measured again only because the environment changed.
+    """
+
+    commit: Commit
+    benchmarks: tuple[BenchmarkSet, ...]
+    code_digest: str | None = None
+    bridge: bool = False
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Decision:
+    """What becomes of one commit: reports that need no measuring, and what is to be measured."""
+
+    reports: Sequence[RunReport] = ()
+    work: Work | None = None
+
+
+class Decider:
+    """Decides for each commit of a plan; knows what the ledger knows.
+
+    Args:
+        base: the yardstick in our own interpreter.
+        on_settled: receives each known run that makes measuring needless.
+    """
+
+    def __init__(
+        self,
+        plan: RunPlan,
+        ledger: Ledger,
+        base: Prepared,
+        on_settled: Callable[[Run], None],
+    ) -> None:
+        self._plan = plan
+        self._ledger = ledger
+        self._environment = base.environment
+        self._on_settled = on_settled
+        self._digests: dict[str, str] = {}
+        self.unmeasured = Unmeasured(plan, ledger, base.weights_name, base.environment)
+
+    def todo(self, commits: Sequence[Commit]) -> list[Work]:
+        """What is not settled of these commits (oldest first), in measuring order."""
+        return [
+            Work(commit=commit, benchmarks=left)
+            for commit in ordered(commits, self._plan.order)
+            if (left := tuple(self._unsettled(commit)))
+        ]
+
+    def _unsettled(self, commit: Commit) -> Iterator[BenchmarkSet]:
+        for benchmark in self._plan.benchmarks:
+            run = self._plan.force or self._ledger.settled(
+                commit.hash,
+                benchmark.digest,
+                self._environment.digest,
+                retry_errors=self._plan.retry_errors,
+            )
+            if isinstance(run, Run):
+                self._on_settled(run)
+            else:
+                yield benchmark
+
+    def bridges(self) -> Iterator[Work]:
+        """The last commit measured, where the environment has changed since."""
+        if self._plan.repository is None:
+            return
+        for benchmark in self._plan.benchmarks:
+            before = self._ledger.bridge(benchmark.digest, self._environment.digest)
+            if before is not None:
+                yield Work(
+                    commit=before.commit,
+                    benchmarks=(benchmark,),
+                    code_digest=before.code_digest,
+                    bridge=True,
+                )
+
+    def decide(self, work: Work, active: Collection[str | None]) -> Decision | None:
+        """What becomes of a commit now; None where it waits for another with the same code.
+
+        Args:
+            active: digests of the code that is being measured.
+        """
+        try:
+            digest = self._digest(work.commit.hash)
+        except RepositoryError as error:
+            reports = self.unmeasured.failed(work.commit, work.benchmarks, "checkout", error)
+            return Decision(reports=reports)
+        if not self._plan.force and digest in active:
+            return None
+        reports, left = [], []
+        for benchmark in work.benchmarks:
+            twin = self._ledger.twin(digest, benchmark.digest, self._environment.digest)
+            if twin is None or self._plan.force:
+                left.append(benchmark)
+            elif twin.commit.hash != work.commit.hash:  # else the bridge has just measured it
+                reports.append(self.unmeasured.inherited(work.commit, benchmark, digest, twin))
+        rest = replace(work, benchmarks=tuple(left), code_digest=digest) if left else None
+        return Decision(reports=reports, work=rest)
+
+    def _digest(self, commit: str) -> str:
+        if commit not in self._digests:
+            self._digests[commit] = code_digest(self._plan.repository, self._plan.target, commit)
+        return self._digests[commit]

@@ -1,0 +1,97 @@
+"""What is known already of a target's runs, and which of it may be relied on."""
+
+from collections.abc import Iterable
+
+from virnucpro_monitor.records import Configuration, Outcome, Protocol, Run
+from virnucpro_monitor.runner.plan import Request
+
+
+class Ledger:
+    """What is known of a target's runs under one request and protocol."""
+
+    def __init__(
+        self, known: Iterable[Run], request: Request, weights_digest: str, protocol: Protocol
+    ) -> None:
+        self._request = request
+        self._weights_digest = weights_digest
+        self._protocol_digest = protocol.digest
+        self._runs = [run for run in known if self._comparable(run)]
+        self.backend = request.backend
+        self.backend_known = False
+        for run in self._runs:
+            self._note_backend(run)
+
+    def _note_backend(self, run: Run) -> None:
+        if run.outcome.has_verdict:
+            self.backend, self.backend_known = run.configuration.backend, True
+
+    def _comparable(self, run: Run) -> bool:
+        return (
+            run.protocol_digest == self._protocol_digest
+            and run.configuration.weights_digest == self._weights_digest
+            and self._request.asks_for(run.configuration)
+        )
+
+    def add(self, run: Run) -> None:
+        self._runs.append(run)
+        self._note_backend(run)
+
+    def configuration(self, weights_name: str, backend: str | None = None) -> Configuration:
+        """The configuration of a new run; without `backend`, the one last seen."""
+        request = self._request
+        return Configuration(
+            model=request.model,
+            weights=weights_name,
+            weights_digest=self._weights_digest,
+            dtype=request.dtype,
+            device=request.device.partition(":")[0],
+            backend=backend or self.backend,
+            token_budget=request.token_budget,
+        )
+
+    def settled(
+        self, commit: str, benchmark_digest: str, environment_digest: str, *, retry_errors: bool
+    ) -> Run | None:
+        """The run that makes measuring this commit needless, None if there is none."""
+        open_outcomes = {Outcome.NOT_RUN} | ({Outcome.ERROR} if retry_errors else set())
+        return next(
+            (
+                run
+                for run in reversed(self._runs)
+                if run.commit.hash == commit
+                and run.benchmark_digest == benchmark_digest
+                and _same_environment(run, environment_digest)
+                and run.outcome not in open_outcomes
+            ),
+            None,
+        )
+
+    def twin(self, digest: str, benchmark_digest: str, environment_digest: str) -> Run | None:
+        """A measured run of the same code on the same benchmark in the same environment."""
+        return next(
+            (
+                run
+                for run in reversed(self._runs)
+                if run.outcome.has_verdict
+                and run.code_digest == digest
+                and run.benchmark_digest == benchmark_digest
+                and _same_environment(run, environment_digest)
+            ),
+            None,
+        )
+
+    def bridge(self, benchmark_digest: str, environment_digest: str) -> Run | None:
+        """The last measured run, if it was measured in another environment than the present."""
+        measured = [
+            run
+            for run in self._runs
+            if run.outcome.has_verdict and run.benchmark_digest == benchmark_digest
+        ]
+        if not measured or any(_same_environment(run, environment_digest) for run in measured):
+            return None
+        return max(measured, key=lambda run: run.started_at)
+
+
+def _same_environment(run: Run, digest: str) -> bool:
+    # A run that never came to measuring may lack its environment.
+    return run.environment is None or run.environment.digest == digest

@@ -1,0 +1,97 @@
+"""Measure commits in worker processes: one checkout and one worker for each commit."""
+
+import threading
+from collections.abc import Iterator
+from contextlib import ExitStack
+from pathlib import Path
+from types import TracebackType
+
+from virnucpro_monitor.errors import RepositoryError
+from virnucpro_monitor.records import RunReport
+from virnucpro_monitor.runner.client import WorkerPool
+from virnucpro_monitor.runner.decide import Work
+from virnucpro_monitor.runner.dispatch import measure
+from virnucpro_monitor.runner.ledger import Ledger
+from virnucpro_monitor.runner.plan import RunPlan
+from virnucpro_monitor.runner.prepare import Prepared, prepare
+from virnucpro_monitor.runner.progress import OnProgress, Say
+from virnucpro_monitor.runner.reports import Unmeasured
+from virnucpro_monitor.runner.venv import PrivateEnvironmentError, target_python
+
+
+class Workers:
+    """Worker pools with their yardsticks, one for each interpreter. Threads may share it."""
+
+    def __init__(self, plan: RunPlan) -> None:
+        self._plan = plan
+        self._stack = ExitStack()
+        self._ready: dict[Path | None, Prepared] = {}
+        self._lock = threading.Lock()  # of preparing and of checking out
+
+    def __enter__(self) -> "Workers":
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self._stack.close()
+
+    def prepared(self, python: Path | None, on_progress: OnProgress) -> Prepared:
+        """The yardstick in one interpreter (None: our own), set up where it is not yet.
+
+        Raises:
+            MonitorError: it cannot be set up.
+        """
+        with self._lock:
+            if python not in self._ready:
+                pool = self._stack.enter_context(WorkerPool(python, fork=self._plan.fork))
+                self._ready[python] = prepare(self._plan, pool, on_progress)
+            return self._ready[python]
+
+    def end(self) -> None:
+        """End what still runs, in whatever thread."""
+        for prepared in self._ready.values():
+            prepared.pool.close()
+
+    def measure(
+        self,
+        work: Work,
+        ledger: Ledger,
+        unmeasured: Unmeasured,
+        *,
+        on_progress: OnProgress,
+        say: Say,
+    ) -> Iterator[RunReport]:
+        """Measure one commit, whatever its code does.
+
+        Raises:
+            MonitorError: the yardstick cannot be set up in the commit's interpreter.
+        """
+        plan = self._plan
+        with ExitStack() as stack:
+            try:
+                folder, note, python = plan.cache_folder, "", None
+                if plan.repository is not None:
+                    with self._lock:
+                        folder, note = stack.enter_context(
+                            plan.repository.checkout(work.commit.hash)
+                        )
+                        python = target_python(plan.target, folder, plan.cache_folder, say)
+            except (PrivateEnvironmentError, RepositoryError) as error:
+                kind = "environment" if isinstance(error, PrivateEnvironmentError) else "checkout"
+                yield from unmeasured.failed(work.commit, work.benchmarks, kind, error)
+                return
+            prepared = self.prepared(python, on_progress)
+            yield from measure(
+                plan,
+                prepared,
+                work,
+                folder,
+                configuration=lambda backend: ledger.configuration(prepared.weights_name, backend),
+                on_progress=on_progress,
+                note=note,
+                num_threads=plan.num_threads,
+            )
