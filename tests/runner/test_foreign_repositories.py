@@ -11,7 +11,7 @@ from tests.runner.tiny_target import MODEL_FILE, TinyRepository
 from virnucpro_monitor.errors import AmbiguousRevision, RepositoryError
 from virnucpro_monitor.records import Target
 from virnucpro_monitor.runner.checkout import Repository
-from virnucpro_monitor.runner.plan import code_digest
+from virnucpro_monitor.runner.code_digest import code_digest
 from virnucpro_monitor.runner.selection import branch_history, select_revisions
 
 
