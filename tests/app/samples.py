@@ -26,7 +26,7 @@ from virnucpro_monitor.records import (
     Target,
     content_digest,
 )
-from virnucpro_monitor.validation.protocol import LIMIT_NAMES, parse_protocol
+from virnucpro_monitor.validation.protocol import limit_names, parse_protocol
 from virnucpro_monitor.validation.verdict import judge
 
 START = datetime(2026, 3, 1, 9, 0, tzinfo=UTC)
@@ -34,7 +34,7 @@ TOKEN_BUDGET = 4096
 
 
 def sample_protocol(version: str = "1", strict: float = 0.999) -> Protocol:
-    limits = dict.fromkeys(LIMIT_NAMES, 0.01) | {"residue": 5e-2, "floor": 5e-3}
+    limits = dict.fromkeys(limit_names("1"), 0.01) | {"residue": 5e-2, "floor": 5e-3}
     content = {
         "version": version,
         "thresholds": {"strict": strict, "lenient": 0.995, "lenient_fraction": 0.01},
@@ -183,7 +183,7 @@ def sample_report(
         results = sample_results(benchmark, step, seed=position)
         tokens = sum(result.length + 2 for result in results)
         documents = {"packs": {"num_tokens": tokens, "packed_s": 0.8, "unpacked_s": 3.1}}
-        verdict = judge(results, documents, protocol, dtype=configuration.dtype)
+        verdict = judge(results, documents, protocol, limits_name=configuration.dtype)
         run = replace(
             run,
             outcome=verdict.outcome,

@@ -7,8 +7,6 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from virnucpro_monitor.data import VarlenCollator
-from virnucpro_monitor.data.benchmarks import MAX_RESIDUES as BENCHMARK_MAX_RESIDUES
-from virnucpro_monitor.data.collators import MAX_RESIDUES
 
 ALPHABET = Alphabet.from_architecture("ESM-1b")
 CONVERTER = ALPHABET.get_batch_converter()
@@ -108,10 +106,6 @@ def test_long_sequences_are_cut_and_marked() -> None:
     (pack,) = VarlenCollator(CONVERTER).stream([{"id": "long", "sequence": text}])
     assert pack["truncated_ids"] == ["long"]
     assert torch.equal(pack["input_ids"], CONVERTER([("long", text[:1022])])[2][0])
-
-
-def test_the_limits_agree() -> None:
-    assert MAX_RESIDUES == BENCHMARK_MAX_RESIDUES
 
 
 @pytest.mark.parametrize(

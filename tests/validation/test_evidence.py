@@ -6,7 +6,7 @@ from tests.validation.conftest import with_content
 from virnucpro_monitor.validation import evidence
 from virnucpro_monitor.validation.evidence import collect_evidence, freeze_limits
 from virnucpro_monitor.validation.faults import CONTROLS
-from virnucpro_monitor.validation.protocol import LIMIT_NAMES
+from virnucpro_monitor.validation.protocol import limit_names
 
 
 def test_evidence_is_collected_from_healthy_runs(
@@ -19,7 +19,7 @@ def test_evidence_is_collected_from_healthy_runs(
         subject, benchmark_set, oracle, protocol, num_runs=4, reference=reference
     )
     assert found["num_runs"] == 4
-    assert found["worst"].keys() == LIMIT_NAMES.keys()
+    assert found["worst"].keys() == set(limit_names("1"))
     assert 0 < found["worst"]["ceiling"] < 1e-4
     assert found["failed"] == []
     assert found["margins"]["leak"] is None

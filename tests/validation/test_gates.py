@@ -4,11 +4,18 @@ from dataclasses import replace
 
 import pytest
 
-from virnucpro_monitor.records import Culprit, GateResult, SequenceResult, SequenceStatus
+from virnucpro_monitor.records import (
+    Culprit,
+    GateResult,
+    PacksDocument,
+    SequenceResult,
+    SequenceStatus,
+    Thresholds,
+)
 from virnucpro_monitor.validation import gates
-from virnucpro_monitor.validation.protocol import SeedRule, load_protocol
+from virnucpro_monitor.validation.protocol import load_protocol
 
-SEED = SeedRule(0.999, 0.995, 0.01)
+SEED = Thresholds(0.999, 0.995, 0.01)
 
 
 def sequence(index: int = 0, **changes: object) -> SequenceResult:
@@ -109,7 +116,7 @@ def test_a_missing_baseline_is_not_blamed_on_packed() -> None:
 
 
 def judged(results: list[SequenceResult], **documents: object) -> dict[str, GateResult]:
-    found = gates.judge_gates(results, documents, load_protocol(), dtype="float32")
+    found = gates.judge_gates(results, documents, load_protocol(), limits_name="float32")
     return {gate.name: gate for gate in found}
 
 
@@ -176,7 +183,7 @@ def test_probes_are_judged_exactly_or_by_limit_or_not_at_all() -> None:
 def test_over_limit_is_the_ratio_on_the_error_scale() -> None:
     gate = gates.seed_gate([sequence(similarity=0.98)], SEED)
     assert gates.over_limit(gate) == pytest.approx(0.02 / (1 - (gate.limit or 0)))
-    assert gates.over_limit(gates.coverage_gate([sequence()], {})) is None
+    assert gates.over_limit(gates.coverage_gate([sequence()], PacksDocument())) is None
 
 
 def test_a_sequence_not_finite_on_one_side_blames_that_side() -> None:

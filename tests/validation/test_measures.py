@@ -5,6 +5,7 @@ import math
 import pytest
 import torch
 
+from virnucpro_monitor.records import error_of
 from virnucpro_monitor.validation import measures
 
 
@@ -81,4 +82,4 @@ def test_percentile_interpolates_linearly() -> None:
 
 
 def test_rounding_above_one_is_no_error() -> None:
-    assert measures.error_of(1.0 + 2e-16) == 0.0
+    assert error_of(1.0 + 2e-16) == 0.0

@@ -4,6 +4,7 @@ import pytest
 import torch
 
 from tests.validation.conftest import FakeSubject
+from virnucpro_monitor.records import ProbeDocument
 from virnucpro_monitor.validation import perturb, probes
 from virnucpro_monitor.validation.perturb import bounds_of, mask_tokens, other_residues, reorder
 from virnucpro_monitor.validation.probes import run_probes
@@ -19,13 +20,13 @@ def wide() -> FakeSubject:
     return FakeSubject(slots=6)
 
 
-def run_leak(subject: FakeSubject) -> dict:
+def run_leak(subject: FakeSubject) -> ProbeDocument:
     packs = list(subject.pack(PAIRS))
     return probes.probe_leak(subject, packs, [embed_packed(subject, p) for p in packs])
 
 
 def test_a_healthy_model_has_no_leak(wide: FakeSubject) -> None:
-    assert run_leak(wide)["value"] == 0.0
+    assert run_leak(wide).value == 0.0
 
 
 @pytest.mark.parametrize("source", range(6))
@@ -46,33 +47,33 @@ def test_a_leak_between_any_two_slots_is_seen(wide: FakeSubject, source: int, vi
 
     wide.on_packed = leak
     found = run_leak(wide)
-    assert found["value"] > 0
-    assert f"p{victim}" in found["detail"]
+    assert found.value > 0
+    assert f"p{victim}" in found.detail
 
 
 def test_every_ordered_pair_is_asked_in_two_log_n_passes(wide: FakeSubject) -> None:
-    assert run_leak(wide)["passes"] == 6
+    assert run_leak(wide).passes == 6
 
 
 def test_one_sequence_in_each_pack_is_not_judged() -> None:
-    assert run_leak(FakeSubject(slots=1))["not_judged"]
+    assert run_leak(FakeSubject(slots=1)).not_judged
 
 
 def test_position_and_order_see_what_depends_on_the_place(wide: FakeSubject, protocol) -> None:
     wide.on_packed = lambda rows, pack, layer: rows * torch.linspace(1, 1.01, len(rows))[:, None]
     found = run_probes(wide, protocol, None)
-    assert found["position"]["value"] > 1e-4
-    assert found["order"]["value"] > 1e-4
-    assert found["leak"]["value"] == 0.0
+    assert found["position"].value > 1e-4
+    assert found["order"].value > 1e-4
+    assert found["leak"].value == 0.0
 
 
 def test_a_path_that_does_not_repeat_makes_the_leak_test_void(wide, protocol) -> None:
     calls = iter(range(10**6))
     wide.on_packed = lambda rows, pack, layer: rows + 1e-3 * next(calls)
     found = run_probes(wide, protocol, None)
-    assert found["repeat"]["value"] > 0
-    assert found["repeat"]["sides"][1] == 0.0
-    assert found["leak"]["not_judged"]
+    assert found["repeat"].value > 0
+    assert found["repeat"].sides[1] == 0.0
+    assert found["leak"].not_judged
 
 
 def test_masks_that_only_one_side_rescales_are_seen(wide, protocol) -> None:
@@ -83,16 +84,16 @@ def test_masks_that_only_one_side_rescales_are_seen(wide, protocol) -> None:
 
     wide.on_alone = rescale
     found = run_probes(wide, protocol, None)
-    assert found["mask"]["value"] > 0.01
-    assert found["embedding"]["value"] > 0.01
+    assert found["mask"].value > 0.01
+    assert found["embedding"].value > 0.01
 
 
 def test_nan_in_a_probe_fails_its_gate(wide, protocol) -> None:
     wide.on_packed = lambda rows, pack, layer: torch.full_like(rows, float("nan"))
     found = run_probes(wide, protocol, None)
     for name in ("repeat", "leak", "position", "order", "embedding", "mask"):
-        assert found[name]["value"] is None
-        assert "not_judged" not in found[name]
+        assert found[name].value is None
+        assert found[name].not_judged is None
 
 
 def test_own_layer_numbers_are_not_taken_for_a_fault(wide, protocol) -> None:
@@ -100,7 +101,7 @@ def test_own_layer_numbers_are_not_taken_for_a_fault(wide, protocol) -> None:
         return rows * torch.linspace(1, 2, len(rows))[:, None] if layer == 0 else rows
 
     wide.on_packed = numbered_late
-    assert "own way" in run_probes(wide, protocol, None)["embedding"]["not_judged"]
+    assert "own way" in run_probes(wide, protocol, None)["embedding"].not_judged
 
 
 def test_a_few_wrong_rows_of_the_embedding_are_a_fault(wide, protocol) -> None:
@@ -108,7 +109,7 @@ def test_a_few_wrong_rows_of_the_embedding_are_a_fault(wide, protocol) -> None:
         return torch.cat((rows[:2] * 0.88, rows[2:])) if layer == 0 else rows
 
     wide.on_packed = scale_some
-    assert run_probes(wide, protocol, None)["embedding"]["value"] > 0.01
+    assert run_probes(wide, protocol, None)["embedding"].value > 0.01
 
 
 def test_a_target_without_layer_0_is_not_judged(wide, protocol) -> None:
@@ -118,13 +119,13 @@ def test_a_target_without_layer_0_is_not_judged(wide, protocol) -> None:
         return rows
 
     wide.on_packed = refuse
-    assert "KeyError" in run_probes(wide, protocol, None)["embedding"]["not_judged"]
+    assert "KeyError" in run_probes(wide, protocol, None)["embedding"].not_judged
 
 
 def test_the_embedding_is_held_against_the_checkpoint(subject, oracle, protocol) -> None:
     found = run_probes(subject, protocol, oracle)["embedding"]
-    assert found["value"] < 1e-6
-    assert found["factor"] == pytest.approx(1.0, abs=1e-6)
+    assert found.value < 1e-6
+    assert found.factor == pytest.approx(1.0, abs=1e-6)
 
 
 def test_expected_embedding_is_fair_esms(weights, oracle) -> None:

@@ -7,11 +7,11 @@ from pathlib import Path
 import pytest
 
 from virnucpro_monitor.errors import ProtocolError
+from virnucpro_monitor.records import Thresholds
 from virnucpro_monitor.validation import protocol as protocols
 from virnucpro_monitor.validation.evidence import MIN_RUNS, freeze_limits, round_up
 from virnucpro_monitor.validation.protocol import (
-    LIMIT_NAMES,
-    SeedRule,
+    limit_names,
     limits_for,
     limits_key,
     load_protocol,
@@ -29,7 +29,7 @@ def test_the_digest_of_each_released_protocol() -> None:
 
 
 def test_the_thresholds_are_the_seeds() -> None:
-    assert seed_rule(load_protocol()) == SeedRule(0.999, 0.995, 0.01)
+    assert seed_rule(load_protocol()) == Thresholds(0.999, 0.995, 0.01)
 
 
 def test_every_limit_follows_from_the_evidence_in_the_file() -> None:
@@ -43,7 +43,7 @@ def test_every_limit_follows_from_the_evidence_in_the_file() -> None:
 
 
 def test_a_limit_needs_200_healthy_runs() -> None:
-    worst = dict.fromkeys(LIMIT_NAMES, 1e-3)
+    worst = dict.fromkeys(limit_names("1"), 1e-3)
     record = {"dtype": "float16", "device": "cuda", "num_runs": MIN_RUNS - 1, "worst": worst}
     with pytest.raises(ValueError, match="199 healthy runs"):
         freeze_limits([record])
@@ -58,7 +58,7 @@ def test_limits_are_rounded_up(value: float, rounded: float) -> None:
 
 
 def test_the_allowance_is_the_floor() -> None:
-    rule = SeedRule(0.999, 0.995, 0.01)
+    rule = Thresholds(0.999, 0.995, 0.01)
     assert [rule.allowance(n) for n in (3, 99, 100, 200, 2900)] == [0, 0, 1, 2, 29]
 
 
@@ -115,7 +115,7 @@ def test_a_missing_file_is_named(tmp_path: Path) -> None:
 @pytest.mark.parametrize("dtype", ["float32", "float16", "bfloat16"])
 def test_every_dtype_has_every_limit(dtype: str, device: str) -> None:
     limits = limits_for(load_protocol(), limits_key(dtype, device))
-    assert limits.keys() == LIMIT_NAMES.keys()
+    assert limits.keys() == set(limit_names("1"))
 
 
 def test_half_precision_on_the_cpu_has_limits_of_its_own() -> None:

@@ -77,7 +77,7 @@ def test_a_lost_and_a_doubled_and_an_unknown_id(fake: FakeSubject) -> None:
         "d": SequenceStatus.LOST,
         "e": SequenceStatus.OK,
     }
-    assert found.packs["unknown_ids"] == ["stranger"]
+    assert found.packs.unknown_ids == ("stranger",)
     for lost in (found.sequences[1], found.sequences[2]):
         assert lost.similarity is None
         assert lost.length == len(BENCHMARK.sequences[lost.index].residues)

@@ -13,8 +13,8 @@ from virnucpro_monitor.validation.protocol import load_protocol
 from virnucpro_monitor.validation.verdict import judge
 
 
-def verdict_of(*results, dtype="float32", **documents):
-    return judge(results, documents, load_protocol(), dtype=dtype)
+def verdict_of(*results, limits_name="float32", **documents):
+    return judge(results, documents, load_protocol(), limits_name=limits_name)
 
 
 def test_a_healthy_run_passes_and_says_so() -> None:
@@ -38,7 +38,7 @@ def test_a_bad_half_precision_baseline_is_named_as_the_wrong_side() -> None:
     def loosen(content: dict) -> None:
         content["limits"]["float16"].update(limits)
 
-    verdict = judge([off], {}, with_content(load_protocol(), loosen), dtype="float16")
+    verdict = judge([off], {}, with_content(load_protocol(), loosen), limits_name="float16")
     assert verdict.outcome is Outcome.FAILED
     assert verdict.culprit is Culprit.UNPACKED
     assert "Unpacked is the wrong side: packed is 3.3 x closer to FP32 than unpacked" in (
@@ -81,4 +81,4 @@ def test_figures_count_a_lost_sequence_as_failed() -> None:
 
 def test_a_dtype_without_limits_is_refused() -> None:
     with pytest.raises(ProtocolError, match="no limits for float64"):
-        judge([sequence()], {}, load_protocol(), dtype="float64")
+        judge([sequence()], {}, load_protocol(), limits_name="float64")

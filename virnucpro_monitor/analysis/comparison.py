@@ -10,7 +10,7 @@ from virnucpro_monitor.analysis.differences import (
     find_differences,
     reasons_not_comparable,
 )
-from virnucpro_monitor.analysis.series import ERROR_FLOOR, error_of, log10_error
+from virnucpro_monitor.analysis.series import ERROR_FLOOR, log10_error
 from virnucpro_monitor.records import (
     Culprit,
     GateResult,
@@ -18,8 +18,10 @@ from virnucpro_monitor.records import (
     Outcome,
     Run,
     SequenceResult,
-    SequenceStatus,
+    error_of,
 )
+from virnucpro_monitor.records import Level as Level
+from virnucpro_monitor.records import Thresholds as Thresholds
 
 MIN_EFFECT_DECADES = 0.3
 """A change of the error by less than about a factor of two is not a change of its size."""
@@ -48,14 +50,6 @@ MARK_MEANINGS: Mapping[Mark, str] = {
 }
 
 
-class Level(StrEnum):
-    """Where a sequence stands against the seed's two thresholds."""
-
-    STRICT = "strict"  # above the strict threshold
-    LENIENT = "lenient"  # not above strict, not below lenient
-    FAILED = "failed"  # below lenient, not finite, lost or doubled
-
-
 _RANK = {Level.STRICT: 0, Level.LENIENT: 1, Level.FAILED: 2}
 
 
@@ -80,28 +74,6 @@ class Noise:
         """
         moved = [document.get("reordered") for document in documents if document]
         return cls(floor=max([ERROR_FLOOR, *(value**2 / 2 for value in moved if value)]))
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Thresholds:
-    """The seed's thresholds on the similarity."""
-
-    strict: float = 0.999
-    lenient: float = 0.995
-
-    @classmethod
-    def of_protocol(cls, content: Mapping[str, Json]) -> "Thresholds":
-        """From a protocol's content; the seed's where it does not say."""
-        stated = content.get("thresholds", {})
-        return cls(strict=stated.get("strict", 0.999), lenient=stated.get("lenient", 0.995))
-
-    def level(self, result: SequenceResult) -> Level:
-        similarity = result.similarity
-        if result.status is not SequenceStatus.OK or similarity is None:
-            return Level.FAILED
-        if similarity < self.lenient:
-            return Level.FAILED
-        return Level.STRICT if similarity > self.strict else Level.LENIENT
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

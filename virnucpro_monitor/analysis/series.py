@@ -6,7 +6,8 @@ from dataclasses import dataclass
 from datetime import datetime
 from functools import lru_cache
 
-from virnucpro_monitor.records import Configuration, Run, benchmark_label
+from virnucpro_monitor.records import GATES, Configuration, Run, benchmark_label
+from virnucpro_monitor.records import error_of as error_of
 
 ERROR_FLOOR = 1e-12
 """Errors (1 - cos) below this are rounding of the float64 cosine itself and count as equal."""
@@ -88,11 +89,6 @@ def _same_but_backend(a: Run, b: Run) -> bool:
     return rest(a) == rest(b)
 
 
-def error_of(similarity: float | None) -> float | None:
-    """e = 1 - cos, never below 0 (rounding can lift a cosine above 1); None stays None."""
-    return None if similarity is None else max(0.0, 1.0 - similarity)
-
-
 def log10_error(error: float, floor: float = ERROR_FLOOR) -> float:
     """log10 of an error, with everything at or below `floor` at the floor."""
     return math.log10(max(error, floor))
@@ -110,7 +106,8 @@ def lacks_values(run: Run) -> bool:
     """
     if run.figures is None:
         return False
-    broken = any(gate.name in ("finite", "coverage") and gate.passed is False for gate in run.gates)
+    telling = {gate.name for gate in GATES if gate.loses_values}
+    broken = any(gate.name in telling and gate.passed is False for gate in run.gates)
     return broken or run.figures.min_similarity is None
 
 

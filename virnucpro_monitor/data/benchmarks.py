@@ -12,12 +12,10 @@ from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 from virnucpro_monitor.data.fasta import format_fasta, parse_fasta, read_fasta
+from virnucpro_monitor.data.limits import MAX_RESIDUES
 from virnucpro_monitor.errors import BenchmarkError
 from virnucpro_monitor.records import BenchmarkSet, ProteinSequence
 from virnucpro_monitor.settings import user_folder
-
-MAX_RESIDUES = 1022
-"""Residues that ESM-2 was trained to see at once: 1024 tokens less BOS and EOS."""
 
 RELEASED_FOLDER = Path(__file__).parent / "benchmark_sets"
 

@@ -11,11 +11,8 @@ import numpy as np
 import torch
 
 from virnucpro_monitor.data.first_fit import GreedyPacker, PackPlan
+from virnucpro_monitor.data.limits import MAX_RESIDUES, SPECIAL_TOKENS
 
-MAX_RESIDUES = 1022
-"""Residues that ESM-2 was trained to see at once: 1024 tokens less BOS and EOS."""
-
-SPECIAL_TOKENS = 2
 _MASK_TEXT = "<mask>"
 # Control characters stand for the special tokens while a pack is one byte string.
 _BOS, _EOS, _MASK = "\x01", "\x02", "\x03"

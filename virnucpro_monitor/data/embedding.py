@@ -7,7 +7,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from virnucpro_monitor.data.collators import MAX_RESIDUES, SPECIAL_TOKENS, Batch, VarlenCollator
+from virnucpro_monitor.data.collators import Batch, VarlenCollator
+from virnucpro_monitor.data.limits import MAX_RESIDUES, SPECIAL_TOKENS
 from virnucpro_monitor.errors import DeviceError
 
 # Peak memory of a pack beyond the weights, in units of one row [embed_dim] of the model's dtype for

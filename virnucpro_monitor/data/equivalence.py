@@ -8,7 +8,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from virnucpro_monitor.data.collators import MAX_RESIDUES, VarlenCollator
+from virnucpro_monitor.data.collators import VarlenCollator
+from virnucpro_monitor.data.limits import MAX_RESIDUES
 from virnucpro_monitor.data.pooling import cosine_similarity, mean_pool
 
 

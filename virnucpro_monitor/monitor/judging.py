@@ -88,7 +88,7 @@ def judge_run(engine: Engine, run: Run, protocol: Protocol) -> Judgement:
         sequences,
         reader.load_documents(engine, run_id),
         protocol,
-        dtype=limits_key(run.configuration.dtype, run.configuration.device),
+        limits_name=limits_key(run.configuration.dtype, run.configuration.device),
     )
     return Judgement(
         run_id=run_id,

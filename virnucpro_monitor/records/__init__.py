@@ -8,6 +8,19 @@ from virnucpro_monitor.records.conversion import (
     from_json,
     to_json,
 )
+from virnucpro_monitor.records.documents import (
+    MemoryDocument,
+    NoiseDocument,
+    NotFinite,
+    OutputDocument,
+    PacksDocument,
+    ProbeDocument,
+    read_branches,
+    read_document,
+    read_packs,
+    read_probes,
+)
+from virnucpro_monitor.records.gates import GATE, GATES, LIMIT_GATES, Gate
 from virnucpro_monitor.records.monitoring import (
     Acknowledgement,
     Bisection,
@@ -42,8 +55,12 @@ from virnucpro_monitor.records.runs import (
     Verdict,
     content_digest,
 )
+from virnucpro_monitor.records.thresholds import Level, Thresholds, error_of
 
 __all__ = [
+    "GATE",
+    "GATES",
+    "LIMIT_GATES",
     "VERDICTS",
     "Acknowledgement",
     "BenchmarkSet",
@@ -57,13 +74,21 @@ __all__ = [
     "Environment",
     "Failure",
     "Figures",
+    "Gate",
     "GateResult",
     "Health",
     "Heartbeat",
     "Json",
     "Judgement",
     "Lease",
+    "Level",
+    "MemoryDocument",
+    "NoiseDocument",
+    "NotFinite",
     "Outcome",
+    "OutputDocument",
+    "PacksDocument",
+    "ProbeDocument",
     "ProteinSequence",
     "Protocol",
     "Run",
@@ -74,10 +99,16 @@ __all__ = [
     "SequenceStatus",
     "Series",
     "Target",
+    "Thresholds",
     "Verdict",
     "benchmark_label",
     "content_digest",
+    "error_of",
     "from_json",
+    "read_branches",
+    "read_document",
+    "read_packs",
+    "read_probes",
     "short_hash",
     "to_json",
 ]

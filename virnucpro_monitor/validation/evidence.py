@@ -13,16 +13,25 @@ from typing import Any
 
 import torch
 
-from virnucpro_monitor.records import BenchmarkSet, Json, Protocol, SequenceResult, Verdict
+from virnucpro_monitor.records import (
+    LIMIT_GATES,
+    BenchmarkSet,
+    Json,
+    Protocol,
+    SequenceResult,
+    Verdict,
+    error_of,
+    read_probes,
+    to_json,
+)
 from virnucpro_monitor.validation.builtin import BuiltinSubject
 from virnucpro_monitor.validation.faults import CONTROLS
 from virnucpro_monitor.validation.faulty_subject import Fault, FaultySubject
 from virnucpro_monitor.validation.measure import measure
-from virnucpro_monitor.validation.measures import error_of
 from virnucpro_monitor.validation.noise import worst_of
 from virnucpro_monitor.validation.oracle import Oracle
 from virnucpro_monitor.validation.probes import run_probes
-from virnucpro_monitor.validation.protocol import LIMIT_NAMES, limits_key
+from virnucpro_monitor.validation.protocol import limit_names, limits_key
 from virnucpro_monitor.validation.selftest import (
     RememberingSubject,
     headroom,
@@ -81,7 +90,7 @@ def collect_evidence(
     sides = [RememberingSubject(subject)]
     if reference is not None:
         sides.append(ReferenceSubject(subject, reference))
-    worst = dict.fromkeys(LIMIT_NAMES, 0.0)
+    worst = dict.fromkeys(limit_names(protocol.version), 0.0)
     margins: dict[str, float | None] = {}
     key = limits_key(dtype_name(subject.dtype), subject.device.type)
     failed: list[str] = []
@@ -89,8 +98,8 @@ def collect_evidence(
         side = FaultySubject(sides[number % len(sides)], fault)
         measured = measure(side, benchmark, oracle)
         probes = run_probes(side, protocol, oracle, exact=exact_probes)
-        documents = {"packs": measured.packs, "probes": probes}
-        verdict = judge(measured.sequences, documents, protocol, dtype=key)
+        documents = {"packs": to_json(measured.packs), "probes": to_json(probes)}
+        verdict = judge(measured.sequences, documents, protocol, limits_name=key)
         for name, value in limited_values(verdict).items():
             worst[name] = max(worst[name], value)
         margins = _narrower(margins, headroom([verdict]))
@@ -121,7 +130,7 @@ def limited_values(verdict: Verdict) -> dict[str, float]:
     Raises:
         ValueError: a measure is missing, so that the run was not healthy.
     """
-    sequences, probes = verdict.sequences, verdict.documents["probes"]
+    sequences, probes = verdict.sequences, read_probes(verdict.documents)
 
     def largest(measure: Callable[[SequenceResult], float | None]) -> float:
         values = [measure(s) for s in sequences]
@@ -140,9 +149,9 @@ def limited_values(verdict: Verdict) -> dict[str, float]:
         "ceiling": largest(lambda s: s.packed_relative_l2),
         "baseline": largest(lambda s: s.unpacked_relative_l2),
         **{
-            name: float(probes[name]["value"])
-            for name in ("position", "order", "embedding", "mask")
-            if probes[name]["value"] is not None
+            name: value
+            for name, probe in probes.items()
+            if (value := probe.value) is not None and name in LIMIT_GATES
         },
     }
 

@@ -7,15 +7,21 @@ another protocol without a GPU. A measure that is missing fails its gate; it is 
 from collections.abc import Callable, Mapping, Sequence
 
 from virnucpro_monitor.records import (
+    GATE,
     Culprit,
     GateResult,
     Json,
+    PacksDocument,
+    ProbeDocument,
     Protocol,
     SequenceResult,
     SequenceStatus,
+    Thresholds,
+    error_of,
+    read_packs,
+    read_probes,
 )
-from virnucpro_monitor.validation.measures import error_of
-from virnucpro_monitor.validation.protocol import SeedRule, limits_for, seed_rule
+from virnucpro_monitor.validation.protocol import limits_for, seed_rule
 
 # One side is the wrong one where it is this many times further from the oracle than the other.
 CLEAR_FACTOR = 2.0
@@ -34,21 +40,24 @@ def judge_gates(
     documents: Mapping[str, Json],
     protocol: Protocol,
     *,
-    dtype: str,
+    limits_name: str,
 ) -> tuple[GateResult, ...]:
     """Judge every gate; probes and packs come from `documents`.
 
+    Args:
+        limits_name: from `limits_key`.
+
     Raises:
-        ProtocolError: the protocol has no limits for `dtype`.
+        ProtocolError: the protocol has no limits of that name.
     """
-    limits = limits_for(protocol, dtype)
-    packs = documents.get("packs", {})
+    limits = limits_for(protocol, limits_name)
+    packs = read_packs(documents)
     gates = [
         coverage_gate(sequences, packs),
         finite_gate(sequences, packs),
         tokens_gate(packs),
         seed_gate(sequences, seed_rule(protocol)),
-        _pooled_gate("gain", sequences, _gain_error, limits["gain"], "norm ratio - 1", GAIN),
+        _pooled_gate("gain", sequences, _gain_error, limits["gain"], GAIN),
         residue_gate(sequences, packs, limits["residue"]),
     ]
     if has_oracle(sequences):
@@ -58,7 +67,7 @@ def judge_gates(
             _side_gate("ceiling", sequences, Culprit.PACKED, limits["ceiling"]),
             _side_gate("baseline", sequences, Culprit.UNPACKED, limits["baseline"]),
         ]
-    gates += probe_gates(documents.get("probes", {}), limits)
+    gates += probe_gates(read_probes(documents), limits)
     return tuple(gates)
 
 
@@ -88,11 +97,11 @@ def wrong_side(packed: float | None, unpacked: float | None) -> Culprit | None:
     return Culprit.BOTH
 
 
-def coverage_gate(sequences: Sequence[SequenceResult], packs: Mapping[str, Json]) -> GateResult:
+def coverage_gate(sequences: Sequence[SequenceResult], packs: PacksDocument) -> GateResult:
     """Every id comes back from the packed path exactly once, and no other."""
     lost = [s.sequence_id for s in sequences if s.status is SequenceStatus.LOST]
     doubled = [s.sequence_id for s in sequences if s.status is SequenceStatus.DOUBLED]
-    unknown = list(packs.get("unknown_ids", []))
+    unknown = list(packs.unknown_ids)
     found = [
         f"{len(ids)} {what} ({_some(ids)})"
         for what, ids in (("lost", lost), ("doubled", doubled), ("unknown", unknown))
@@ -112,11 +121,10 @@ def coverage_gate(sequences: Sequence[SequenceResult], packs: Mapping[str, Json]
     )
 
 
-def finite_gate(sequences: Sequence[SequenceResult], packs: Mapping[str, Json]) -> GateResult:
+def finite_gate(sequences: Sequence[SequenceResult], packs: PacksDocument) -> GateResult:
     """No NaN or infinity on either side."""
     bad = [s.sequence_id for s in sequences if s.status is SequenceStatus.NOT_FINITE]
-    sides = packs.get("not_finite", {})
-    packed, unpacked = bool(sides.get("packed")), bool(sides.get("unpacked"))
+    packed, unpacked = bool(packs.not_finite.packed), bool(packs.not_finite.unpacked)
     culprit = _side(packed, unpacked) if bad else None
     where = f"the {culprit} side" if packed != unpacked else "both sides"
     return GateResult(
@@ -133,9 +141,9 @@ def finite_gate(sequences: Sequence[SequenceResult], packs: Mapping[str, Json]) 
     )
 
 
-def tokens_gate(packs: Mapping[str, Json]) -> GateResult:
+def tokens_gate(packs: PacksDocument) -> GateResult:
     """The tokens between two boundaries are the sequence's own: <cls>, residues, <eos>."""
-    bad = list(packs.get("other_tokens", []))
+    bad = list(packs.other_tokens)
     return GateResult(
         name="tokens",
         passed=not bad,
@@ -149,7 +157,7 @@ def tokens_gate(packs: Mapping[str, Json]) -> GateResult:
     )
 
 
-def seed_gate(sequences: Sequence[SequenceResult], rule: SeedRule) -> GateResult:
+def seed_gate(sequences: Sequence[SequenceResult], rule: Thresholds) -> GateResult:
     """The seed's rule: none below lenient, at most floor(fraction * n) not above strict.
 
     `value` is the similarity that decides: the lowest, or, where that one may lie below strict,
@@ -186,14 +194,14 @@ def seed_gate(sequences: Sequence[SequenceResult], rule: SeedRule) -> GateResult
 
 
 def residue_gate(
-    sequences: Sequence[SequenceResult], packs: Mapping[str, Json], limit: float
+    sequences: Sequence[SequenceResult], packs: PacksDocument, limit: float
 ) -> GateResult:
     """The worst single residue; the side is told by the oracle's own residue."""
-    gate = _pooled_gate("residue", sequences, _residue_error, limit, "1 - cosine", RESIDUE)
+    gate = _pooled_gate("residue", sequences, _residue_error, limit, RESIDUE)
     worst = _worst(sequences, _residue_error)
     if gate.passed or worst is None or (_residue_error(worst) or 0.0) <= limit:
         return gate
-    errors = packs.get("residue_errors", {}).get(worst.sequence_id)
+    errors = packs.residue_errors.get(worst.sequence_id)
     return GateResult(
         name="residue",
         passed=False,
@@ -215,7 +223,7 @@ def oracle_gate(sequences: Sequence[SequenceResult], factor: float, floor: float
             return None
         return s.packed_relative_l2 - factor * s.unpacked_relative_l2
 
-    gate = _pooled_gate("oracle", sequences, excess, floor, "relative L2", ORACLE)
+    gate = _pooled_gate("oracle", sequences, excess, floor, ORACLE)
     if gate.passed:
         return gate
     over = [s for s in sequences if (e := excess(s)) is not None and e > floor]
@@ -242,21 +250,20 @@ def oracle_gate(sequences: Sequence[SequenceResult], factor: float, floor: float
 
 
 def probe_gates(
-    probes: Mapping[str, Mapping[str, Json]], limits: Mapping[str, float]
+    probes: Mapping[str, ProbeDocument], limits: Mapping[str, float]
 ) -> list[GateResult]:
     """Gates of the probes that ran. A probe that could not run is a gate that is not judged."""
     gates = []
     for name, probe in probes.items():
-        limit = limits.get(name, 0.0)
-        value, reason = probe.get("value"), probe.get("not_judged")
+        limit = limits[limit_name] if (limit_name := GATE[name].limit) else 0.0
+        value, reason = probe.value, probe.not_judged
         passed = None if reason else value is not None and value <= limit
         culprit = None
         if passed is False:
-            sides = probe.get("sides")
-            culprit = Culprit(probe.get("culprit", Culprit.PACKED))
-            if sides:
-                culprit = _side(*(side is None or side > limit for side in sides))
-        detail = reason or str(probe.get("detail", ""))
+            culprit = probe.culprit or Culprit.PACKED
+            if probe.sides:
+                culprit = _side(*(side is None or side > limit for side in probe.sides))
+        detail = reason or probe.detail
         if passed is False and value is None:
             detail = f"The {name} probe gave values that are not finite."
         elif not reason:
@@ -268,7 +275,7 @@ def probe_gates(
                 passed=passed,
                 value=value,
                 limit=limit,
-                unit=str(probe.get("unit", "relative L2")),
+                unit=probe.unit,
                 culprit=culprit,
                 detail=detail,
             )
@@ -286,7 +293,6 @@ def _pooled_gate(
     sequences: Sequence[SequenceResult],
     value: _Value,
     limit: float,
-    unit: str,
     measured: str,
 ) -> GateResult:
     """Every sequence's `value` must be there and at most `limit`; `measured` says it in words."""
@@ -296,6 +302,7 @@ def _pooled_gate(
     over = [s for s in sequences if (v := value(s)) is not None and v > limit]
     passed = largest is not None and not missing and not over
     blamed = [worst] if over and worst is not None else missing
+    unit = GATE[name].unit
     what = f"{measured[:1].upper()}{measured[1:]} ({unit}):"
     if over and worst is not None:
         detail = (
@@ -336,7 +343,7 @@ def _side_gate(
 
     # A sequence that the packed path lost says nothing about the baseline.
     judged = [s for s in sequences if side is Culprit.PACKED or s.status is not SequenceStatus.LOST]
-    gate = _pooled_gate(name, judged, error, limit, "relative L2", DISTANCE.format(side=side))
+    gate = _pooled_gate(name, judged, error, limit, DISTANCE.format(side=side))
     passed = gate.passed or not judged
     return GateResult(
         name=name,

@@ -15,7 +15,13 @@ import torch
 from virnucpro_monitor.data.benchmarks import truncate
 from virnucpro_monitor.data.pooling import mean_pool
 from virnucpro_monitor.errors import TargetError
-from virnucpro_monitor.records import BenchmarkSet, Json, SequenceResult, SequenceStatus
+from virnucpro_monitor.records import (
+    BenchmarkSet,
+    NotFinite,
+    PacksDocument,
+    SequenceResult,
+    SequenceStatus,
+)
 from virnucpro_monitor.validation import measures
 from virnucpro_monitor.validation.oracle import Oracle
 from virnucpro_monitor.validation.subject import PackedBatch, Subject, embed_packed, embed_unpacked
@@ -28,14 +34,12 @@ class Measurement:
 
     Attributes:
         sequences: in the benchmark's order.
-        packs: JSON document "packs": counts, times, ids that are not the benchmark's, sequences
-            whose tokens are not ours, sequences not finite by side, and the error of either side
-            against the oracle at the residue where they disagree most.
+        packs: what the pass found beside the sequences' measures.
         batches: the packs themselves, for the trace.
     """
 
     sequences: tuple[SequenceResult, ...]
-    packs: dict[str, Json]
+    packs: PacksDocument
     batches: list[PackedBatch] = field(default_factory=list)
 
 
@@ -47,7 +51,7 @@ class _Notes:
     other_tokens: list[str] = field(default_factory=list)
     packed_not_finite: list[str] = field(default_factory=list)
     unpacked_not_finite: list[str] = field(default_factory=list)
-    residue_errors: dict[str, list[float | None]] = field(default_factory=dict)
+    residue_errors: dict[str, tuple[float | None, float | None]] = field(default_factory=dict)
     num_tokens: int = 0
     packed_s: float = 0.0
     unpacked_s: float = 0.0
@@ -176,10 +180,10 @@ def _compare(
             if oracle is not None:
                 row = agreement.worst_residue
                 exact = oracle.residues_of(index)[row]
-                notes.residue_errors[sequence_id] = [
+                notes.residue_errors[sequence_id] = (
                     measures.relative_l2(packed[row].cpu(), exact),
                     measures.relative_l2(unpacked[row].cpu(), exact),
-                ]
+                )
     finite = packed_ok and unpacked_ok and values["similarity"] is not None
     status = SequenceStatus.OK if finite else SequenceStatus.NOT_FINITE
     return SequenceResult(
@@ -232,17 +236,19 @@ def _finish(notes: _Notes, benchmark: BenchmarkSet, index: int, length: int) -> 
     )
 
 
-def _document(notes: _Notes, num_packs: int) -> dict[str, Json]:
-    return {
-        "num_packs": num_packs,
-        "num_tokens": notes.num_tokens,
-        "packed_s": notes.packed_s,
-        "unpacked_s": notes.unpacked_s,
-        "unknown_ids": notes.unknown_ids,
-        "other_tokens": notes.other_tokens,
-        "not_finite": {"packed": notes.packed_not_finite, "unpacked": notes.unpacked_not_finite},
-        "residue_errors": notes.residue_errors,
-    }
+def _document(notes: _Notes, num_packs: int) -> PacksDocument:
+    return PacksDocument(
+        num_packs=num_packs,
+        num_tokens=notes.num_tokens,
+        packed_s=notes.packed_s,
+        unpacked_s=notes.unpacked_s,
+        unknown_ids=tuple(notes.unknown_ids),
+        other_tokens=tuple(notes.other_tokens),
+        not_finite=NotFinite(
+            packed=tuple(notes.packed_not_finite), unpacked=tuple(notes.unpacked_not_finite)
+        ),
+        residue_errors=notes.residue_errors,
+    )
 
 
 def _now_s(subject: Subject) -> float:

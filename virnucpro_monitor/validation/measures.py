@@ -9,6 +9,8 @@ from dataclasses import dataclass
 
 import torch
 
+from virnucpro_monitor.data.pooling import cosine_similarity
+
 
 @dataclass(frozen=True, slots=True)
 class ResidueAgreement:
@@ -32,8 +34,7 @@ def finite_or_none(value: float) -> float | None:
 
 def cosine(a: torch.Tensor, b: torch.Tensor) -> float | None:
     """Cosine of two vectors [D]; None where either is zero or not finite."""
-    a, b = a.double(), b.double()
-    return finite_or_none(float(torch.dot(a, b) / (a.norm() * b.norm())))
+    return finite_or_none(cosine_similarity(a, b))
 
 
 def relative_l2(a: torch.Tensor, b: torch.Tensor) -> float | None:
@@ -82,11 +83,6 @@ def residue_agreement(a: torch.Tensor, b: torch.Tensor) -> ResidueAgreement | No
         worst_residue=worst,
         max_abs=largest,
     )
-
-
-def error_of(similarity: float) -> float:
-    """e = 1 - cos, never below 0: rounding can lift a cosine above 1."""
-    return max(0.0, 1.0 - similarity)
 
 
 def percentile(values: list[float], fraction: float) -> float | None:

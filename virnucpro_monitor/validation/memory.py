@@ -5,8 +5,8 @@ from dataclasses import replace
 
 import torch
 
-from virnucpro_monitor.data.collators import MAX_RESIDUES, SPECIAL_TOKENS
-from virnucpro_monitor.records import Verdict
+from virnucpro_monitor.data.limits import MAX_RESIDUES, SPECIAL_TOKENS
+from virnucpro_monitor.records import MemoryDocument, Verdict, to_json
 from virnucpro_monitor.validation.subject import Subject
 
 SMALLEST_BUDGET = MAX_RESIDUES + SPECIAL_TOKENS
@@ -41,9 +41,10 @@ def halving_packs(subject: Subject, validate: Callable[[], Verdict]) -> Verdict:
             torch.cuda.empty_cache()
     if budget == asked:
         return verdict
+    document = MemoryDocument(asked_tokens=asked, used_tokens=budget)
     return replace(
         verdict,
         reason=f"{verdict.reason} Out of memory with packs of {asked:,} tokens, measured with "
         f"{budget:,}.",
-        documents={**verdict.documents, "memory": {"asked_tokens": asked, "used_tokens": budget}},
+        documents={**verdict.documents, "memory": to_json(document)},
     )

@@ -6,9 +6,16 @@ A limit below the noise fires on healthy models, and whoever sees that loosens t
 from collections.abc import Iterable, Mapping, Sequence
 
 from virnucpro_monitor.errors import ProtocolError
-from virnucpro_monitor.records import Json, Protocol, SequenceResult, Verdict
+from virnucpro_monitor.records import (
+    LIMIT_GATES,
+    Json,
+    NoiseDocument,
+    ProbeDocument,
+    Protocol,
+    SequenceResult,
+    Verdict,
+)
 from virnucpro_monitor.validation.protocol import (
-    LIMIT_NAMES,
     RELEASED_DIGESTS,
     limits_for,
     limits_key,
@@ -20,49 +27,43 @@ from virnucpro_monitor.validation.verdict import judge
 _SHARED = (("ceiling", "baseline"), ("position", "order", "mask"))
 
 
-def noise_of(probes: Mapping[str, Mapping[str, Json]]) -> dict[str, Json]:
-    """The noise floor that the probes saw: {"packed_repeat", "unpacked_repeat", "reordered"}.
-
-    The first two are largest absolute differences, the last relative L2 over all residues.
-    """
-    packed, unpacked = probes["repeat"]["sides"]
-    moved = [probes[name]["value"] for name in ("position", "order")]
+def noise_of(probes: Mapping[str, ProbeDocument]) -> NoiseDocument:
+    """The noise floor that the probes saw."""
+    packed, unpacked = probes["repeat"].sides or (None, None)
+    moved = [probes[name].value for name in ("position", "order")]
     known = [value for value in moved if value is not None]
-    return {
-        "packed_repeat": packed,
-        "unpacked_repeat": unpacked,
-        "reordered": max(known, default=None),
-    }
+    return NoiseDocument(
+        packed_repeat=packed, unpacked_repeat=unpacked, reordered=max(known, default=None)
+    )
 
 
 def worst_of(evidence: Iterable[Mapping[str, Json]]) -> dict[str, float]:
     """The worst healthy value for each limit, over records of `evidence.collect_evidence`."""
     records = list(evidence)
-    worst = {name: max(float(r["worst"][name]) for r in records) for name in LIMIT_NAMES}
+    names = set.intersection(*(set(record["worst"]) for record in records))
+    worst = {name: max(float(r["worst"][name]) for r in records) for name in sorted(names)}
     for shared in _SHARED:
         worst.update(dict.fromkeys(shared, max(worst[name] for name in shared)))
     return worst
 
 
-def healthy_noise(protocol: Protocol, dtype: str) -> dict[str, float]:
+def healthy_noise(protocol: Protocol, limits_name: str) -> dict[str, float]:
     """Gate -> the worst value of the healthy runs in a protocol's evidence; empty without any.
 
     Args:
-        dtype: the name of the limits, from `limits_key`.
+        limits_name: from `limits_key`.
     """
     evidence = [
         record
         for record in protocol.content.get("evidence", {}).get("runs", ())
-        if limits_key(record["dtype"], record["device"]) == dtype
+        if limits_key(record["dtype"], record["device"]) == limits_name
     ]
     if not evidence:
         return {}
-    return {"oracle" if name == "floor" else name: v for name, v in worst_of(evidence).items()}
+    return {LIMIT_GATES[name].name: value for name, value in worst_of(evidence).items()}
 
 
-def refuse_tighter_than_noise(
-    protocol: Protocol, dtype: str, noise: Mapping[str, float | None]
-) -> None:
+def refuse_tighter_than_noise(protocol: Protocol, limits_name: str, noise: NoiseDocument) -> None:
     """Refuse a protocol whose limits this machine's own noise exceeds.
 
     Args:
@@ -71,19 +72,18 @@ def refuse_tighter_than_noise(
     Raises:
         ProtocolError: with the limit and the noise.
     """
-    limits = limits_for(protocol, dtype)
-    allowed = {
-        "packed_repeat": 0.0,
-        "unpacked_repeat": 0.0,
-        "reordered": min(limits["position"], limits["order"]),
-    }
-    for name, limit in allowed.items():
-        value = noise.get(name)
+    limits = limits_for(protocol, limits_name)
+    allowed = (
+        ("packed repeat", noise.packed_repeat, 0.0),
+        ("unpacked repeat", noise.unpacked_repeat, 0.0),
+        ("reordered", noise.reordered, min(limits["position"], limits["order"])),
+    )
+    for name, value, limit in allowed:
         if value is not None and value > limit:
             raise ProtocolError(
-                f"Protocol {protocol.version} allows {limit:.1e} for {name.replace('_', ' ')} in "
-                f"{dtype}, but a healthy model moves by {value:.1e} here: use a protocol that was "
-                "frozen with evidence from such a machine."
+                f"Protocol {protocol.version} allows {limit:.1e} for {name} in {limits_name}, "
+                f"but a healthy model moves by {value:.1e} here: use a protocol that was frozen "
+                "with evidence from such a machine."
             )
 
 
@@ -92,7 +92,7 @@ def judge_within_noise(
     documents: Mapping[str, Json],
     protocol: Protocol,
     *,
-    dtype: str,
+    limits_name: str,
 ) -> Verdict:
     """`verdict.judge`, but a user's protocol that fires on healthy noise is refused.
 
@@ -100,15 +100,15 @@ def judge_within_noise(
     evidence of the released protocol, have had too.
 
     Args:
-        dtype: the name of the limits, from `limits_key`.
+        limits_name: from `limits_key`.
 
     Raises:
-        ProtocolError: the protocol has no limits for `dtype`, or one that lies below the noise.
+        ProtocolError: the protocol has no limits of that name, or one that lies below the noise.
     """
-    verdict = judge(sequences, documents, protocol, dtype=dtype)
+    verdict = judge(sequences, documents, protocol, limits_name=limits_name)
     if protocol.digest in RELEASED_DIGESTS.values():
         return verdict
-    healthy = healthy_noise(load_protocol(), dtype)
+    healthy = healthy_noise(load_protocol(), limits_name)
     for gate in verdict.gates:
         noise = healthy.get(gate.name)
         if gate.passed is not False or gate.value is None or gate.limit is None or noise is None:
@@ -117,7 +117,7 @@ def judge_within_noise(
         if gate.limit < gate.value <= noise:
             raise ProtocolError(
                 f"Protocol {protocol.version} is tighter than the noise: its {gate.name} gate "
-                f"allows {gate.limit:.1e} in {dtype} and would fail this run for "
+                f"allows {gate.limit:.1e} in {limits_name} and would fail this run for "
                 f"{gate.value:.1e}, but healthy runs have had up to {noise:.1e}: raise that limit."
             )
     return verdict

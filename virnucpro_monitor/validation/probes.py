@@ -6,11 +6,12 @@ probes cost the same on every benchmark set. Each probe returns raw values; gate
 
 import itertools
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import replace
 
 import torch
 
 from virnucpro_monitor.data.pooling import mean_pool
-from virnucpro_monitor.records import Culprit, Json, Protocol
+from virnucpro_monitor.records import Culprit, Json, ProbeDocument, Protocol
 from virnucpro_monitor.validation import measures
 from virnucpro_monitor.validation.measure import check_batch
 from virnucpro_monitor.validation.oracle import Oracle
@@ -27,15 +28,13 @@ from virnucpro_monitor.validation.subject import PackedBatch, Subject, embed_pac
 # Rows of one token differ by more than this only where a layer mixes positions.
 _SAME_TOKEN_TOLERANCE = 1e-2
 
-Document = dict[str, Json]
-
 
 def run_probes(
     subject: Subject, protocol: Protocol, oracle: Oracle | None, *, exact: bool = True
-) -> dict[str, Document]:
-    """Run every probe of the protocol: {name: {"value", "unit", "detail", …}}.
+) -> dict[str, ProbeDocument]:
+    """Run every probe of the protocol: by name, what it found.
 
-    A value that is not finite is None, and fails its gate. "not_judged" says why a probe could
+    A value that is not finite is None, and fails its gate. `not_judged` says why a probe could
     not run on this target.
 
     Args:
@@ -50,11 +49,11 @@ def run_probes(
     base = [_embed(subject, pack) for pack in packs]
     masked = probe_mask(subject, packs, base, definition["mask_fractions"])
     embedding = probe_embedding(subject, packs, definition["mask_fractions"], oracle)
-    if masked["value"] is not None and embedding.get("sides"):
+    if masked.value is not None and embedding.sides:
         # The embedding layer is where masks act, and there each side has the exact answer.
-        packed, unpacked = embedding["sides"]
+        packed, unpacked = embedding.sides
         if packed is not None and unpacked is not None and unpacked > 10 * max(packed, 1e-6):
-            masked["culprit"] = Culprit.UNPACKED.value
+            masked = replace(masked, culprit=Culprit.UNPACKED)
     return {
         **(_exact_probes(subject, packs, base) if exact else {}),
         "position": probe_positions(subject, packs, base),
@@ -66,9 +65,9 @@ def run_probes(
 
 def _exact_probes(
     subject: Subject, packs: Sequence[PackedBatch], base: Sequence[torch.Tensor]
-) -> dict[str, Document]:
+) -> dict[str, ProbeDocument]:
     repeat, leak = probe_repeat(subject, packs, base), probe_leak(subject, packs, base)
-    if leak["value"] is not None and repeat["value"] != 0:
+    if leak.value is not None and repeat.value != 0:
         leak = _not_judged(
             "An exact test of leaks means nothing where the same input twice differs.", "max abs"
         )
@@ -77,7 +76,7 @@ def _exact_probes(
 
 def probe_repeat(
     subject: Subject, packs: Sequence[PackedBatch], base: Sequence[torch.Tensor]
-) -> Document:
+) -> ProbeDocument:
     """The same input twice, packed and alone: largest absolute difference, 0 if repeatable."""
     packed, unpacked = _Worst(), _Worst()
     for pack, rows in zip(packs, base, strict=True):
@@ -86,19 +85,18 @@ def probe_repeat(
         tokens = pack.input_ids[start:end].to(subject.device)
         first, second = (embed_unpacked(subject, tokens) for _ in range(2))
         unpacked.add(_max_abs(first, second), "")
-    sides = [packed.value, unpacked.value]
-    return {
-        "value": None if None in sides else max(sides, default=0.0),  # type: ignore[type-var]
-        "unit": "max abs",
-        "sides": sides,
-        "detail": f"The same input twice differs by {packed.text} packed and by {unpacked.text} "
+    return ProbeDocument(
+        value=_worst_side(packed.value, unpacked.value),
+        unit="max abs",
+        sides=(packed.value, unpacked.value),
+        detail=f"The same input twice differs by {packed.text} packed and by {unpacked.text} "
         "unpacked.",
-    }
+    )
 
 
 def probe_leak(
     subject: Subject, packs: Sequence[PackedBatch], base: Sequence[torch.Tensor]
-) -> Document:
+) -> ProbeDocument:
     """Change neighbours' residues, lengths held: every other row must keep its bits.
 
     Changing the slots whose number has bit b set, and then those that have it clear, for each b,
@@ -122,18 +120,18 @@ def probe_leak(
                     worst.add(_max_abs(after[here], rows[here]), pack.sequence_ids[slot])
     if passes == 0:
         return _not_judged("No pack holds two sequences.", "max abs")
-    return {
-        "value": worst.value,
-        "unit": "max abs",
-        "detail": "A sequence's embedding changes with its neighbours' residues by "
+    return ProbeDocument(
+        value=worst.value,
+        unit="max abs",
+        detail="A sequence's embedding changes with its neighbours' residues by "
         f"{worst.text}{worst.place}.",
-        "passes": passes,
-    }
+        passes=passes,
+    )
 
 
 def probe_positions(
     subject: Subject, packs: Sequence[PackedBatch], base: Sequence[torch.Tensor]
-) -> Document:
+) -> ProbeDocument:
     """Each sequence at two other places of its pack, by turning the pack round."""
 
     def orders(slots: int) -> Iterator[list[int]]:
@@ -151,7 +149,7 @@ def probe_positions(
 
 def probe_order(
     subject: Subject, packs: Sequence[PackedBatch], base: Sequence[torch.Tensor]
-) -> Document:
+) -> ProbeDocument:
     """The pack reversed."""
 
     def orders(slots: int) -> Iterator[list[int]]:
@@ -168,7 +166,7 @@ def probe_mask(
     packs: Sequence[PackedBatch],
     base: Sequence[torch.Tensor],
     fractions: Sequence[float],
-) -> Document:
+) -> ProbeDocument:
     """`<mask>` at each fraction: how much more the sides disagree than 2 x without masks."""
     worst = _Worst()
     by_fraction: dict[str, float] = {}
@@ -180,16 +178,16 @@ def probe_mask(
             for share, value in ((0.0, without), (shares[slot], error)):
                 if value is not None:
                     by_fraction[f"{share:g}"] = max(value, by_fraction.get(f"{share:g}", 0.0))
-            finite = error is not None and without is not None
-            excess = max(0.0, error - 2 * without) if finite else None  # type: ignore[operator]
+            excess = None
+            if error is not None and without is not None:
+                excess = max(0.0, error - 2 * without)
             worst.add(excess, f"{pack.sequence_ids[slot]} with {shares[slot]:.0%} masked")
-    return {
-        "value": worst.value,
-        "unit": "relative L2",
-        "detail": "With <mask> tokens packed and unpacked disagree by "
+    return ProbeDocument(
+        value=worst.value,
+        detail="With <mask> tokens packed and unpacked disagree by "
         f"{worst.text} beyond twice their disagreement without{worst.place}.",
-        "disagreement": by_fraction,
-    }
+        disagreement=by_fraction,
+    )
 
 
 def probe_embedding(
@@ -197,7 +195,7 @@ def probe_embedding(
     packs: Sequence[PackedBatch],
     fractions: Sequence[float],
     oracle: Oracle | None,
-) -> Document:
+) -> ProbeDocument:
     """The embedding layer alone against the checkpoint's own table, with and without masks."""
     packed_worst, unpacked_worst = _Worst(), _Worst()
     worst_rows: tuple[torch.Tensor, torch.Tensor, torch.Tensor] | None = None
@@ -233,24 +231,23 @@ def probe_embedding(
     except Exception as error:  # the target's own code: whatever it raises, it has no layer 0
         return _not_judged(f"The target does not give its embedding layer ({error!r}).")
     signature = None if worst_rows is None else name_mask_fault(*worst_rows)
-    document: Document = {
-        "value": packed_worst.value,
-        "unit": "relative L2",
-        "factor": None if worst_rows is None else measures.scale_factor(*worst_rows[:2]),
-        "looks_like": signature.text if signature else None,
-        "signature": signature.name if signature else None,
-        "detail": "The packed embedding layer is off the unpacked one by "
+    document = ProbeDocument(
+        value=packed_worst.value,
+        factor=None if worst_rows is None else measures.scale_factor(*worst_rows[:2]),
+        looks_like=signature.text if signature else None,
+        signature=signature.name if signature else None,
+        detail="The packed embedding layer is off the unpacked one by "
         f"{packed_worst.text}{packed_worst.place}.",
-    }
-    if table is not None:
-        sides = [packed_worst.value, unpacked_worst.value]
-        document["sides"] = sides
-        document["value"] = None if None in sides else max(sides)  # type: ignore[type-var]
-        document["detail"] = (
-            f"The embedding layer is off the checkpoint's own by {packed_worst.text} packed"
-            f"{packed_worst.place} and by {unpacked_worst.text} unpacked."
-        )
-    return document
+    )
+    if table is None:
+        return document
+    return replace(
+        document,
+        value=_worst_side(packed_worst.value, unpacked_worst.value),
+        sides=(packed_worst.value, unpacked_worst.value),
+        detail=f"The embedding layer is off the checkpoint's own by {packed_worst.text} packed"
+        f"{packed_worst.place} and by {unpacked_worst.text} unpacked.",
+    )
 
 
 class _Worst:
@@ -288,8 +285,12 @@ class _Worst:
         return f" (most: {self.where})" if self.where and self.value != 0 else ""
 
 
-def _not_judged(reason: str, unit: str = "relative L2") -> Document:
-    return {"value": None, "unit": unit, "not_judged": reason}
+def _not_judged(reason: str, unit: str = "relative L2") -> ProbeDocument:
+    return ProbeDocument(unit=unit, not_judged=reason)
+
+
+def _worst_side(packed: float | None, unpacked: float | None) -> float | None:
+    return None if packed is None or unpacked is None else max(packed, unpacked)
 
 
 def _embed(subject: Subject, pack: PackedBatch, layer: int | None = None) -> torch.Tensor:
@@ -311,7 +312,7 @@ def _probe_reordered(
     base: Sequence[torch.Tensor],
     orders: Callable[[int], Iterator[list[int]]],
     what: str,
-) -> Document:
+) -> ProbeDocument:
     worst, passes = _Worst(), 0
     for pack, rows in zip(packs, base, strict=True):
         bounds = bounds_of(pack)
@@ -327,11 +328,7 @@ def _probe_reordered(
                 worst.add(error, pack.sequence_ids[old])
     if passes == 0:
         return _not_judged("No pack holds enough sequences to change their places.")
-    return {
-        "value": worst.value,
-        "unit": "relative L2",
-        "detail": f"{what} {worst.text}{worst.place}.",
-    }
+    return ProbeDocument(value=worst.value, detail=f"{what} {worst.text}{worst.place}.")
 
 
 def _disagreements(subject: Subject, pack: PackedBatch, rows: torch.Tensor) -> list[float | None]:

@@ -7,49 +7,27 @@ the protocol's own file.
 
 import json
 from collections.abc import Mapping
-from dataclasses import dataclass
 from importlib import resources
 from pathlib import Path
 
 from virnucpro_monitor.errors import ProtocolError
-from virnucpro_monitor.records import Json, Protocol, content_digest
+from virnucpro_monitor.records import LIMIT_GATES, Json, Protocol, Thresholds, content_digest
 
 LATEST = "1"
 RELEASED_DIGESTS: dict[str, str] = {
     "1": "9316aacbf2dabf538f88916c9774e17fadd4d0cb044e7b099e7b0fb1b8b87383",
 }
 
-# Names of the limits that each dtype must have, and what they bound.
-LIMIT_NAMES = {
-    "gain": "|‖packed‖ / ‖unpacked‖ - 1|, pooled",
-    "residue": "1 - worst residue cosine, packed against unpacked",
-    "floor": "packed error - 2 x unpacked error, relative L2 against the oracle, pooled",
-    "ceiling": "packed error, relative L2 against the oracle, pooled",
-    "baseline": "unpacked error, relative L2 against the oracle, pooled",
-    "position": "relative L2 of a sequence at another place of the pack, all residues",
-    "order": "relative L2 of a sequence in the reversed pack, all residues",
-    "embedding": "relative L2 of the embedding layer against the checkpoint's own table",
-    "mask": "packed-unpacked relative L2 with <mask> tokens - 2 x the same without, pooled",
-}
+
+def limit_names(version: str) -> tuple[str, ...]:
+    """The limits that a protocol must have; one of a user's own counts as the latest."""
+    number = int(version) if version in RELEASED_DIGESTS else int(LATEST)
+    return tuple(name for name, gate in LIMIT_GATES.items() if gate.since <= number)
 
 
-@dataclass(frozen=True, slots=True)
-class SeedRule:
-    """The thresholds of the seed; never loosened."""
-
-    strict: float
-    lenient: float
-    fraction: float
-
-    def allowance(self, num_sequences: int) -> int:
-        """Sequences that may lie at or below strict: floor(fraction * n)."""
-        # The tiny addend undoes binary rounding: 0.29 * 100 is 28.999….
-        return int(self.fraction * num_sequences + 1e-9)
-
-
-def seed_rule(protocol: Protocol) -> SeedRule:
-    thresholds = protocol.content["thresholds"]
-    return SeedRule(thresholds["strict"], thresholds["lenient"], thresholds["lenient_fraction"])
+def seed_rule(protocol: Protocol) -> Thresholds:
+    """The seed's thresholds; never loosened."""
+    return Thresholds.of_protocol(protocol.content)
 
 
 def limits_key(dtype: str, device: str) -> str:
@@ -62,19 +40,19 @@ def limits_key(dtype: str, device: str) -> str:
     return f"{dtype} on cpu" if on_cpu and dtype != "float32" else dtype
 
 
-def limits_for(protocol: Protocol, dtype: str) -> Mapping[str, float]:
-    """The limits of one dtype ("float32", "float16", "bfloat16").
+def limits_for(protocol: Protocol, limits_name: str) -> Mapping[str, float]:
+    """The limits of one name, as `limits_key` gives it ("float32", "float16 on cpu", …).
 
     Raises:
-        ProtocolError: the protocol has none for it.
+        ProtocolError: the protocol has none of that name.
     """
     limits: Mapping[str, Mapping[str, float]] = protocol.content["limits"]
-    if dtype not in limits:
+    if limits_name not in limits:
         raise ProtocolError(
-            f"Protocol {protocol.version} has no limits for {dtype}: use "
+            f"Protocol {protocol.version} has no limits for {limits_name}: use "
             f"{', '.join(sorted(limits))}."
         )
-    return limits[dtype]
+    return limits[limits_name]
 
 
 def load_protocol(version: str | None = None) -> Protocol:
@@ -113,12 +91,15 @@ def parse_protocol(text: str, name: str) -> Protocol:
         protocol = Protocol(
             version=content["version"], digest=content_digest(content), content=content
         )
-        rule = seed_rule(protocol)
-        for dtype in content["limits"]:
-            missing = LIMIT_NAMES.keys() - content["limits"][dtype].keys()
+        thresholds = content["thresholds"]
+        rule = Thresholds(
+            thresholds["strict"], thresholds["lenient"], thresholds["lenient_fraction"]
+        )
+        for limits_name, limits in content["limits"].items():
+            missing = set(limit_names(protocol.version)) - limits.keys()
             if missing:
                 raise ProtocolError(
-                    f"{name}: the limits for {dtype} lack {', '.join(sorted(missing))}."
+                    f"{name}: the limits for {limits_name} lack {', '.join(sorted(missing))}."
                 )
     except (ValueError, KeyError, TypeError, AttributeError) as error:
         raise ProtocolError(f"{name} is not a protocol file ({error!r}).") from error

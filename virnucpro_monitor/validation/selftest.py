@@ -14,11 +14,15 @@ import torch
 
 from virnucpro_monitor.data.benchmarks import benchmark_digest, load_benchmark
 from virnucpro_monitor.records import (
+    GATE,
     BenchmarkSet,
     Culprit,
+    NoiseDocument,
     Outcome,
     Protocol,
     Verdict,
+    from_json,
+    read_probes,
 )
 from virnucpro_monitor.validation.builtin import BuiltinSubject
 from virnucpro_monitor.validation.faults import CONTROLS, FAULTS
@@ -194,9 +198,8 @@ def run_selftest(
     dtype = dtype_name(subject.dtype)
     plain = Fault(name="healthy", kind="healthy")
     first = validate_subject(healthy, benchmark, oracle=oracle, protocol=protocol)
-    refuse_tighter_than_noise(
-        protocol, limits_key(dtype, subject.device.type), first.documents["noise"]
-    )
+    noise = from_json(NoiseDocument, first.documents["noise"])
+    refuse_tighter_than_noise(protocol, limits_key(dtype, subject.device.type), noise)
     variants = [plain, *healthy_variants(num_healthy_runs - 1)] if num_healthy_runs else []
     jobs = [*variants, *faults, *controls]
     verdicts: list[Verdict] = []
@@ -269,18 +272,18 @@ def _signature(verdict: Verdict) -> str | None:
     traced = verdict.documents.get("trace", {}).get("signature")
     failing = {gate.name for gate in verdict.gates if gate.passed is False}
     if traced or "embedding" not in failing:
-        return traced  # type: ignore[no-any-return]
-    return verdict.documents["probes"]["embedding"].get("signature")  # type: ignore[no-any-return]
+        return None if traced is None else str(traced)
+    return read_probes(verdict.documents)["embedding"].signature
 
 
 def _floors(
-    protocol: Protocol, dtype: str, margins: Mapping[str, float | None]
+    protocol: Protocol, limits_name: str, margins: Mapping[str, float | None]
 ) -> dict[str, float]:
     """Gate -> largest healthy value / limit, of the protocol's evidence and of these runs."""
-    limits = limits_for(protocol, dtype)
+    limits = limits_for(protocol, limits_name)
     floors = {
-        gate: value / limits["floor" if gate == "oracle" else gate]
-        for gate, value in healthy_noise(protocol, dtype).items()
+        gate: value / limits[GATE[gate].limit or gate]
+        for gate, value in healthy_noise(protocol, limits_name).items()
     }
     for gate, margin in margins.items():
         floors[gate] = max(floors.get(gate, 0.0), 0.0 if margin is None else 1.0 / margin)

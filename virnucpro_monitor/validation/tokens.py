@@ -7,9 +7,6 @@ from esm.data import Alphabet
 
 from virnucpro_monitor.errors import BenchmarkError
 
-# Mean over residues without BOS and EOS: one token is cut off at either end.
-SPECIAL_TOKENS = 2
-
 
 @cache
 def alphabet() -> Alphabet:

@@ -3,7 +3,7 @@
 from collections.abc import Callable
 
 from virnucpro_monitor.errors import ConfigurationError
-from virnucpro_monitor.records import BenchmarkSet, Json, Outcome, Protocol, Verdict
+from virnucpro_monitor.records import BenchmarkSet, Json, Outcome, Protocol, Verdict, to_json
 from virnucpro_monitor.validation.measure import measure
 from virnucpro_monitor.validation.memory import halving_packs
 from virnucpro_monitor.validation.noise import judge_within_noise, noise_of
@@ -55,17 +55,18 @@ def _validate(
 ) -> Verdict:
     limits = limits_key(dtype_name(subject.dtype), subject.device.type)
     measured = measure(subject, benchmark, oracle, on_progress)
-    documents: dict[str, Json] = {"packs": measured.packs}
+    documents: dict[str, Json] = {"packs": to_json(measured.packs)}
     if probes:
-        documents["probes"] = run_probes(subject, protocol, oracle)
-        documents["noise"] = noise_of(documents["probes"])
-    verdict = judge_within_noise(measured.sequences, documents, protocol, dtype=limits)
+        found = run_probes(subject, protocol, oracle)
+        documents["probes"] = to_json(found)
+        documents["noise"] = to_json(noise_of(found))
+    verdict = judge_within_noise(measured.sequences, documents, protocol, limits_name=limits)
     if verdict.outcome is Outcome.FAILED:
         documents["trace"] = trace(subject, measured.sequences, measured.batches, oracle)
         documents["residues"] = trace_residues(
             subject, benchmark, measured.sequences, measured.batches, oracle
         )
-        verdict = judge_within_noise(measured.sequences, documents, protocol, dtype=limits)
+        verdict = judge_within_noise(measured.sequences, documents, protocol, limits_name=limits)
     return verdict
 
 

@@ -1,38 +1,26 @@
 """The verdict: outcome, the side that is wrong, and one sentence that says why."""
 
-from collections.abc import Mapping, Sequence
+import math
+from collections.abc import Iterable, Mapping, Sequence
 
 from virnucpro_monitor.records import (
+    GATE,
     Culprit,
     Figures,
     GateResult,
     Json,
     Outcome,
+    PacksDocument,
     Protocol,
     SequenceResult,
+    Thresholds,
     Verdict,
+    read_packs,
+    read_probes,
 )
 from virnucpro_monitor.validation.gates import judge_gates, over_limit, wrong_side
 from virnucpro_monitor.validation.measures import percentile
-from virnucpro_monitor.validation.protocol import SeedRule, seed_rule
-
-# Gates that know their side by themselves; the others infer it from the worst sequence.
-_SIDED = (
-    "coverage",
-    "finite",
-    "tokens",
-    "oracle",
-    "ceiling",
-    "baseline",
-    "leak",
-    "position",
-    "order",
-    "repeat",
-    "embedding",
-    "mask",
-)
-# Which failing gate the reason quotes: the most telling first.
-_TELLING = ("coverage", "finite", "tokens", "seed", "leak", "baseline")
+from virnucpro_monitor.validation.protocol import seed_rule
 
 
 def judge(
@@ -40,21 +28,21 @@ def judge(
     documents: Mapping[str, Json],
     protocol: Protocol,
     *,
-    dtype: str,
+    limits_name: str,
 ) -> Verdict:
     """Judge stored measures under a protocol: pure, no model and no GPU.
 
     Args:
         documents: "packs" and "probes" as `validate_subject` stored them; "trace" where there is
             one adds its finding to the reason.
-        dtype: "float32", "float16" or "bfloat16": which limits hold.
+        limits_name: which limits hold, from `limits_key`.
 
     Raises:
-        ProtocolError: the protocol has no limits for `dtype`.
+        ProtocolError: the protocol has no limits of that name.
     """
-    gates = judge_gates(sequences, documents, protocol, dtype=dtype)
+    gates = judge_gates(sequences, documents, protocol, limits_name=limits_name)
     failing = [gate for gate in gates if gate.passed is False]
-    figures = make_figures(sequences, documents.get("packs", {}), gates, seed_rule(protocol))
+    figures = make_figures(sequences, read_packs(documents), gates, seed_rule(protocol))
     culprit = find_culprit(failing)
     return Verdict(
         outcome=Outcome.FAILED if failing else Outcome.PASSED,
@@ -71,7 +59,7 @@ def find_culprit(failing: Sequence[GateResult]) -> Culprit:
     """One culprit from the failing gates; gates that know their side outrank inferred ones."""
     if not failing:
         return Culprit.NONE
-    sided = {gate.culprit for gate in failing if gate.name in _SIDED and gate.culprit}
+    sided = {gate.culprit for gate in failing if GATE[gate.name].knows_side and gate.culprit}
     named = sided or {gate.culprit for gate in failing if gate.culprit}
     if not named:
         # Without an oracle the unpacked side is the reference, as the seed has it.
@@ -81,9 +69,9 @@ def find_culprit(failing: Sequence[GateResult]) -> Culprit:
 
 def make_figures(
     sequences: Sequence[SequenceResult],
-    packs: Mapping[str, Json],
+    packs: PacksDocument,
     gates: Sequence[GateResult],
-    rule: SeedRule,
+    rule: Thresholds,
 ) -> Figures:
     known = [(s.similarity, s.sequence_id) for s in sequences if s.similarity is not None]
     values = [similarity for similarity, _ in known]
@@ -92,7 +80,7 @@ def make_figures(
     missing = [s.sequence_id for s in sequences if s.similarity is None]
     return Figures(
         num_sequences=len(sequences),
-        num_tokens=int(packs.get("num_tokens", 0)),
+        num_tokens=packs.num_tokens,
         num_strict=num_strict,
         num_failed=num_failed,
         strict_pass_rate=num_strict / len(sequences) if sequences else 0.0,
@@ -104,8 +92,8 @@ def make_figures(
         seed_passed=any(gate.name == "seed" and gate.passed is True for gate in gates),
         max_packed_relative_l2=_largest(s.packed_relative_l2 for s in sequences),
         max_unpacked_relative_l2=_largest(s.unpacked_relative_l2 for s in sequences),
-        unpacked_s=packs.get("unpacked_s"),
-        packed_s=packs.get("packed_s"),
+        unpacked_s=packs.unpacked_s,
+        packed_s=packs.packed_s,
     )
 
 
@@ -129,9 +117,9 @@ def make_reason(
     comparison = compare_sides(sequences, culprit)
     parts = [f"{lead}: {comparison}" if comparison else lead]
     finding = documents.get("trace", {}).get("finding")
-    looks_like = documents.get("probes", {}).get("embedding", {}).get("looks_like")
-    if not finding and looks_like and "embedding" in failing:
-        finding = f"the embedding looks like {looks_like}"
+    embedding = read_probes(documents).get("embedding")
+    if not finding and embedding and embedding.looks_like and "embedding" in failing:
+        finding = f"the embedding looks like {embedding.looks_like}"
     if finding:
         parts.append(str(finding))
     parts.append(_lower(most_telling(list(failing.values())).detail.rstrip(".")))
@@ -141,16 +129,12 @@ def make_reason(
 
 def most_telling(failing: Sequence[GateResult]) -> GateResult:
     """The failing gate to quote: what everybody understands first, then the largest excess."""
-    for name in _TELLING:
-        for gate in failing:
-            if gate.name == name:
-                return gate
 
-    def excess(gate: GateResult) -> float:
-        ratio = over_limit(gate)
-        return float("inf") if ratio is None else ratio
+    def telling(gate: GateResult) -> tuple[float, float]:
+        rank, ratio = GATE[gate.name].rank, over_limit(gate)
+        return (math.inf if rank is None else rank, -math.inf if ratio is None else -ratio)
 
-    return max(failing, key=excess)
+    return min(failing, key=telling)
 
 
 def compare_sides(sequences: Sequence[SequenceResult], culprit: Culprit) -> str:
@@ -187,8 +171,8 @@ def _factor_text(factor: float) -> str:
     return f"{factor:.1f}" if factor < 100 else f"{factor:,.0f}"
 
 
-def _largest(values: object) -> float | None:
-    known = [value for value in values if value is not None]  # type: ignore[attr-defined]
+def _largest(values: Iterable[float | None]) -> float | None:
+    known = [value for value in values if value is not None]
     return max(known, default=None)
 
 

@@ -11,8 +11,8 @@ import random
 from collections.abc import Callable, Mapping
 from statistics import NormalDist
 
-from virnucpro_monitor.data.benchmarks import MAX_RESIDUES
 from virnucpro_monitor.data.fasta import AMBIGUOUS_RESIDUES
+from virnucpro_monitor.data.limits import MAX_RESIDUES
 from virnucpro_monitor.records import ProteinSequence
 
 # Residue frequencies in percent: "Amino acid composition" in the release statistics of

@@ -1,0 +1,7 @@
+"""What ESM-2 takes at once."""
+
+MAX_RESIDUES = 1022
+"""Residues that ESM-2 was trained to see at once: 1024 tokens less BOS and EOS."""
+
+SPECIAL_TOKENS = 2
+"""BOS and EOS: what a sequence has more tokens than residues."""
