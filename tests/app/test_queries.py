@@ -72,7 +72,7 @@ def watch(
 
 
 def inheriting(run: Run, measured: Run) -> Run:
-    return replace(run, outcome=Outcome.SKIPPED, inherited_from=measured.commit.hash)
+    return replace(run, outcome=Outcome.SKIPPED, inherited_run_id=measured.id)
 
 
 def forget_everything() -> None:

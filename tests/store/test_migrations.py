@@ -4,9 +4,12 @@ import shutil
 import sqlite3
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 from alembic import command
+from alembic.operations import Operations
+from alembic.runtime.migration import MigrationContext
 from alembic.script import ScriptDirectory
 from sqlalchemy import Engine, inspect
 
@@ -30,12 +33,13 @@ from virnucpro_monitor.store.writer import Writer
 ASSETS = Path(__file__).parent / "assets"
 
 # A migration as a later release may have it: it rebuilds a parent and a child table.
-NEXT = """
+NEXT_REVISION = "9999"
+NEXT = f"""
 import sqlalchemy as sa
 from alembic import op
 
-revision = "0002"
-down_revision = "0001"
+revision = "{NEXT_REVISION}"
+down_revision = "{SCHEMA_REVISION}"
 
 
 def upgrade() -> None:
@@ -95,6 +99,120 @@ def test_a_difference_between_models_and_migrations_is_seen(bare_engine: Engine)
         connection.rollback()
 
 
+def whole_schema(engine: Engine) -> dict[str, Any]:
+    """All that the database knows of its tables, in no order: also what `compare_metadata` skips.
+
+    That is AUTOINCREMENT, WITHOUT ROWID, conditions of partial indexes, checks, defaults, and the
+    names and ON DELETE of foreign keys.
+    """
+    look = inspect(engine)
+    found: dict[str, Any] = {}
+    for table in sorted(set(look.get_table_names()) - {"alembic_version"}):
+        found[table] = {
+            "columns": {
+                column["name"]: (
+                    str(column["type"]),
+                    column["nullable"],
+                    str(column["default"]).strip("()").replace("false", "0"),
+                )
+                for column in look.get_columns(table)
+            },
+            "primary key": look.get_pk_constraint(table)["constrained_columns"],
+            "unique": sorted(
+                (str(one["name"]), tuple(one["column_names"]))
+                for one in look.get_unique_constraints(table)
+            ),
+            "checks": sorted(one["sqltext"] for one in look.get_check_constraints(table)),
+            "foreign keys": sorted(
+                (
+                    str(one["name"]),
+                    tuple(one["constrained_columns"]),
+                    one["referred_table"],
+                    tuple(one["referred_columns"]),
+                    one["options"].get("ondelete"),
+                )
+                for one in look.get_foreign_keys(table)
+            ),
+            "indexes": sorted(
+                (
+                    str(one["name"]),
+                    tuple(one["column_names"]),
+                    bool(one["unique"]),
+                    str(one["dialect_options"].get(f"{engine.dialect.name}_where")),
+                )
+                for one in look.get_indexes(table)
+            ),
+        }
+        if engine.dialect.name == "sqlite":
+            with engine.connect() as connection:
+                query = "SELECT upper(sql) FROM sqlite_master WHERE type = 'table' AND name = ?"
+                text = connection.exec_driver_sql(query, (table,)).scalar_one()
+            found[table]["words"] = {
+                word: word in text for word in ("AUTOINCREMENT", "WITHOUT ROWID")
+            }
+    return found
+
+
+@pytest.fixture
+def schema_of_the_models(bare_engine: Engine) -> dict[str, Any]:
+    with bare_engine.connect().execution_options(writes=True) as connection, connection.begin():
+        Base.metadata.create_all(connection)
+    schema = whole_schema(bare_engine)
+    with bare_engine.connect().execution_options(writes=True) as connection, connection.begin():
+        Base.metadata.drop_all(connection)
+    return schema
+
+
+@pytest.mark.parametrize("revision", ["empty", *REVISIONS[:-1]])
+def test_every_upgrade_leaves_what_the_models_say_to_the_last_detail(
+    revision: str, bare_engine: Engine, schema_of_the_models: dict[str, Any]
+) -> None:
+    if revision != "empty":
+        migrate(bare_engine, "upgrade", revision)
+    migrate(bare_engine, "upgrade", "head")
+    assert whole_schema(bare_engine) == schema_of_the_models
+
+
+def test_a_downgrade_leaves_what_the_older_revision_had(bare_engine: Engine) -> None:
+    schemas = []
+    for revision in REVISIONS:
+        migrate(bare_engine, "upgrade", revision)
+        schemas.append(whole_schema(bare_engine))
+    for revision, schema in reversed(list(zip(REVISIONS, schemas, strict=True))):
+        migrate(bare_engine, "downgrade", revision)
+        assert whole_schema(bare_engine) == schema
+
+
+def test_a_lost_autoincrement_is_seen(sqlite_url: str) -> None:
+    """What the comparison above is for: a batch migration that forgets to ask for it."""
+    engine = make_engine(parse_url(sqlite_url), foreign_keys=False)
+    before = whole_schema(engine)
+    with engine.connect().execution_options(writes=True) as connection, connection.begin():
+        operations = Operations(MigrationContext.configure(connection))
+        with operations.batch_alter_table("runs", recreate="always"):
+            pass
+    after = whole_schema(engine)
+    engine.dispose()
+    assert {table for table in before if before[table] != after[table]} == {"runs"}
+    assert before["runs"]["words"]["AUTOINCREMENT"]
+    assert not after["runs"]["words"]["AUTOINCREMENT"]
+
+
+def test_an_upgrade_goes_on_counting_runs(tmp_path: Path) -> None:
+    """The id of a run that was deleted before the upgrade is not given to another."""
+    path = tmp_path / "old.db"
+    with sqlite3.connect(path) as database:
+        database.executescript((ASSETS / "0001.sql").read_text())
+        last = database.execute("SELECT max(id) FROM runs").fetchone()[0]
+        database.execute("DELETE FROM sequence_results WHERE run_id = ?", (last,))
+        database.execute("DELETE FROM runs WHERE id = ?", (last,))
+    database.close()
+    upgrade_database(f"sqlite:///{path}")
+    engine = open_engine(f"sqlite:///{path}")
+    assert Writer(engine).save_run(make_report(7)) == last + 1
+    engine.dispose()
+
+
 def test_up_and_down_and_up_again(bare_engine: Engine) -> None:
     migrate(bare_engine, "upgrade", "head")
     first = inspect(bare_engine).get_table_names()
@@ -141,12 +259,12 @@ def with_next_revision(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """The program as it will be one schema later; the path of the new migration."""
     folder = tmp_path / "later%" / "migrations"
     shutil.copytree(alembic_config().get_main_option("script_location") or "", folder)
-    script = folder / "versions" / "0002_next.py"
+    script = folder / "versions" / "next.py"
     script.write_text(NEXT)
     monkeypatch.setattr(store_engine, "resource_folder", lambda name: folder)
     for module in (store_connection, store_engine):
-        monkeypatch.setattr(module, "REVISIONS", ("0001", "0002"))
-        monkeypatch.setattr(module, "SCHEMA_REVISION", "0002")
+        monkeypatch.setattr(module, "REVISIONS", (*REVISIONS, NEXT_REVISION))
+        monkeypatch.setattr(module, "SCHEMA_REVISION", NEXT_REVISION)
     return script
 
 
@@ -157,13 +275,13 @@ def test_an_upgrade_keeps_a_copy_and_every_row(
     shutil.copy(sqlite_template, path)
     with monkeypatch.context() as today:
         for module in (store_connection, store_engine):
-            today.setattr(module, "SCHEMA_REVISION", "0001")
+            today.setattr(module, "SCHEMA_REVISION", SCHEMA_REVISION)
         engine = open_engine(f"sqlite:///{path}")
         Writer(engine).save_run(make_report())
         engine.dispose()
 
     done = upgrade_database(f"sqlite:///{path}")
-    assert (done.from_revision, done.to_revision) == ("0001", "0002")
+    assert (done.from_revision, done.to_revision) == (SCHEMA_REVISION, NEXT_REVISION)
     assert done.backup is not None
     count = "SELECT (SELECT count(*) FROM runs), (SELECT count(*) FROM sequence_results)"
     for file, column in ((path, "place"), (done.backup, "location")):
@@ -198,7 +316,7 @@ def test_a_migration_that_leaves_orphans_is_undone(
     shutil.copy(sqlite_template, path)
     with monkeypatch.context() as today:
         for module in (store_connection, store_engine):
-            today.setattr(module, "SCHEMA_REVISION", "0001")
+            today.setattr(module, "SCHEMA_REVISION", SCHEMA_REVISION)
         engine = open_engine(f"sqlite:///{path}")
         Writer(engine).save_run(make_report())
         engine.dispose()

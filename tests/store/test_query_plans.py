@@ -1,6 +1,7 @@
 """Each query has an index and fetches no more rows than its answer needs."""
 
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -8,8 +9,8 @@ from sqlalchemy import Engine
 
 from tests.benchmarks.generate_history import generate_history, make_commit
 from tests.store.watching import Watched
-from virnucpro_monitor.records import Run
-from virnucpro_monitor.store import reader, summaries
+from virnucpro_monitor.records import Outcome, Run
+from virnucpro_monitor.store import inheritance, reader, summaries
 from virnucpro_monitor.store.engine import open_engine
 
 NUM_RUNS = 80
@@ -31,6 +32,10 @@ def engine(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Engine]:
 @pytest.fixture(scope="module")
 def run(engine: Engine) -> Run:
     return reader.load_runs(engine, target=TARGET, benchmark=BENCHMARK)[0]
+
+
+def inheriting(run: Run) -> Run:
+    return replace(run, outcome=Outcome.SKIPPED, inherited_run_id=run.id)
 
 
 CALLS: dict[str, tuple[int, Callable[[Engine, Run], Any]]] = {
@@ -103,6 +108,8 @@ CALLS: dict[str, tuple[int, Callable[[Engine, Run], Any]]] = {
     ),
     "targets": (1, lambda e, run: reader.load_targets(e)),
     "heartbeats": (1, lambda e, run: summaries.load_heartbeats(e)),
+    "begun": (1, lambda e, run: summaries.load_begun(e, TARGET)),
+    "measured run": (1, lambda e, run: inheritance.load_measured_run(e, inheriting(run))),
     "lease": (1, lambda e, run: summaries.load_lease(e, "run")),
     "benchmark set": (NUM_SEQUENCES, lambda e, run: reader.load_benchmark_set(e, BENCHMARK)),
     "target": (1, lambda e, run: reader.load_target(e, TARGET)),
@@ -143,15 +150,21 @@ def test_the_history_state_is_counted_from_indexes_alone(engine: Engine) -> None
     assert watched.num_rows <= 2 + FEW
 
 
+def test_flips_are_counted_without_a_wide_row(engine: Engine) -> None:
+    watched = Watched(engine, lambda: summaries.load_flips(engine, TARGET))
+    assert watched.full_scans == []
+
+
 def test_every_reader_is_watched() -> None:
     functions = {
         name
-        for module in (reader, summaries)
+        for module in (reader, summaries, inheritance)
         for name, value in vars(module).items()
         if name.startswith(("load_", "find_")) and value.__module__ == module.__name__
     }
     called = {name for _, call in CALLS.values() for name in call.__code__.co_names}
-    assert functions - called == {"load_health", "load_history_state"}  # they count: see above
+    # They look at all runs: see above.
+    assert functions - called == {"load_health", "load_history_state", "load_flips"}
 
 
 def test_the_check_sees_a_full_scan(engine: Engine) -> None:

@@ -13,30 +13,18 @@ from virnucpro_monitor.analysis.series import ERROR_FLOOR
 from virnucpro_monitor.errors import NotFoundError
 from virnucpro_monitor.monitor.histories import load_last_good
 from virnucpro_monitor.monitor.naming import choose_target, find_bound
-from virnucpro_monitor.records import VERDICTS, Bisection, Outcome, Run, SequenceResult
+from virnucpro_monitor.records import Bisection, Outcome, Run, SequenceResult
 from virnucpro_monitor.store import reader, summaries
 from virnucpro_monitor.store.engine import Engine
+from virnucpro_monitor.store.inheritance import load_measured_run
 
 
 def measured_run(engine: Engine, run: Run) -> Run:
     """The run whose measures stand for `run`: for a skipped one, the run that it inherits from.
 
-    Its commit may have been measured, skipped or tried again since: the newest attempt that
-    measured counts, whatever replaced it. Where no such run is left, `run` itself, which then has
-    no sequences.
+    Where no such run is left, `run` itself, which then has no sequences.
     """
-    if run.outcome is not Outcome.SKIPPED or run.inherited_from is None:
-        return run
-    attempts = reader.load_runs(
-        engine,
-        target=run.target,
-        benchmark=run.benchmark_label,
-        configuration=run.configuration.digest,
-        commits=[run.inherited_from],
-        outcomes=VERDICTS,
-        all_attempts=True,
-    )
-    return max(attempts, key=lambda one: one.id or 0, default=run)
+    return load_measured_run(engine, run)
 
 
 def load_measured(engine: Engine, run: Run) -> tuple[Run, list[SequenceResult]]:

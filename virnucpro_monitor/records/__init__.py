@@ -23,6 +23,7 @@ from virnucpro_monitor.records.documents import (
 from virnucpro_monitor.records.gates import GATE, GATES, LIMIT_GATES, Gate
 from virnucpro_monitor.records.monitoring import (
     Acknowledgement,
+    Begun,
     Bisection,
     BisectStep,
     Coverage,
@@ -63,6 +64,7 @@ __all__ = [
     "LIMIT_GATES",
     "VERDICTS",
     "Acknowledgement",
+    "Begun",
     "BenchmarkSet",
     "BisectStep",
     "Bisection",

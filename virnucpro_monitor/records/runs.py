@@ -92,7 +92,13 @@ class Commit:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Environment:
-    """Where a run ran: what can change a result without any commit."""
+    """Where a run ran: what can change a result without any commit.
+
+    Attributes:
+        packages: version by name of each distribution whose modules the worker imported.
+        parts: further facts by name, such as threads, BLAS, CPU capability, CUDA's parts and the
+            adapter's digest.
+    """
 
     host: str
     platform: str
@@ -103,10 +109,17 @@ class Environment:
     driver: str | None = None
     flash_attn: str | None = None
     fair_esm: str | None = None
+    packages: Mapping[str, str] | None = None
+    parts: Mapping[str, str] | None = None
 
     @property
     def digest(self) -> str:
-        return content_digest(dataclasses.asdict(self))
+        content = dataclasses.asdict(self)
+        for name in ("packages", "parts"):
+            # What was recorded before there were such fields keeps its digest.
+            if content[name] is None:
+                del content[name]
+        return content_digest(content)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -260,9 +273,13 @@ class Run:
     Attributes:
         id: None until stored.
         reason: one sentence; for `error` the exception, for `not_run` why.
+        packed_outcome, unpacked_outcome: what became of each side alone; None where not judged.
         inherited_from: full hash of the commit whose result a `skipped` run inherits.
+        inherited_run_id: the stored run that measured that result. The writer finds it where it
+            is not given.
         code_digest: of the relevant paths' content; equal digests inherit.
         bridge: measured again only because the environment changed.
+        digest: SHA-256 of all that is stored of the run; None until stored.
     """
 
     id: int | None = None
@@ -282,8 +299,12 @@ class Run:
     gates: tuple[GateResult, ...] = ()
     inherited_from: str | None = None
     inherited_outcome: Outcome | None = None
+    inherited_run_id: int | None = None
+    packed_outcome: Outcome | None = None
+    unpacked_outcome: Outcome | None = None
     code_digest: str | None = None
     bridge: bool = False
+    digest: str | None = None
     started_at: datetime
     duration_s: float
 

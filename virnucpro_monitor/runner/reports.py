@@ -107,6 +107,9 @@ class Unmeasured:
             gates=twin.gates,
             inherited_from=twin.commit.hash,
             inherited_outcome=twin.outcome,
+            inherited_run_id=twin.id,
+            packed_outcome=twin.packed_outcome,
+            unpacked_outcome=twin.unpacked_outcome,
             code_digest=digest,
         )
         return replace(report, run=replace(report.run, configuration=twin.configuration))

@@ -22,7 +22,7 @@ from virnucpro_monitor.errors import (
     StoreError,
 )
 
-REVISIONS = ("0001",)
+REVISIONS = ("0001", "0002")
 """Every schema revision, oldest first. Kept here because reading Alembic's takes half a second."""
 
 SCHEMA_REVISION = REVISIONS[-1]

@@ -7,6 +7,8 @@
                            ├─< documents
                            └─< judgements        (stored measures under another protocol)
     targets ─< bisections ─< bisect_steps
+    targets ─< begun                                commits begun and not ended
+    targets, benchmark_sets, configurations ─< chain_links     one for each run, in their order
     heartbeats, leases, acknowledgements            stand alone
 
 A run's figures and gates are columns of `runs`, so that no list reads `sequence_results`. That
@@ -20,7 +22,13 @@ from sqlalchemy import Double, ForeignKey, Index, MetaData, UniqueConstraint, fa
 from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column
 
 from virnucpro_monitor.records import Culprit, Json, Outcome, SequenceStatus
-from virnucpro_monitor.store.types import CleanText, JsonText, UtcDateTime, enum_type
+from virnucpro_monitor.store.types import (
+    CleanText,
+    JsonText,
+    OptionalJsonText,
+    UtcDateTime,
+    enum_type,
+)
 
 
 class Base(DeclarativeBase):
@@ -132,6 +140,9 @@ class EnvironmentRow(Base):
     driver: Mapped[str | None]
     flash_attn: Mapped[str | None]
     fair_esm: Mapped[str | None]
+    # NULL in rows from before there were such columns.
+    packages: Mapped[Json] = mapped_column(OptionalJsonText, nullable=True)
+    parts: Mapped[Json] = mapped_column(OptionalJsonText, nullable=True)
 
 
 class ProtocolRow(Base):
@@ -168,6 +179,14 @@ class RunRow(Base):
             "inherited_outcome",
         ),
         Index(None, "commit_id"),
+        Index(None, "inherited_run_id"),
+        # Skipped runs that were stored before the run that they inherit from.
+        Index(
+            "ix_runs_waiting",
+            "inherited_from",
+            sqlite_where=text("inherited_from IS NOT NULL AND inherited_run_id IS NULL"),
+            postgresql_where=text("inherited_from IS NOT NULL AND inherited_run_id IS NULL"),
+        ),
         Index(None, "target_id", "code_digest"),
         Index(None, "configuration_id", "environment_id"),
         # Covers the health page: run time per day and device, and the number of stored rows.
@@ -212,6 +231,12 @@ class RunRow(Base):
     max_unpacked_relative_l2: Mapped[float | None]
     unpacked_s: Mapped[float | None]
     packed_s: Mapped[float | None]
+
+    # At the end, where a migration adds them without building the table anew.
+    inherited_run_id: Mapped[int | None] = mapped_column(ForeignKey("runs.id", ondelete="SET NULL"))
+    packed_outcome: Mapped[Outcome | None]
+    unpacked_outcome: Mapped[Outcome | None]
+    digest: Mapped[str | None]
 
 
 class SequenceResultRow(Base):
@@ -273,6 +298,43 @@ class JudgementRow(Base):
     figures: Mapped[Json] = mapped_column(JsonText)
     gates: Mapped[Json] = mapped_column(JsonText)
     judged_at: Mapped[datetime]
+
+
+class ChainLinkRow(Base):
+    """One run's place in the history of its series: what was stored, in which order.
+
+    `chain` digests the link before it and the run's own digest, so that a run that was changed,
+    inserted or taken out later does not fit. A run that was deleted on purpose leaves its link.
+    """
+
+    __tablename__ = "chain_links"
+    __table_args__ = (Index(None, "run_id", unique=True), {"sqlite_with_rowid": False})
+
+    target_id: Mapped[int] = mapped_column(
+        ForeignKey("targets.id", ondelete="CASCADE"), primary_key=True
+    )
+    benchmark_set_id: Mapped[int] = mapped_column(ForeignKey("benchmark_sets.id"), primary_key=True)
+    configuration_id: Mapped[int] = mapped_column(ForeignKey("configurations.id"), primary_key=True)
+    place: Mapped[int] = mapped_column(primary_key=True)
+    run_id: Mapped[int]  # no foreign key: it outlives its run
+    digest: Mapped[str]
+    chain: Mapped[str]
+    removed_at: Mapped[datetime | None]
+
+
+class BegunRow(Base):
+    """A commit that was begun; a runner that it took down never ends it."""
+
+    __tablename__ = "begun"
+
+    target_id: Mapped[int] = mapped_column(
+        ForeignKey("targets.id", ondelete="CASCADE"), primary_key=True
+    )
+    commit: Mapped[str] = mapped_column(primary_key=True)
+    setup: Mapped[str] = mapped_column(primary_key=True)
+    owner: Mapped[str]
+    times: Mapped[int]
+    begun_at: Mapped[datetime]
 
 
 class BisectionRow(Base):

@@ -9,6 +9,7 @@ from sqlalchemy import Connection, Engine, Subquery, case, func, select, text
 from virnucpro_monitor.records import (
     VERDICTS,
     Acknowledgement,
+    Begun,
     Bisection,
     BisectStep,
     Coverage,
@@ -28,6 +29,7 @@ from virnucpro_monitor.store.connection import reading
 from virnucpro_monitor.store.models import (
     AcknowledgementRow,
     Base,
+    BegunRow,
     BenchmarkSetRow,
     BisectionRow,
     BisectStepRow,
@@ -231,6 +233,65 @@ def load_lease(engine: Engine, name: str) -> Lease | None:
         table = table_of(LeaseRow)
         row = connection.execute(select(table).where(table.c.name == name)).first()
         return None if row is None else Lease(**row._mapping)
+
+
+def load_begun(engine: Engine, target: str) -> list[Begun]:
+    """A target's commits that were begun and have not ended, the last one begun first.
+
+    Raises:
+        NotFoundError: there is no such target.
+    """
+    with reading(engine) as connection:
+        table = table_of(BegunRow)
+        rows = connection.execute(
+            select(table)
+            .where(table.c.target_id == find_target_id(connection, target))
+            .order_by(table.c.begun_at.desc(), table.c.commit)
+        )
+        return [
+            Begun(
+                target=target,
+                commit=row.commit,
+                setup=row.setup,
+                owner=row.owner,
+                times=row.times,
+                begun_at=row.begun_at,
+            )
+            for row in rows
+        ]
+
+
+def load_flips(engine: Engine, target: str) -> dict[int, int]:
+    """How often the verdict on the same code and set-up changed, by the latest attempt's run id.
+
+    Attempts are alike where code digest, benchmark set, configuration, environment and protocol
+    are. Those with one verdict throughout are left out.
+
+    Raises:
+        NotFoundError: there is no such target.
+    """
+    alike = (
+        RunRow.code_digest,
+        RunRow.benchmark_set_id,
+        RunRow.configuration_id,
+        RunRow.environment_id,
+        RunRow.protocol_id,
+    )
+    with reading(engine) as connection:
+        query = (
+            select(RunRow.id, RunRow.outcome, *alike)
+            .where(
+                RunRow.target_id == find_target_id(connection, target),
+                RunRow.code_digest.is_not(None),
+                RunRow.outcome.in_([Outcome.PASSED, Outcome.FAILED]),
+            )
+            .order_by(RunRow.id)
+        )
+        latest: dict[Any, tuple[int, Outcome, int]] = {}
+        for run_id, outcome, *setup in connection.execute(query):
+            _, before, flips = latest.get(tuple(setup), (0, outcome, 0))
+            latest[tuple(setup)] = (run_id, outcome, flips + (outcome is not before))
+    return {run_id: flips for run_id, _, flips in latest.values() if flips}
 
 
 def load_health(engine: Engine, *, now: datetime | None = None) -> Health:

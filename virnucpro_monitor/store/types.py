@@ -57,7 +57,7 @@ class JsonText(TypeDecorator[Json]):
     impl = Text
     cache_ok = True
 
-    def process_bind_param(self, value: Json, dialect: Dialect) -> str:
+    def process_bind_param(self, value: Json, dialect: Dialect) -> str | None:
         try:
             return json.dumps(value, separators=(",", ":"), allow_nan=False)
         except (TypeError, ValueError) as error:
@@ -67,6 +67,15 @@ class JsonText(TypeDecorator[Json]):
 
     def process_result_value(self, value: Any, dialect: Dialect) -> Json:
         return None if value is None else json.loads(value)
+
+
+class OptionalJsonText(JsonText):
+    """As `JsonText`, but None is NULL."""
+
+    cache_ok = True
+
+    def process_bind_param(self, value: Json, dialect: Dialect) -> str | None:
+        return None if value is None else super().process_bind_param(value, dialect)
 
 
 def enum_type(kind: type[StrEnum]) -> Enum:

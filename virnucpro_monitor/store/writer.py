@@ -9,6 +9,7 @@ from sqlalchemy import and_, bindparam, delete, insert, select, update
 from virnucpro_monitor.errors import NotFoundError, StoreError
 from virnucpro_monitor.records import BenchmarkSet, Commit, Outcome, Run, RunReport, Target
 from virnucpro_monitor.store.connection import writing
+from virnucpro_monitor.store.inheritance import adopt_waiting_runs, measured_run_id
 from virnucpro_monitor.store.models import (
     CommitRow,
     ConfigurationRow,
@@ -78,6 +79,7 @@ class Writer(OperationsWriter):
                 run.environment.digest,
                 dataclasses.asdict(run.environment),
             )
+            values["inherited_run_id"] = measured_run_id(connection, run, values)
             current = and_(
                 RunRow.commit_id == values["commit_id"],
                 RunRow.benchmark_set_id == values["benchmark_set_id"],
@@ -92,6 +94,7 @@ class Writer(OperationsWriter):
                 **values, superseded=says_less, num_results=len(report.sequences)
             )
             run_id: int = connection.execute(statement.returning(RunRow.id)).scalar_one()
+            adopt_waiting_runs(connection, run, run_id, values)
             if report.sequences:
                 rows = [result_to_values(run_id, result) for result in report.sequences]
                 insert_rows(connection, SequenceResultRow, INSERTED_NAMES, rows)
@@ -196,6 +199,8 @@ def _run_values(run: Run) -> dict[str, Any]:
         "gates": gates_to_json(run.gates),
         "inherited_from": run.inherited_from,
         "inherited_outcome": run.inherited_outcome,
+        "packed_outcome": run.packed_outcome,
+        "unpacked_outcome": run.unpacked_outcome,
         "code_digest": run.code_digest,
         "bridge": run.bridge,
         "started_at": run.started_at,

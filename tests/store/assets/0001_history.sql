@@ -1,0 +1,316 @@
+BEGIN TRANSACTION;
+CREATE TABLE acknowledgements (
+	id INTEGER NOT NULL, 
+	incident TEXT NOT NULL, 
+	who TEXT NOT NULL, 
+	why TEXT NOT NULL, 
+	scope TEXT NOT NULL, 
+	created_at DATETIME NOT NULL, 
+	expires_at DATETIME, 
+	reopen_if_worse_than DOUBLE, 
+	withdrawn_at DATETIME, 
+	withdrawn_by TEXT, 
+	CONSTRAINT pk_acknowledgements PRIMARY KEY (id)
+);
+INSERT INTO "acknowledgements" VALUES(1,'sample/1','alice','known','','2026-03-01 12:00:00.123456',NULL,NULL,NULL,NULL);
+CREATE TABLE alembic_version (
+	version_num VARCHAR(32) NOT NULL, 
+	CONSTRAINT alembic_version_pkc PRIMARY KEY (version_num)
+);
+INSERT INTO "alembic_version" VALUES('0001');
+CREATE TABLE benchmark_sequences (
+	benchmark_set_id INTEGER NOT NULL, 
+	sequence_index INTEGER NOT NULL, 
+	sequence_id TEXT NOT NULL, 
+	residues TEXT NOT NULL, 
+	CONSTRAINT pk_benchmark_sequences PRIMARY KEY (benchmark_set_id, sequence_index), 
+	CONSTRAINT fk_benchmark_sequences_benchmark_set_id_benchmark_sets FOREIGN KEY(benchmark_set_id) REFERENCES benchmark_sets (id) ON DELETE CASCADE, 
+	CONSTRAINT uq_benchmark_sequences_benchmark_set_id_sequence_id UNIQUE (benchmark_set_id, sequence_id)
+)
+ WITHOUT ROWID
+
+;
+INSERT INTO "benchmark_sequences" VALUES(1,0,'short_1','MKTAYIAK');
+INSERT INTO "benchmark_sequences" VALUES(1,1,'short_2','VLSPADKTNV');
+INSERT INTO "benchmark_sequences" VALUES(1,2,'short_3','MVHLT');
+CREATE TABLE benchmark_sets (
+	id INTEGER NOT NULL, 
+	name TEXT NOT NULL, 
+	version INTEGER NOT NULL, 
+	digest TEXT NOT NULL, 
+	description TEXT NOT NULL, 
+	CONSTRAINT pk_benchmark_sets PRIMARY KEY (id), 
+	CONSTRAINT uq_benchmark_sets_name_version UNIQUE (name, version)
+);
+INSERT INTO "benchmark_sets" VALUES(1,'seed',1,'bbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbb','three sequences');
+CREATE TABLE bisect_steps (
+	bisection_id INTEGER NOT NULL, 
+	step INTEGER NOT NULL, 
+	"commit" TEXT NOT NULL, 
+	run_id INTEGER, 
+	verdict TEXT NOT NULL, 
+	reused BOOLEAN NOT NULL, 
+	at DATETIME NOT NULL, 
+	CONSTRAINT pk_bisect_steps PRIMARY KEY (bisection_id, step), 
+	CONSTRAINT fk_bisect_steps_bisection_id_bisections FOREIGN KEY(bisection_id) REFERENCES bisections (id) ON DELETE CASCADE, 
+	CONSTRAINT fk_bisect_steps_run_id_runs FOREIGN KEY(run_id) REFERENCES runs (id) ON DELETE SET NULL
+);
+INSERT INTO "bisect_steps" VALUES(1,0,'0001000000000000000000000000000000000000',3,'bad',0,'2026-03-01 12:00:00.123456');
+CREATE TABLE bisections (
+	id INTEGER NOT NULL, 
+	target_id INTEGER NOT NULL, 
+	good TEXT NOT NULL, 
+	bad TEXT NOT NULL, 
+	benchmark TEXT NOT NULL, 
+	gate TEXT, 
+	started_at DATETIME NOT NULL, 
+	finished_at DATETIME, 
+	first_bad TEXT, 
+	conclusion TEXT NOT NULL, 
+	CONSTRAINT pk_bisections PRIMARY KEY (id), 
+	CONSTRAINT fk_bisections_target_id_targets FOREIGN KEY(target_id) REFERENCES targets (id) ON DELETE CASCADE
+);
+INSERT INTO "bisections" VALUES(1,1,'0000000000000000000000000000000000000000','0001000000000000000000000000000000000000','seed@1',NULL,'2026-03-01 12:00:00.123456','2026-03-01 12:00:00.123456','0001000000000000000000000000000000000000','Found.');
+CREATE TABLE commits (
+	id INTEGER NOT NULL, 
+	target_id INTEGER NOT NULL, 
+	hash TEXT NOT NULL, 
+	parents TEXT NOT NULL, 
+	subject TEXT NOT NULL, 
+	author TEXT NOT NULL, 
+	authored_at DATETIME, 
+	committed_at DATETIME, 
+	position INTEGER, 
+	on_branch BOOLEAN NOT NULL, 
+	CONSTRAINT pk_commits PRIMARY KEY (id), 
+	CONSTRAINT fk_commits_target_id_targets FOREIGN KEY(target_id) REFERENCES targets (id) ON DELETE CASCADE, 
+	CONSTRAINT uq_commits_target_id_hash UNIQUE (target_id, hash)
+);
+INSERT INTO "commits" VALUES(1,1,'0000000000000000000000000000000000000000','[]','Change number 0','A Tester','2026-03-01 12:00:00.123456','2026-03-01 13:00:00.123456',0,1);
+INSERT INTO "commits" VALUES(2,1,'0002000000000000000000000000000000000000','["0001000000000000000000000000000000000000"]','Change number 2','A Tester','2026-03-03 12:00:00.123456','2026-03-03 13:00:00.123456',2,1);
+INSERT INTO "commits" VALUES(3,1,'0001000000000000000000000000000000000000','["0000000000000000000000000000000000000000"]','Change number 1','A Tester','2026-03-02 12:00:00.123456','2026-03-02 13:00:00.123456',1,1);
+INSERT INTO "commits" VALUES(4,1,'0003000000000000000000000000000000000000','["0002000000000000000000000000000000000000"]','Change number 3','A Tester','2026-03-04 12:00:00.123456','2026-03-04 13:00:00.123456',3,1);
+INSERT INTO "commits" VALUES(5,1,'0004000000000000000000000000000000000000','["0003000000000000000000000000000000000000"]','Change number 4','A Tester','2026-03-05 12:00:00.123456','2026-03-05 13:00:00.123456',4,1);
+INSERT INTO "commits" VALUES(6,1,'0005000000000000000000000000000000000000','["0004000000000000000000000000000000000000"]','Change number 5','A Tester','2026-03-06 12:00:00.123456','2026-03-06 13:00:00.123456',5,1);
+INSERT INTO "commits" VALUES(7,1,'0006000000000000000000000000000000000000','["0005000000000000000000000000000000000000"]','Change number 6','A Tester','2026-03-07 12:00:00.123456','2026-03-07 13:00:00.123456',6,1);
+INSERT INTO "commits" VALUES(8,1,'0007000000000000000000000000000000000000','["0006000000000000000000000000000000000000"]','Change number 7','A Tester','2026-03-08 12:00:00.123456','2026-03-08 13:00:00.123456',7,1);
+INSERT INTO "commits" VALUES(9,1,'0008000000000000000000000000000000000000','["0007000000000000000000000000000000000000"]','Change number 8','A Tester','2026-03-09 12:00:00.123456','2026-03-09 13:00:00.123456',8,1);
+INSERT INTO "commits" VALUES(10,1,'0009000000000000000000000000000000000000','["0008000000000000000000000000000000000000"]','Change number 9','A Tester','2026-03-10 12:00:00.123456','2026-03-10 13:00:00.123456',9,1);
+INSERT INTO "commits" VALUES(11,1,'000a000000000000000000000000000000000000','["0009000000000000000000000000000000000000"]','Change number 10','A Tester','2026-03-11 12:00:00.123456','2026-03-11 13:00:00.123456',10,1);
+INSERT INTO "commits" VALUES(12,1,'000b000000000000000000000000000000000000','["000a000000000000000000000000000000000000"]','Change number 11','A Tester','2026-03-12 12:00:00.123456','2026-03-12 13:00:00.123456',11,1);
+CREATE TABLE configurations (
+	id INTEGER NOT NULL, 
+	digest TEXT NOT NULL, 
+	model TEXT NOT NULL, 
+	weights TEXT NOT NULL, 
+	weights_digest TEXT NOT NULL, 
+	dtype TEXT NOT NULL, 
+	device TEXT NOT NULL, 
+	backend TEXT NOT NULL, 
+	token_budget INTEGER NOT NULL, 
+	CONSTRAINT pk_configurations PRIMARY KEY (id), 
+	CONSTRAINT uq_configurations_digest UNIQUE (digest)
+);
+INSERT INTO "configurations" VALUES(1,'a24685ff010ea4db137846babac56db92ea4526ead4882f3df84f68fb2d0ca9e','esm2_t6_8M_UR50D','synthetic','aaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaa','float32','cpu','sdpa',4096);
+INSERT INTO "configurations" VALUES(2,'474303d73df0f476109e5811aedc0743ba9f4ef35c0d91c74daa0aadd48d51bc','esm2_t6_8M_UR50D','synthetic','aaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaa','float16','cpu','sdpa',4096);
+CREATE TABLE documents (
+	run_id INTEGER NOT NULL, 
+	name TEXT NOT NULL, 
+	content TEXT NOT NULL, 
+	CONSTRAINT pk_documents PRIMARY KEY (run_id, name), 
+	CONSTRAINT fk_documents_run_id_runs FOREIGN KEY(run_id) REFERENCES runs (id) ON DELETE CASCADE
+);
+INSERT INTO "documents" VALUES(1,'probes','{"leak":0.0}');
+INSERT INTO "documents" VALUES(3,'trace','{"layer":5}');
+CREATE TABLE environments (
+	id INTEGER NOT NULL, 
+	digest TEXT NOT NULL, 
+	host TEXT NOT NULL, 
+	platform TEXT NOT NULL, 
+	python TEXT NOT NULL, 
+	torch TEXT NOT NULL, 
+	cuda TEXT, 
+	gpu TEXT, 
+	driver TEXT, 
+	flash_attn TEXT, 
+	fair_esm TEXT, 
+	CONSTRAINT pk_environments PRIMARY KEY (id), 
+	CONSTRAINT uq_environments_digest UNIQUE (digest)
+);
+INSERT INTO "environments" VALUES(1,'38ca3857a104f0934dd24295a667fab0b6896d2ca957dafc5e3117f01fcb303f','runner-1','Linux','3.11.9','2.13.0',NULL,NULL,NULL,NULL,NULL);
+INSERT INTO "environments" VALUES(2,'a66df18142ff56ead64f9087683f24669192b84616c64c561e817828842b9a8e','runner-1','Linux','3.11.9','2.14.0',NULL,NULL,NULL,NULL,NULL);
+CREATE TABLE failures (
+	run_id INTEGER NOT NULL, 
+	kind TEXT NOT NULL, 
+	message TEXT NOT NULL, 
+	traceback TEXT NOT NULL, 
+	log TEXT NOT NULL, 
+	CONSTRAINT pk_failures PRIMARY KEY (run_id), 
+	CONSTRAINT fk_failures_run_id_runs FOREIGN KEY(run_id) REFERENCES runs (id) ON DELETE CASCADE
+);
+INSERT INTO "failures" VALUES(12,'import','No module named ''sample''','Traceback','out');
+CREATE TABLE heartbeats (
+	host TEXT NOT NULL, 
+	target TEXT NOT NULL, 
+	state TEXT NOT NULL, 
+	message TEXT NOT NULL, 
+	at DATETIME NOT NULL, 
+	num_queued INTEGER, 
+	exit_code INTEGER, 
+	finished_at DATETIME, 
+	CONSTRAINT pk_heartbeats PRIMARY KEY (host, target)
+);
+INSERT INTO "heartbeats" VALUES('runner-1','sample','idle','','2026-03-01 14:00:00.123456',NULL,NULL,NULL);
+CREATE TABLE judgements (
+	run_id INTEGER NOT NULL, 
+	protocol_id INTEGER NOT NULL, 
+	outcome VARCHAR(16) NOT NULL, 
+	culprit VARCHAR(16) NOT NULL, 
+	reason TEXT NOT NULL, 
+	figures TEXT NOT NULL, 
+	gates TEXT NOT NULL, 
+	judged_at DATETIME NOT NULL, 
+	CONSTRAINT pk_judgements PRIMARY KEY (run_id, protocol_id), 
+	CONSTRAINT fk_judgements_protocol_id_protocols FOREIGN KEY(protocol_id) REFERENCES protocols (id), 
+	CONSTRAINT fk_judgements_run_id_runs FOREIGN KEY(run_id) REFERENCES runs (id) ON DELETE CASCADE
+);
+CREATE TABLE leases (
+	name TEXT NOT NULL, 
+	owner TEXT NOT NULL, 
+	acquired_at DATETIME NOT NULL, 
+	expires_at DATETIME NOT NULL, 
+	CONSTRAINT pk_leases PRIMARY KEY (name)
+);
+CREATE TABLE protocols (
+	id INTEGER NOT NULL, 
+	digest TEXT NOT NULL, 
+	version TEXT NOT NULL, 
+	content TEXT NOT NULL, 
+	CONSTRAINT pk_protocols PRIMARY KEY (id), 
+	CONSTRAINT uq_protocols_digest UNIQUE (digest)
+);
+INSERT INTO "protocols" VALUES(1,'e73777d584baadda1d78eecafd1f5fe619697fc3cedf7399e2c3b2e07bbb1a64','1','{"thresholds":{"strict":0.999,"lenient":0.995,"lenient_fraction":0.01}}');
+CREATE TABLE runs (
+	id INTEGER NOT NULL PRIMARY KEY AUTOINCREMENT, 
+	target_id INTEGER NOT NULL, 
+	commit_id INTEGER NOT NULL, 
+	benchmark_set_id INTEGER NOT NULL, 
+	configuration_id INTEGER NOT NULL, 
+	environment_id INTEGER, 
+	protocol_id INTEGER NOT NULL, 
+	superseded BOOLEAN DEFAULT 0 NOT NULL, 
+	outcome VARCHAR(16) NOT NULL, 
+	culprit VARCHAR(16), 
+	reason TEXT NOT NULL, 
+	gates TEXT NOT NULL, 
+	inherited_from TEXT, 
+	inherited_outcome VARCHAR(16), 
+	code_digest TEXT, 
+	bridge BOOLEAN NOT NULL, 
+	started_at DATETIME NOT NULL, 
+	duration_s DOUBLE NOT NULL, 
+	num_results INTEGER NOT NULL, 
+	num_sequences INTEGER, 
+	num_tokens INTEGER, 
+	num_strict INTEGER, 
+	num_failed INTEGER, 
+	strict_pass_rate DOUBLE, 
+	min_similarity DOUBLE, 
+	p01_similarity DOUBLE, 
+	median_similarity DOUBLE, 
+	max_similarity DOUBLE, 
+	worst_sequence TEXT, 
+	seed_passed BOOLEAN, 
+	max_packed_relative_l2 DOUBLE, 
+	max_unpacked_relative_l2 DOUBLE, 
+	unpacked_s DOUBLE, 
+	packed_s DOUBLE, 
+	CONSTRAINT fk_runs_benchmark_set_id_benchmark_sets FOREIGN KEY(benchmark_set_id) REFERENCES benchmark_sets (id), 
+	CONSTRAINT fk_runs_commit_id_commits FOREIGN KEY(commit_id) REFERENCES commits (id) ON DELETE CASCADE, 
+	CONSTRAINT fk_runs_configuration_id_configurations FOREIGN KEY(configuration_id) REFERENCES configurations (id), 
+	CONSTRAINT fk_runs_environment_id_environments FOREIGN KEY(environment_id) REFERENCES environments (id), 
+	CONSTRAINT fk_runs_protocol_id_protocols FOREIGN KEY(protocol_id) REFERENCES protocols (id), 
+	CONSTRAINT fk_runs_target_id_targets FOREIGN KEY(target_id) REFERENCES targets (id) ON DELETE CASCADE
+);
+INSERT INTO "runs" VALUES(1,1,1,1,1,1,1,1,'passed','none','All agree.','[["seed",true,1e-05,0.001,"1 - cos",null,"The seed''s rule."],["leak",null,null,0.0,"abs",null,""]]',NULL,NULL,'code-0',0,'2026-03-01 14:00:00.123456',1.5,3,3,29,3,0,1.0,0.9998,0.9998,0.99999,1.0,'short_1',1,NULL,NULL,NULL,0.25);
+INSERT INTO "runs" VALUES(2,1,2,1,1,1,1,0,'skipped','none','No relevant file differs.','[["seed",true,1e-05,0.001,"1 - cos",null,"The seed''s rule."],["leak",null,null,0.0,"abs",null,""]]','0000000000000000000000000000000000000000','passed','code-0',0,'2026-03-03 14:00:00.123456',1.5,0,3,29,3,0,1.0,0.9998,0.9998,0.99999,1.0,'short_1',1,NULL,NULL,NULL,0.25);
+INSERT INTO "runs" VALUES(3,1,3,1,1,1,1,0,'failed','packed','short_1 differs.','[["seed",false,1e-05,0.001,"1 - cos","packed","The seed''s rule."],["leak",null,null,0.0,"abs",null,""]]',NULL,NULL,'code-0',0,'2026-03-02 14:00:00.123456',1.5,3,3,29,1,2,3.33333333333333314829e-01,0.9,0.9,1.0,1.0,'short_1',0,NULL,NULL,NULL,0.25);
+INSERT INTO "runs" VALUES(4,1,4,1,1,1,1,1,'passed','none','All agree.','[["seed",true,1e-05,0.001,"1 - cos",null,"The seed''s rule."],["leak",null,null,0.0,"abs",null,""]]',NULL,NULL,'code-3',0,'2026-03-04 14:00:00.123456',1.5,3,3,29,3,0,1.0,0.9993,0.9993,0.9994,0.9995,'short_1',1,NULL,NULL,NULL,0.25);
+INSERT INTO "runs" VALUES(5,1,5,1,1,1,1,0,'skipped','none','No relevant file differs.','[["seed",true,1e-05,0.001,"1 - cos",null,"The seed''s rule."],["leak",null,null,0.0,"abs",null,""]]','0003000000000000000000000000000000000000','passed','code-3',0,'2026-03-05 14:00:00.123456',1.5,0,3,29,3,0,1.0,0.9993,0.9993,0.9994,0.9995,'short_1',1,NULL,NULL,NULL,0.25);
+INSERT INTO "runs" VALUES(6,1,1,1,1,2,1,0,'skipped','packed','No relevant file differs.','[["seed",false,1e-05,0.001,"1 - cos","packed","The seed''s rule."],["leak",null,null,0.0,"abs",null,""]]','0001000000000000000000000000000000000000','failed','code-0',0,'2026-03-01 14:00:00.123456',1.5,0,3,29,1,2,3.33333333333333314829e-01,0.9,0.9,1.0,1.0,'short_1',0,NULL,NULL,NULL,0.25);
+INSERT INTO "runs" VALUES(7,1,4,1,1,2,1,0,'passed','none','All agree.','[["seed",true,1e-05,0.001,"1 - cos",null,"The seed''s rule."],["leak",null,null,0.0,"abs",null,""]]',NULL,NULL,'code-3',0,'2026-03-04 14:00:00.123456',1.5,3,3,29,3,0,1.0,0.9996,0.9996,0.9997,0.9998,'short_1',1,NULL,NULL,NULL,0.25);
+INSERT INTO "runs" VALUES(8,1,6,1,2,1,1,0,'failed','packed','short_1 differs.','[["seed",false,1e-05,0.001,"1 - cos","packed","The seed''s rule."],["leak",null,null,0.0,"abs",null,""]]',NULL,NULL,'code-5',0,'2026-03-06 14:00:00.123456',1.5,3,3,29,2,0,6.66666666666666629659e-01,0.998,0.998,0.9999,1.0,'short_1',0,NULL,NULL,NULL,0.25);
+INSERT INTO "runs" VALUES(9,1,7,1,2,1,1,0,'skipped','packed','No relevant file differs.','[["seed",false,1e-05,0.001,"1 - cos","packed","The seed''s rule."],["leak",null,null,0.0,"abs",null,""]]','0005000000000000000000000000000000000000','failed','code-5',0,'2026-03-07 14:00:00.123456',1.5,0,3,29,2,0,6.66666666666666629659e-01,0.998,0.998,0.9999,1.0,'short_1',0,NULL,NULL,NULL,0.25);
+INSERT INTO "runs" VALUES(10,1,8,1,1,1,1,0,'skipped','packed','No relevant file differs.','[["seed",false,1e-05,0.001,"1 - cos","packed","The seed''s rule."],["leak",null,null,0.0,"abs",null,""]]','0005000000000000000000000000000000000000','failed','code-5',0,'2026-03-08 14:00:00.123456',1.5,0,3,29,2,0,6.66666666666666629659e-01,0.998,0.998,0.9999,1.0,'short_1',0,NULL,NULL,NULL,0.25);
+INSERT INTO "runs" VALUES(11,1,9,1,1,1,1,0,'skipped','none','No relevant file differs.','[["seed",true,1e-05,0.001,"1 - cos",null,"The seed''s rule."],["leak",null,null,0.0,"abs",null,""]]','0063000000000000000000000000000000000000','passed','code-99',0,'2026-03-09 14:00:00.123456',1.5,0,3,29,3,0,1.0,0.99999,0.99999,0.9999999999999,1.0,'short_1',1,NULL,NULL,NULL,0.25);
+INSERT INTO "runs" VALUES(12,1,10,1,1,1,1,0,'error',NULL,'No module named ''sample''','[]',NULL,NULL,'code-9',0,'2026-03-10 14:00:00.123456',1.5,0,NULL,NULL,NULL,NULL,NULL,NULL,NULL,NULL,NULL,NULL,NULL,NULL,NULL,NULL,NULL);
+INSERT INTO "runs" VALUES(13,1,11,1,1,1,1,0,'not_run',NULL,'Planned, but not reached yet.','[]',NULL,NULL,'code-10',0,'2026-03-11 14:00:00.123456',1.5,0,NULL,NULL,NULL,NULL,NULL,NULL,NULL,NULL,NULL,NULL,NULL,NULL,NULL,NULL,NULL);
+CREATE TABLE sequence_results (
+	run_id INTEGER NOT NULL, 
+	sequence_index INTEGER NOT NULL, 
+	length INTEGER NOT NULL, 
+	truncated BOOLEAN NOT NULL, 
+	status VARCHAR(16) NOT NULL, 
+	similarity DOUBLE, 
+	packed_similarity DOUBLE, 
+	unpacked_similarity DOUBLE, 
+	relative_l2 DOUBLE, 
+	packed_relative_l2 DOUBLE, 
+	unpacked_relative_l2 DOUBLE, 
+	gain DOUBLE, 
+	worst_residue_similarity DOUBLE, 
+	p01_residue_similarity DOUBLE, 
+	worst_residue INTEGER, 
+	max_abs_difference DOUBLE, 
+	pack INTEGER, 
+	slot INTEGER, 
+	"offset" INTEGER, 
+	CONSTRAINT pk_sequence_results PRIMARY KEY (run_id, sequence_index), 
+	CONSTRAINT fk_sequence_results_run_id_runs FOREIGN KEY(run_id) REFERENCES runs (id) ON DELETE CASCADE
+)
+ WITHOUT ROWID
+
+;
+INSERT INTO "sequence_results" VALUES(1,0,8,0,'ok',0.99999,0.99999,NULL,1.0e-07,NULL,NULL,1.0,NULL,NULL,2,NULL,0,0,0);
+INSERT INTO "sequence_results" VALUES(1,1,10,0,'ok',1.0,1.0,NULL,1.0e-07,NULL,NULL,1.0,NULL,NULL,2,NULL,0,1,12);
+INSERT INTO "sequence_results" VALUES(1,2,5,0,'ok',0.9998,0.9998,NULL,1.0e-07,NULL,NULL,1.0,NULL,NULL,2,NULL,0,2,24);
+INSERT INTO "sequence_results" VALUES(3,0,8,0,'ok',0.9,0.9,NULL,1.0e-07,NULL,NULL,1.0,NULL,NULL,2,NULL,0,0,0);
+INSERT INTO "sequence_results" VALUES(3,1,10,0,'ok',1.0,1.0,NULL,1.0e-07,NULL,NULL,1.0,NULL,NULL,2,NULL,0,1,12);
+INSERT INTO "sequence_results" VALUES(3,2,5,0,'ok',NULL,NULL,NULL,1.0e-07,NULL,NULL,1.0,NULL,NULL,2,NULL,0,2,24);
+INSERT INTO "sequence_results" VALUES(4,0,8,0,'ok',0.9993,0.9993,NULL,1.0e-07,NULL,NULL,1.0,NULL,NULL,2,NULL,0,0,0);
+INSERT INTO "sequence_results" VALUES(4,1,10,0,'ok',0.9994,0.9994,NULL,1.0e-07,NULL,NULL,1.0,NULL,NULL,2,NULL,0,1,12);
+INSERT INTO "sequence_results" VALUES(4,2,5,0,'ok',0.9995,0.9995,NULL,1.0e-07,NULL,NULL,1.0,NULL,NULL,2,NULL,0,2,24);
+INSERT INTO "sequence_results" VALUES(7,0,8,0,'ok',0.9996,0.9996,NULL,1.0e-07,NULL,NULL,1.0,NULL,NULL,2,NULL,0,0,0);
+INSERT INTO "sequence_results" VALUES(7,1,10,0,'ok',0.9997,0.9997,NULL,1.0e-07,NULL,NULL,1.0,NULL,NULL,2,NULL,0,1,12);
+INSERT INTO "sequence_results" VALUES(7,2,5,0,'ok',0.9998,0.9998,NULL,1.0e-07,NULL,NULL,1.0,NULL,NULL,2,NULL,0,2,24);
+INSERT INTO "sequence_results" VALUES(8,0,8,0,'ok',0.998,0.998,NULL,1.0e-07,NULL,NULL,1.0,NULL,NULL,2,NULL,0,0,0);
+INSERT INTO "sequence_results" VALUES(8,1,10,0,'ok',0.9999,0.9999,NULL,1.0e-07,NULL,NULL,1.0,NULL,NULL,2,NULL,0,1,12);
+INSERT INTO "sequence_results" VALUES(8,2,5,0,'ok',1.0,1.0,NULL,1.0e-07,NULL,NULL,1.0,NULL,NULL,2,NULL,0,2,24);
+CREATE TABLE targets (
+	id INTEGER NOT NULL, 
+	name TEXT NOT NULL, 
+	location TEXT NOT NULL, 
+	adapter TEXT NOT NULL, 
+	package TEXT, 
+	paths TEXT NOT NULL, 
+	branch TEXT, 
+	requirements TEXT, 
+	CONSTRAINT pk_targets PRIMARY KEY (id), 
+	CONSTRAINT uq_targets_name UNIQUE (name)
+);
+INSERT INTO "targets" VALUES(1,'sample','https://example.org/sample.git','seed-interface','sample','["sample/models","sample/data"]','main',NULL);
+CREATE INDEX ix_acknowledgements_incident ON acknowledgements (incident);
+CREATE INDEX ix_bisections_target_id ON bisections (target_id);
+CREATE INDEX ix_commits_hash ON commits (hash);
+CREATE INDEX ix_commits_target_id_position_committed_at ON commits (target_id, position, committed_at);
+CREATE INDEX ix_runs_commit_id ON runs (commit_id);
+CREATE INDEX ix_runs_configuration_id_environment_id ON runs (configuration_id, environment_id);
+CREATE INDEX ix_runs_series ON runs (target_id, superseded, benchmark_set_id, configuration_id, commit_id, outcome, inherited_outcome);
+CREATE INDEX ix_runs_started_at ON runs (started_at, configuration_id, duration_s, num_results);
+CREATE INDEX ix_runs_target_id_code_digest ON runs (target_id, code_digest);
+CREATE UNIQUE INDEX uq_runs_current ON runs (commit_id, benchmark_set_id, configuration_id) WHERE superseded = 0;
+CREATE INDEX ix_bisect_steps_run_id ON bisect_steps (run_id);
+CREATE INDEX ix_failures_kind ON failures (kind);
+DELETE FROM "sqlite_sequence";
+INSERT INTO "sqlite_sequence" VALUES('runs',13);
+COMMIT;

@@ -1,0 +1,76 @@
+"""Which stored run stands behind a skipped one: kept by id, since a commit may be run again."""
+
+from collections.abc import Mapping
+from typing import Any
+
+from sqlalchemy import Connection, Engine, case, select, update
+
+from virnucpro_monitor.records import Outcome, Run
+from virnucpro_monitor.store.connection import reading
+from virnucpro_monitor.store.models import CommitRow, RunRow
+from virnucpro_monitor.store.queries import read_runs
+
+MEASURED = (Outcome.PASSED, Outcome.FAILED)
+
+
+def load_measured_run(engine: Engine, run: Run) -> Run:
+    """The run whose measures stand for `run`: for a skipped one, the run that it inherits from.
+
+    It is found whatever became of its commit since: measured again, superseded, or measured in
+    another environment. Where it was deleted, `run` itself, which has no sequences.
+    """
+    if run.outcome is not Outcome.SKIPPED or run.inherited_run_id is None:
+        return run
+    with reading(engine) as connection:
+        found = read_runs(connection, [RunRow.id == run.inherited_run_id])
+        return found[0] if found else run
+
+
+def measured_run_id(connection: Connection, run: Run, ids: Mapping[str, Any]) -> int | None:
+    """The id of the run that a skipped one inherits from; None where it is not stored (yet).
+
+    Args:
+        ids: the run's own `target_id`, `benchmark_set_id` and `configuration_id`.
+    """
+    if run.outcome is not Outcome.SKIPPED or run.inherited_from is None:
+        return None
+    measured = (
+        RunRow.target_id == ids["target_id"],
+        RunRow.benchmark_set_id == ids["benchmark_set_id"],
+        RunRow.outcome.in_(MEASURED),
+        CommitRow.hash == run.inherited_from,
+    )
+    query = select(RunRow.id).join(CommitRow, CommitRow.id == RunRow.commit_id).where(*measured)
+    if run.inherited_run_id is not None:
+        known = connection.execute(query.where(RunRow.id == run.inherited_run_id)).scalar()
+        if known is not None:
+            return known
+    return connection.execute(
+        query.where(RunRow.configuration_id == ids["configuration_id"])
+        .order_by(case((RunRow.outcome == run.inherited_outcome, 0), else_=1), RunRow.id.desc())
+        .limit(1)
+    ).scalar()
+
+
+def adopt_waiting_runs(
+    connection: Connection, run: Run, run_id: int, ids: Mapping[str, Any]
+) -> None:
+    """Point skipped runs at the run that was just stored, where they were stored before it.
+
+    A start that does not go from old to new may release a skipped run before the measured one.
+    """
+    if run.outcome not in MEASURED:
+        return
+    connection.execute(
+        update(RunRow)
+        .where(
+            RunRow.inherited_run_id.is_(None),
+            RunRow.outcome == Outcome.SKIPPED,
+            RunRow.inherited_from == run.commit.hash,
+            RunRow.inherited_outcome == run.outcome,
+            RunRow.target_id == ids["target_id"],
+            RunRow.benchmark_set_id == ids["benchmark_set_id"],
+            RunRow.configuration_id == ids["configuration_id"],
+        )
+        .values(inherited_run_id=run_id)
+    )
