@@ -17,7 +17,7 @@ from virnucpro_monitor.monitor import acknowledging, questions
 from virnucpro_monitor.monitor.opening import open_database
 from virnucpro_monitor.records import Acknowledgement, Run
 from virnucpro_monitor.settings import load_settings
-from virnucpro_monitor.store import reader, summaries
+from virnucpro_monitor.store import reader, series_reader
 from virnucpro_monitor.store.engine import Engine
 
 logger = logging.getLogger(__name__)
@@ -31,7 +31,7 @@ def load_history() -> tuple[Run, ...]:
 
 def _load_history(engine: Any) -> tuple[Run, ...]:
     with _one_reader:
-        return _read_history(engine, summaries.load_history_state(engine))
+        return _read_history(engine, series_reader.load_history_state(engine))
 
 
 _one_reader = Lock()

@@ -30,7 +30,7 @@ from virnucpro_monitor.records import (
     Target,
 )
 from virnucpro_monitor.report import addresses
-from virnucpro_monitor.store import reader, summaries
+from virnucpro_monitor.store import health_reader, reader, series_reader
 
 COMPARISON_S = 600  # two stored runs never change
 BENCHMARKS_S = 60
@@ -234,17 +234,17 @@ def load_thresholds(runs: Iterable[Run]) -> dict[str, Thresholds]:
 
 
 def load_heartbeats() -> list[Heartbeat]:
-    return summaries.load_heartbeats(engine())
+    return health_reader.load_heartbeats(engine())
 
 
 @kept()
 def load_health() -> Health:
-    return summaries.load_health(engine())
+    return health_reader.load_health(engine())
 
 
 @kept()
 def load_coverage(target: str) -> Coverage:
-    return summaries.load_coverage(engine(), target)
+    return series_reader.load_coverage(engine(), target)
 
 
 @kept(BENCHMARKS_S)

@@ -13,7 +13,7 @@ from tests.app.samples import HISTORY, START
 from virnucpro_monitor.analysis.incidents import Incident, derive_incidents
 from virnucpro_monitor.analysis.series import worst_error
 from virnucpro_monitor.records import Outcome, Run, SequencePoint, SequenceResult
-from virnucpro_monitor.store import reader, summaries
+from virnucpro_monitor.store import health_reader, reader, series_reader
 from virnucpro_monitor.store.engine import open_engine
 
 PAGES = (
@@ -81,7 +81,7 @@ def test_the_overview_has_a_card_for_each_series_with_its_figures(
     run_page: PageRunner, sample_url: str
 ) -> None:
     text = shown_html(run_page("overview", sample_url))
-    series = summaries.load_series(open_engine(sample_url, read_only=True))
+    series = series_reader.load_series(open_engine(sample_url, read_only=True))
     assert text.count('class="vm-card"') == len(series) == 4
     for one in series:
         figures = one.latest.figures
@@ -336,13 +336,13 @@ def test_regressions_name_what_began_in_the_range(run_page: PageRunner, sample_u
 
 
 def test_health_counts_what_is_stored(run_page: PageRunner, sample_url: str) -> None:
-    health = summaries.load_health(open_engine(sample_url, read_only=True))
+    health = health_reader.load_health(open_engine(sample_url, read_only=True))
     text = shown_html(run_page("health", sample_url))
     assert f"{health.row_counts['runs']:,}" in text
     assert f"{health.row_counts['sequence_results']:,}" in text
     assert "gpu-1" in text
     assert "2 commits waiting" in text
-    coverage = summaries.load_coverage(open_engine(sample_url, read_only=True), "sample")
+    coverage = series_reader.load_coverage(open_engine(sample_url, read_only=True), "sample")
     assert format_share(coverage.num_measured, coverage.num_on_branch) in text
 
 

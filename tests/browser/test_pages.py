@@ -11,7 +11,7 @@ from tests.app.conftest import HOSTILE_SUBJECT, fill
 from tests.app.samples import HISTORY
 from tests.browser.conftest import OpenPage, served
 from virnucpro_monitor.records import Outcome
-from virnucpro_monitor.store import reader, summaries
+from virnucpro_monitor.store import notes_reader, reader
 from virnucpro_monitor.store.engine import open_engine
 
 pytestmark = [pytest.mark.browser, pytest.mark.slow]
@@ -208,10 +208,10 @@ def test_an_incident_is_acknowledged_where_that_is_allowed(
         page.get_by_role("button", name="Acknowledge", exact=True).click()
         expect(page.locator("dd").filter(has_text="Known <b>bug</b>")).to_be_visible()
         engine = open_engine(url, read_only=True)
-        (note,) = summaries.load_acknowledgements(engine)
+        (note,) = notes_reader.load_acknowledgements(engine)
         assert (note.who, note.why) == ("A Reader", "Known <b>bug</b>")
         page.get_by_role("textbox", name="Your name").fill("A Reader")
         page.get_by_role("textbox", name="Your name").press("Enter")
         page.get_by_role("button", name="Reopen").click()
         expect(page.get_by_role("button", name="Acknowledge", exact=True)).to_be_visible()
-        assert summaries.load_acknowledgements(engine) == []
+        assert notes_reader.load_acknowledgements(engine) == []

@@ -6,8 +6,8 @@ import pytest
 from tests.runner.tiny_target import HEALTHY, MODEL_FILE, PADDED_WITH_CLS, TinyRepository
 from virnucpro_monitor.cli.main import run_command
 from virnucpro_monitor.store.engine import open_engine
+from virnucpro_monitor.store.notes_reader import load_bisections
 from virnucpro_monitor.store.reader import load_runs
-from virnucpro_monitor.store.summaries import load_bisections
 
 CPU = ("--model", "esm2_t6_8M_UR50D", "--weights", "synthetic", "--device", "cpu")
 HEALTHY_MODEL = HEALTHY[MODEL_FILE]

@@ -15,8 +15,8 @@ from virnucpro_monitor.records import Outcome
 from virnucpro_monitor.runner.builtin import builtin_target
 from virnucpro_monitor.settings import load_settings
 from virnucpro_monitor.store.engine import open_engine
+from virnucpro_monitor.store.health_reader import load_heartbeats
 from virnucpro_monitor.store.reader import load_commits, load_failure, load_runs
-from virnucpro_monitor.store.summaries import load_heartbeats
 
 FASTA = ">a\nMKTAYIAKQR\n>b\nVLSPADKTNVKAAWGKV\n"
 MODEL = ("--model", "esm2_t6_8M_UR50D", "--weights", "synthetic")

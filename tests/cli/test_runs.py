@@ -13,7 +13,7 @@ from tests.store.builders import make_report
 from virnucpro_monitor.cli.main import run_command
 from virnucpro_monitor.records import Commit
 from virnucpro_monitor.store.engine import create_database, open_engine
-from virnucpro_monitor.store.summaries import load_judgements
+from virnucpro_monitor.store.notes_reader import load_judgements
 from virnucpro_monitor.store.writer import Writer
 from virnucpro_monitor.validation.protocol import load_protocol
 

@@ -14,7 +14,7 @@ from tests.runner.tiny_target import HEALTHY, MODEL_FILE, PADDED_WITH_CLS, TinyR
 from virnucpro_monitor.cli.main import run_command
 from virnucpro_monitor.store.engine import open_engine
 from virnucpro_monitor.store.reader import load_runs
-from virnucpro_monitor.store.summaries import load_coverage
+from virnucpro_monitor.store.series_reader import load_coverage
 
 NUM_COMMITS = 500
 EVERY_RELEVANT = 20  # 5 %

@@ -14,7 +14,7 @@ from tests.store.builders import CONFIGURATION, ENVIRONMENT, START, make_commit,
 from virnucpro_monitor.monitor.questions import load_measured
 from virnucpro_monitor.records import Outcome, Run, RunReport, to_json
 from virnucpro_monitor.report.values import run_values
-from virnucpro_monitor.store import reader, summaries
+from virnucpro_monitor.store import health_reader, notes_reader, reader, series_reader
 from virnucpro_monitor.store.engine import open_engine, upgrade_database
 from virnucpro_monitor.store.inheritance import load_measured_run
 from virnucpro_monitor.store.writer import Writer
@@ -167,12 +167,12 @@ def test_an_upgraded_database_shows_the_same_numbers(upgraded: Engine) -> None:
         "failures": {
             str(run.id): to_json(reader.load_failure(upgraded, run.id or 0)) for run in every
         },
-        "series": to_json(summaries.load_series(upgraded)),
-        "marks": to_json(summaries.load_recent_marks(upgraded, 50)),
-        "coverage": to_json(summaries.load_coverage(upgraded, "sample")),
-        "bisections": to_json(summaries.load_bisections(upgraded, "sample")),
-        "acknowledgements": to_json(summaries.load_acknowledgements(upgraded)),
-        "heartbeats": to_json(summaries.load_heartbeats(upgraded)),
+        "series": to_json(series_reader.load_series(upgraded)),
+        "marks": to_json(series_reader.load_recent_marks(upgraded, 50)),
+        "coverage": to_json(series_reader.load_coverage(upgraded, "sample")),
+        "bisections": to_json(notes_reader.load_bisections(upgraded, "sample")),
+        "acknowledgements": to_json(notes_reader.load_acknowledgements(upgraded)),
+        "heartbeats": to_json(health_reader.load_heartbeats(upgraded)),
         "history of a sequence": [[point.run.id, to_json(point.result)] for point in history],
     }
     assert list(differences(before, json.loads(json.dumps(now)))) == []
@@ -197,14 +197,14 @@ def test_flips_are_counted_over_attempts_of_the_same_code_and_setup(
     alike = {"code_digest": "same"}
     for similarities in (good, bad, bad, good):
         last = writer.save_run(make_report(0, similarities, **alike))
-    assert summaries.load_flips(engine, "sample") == {last: 2}
+    assert series_reader.load_flips(engine, "sample") == {last: 2}
     half = dataclasses.replace(CONFIGURATION, dtype="float16")
     writer.save_run(make_report(0, bad, configuration=half, **alike))
     writer.save_run(make_report(0, bad, environment=OTHER, **alike))
     writer.save_run(make_report(1, bad, code_digest="other"))
-    assert summaries.load_flips(engine, "sample") == {last: 2}
+    assert series_reader.load_flips(engine, "sample") == {last: 2}
     heir = writer.save_run(make_report(3, bad, **alike))  # another commit with the same code
-    assert summaries.load_flips(engine, "sample") == {heir: 3}
+    assert series_reader.load_flips(engine, "sample") == {heir: 3}
 
 
 def test_what_each_side_came_to_and_what_was_imported_come_back(
@@ -232,12 +232,12 @@ def test_a_commit_that_never_ends_is_counted(engine: Engine, writer: Writer) -> 
     target, commit = make_report().target, make_commit(3).hash
     assert writer.begin_commit(target, commit, owner="host:1") == 1
     writer.end_commit("sample", commit)
-    assert summaries.load_begun(engine, "sample") == []
+    assert health_reader.load_begun(engine, "sample") == []
     assert writer.begin_commit(target, commit, owner="host:2") == 1
     assert writer.begin_commit(target, commit, owner="host:3") == 2
     assert writer.begin_commit(target, commit, owner="host:3", setup="float16 on cuda") == 1
-    by_setup = {one.setup: one for one in summaries.load_begun(engine, "sample")}
+    by_setup = {one.setup: one for one in health_reader.load_begun(engine, "sample")}
     assert (by_setup[""].times, by_setup[""].owner, by_setup[""].commit) == (2, "host:3", commit)
     assert by_setup[""].begun_at > START
     writer.end_commit("sample", commit, setup="float16 on cuda")
-    assert [one.setup for one in summaries.load_begun(engine, "sample")] == [""]
+    assert [one.setup for one in health_reader.load_begun(engine, "sample")] == [""]

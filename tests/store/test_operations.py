@@ -21,12 +21,11 @@ from virnucpro_monitor.records import (
     Outcome,
 )
 from virnucpro_monitor.store.engine import open_engine
-from virnucpro_monitor.store.summaries import (
+from virnucpro_monitor.store.health_reader import load_health, load_heartbeats
+from virnucpro_monitor.store.notes_reader import (
     load_acknowledgements,
     load_bisections,
-    load_heartbeats,
     load_judgements,
-    load_lease,
 )
 from virnucpro_monitor.store.writer import Writer
 
@@ -56,16 +55,17 @@ def test_a_lease_has_one_owner_until_it_is_released(engine: Engine, writer: Writ
     assert writer.acquire_lease("run", "first", 60)
     assert not writer.acquire_lease("run", "second", 60)
     assert writer.acquire_lease("another", "second", 60)
-    before = load_lease(engine, "run")
-    assert before is not None
-    assert before.owner == "first"
+    before = {lease.name: lease for lease in load_health(engine).leases}
+    assert {name: lease.owner for name, lease in before.items()} == {
+        "another": "second",
+        "run": "first",
+    }
     assert writer.acquire_lease("run", "first", 120)  # renewed
-    after = load_lease(engine, "run")
-    assert after is not None
-    assert after.expires_at > before.expires_at
+    after = {lease.name: lease for lease in load_health(engine).leases}
+    assert after["run"].expires_at > before["run"].expires_at
     assert not writer.release_lease("run", "second")
     assert writer.release_lease("run", "first")
-    assert load_lease(engine, "run") is None
+    assert [lease.name for lease in load_health(engine).leases] == ["another"]
     assert writer.acquire_lease("run", "second", 60)
 
 

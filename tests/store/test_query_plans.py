@@ -10,7 +10,7 @@ from sqlalchemy import Engine
 from tests.benchmarks.generate_history import generate_history, make_commit
 from tests.store.watching import Watched
 from virnucpro_monitor.records import Outcome, Run
-from virnucpro_monitor.store import inheritance, reader, summaries
+from virnucpro_monitor.store import health_reader, inheritance, notes_reader, reader, series_reader
 from virnucpro_monitor.store.engine import open_engine
 
 NUM_RUNS = 80
@@ -39,13 +39,13 @@ def inheriting(run: Run) -> Run:
 
 
 CALLS: dict[str, tuple[int, Callable[[Engine, Run], Any]]] = {
-    "series": (NUM_RUNS // 4, lambda e, run: summaries.load_series(e)),
-    "recent marks": (NUM_RUNS, lambda e, run: summaries.load_recent_marks(e, 40)),
-    "few recent marks": (8, lambda e, run: summaries.load_recent_marks(e, 2)),
-    "coverage": (FEW, lambda e, run: summaries.load_coverage(e, TARGET)),
+    "series": (NUM_RUNS // 4, lambda e, run: series_reader.load_series(e)),
+    "recent marks": (NUM_RUNS, lambda e, run: series_reader.load_recent_marks(e, 40)),
+    "few recent marks": (8, lambda e, run: series_reader.load_recent_marks(e, 2)),
+    "coverage": (FEW, lambda e, run: series_reader.load_coverage(e, TARGET)),
     "coverage of a series": (
         FEW,
-        lambda e, run: summaries.load_coverage(
+        lambda e, run: series_reader.load_coverage(
             e, TARGET, benchmark=BENCHMARK, configuration=run.configuration.digest
         ),
     ),
@@ -93,25 +93,14 @@ CALLS: dict[str, tuple[int, Callable[[Engine, Run], Any]]] = {
     "failure": (1, lambda e, run: reader.load_failure(e, run.id or 0)),
     "document": (1, lambda e, run: reader.load_document(e, run.id or 0, "packs")),
     "documents": (1, lambda e, run: reader.load_documents(e, run.id or 0)),
-    "judgements": (1, lambda e, run: summaries.load_judgements(e, run.id or 0)),
-    "branches": (1, lambda e, run: summaries.load_branches(e, TARGET)),
-    "bisections": (1, lambda e, run: summaries.load_bisections(e, TARGET)),
-    "acknowledgements": (1, lambda e, run: summaries.load_acknowledgements(e)),
-    "noise floor": (
-        1,
-        lambda e, run: summaries.load_latest_document(
-            e,
-            "noise",
-            configuration=run.configuration.digest,
-            environment=run.environment.digest if run.environment else "",
-        ),
-    ),
+    "judgements": (1, lambda e, run: notes_reader.load_judgements(e, run.id or 0)),
+    "branches": (1, lambda e, run: series_reader.load_branches(e, TARGET)),
+    "bisections": (1, lambda e, run: notes_reader.load_bisections(e, TARGET)),
+    "acknowledgements": (1, lambda e, run: notes_reader.load_acknowledgements(e)),
     "targets": (1, lambda e, run: reader.load_targets(e)),
-    "heartbeats": (1, lambda e, run: summaries.load_heartbeats(e)),
-    "begun": (1, lambda e, run: summaries.load_begun(e, TARGET)),
+    "heartbeats": (1, lambda e, run: health_reader.load_heartbeats(e)),
+    "begun": (1, lambda e, run: health_reader.load_begun(e, TARGET)),
     "measured run": (1, lambda e, run: inheritance.load_measured_run(e, inheriting(run))),
-    "lease": (1, lambda e, run: summaries.load_lease(e, "run")),
-    "benchmark set": (NUM_SEQUENCES, lambda e, run: reader.load_benchmark_set(e, BENCHMARK)),
     "target": (1, lambda e, run: reader.load_target(e, TARGET)),
     "benchmark sets": (2 * NUM_SEQUENCES, lambda e, run: reader.load_benchmarks(e)),
     "protocol": (1, lambda e, run: reader.load_protocol(e, run.protocol_digest)),
@@ -137,28 +126,28 @@ def test_lists_never_look_at_sequence_results(name: str, engine: Engine, run: Ru
 
 
 def test_the_health_page_counts_rows_from_indexes_alone(engine: Engine) -> None:
-    watched = Watched(engine, lambda: summaries.load_health(engine))
+    watched = Watched(engine, lambda: health_reader.load_health(engine))
     assert watched.answer.row_counts["runs"] == NUM_RUNS
     assert [step for step in watched.full_scans if "USING COVERING INDEX" not in step] == []
     assert not [text for text in watched.statements if "sequence_results" in text]
 
 
 def test_the_history_state_is_counted_from_indexes_alone(engine: Engine) -> None:
-    watched = Watched(engine, lambda: summaries.load_history_state(engine))
+    watched = Watched(engine, lambda: series_reader.load_history_state(engine))
     assert watched.answer[0] == NUM_RUNS
     assert [step for step in watched.full_scans if "USING COVERING INDEX" not in step] == []
     assert watched.num_rows <= 2 + FEW
 
 
 def test_flips_are_counted_without_a_wide_row(engine: Engine) -> None:
-    watched = Watched(engine, lambda: summaries.load_flips(engine, TARGET))
+    watched = Watched(engine, lambda: series_reader.load_flips(engine, TARGET))
     assert watched.full_scans == []
 
 
 def test_every_reader_is_watched() -> None:
     functions = {
         name
-        for module in (reader, summaries, inheritance)
+        for module in (reader, series_reader, health_reader, notes_reader, inheritance)
         for name, value in vars(module).items()
         if name.startswith(("load_", "find_")) and value.__module__ == module.__name__
     }

@@ -271,17 +271,14 @@ def test_a_run_under_another_protocol_names_it(engine: Engine, writer: Writer) -
 
 
 def test_a_benchmark_set_never_changes_under_its_name(engine: Engine, writer: Writer) -> None:
-    writer.save_benchmark(BENCHMARK)
-    writer.save_benchmark(BENCHMARK)
+    writer.save_run(make_report(0))
+    writer.save_run(make_report(1))
     altered = dataclasses.replace(BENCHMARK, digest="d" * 64)
     with pytest.raises(StoreError, match="seed@1 in the database has other content"):
         writer.save_run(make_report(benchmark=altered))
     newer = dataclasses.replace(altered, version=2)
-    writer.save_benchmark(newer)
-    assert reader.load_benchmark_set(engine, "seed") == newer
-    assert reader.load_benchmark_set(engine, "seed@1") == BENCHMARK
-    with pytest.raises(NotFoundError, match="no benchmark set 'seed@3'"):
-        reader.load_benchmark_set(engine, "seed@3")
+    writer.save_run(make_report(0, benchmark=newer))
+    assert reader.load_benchmarks(engine) == [BENCHMARK, newer]
 
 
 def test_a_deleted_run_is_gone_and_its_id_is_not_used_again(engine: Engine, writer: Writer) -> None:

@@ -176,8 +176,8 @@ def show(
     from virnucpro_monitor.report.export import format_run, write_report
     from virnucpro_monitor.report.sentences import reproduce_command
     from virnucpro_monitor.report.values import run_detail_values
+    from virnucpro_monitor.store.notes_reader import load_judgements
     from virnucpro_monitor.store.reader import load_failure, load_target
-    from virnucpro_monitor.store.summaries import load_judgements
 
     with open_database(db) as engine:
         found, others = find_run(engine, run, target=target, benchmark=benchmark)

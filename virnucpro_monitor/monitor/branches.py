@@ -12,7 +12,7 @@ from virnucpro_monitor.analysis.branches import (
 )
 from virnucpro_monitor.monitor.histories import SeriesCard, series_runs
 from virnucpro_monitor.records import Run
-from virnucpro_monitor.store import reader, summaries
+from virnucpro_monitor.store import reader, series_reader
 from virnucpro_monitor.store.engine import Engine
 
 EVERY_BRANCH = "*"  # git allows no such name
@@ -27,7 +27,7 @@ def load_branches(engine: Engine, target: str) -> dict[str, str]:
     known = next((one for one in reader.load_targets(engine) if one.name == target), None)
     if known is None:
         return {}
-    names = branch_names(summaries.load_branches(engine, target))[:MAX_BRANCHES]
+    names = branch_names(series_reader.load_branches(engine, target))[:MAX_BRANCHES]
     followed = known.branch or "Followed branch"
     return {"": followed, **{name: name for name in names}, EVERY_BRANCH: "All commits"}
 
@@ -50,7 +50,7 @@ def branch_runs(
         others = series_runs(engine, key, configurations, limit, on_branch=False)
         merged = merged_by_date(followed, others)
         return tuple(merged[-limit:] if limit else merged)
-    stored: Branches = summaries.load_branches(engine, key.target)
+    stored: Branches = series_reader.load_branches(engine, key.target)
     hashes = commits_of_branch(stored, branch)
     own = (
         series_runs(engine, key, configurations, limit, on_branch=False, commits=hashes)

@@ -25,7 +25,7 @@ from virnucpro_monitor.records import (
     RunMark,
     Series,
 )
-from virnucpro_monitor.store import reader, summaries
+from virnucpro_monitor.store import notes_reader, reader, series_reader
 from virnucpro_monitor.store.engine import Engine
 
 INCIDENT_WINDOW = 1000
@@ -64,7 +64,7 @@ class SeriesCard:
 
 def list_series(engine: Engine) -> tuple[SeriesCard, ...]:
     """All series: the bad ones first, then the most recently measured."""
-    stored = summaries.load_series(engine)
+    stored = series_reader.load_series(engine)
     by_key = {series_key(series.latest): series for series in stored}
     groups = _group(stored)
     marks = _marks_by_series(engine)
@@ -118,7 +118,7 @@ def _open_incidents(
     """The incidents of some series that are not fixed."""
     if not keys:
         return defaultdict(list)
-    acknowledgements = summaries.load_acknowledgements(engine, withdrawn=True)
+    acknowledgements = notes_reader.load_acknowledgements(engine, withdrawn=True)
     wanted = {*keys, *_named_by_target(acknowledgements, members_of)}
     runs = [
         run for key in wanted for run in series_runs(engine, key, members_of[key], INCIDENT_WINDOW)
@@ -140,7 +140,7 @@ def _named_by_target(
 
 def _marks_by_series(engine: Engine) -> dict[SeriesKey, list[RunMark]]:
     marks: dict[SeriesKey, list[RunMark]] = defaultdict(list)
-    for mark in summaries.load_recent_marks(engine, NUM_MARKS):
+    for mark in series_reader.load_recent_marks(engine, NUM_MARKS):
         key = SeriesKey(
             target=mark.target,
             benchmark=mark.benchmark,
@@ -229,7 +229,7 @@ def series_of(engine: Engine, run: Run) -> tuple[SeriesKey, tuple[str, ...]]:
         return key, (key.configuration, *(configuration.digest for configuration in loose))
     homes = {
         home: members
-        for home, members in _group(summaries.load_series(engine, target=run.target)).items()
+        for home, members in _group(series_reader.load_series(engine, target=run.target)).items()
         if (home.benchmark, home.benchmark_version) == (key.benchmark, key.benchmark_version)
         and _differ_in_backend_only(members[0].configuration, run.configuration)
     }

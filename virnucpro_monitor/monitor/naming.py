@@ -22,7 +22,7 @@ from virnucpro_monitor.records import Commit, Run, Target, short_hash
 from virnucpro_monitor.runner.checkout import Repository
 from virnucpro_monitor.runner.targets import absolute_location
 from virnucpro_monitor.settings import load_settings
-from virnucpro_monitor.store import reader, summaries
+from virnucpro_monitor.store import reader, series_reader
 from virnucpro_monitor.store.engine import Engine
 
 MAX_NAMED = 5
@@ -176,7 +176,7 @@ def _resolve(target: Target, revision: str, cache_folder: Path) -> str | None:
 
 def _stored_tip(engine: Engine, target: str, branch: str) -> Commit | None:
     """The youngest measured commit that `branch` holds and the followed branch lacks."""
-    hashes = commits_of_branch(summaries.load_branches(engine, target), branch)
+    hashes = commits_of_branch(series_reader.load_branches(engine, target), branch)
     runs = reader.load_runs(engine, target=target, commits=hashes) if hashes else []
     return merged_by_date([], runs)[-1].commit if runs else None
 

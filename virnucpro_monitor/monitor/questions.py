@@ -14,7 +14,7 @@ from virnucpro_monitor.errors import NotFoundError
 from virnucpro_monitor.monitor.histories import load_last_good
 from virnucpro_monitor.monitor.naming import choose_target, find_bound
 from virnucpro_monitor.records import Bisection, Outcome, Run, SequenceResult
-from virnucpro_monitor.store import reader, summaries
+from virnucpro_monitor.store import notes_reader, reader
 from virnucpro_monitor.store.engine import Engine
 from virnucpro_monitor.store.inheritance import load_measured_run
 
@@ -64,7 +64,7 @@ def judge_incidents(engine: Engine, runs: Sequence[Run]) -> tuple[Incident, ...]
         runs: current runs of all series of each target that they speak of, in commit order: an
             acknowledgement may have been given for another series of the same target.
     """
-    acknowledgements = summaries.load_acknowledgements(engine, withdrawn=True)
+    acknowledgements = notes_reader.load_acknowledgements(engine, withdrawn=True)
     return tuple(derive_incidents(runs, acknowledgements, now=datetime.now(UTC)))
 
 
@@ -135,7 +135,7 @@ def _is_of(run: Run, benchmark: str | None) -> bool:
 def load_bisections(engine: Engine, target: str | None = None) -> tuple[Bisection, ...]:
     """Past and running searches of one target or of all, the latest started last."""
     names = [target] if target else [one.name for one in reader.load_targets(engine)]
-    found = [one for name in names for one in summaries.load_bisections(engine, name)]
+    found = [one for name in names for one in notes_reader.load_bisections(engine, name)]
     return tuple(sorted(found, key=lambda one: (one.started_at, one.id or 0)))
 
 

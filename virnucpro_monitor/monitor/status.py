@@ -10,7 +10,7 @@ from virnucpro_monitor.records import Target
 from virnucpro_monitor.runner.checkout import Repository
 from virnucpro_monitor.runner.selection import branch_history
 from virnucpro_monitor.settings import load_settings
-from virnucpro_monitor.store import reader, summaries
+from virnucpro_monitor.store import health_reader, reader, series_reader
 from virnucpro_monitor.store.engine import Engine
 
 
@@ -55,8 +55,8 @@ def load_statuses(engine: Engine, target: str | None = None) -> tuple[TargetStat
 
 def load_status(engine: Engine, target: Target) -> TargetStatus:
     """The status of one stored target."""
-    coverage = summaries.load_coverage(engine, target.name)
-    beats = [one for one in summaries.load_heartbeats(engine) if one.target == target.name]
+    coverage = series_reader.load_coverage(engine, target.name)
+    beats = [one for one in health_reader.load_heartbeats(engine) if one.target == target.name]
     runs = reader.load_runs(engine, target=target.name)
     behind, problem = _commits_behind(target, {run.commit.hash for run in runs})
     last = beats[0] if beats else None

@@ -5,12 +5,10 @@ from typing import Any
 
 from sqlalchemy import Connection, Engine, case, select, update
 
-from virnucpro_monitor.records import Outcome, Run
+from virnucpro_monitor.records import VERDICTS, Outcome, Run
 from virnucpro_monitor.store.connection import reading
 from virnucpro_monitor.store.models import CommitRow, RunRow
 from virnucpro_monitor.store.queries import read_runs
-
-MEASURED = (Outcome.PASSED, Outcome.FAILED)
 
 
 def load_measured_run(engine: Engine, run: Run) -> Run:
@@ -37,7 +35,7 @@ def measured_run_id(connection: Connection, run: Run, ids: Mapping[str, Any]) ->
     measured = (
         RunRow.target_id == ids["target_id"],
         RunRow.benchmark_set_id == ids["benchmark_set_id"],
-        RunRow.outcome.in_(MEASURED),
+        RunRow.outcome.in_(VERDICTS),
         CommitRow.hash == run.inherited_from,
     )
     query = select(RunRow.id).join(CommitRow, CommitRow.id == RunRow.commit_id).where(*measured)
@@ -59,7 +57,7 @@ def adopt_waiting_runs(
 
     A start that does not go from old to new may release a skipped run before the measured one.
     """
-    if run.outcome not in MEASURED:
+    if run.outcome not in VERDICTS:
         return
     connection.execute(
         update(RunRow)

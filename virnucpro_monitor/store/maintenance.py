@@ -8,8 +8,8 @@ from sqlalchemy import Connection, func, select
 
 from virnucpro_monitor.store.connection import describe, reading
 from virnucpro_monitor.store.engine import SCHEMA_REVISION, open_engine
+from virnucpro_monitor.store.health_reader import count_bytes, count_rows
 from virnucpro_monitor.store.models import Base, RunRow, SequenceResultRow
-from virnucpro_monitor.store.summaries import count_bytes, count_rows
 
 MAX_PROBLEMS = 20
 

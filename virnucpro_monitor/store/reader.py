@@ -321,23 +321,6 @@ def load_benchmarks(engine: Engine) -> list[BenchmarkSet]:
         return [read_benchmark(connection, row) for row in rows]
 
 
-def load_benchmark_set(engine: Engine, benchmark: str) -> BenchmarkSet:
-    """One stored set by "name" (its newest version) or "name@version".
-
-    Raises:
-        NotFoundError: it is not in the database.
-    """
-    with reading(engine) as connection:
-        row = connection.execute(
-            select(BenchmarkSetRow.__table__)
-            .where(BenchmarkSetRow.id.in_(benchmark_ids(benchmark)))
-            .order_by(BenchmarkSetRow.version.desc())
-        ).first()
-        if row is None:
-            raise NotFoundError(f"There is no benchmark set {benchmark!r} in the database.")
-        return read_benchmark(connection, row)
-
-
 def load_protocol(engine: Engine, digest: str) -> Protocol:
     """Raises `NotFoundError` where no stored run was judged under that protocol."""
     with reading(engine) as connection:

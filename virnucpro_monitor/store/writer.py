@@ -7,7 +7,7 @@ from typing import Any
 from sqlalchemy import and_, bindparam, delete, insert, select, update
 
 from virnucpro_monitor.errors import NotFoundError, StoreError
-from virnucpro_monitor.records import BenchmarkSet, Commit, Outcome, Run, RunReport, Target
+from virnucpro_monitor.records import Commit, Outcome, Run, RunReport, Target
 from virnucpro_monitor.store.connection import writing
 from virnucpro_monitor.store.inheritance import adopt_waiting_runs, measured_run_id
 from virnucpro_monitor.store.models import (
@@ -172,15 +172,6 @@ class Writer(OperationsWriter):
                     gone,
                 )
             return len(gone)
-
-    def save_benchmark(self, benchmark: BenchmarkSet) -> None:
-        """Store a benchmark set; one that is there already is left as it is.
-
-        Raises:
-            StoreError: the stored set of that name and version has other content.
-        """
-        with writing(self.engine) as connection:
-            ensure_benchmark(connection, benchmark)
 
 
 def _run_values(run: Run) -> dict[str, Any]:

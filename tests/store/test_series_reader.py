@@ -8,7 +8,6 @@ from sqlalchemy import Engine
 
 from tests.store.builders import (
     CONFIGURATION,
-    ENVIRONMENT,
     START,
     TARGET,
     make_commit,
@@ -16,7 +15,7 @@ from tests.store.builders import (
 )
 from virnucpro_monitor.errors import NotFoundError
 from virnucpro_monitor.records import DayUsage, Failure, Outcome
-from virnucpro_monitor.store import reader, summaries
+from virnucpro_monitor.store import health_reader, reader, series_reader
 from virnucpro_monitor.store.engine import SCHEMA_REVISION
 from virnucpro_monitor.store.writer import Writer
 
@@ -32,7 +31,7 @@ def test_each_series_knows_its_latest_run_and_its_counts(engine: Engine, writer:
     other = dataclasses.replace(TARGET, name="another")
     other_run = writer.save_run(make_report(0, target=other))
 
-    series = summaries.load_series(engine)
+    series = series_reader.load_series(engine)
     assert [(one.target, one.configuration.dtype) for one in series] == [
         ("another", "float32"),
         ("sample", "float16"),
@@ -43,8 +42,8 @@ def test_each_series_knows_its_latest_run_and_its_counts(engine: Engine, writer:
     assert series[2].outcome_counts == {Outcome.FAILED: 2, Outcome.ERROR: 1}
     assert series[2].num_runs == 3
     assert series[2].latest == reader.load_run(engine, latest[2])
-    assert summaries.load_series(engine, target="another") == series[:1]
-    assert summaries.load_series(engine, target="nobody") == []
+    assert series_reader.load_series(engine, target="another") == series[:1]
+    assert series_reader.load_series(engine, target="nobody") == []
 
 
 def test_recent_marks_are_the_newest_runs_of_each_series(engine: Engine, writer: Writer) -> None:
@@ -55,7 +54,7 @@ def test_recent_marks_are_the_newest_runs_of_each_series(engine: Engine, writer:
     writer.save_run(make_report(3, (), outcome=Outcome.SKIPPED, inherited_outcome=Outcome.FAILED))
     writer.save_run(make_report(0, configuration=half))
 
-    marks = summaries.load_recent_marks(engine, 3)
+    marks = series_reader.load_recent_marks(engine, 3)
     by_dtype = {
         digest: [mark for mark in marks if mark.configuration == digest]
         for digest in (CONFIGURATION.digest, half.digest)
@@ -70,14 +69,16 @@ def test_recent_marks_are_the_newest_runs_of_each_series(engine: Engine, writer:
     ]
     assert [mark.commit for mark in by_dtype[half.digest]] == [make_commit(0).hash]
     assert len(marks) == 4
-    assert [mark.target for mark in summaries.load_recent_marks(engine, 1)] == ["sample"] * 2
+    assert [mark.target for mark in series_reader.load_recent_marks(engine, 1)] == ["sample"] * 2
 
 
 def test_recent_marks_leave_other_branches_out(engine: Engine, writer: Writer) -> None:
     writer.save_run(make_report(0))
     elsewhere = make_commit(7, position=None, on_branch=False)
     writer.save_run(make_report(7, commit=elsewhere))
-    assert [mark.commit for mark in summaries.load_recent_marks(engine, 5)] == [make_commit(0).hash]
+    assert [mark.commit for mark in series_reader.load_recent_marks(engine, 5)] == [
+        make_commit(0).hash
+    ]
 
 
 def test_branches_are_those_of_the_latest_run_off_the_followed_one(
@@ -89,32 +90,32 @@ def test_branches_are_those_of_the_latest_run_off_the_followed_one(
     writer.save_run(make_report(7, commit=elsewhere, documents={"branches": ["feature", "wip"]}))
     merged = make_commit(8, position=None, on_branch=False)
     writer.save_run(make_report(8, commit=merged, documents={"branches": ["feature"]}))
-    assert summaries.load_branches(engine, "sample") == {
+    assert series_reader.load_branches(engine, "sample") == {
         elsewhere.hash: ("feature", "wip"),
         merged.hash: ("feature",),
     }
     writer.save_commits("sample", [make_commit(8)])  # the followed branch has it now
-    assert summaries.load_branches(engine, "sample") == {elsewhere.hash: ("feature", "wip")}
+    assert series_reader.load_branches(engine, "sample") == {elsewhere.hash: ("feature", "wip")}
     with pytest.raises(NotFoundError):
-        summaries.load_branches(engine, "nobody")
+        series_reader.load_branches(engine, "nobody")
 
 
 def test_the_history_state_changes_with_runs_and_commits(engine: Engine, writer: Writer) -> None:
-    states = [summaries.load_history_state(engine)]
+    states = [series_reader.load_history_state(engine)]
     writer.save_target(TARGET)
     writer.save_commits("sample", [make_commit(0)])
-    states.append(summaries.load_history_state(engine))
+    states.append(series_reader.load_history_state(engine))
     writer.save_run(make_report(0))
-    states.append(summaries.load_history_state(engine))
+    states.append(series_reader.load_history_state(engine))
     writer.save_run(make_report(0, (0.5, 1.0, 1.0)))  # another attempt
-    states.append(summaries.load_history_state(engine))
+    states.append(series_reader.load_history_state(engine))
     writer.save_commits("sample", [make_commit(1)])
-    states.append(summaries.load_history_state(engine))
+    states.append(series_reader.load_history_state(engine))
     assert len(set(states)) == len(states)
 
 
 def test_an_empty_database_has_no_series(engine: Engine) -> None:
-    assert summaries.load_series(engine) == []
+    assert series_reader.load_series(engine) == []
 
 
 def test_coverage_accounts_for_every_commit(engine: Engine, writer: Writer) -> None:
@@ -129,22 +130,22 @@ def test_coverage_accounts_for_every_commit(engine: Engine, writer: Writer) -> N
     half = dataclasses.replace(CONFIGURATION, dtype="float16")
     writer.save_run(make_report(4, configuration=half))
 
-    coverage = summaries.load_coverage(engine, "sample")
+    coverage = series_reader.load_coverage(engine, "sample")
     assert (coverage.num_seen, coverage.num_on_branch) == (9, 8)
     assert (coverage.num_measured, coverage.num_unmeasured, coverage.num_missing) == (4, 1, 3)
     assert [commit.position for commit in coverage.missing] == [7, 6, 5]
-    one = summaries.load_coverage(engine, "sample", configuration=half.digest, benchmark="seed")
+    one = series_reader.load_coverage(engine, "sample", configuration=half.digest, benchmark="seed")
     assert (one.num_measured, one.num_unmeasured, one.num_missing) == (1, 0, 7)
     with pytest.raises(NotFoundError, match="nobody"):
-        summaries.load_coverage(engine, "nobody")
+        series_reader.load_coverage(engine, "nobody")
 
 
 def test_the_longest_list_of_missing_commits_is_bounded(engine: Engine, writer: Writer) -> None:
     writer.save_target(TARGET)
     writer.save_commits("sample", [make_commit(number) for number in range(250)])
-    coverage = summaries.load_coverage(engine, "sample")
+    coverage = series_reader.load_coverage(engine, "sample")
     assert coverage.num_missing == 250
-    assert len(coverage.missing) == summaries.MAX_MISSING
+    assert len(coverage.missing) == series_reader.MAX_MISSING
     assert coverage.missing[0] == make_commit(249)
 
 
@@ -159,7 +160,7 @@ def test_health_tells_what_the_monitor_does(engine: Engine, writer: Writer) -> N
     writer.heartbeat("runner-1", "sample", "running", "commit 1 of 2", START, num_queued=1)
     writer.acquire_lease("run sample", "runner-1", 60)
 
-    health = summaries.load_health(engine, now=START + timedelta(days=2))
+    health = health_reader.load_health(engine, now=START + timedelta(days=2))
     day = "2026-03-01"
     assert health.usage == (
         DayUsage(day=day, device="cpu", num_runs=2, run_s=2.0),
@@ -175,19 +176,6 @@ def test_health_tells_what_the_monitor_does(engine: Engine, writer: Writer) -> N
     assert health.row_counts["failures"] == 1
     assert [beat.message for beat in health.heartbeats] == ["commit 1 of 2"]
     assert [lease.owner for lease in health.leases] == ["runner-1"]
-
-
-def test_a_noise_floor_is_found_by_configuration_and_environment(
-    engine: Engine, writer: Writer
-) -> None:
-    writer.save_run(make_report(0, documents={"noise": {"floor": 1.0}}))
-    writer.save_run(make_report(1, documents={"noise": {"floor": 2.0}}))
-    writer.save_run(make_report(2))
-    key = {"configuration": CONFIGURATION.digest, "environment": ENVIRONMENT.digest}
-    assert summaries.load_latest_document(engine, "noise", **key) == {"floor": 2.0}
-    assert summaries.load_latest_document(engine, "trace", **key) is None
-    key["environment"] = dataclasses.replace(ENVIRONMENT, torch="2.12").digest
-    assert summaries.load_latest_document(engine, "noise", **key) is None
 
 
 def test_a_hash_is_found_whatever_its_target(engine: Engine, writer: Writer) -> None:

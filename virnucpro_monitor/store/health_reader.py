@@ -1,0 +1,125 @@
+"""Reads how the monitor itself is: heartbeats, commits that never ended, use, size."""
+
+from collections import defaultdict
+from datetime import UTC, datetime, timedelta
+
+from sqlalchemy import Connection, Engine, func, select, text
+
+from virnucpro_monitor.records import (
+    Begun,
+    DayUsage,
+    Health,
+    Heartbeat,
+    Lease,
+)
+from virnucpro_monitor.store.connection import reading
+from virnucpro_monitor.store.models import (
+    Base,
+    BegunRow,
+    ConfigurationRow,
+    FailureRow,
+    HeartbeatRow,
+    LeaseRow,
+    RunRow,
+    SequenceResultRow,
+)
+from virnucpro_monitor.store.statements import find_target_id, table_of
+
+USAGE_DAYS = 90
+
+
+def load_heartbeats(engine: Engine) -> list[Heartbeat]:
+    """Each runner's last word, the latest first."""
+    with reading(engine) as connection:
+        return _read_heartbeats(connection)
+
+
+def _read_heartbeats(connection: Connection) -> list[Heartbeat]:
+    table = table_of(HeartbeatRow)
+    rows = connection.execute(select(table).order_by(table.c.at.desc(), table.c.host))
+    return [Heartbeat(**row._mapping) for row in rows]
+
+
+def load_begun(engine: Engine, target: str) -> list[Begun]:
+    """A target's commits that were begun and have not ended, the last one begun first.
+
+    Raises:
+        NotFoundError: there is no such target.
+    """
+    with reading(engine) as connection:
+        table = table_of(BegunRow)
+        rows = connection.execute(
+            select(table)
+            .where(table.c.target_id == find_target_id(connection, target))
+            .order_by(table.c.begun_at.desc(), table.c.commit)
+        )
+        return [
+            Begun(
+                target=target,
+                commit=row.commit,
+                setup=row.setup,
+                owner=row.owner,
+                times=row.times,
+                begun_at=row.begun_at,
+            )
+            for row in rows
+        ]
+
+
+def load_health(engine: Engine, *, now: datetime | None = None) -> Health:
+    """The state of the monitor itself; run time over the last `USAGE_DAYS` days."""
+    since = (now or datetime.now(UTC)) - timedelta(days=USAGE_DAYS)
+    with reading(engine) as connection:
+        kinds = select(FailureRow.kind, func.count()).group_by(FailureRow.kind)
+        leases = table_of(LeaseRow)
+        return Health(
+            heartbeats=tuple(_read_heartbeats(connection)),
+            leases=tuple(
+                Lease(**row._mapping)
+                for row in connection.execute(select(leases).order_by(leases.c.name))
+            ),
+            failures={row[0]: row[1] for row in connection.execute(kinds)},
+            usage=_read_usage(connection, since),
+            last_run_at=connection.execute(select(func.max(RunRow.started_at))).scalar(),
+            database_bytes=count_bytes(connection),
+            schema_revision=str(
+                connection.execute(text("SELECT version_num FROM alembic_version")).scalar_one()
+            ),
+            row_counts=count_rows(connection),
+        )
+
+
+def _read_usage(connection: Connection, since: datetime) -> tuple[DayUsage, ...]:
+    query = (
+        select(RunRow.started_at, RunRow.duration_s, ConfigurationRow.device)
+        .join(ConfigurationRow, ConfigurationRow.id == RunRow.configuration_id)
+        .where(RunRow.started_at >= since)
+    )
+    days: dict[tuple[str, str], list[float]] = defaultdict(list)
+    for started_at, duration_s, device in connection.execute(query):
+        days[started_at.date().isoformat(), device].append(duration_s)
+    return tuple(
+        DayUsage(day=day, device=device, num_runs=len(durations), run_s=sum(durations))
+        for (day, device), durations in sorted(days.items())
+    )
+
+
+def count_rows(connection: Connection) -> dict[str, int]:
+    """Rows by table. Those of `sequence_results` are summed up from the runs, not counted."""
+    counts = {}
+    for table in Base.metadata.sorted_tables:
+        query = select(func.count()).select_from(table)
+        if table is table_of(SequenceResultRow):
+            query = select(func.coalesce(func.sum(RunRow.num_results), 0))
+        counts[table.name] = int(connection.execute(query).scalar_one())
+    return counts
+
+
+def count_bytes(connection: Connection) -> int:
+    """Size of the database, without SQLite's write-ahead log."""
+    if connection.dialect.name == "postgresql":
+        size = select(func.pg_database_size(func.current_database()))
+        return int(connection.execute(size).scalar_one())
+    pages: int = connection.exec_driver_sql("PRAGMA page_count").scalar_one()
+    page_bytes: int = connection.exec_driver_sql("PRAGMA page_size").scalar_one()
+    return pages * page_bytes
