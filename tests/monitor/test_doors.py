@@ -19,8 +19,8 @@ from virnucpro_monitor.analysis.series import series_key
 from virnucpro_monitor.monitor.histories import SeriesCard
 from virnucpro_monitor.records import Outcome, Protocol, RunReport, content_digest
 from virnucpro_monitor.store.engine import open_engine
+from virnucpro_monitor.store.notes_reader import load_acknowledgements
 from virnucpro_monitor.store.reader import load_run
-from virnucpro_monitor.store.summaries import load_acknowledgements
 
 GOOD = (0.99999, 1.0, 0.9999999)
 BAD = (0.99, 1.0, 0.9999)
