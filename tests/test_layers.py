@@ -11,11 +11,12 @@ LEFT_OF: dict[str, set[str]] = {
     "errors": set(),
     "records": set(),
     "scratch": {"errors"},
+    "secrecy": set(),
     "settings": {"errors", "records"},
     "analysis": {"errors", "records"},
 }
 for _room, _left in [
-    ("models", ["errors", "settings", "records", "scratch"]),
+    ("models", ["errors", "settings", "records", "scratch", "secrecy"]),
     ("data", ["models"]),
     ("validation", ["data"]),
     ("runner", ["validation"]),

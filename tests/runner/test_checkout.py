@@ -6,7 +6,7 @@ import pytest
 
 from tests.runner.tiny_target import HEALTHY, MODEL_FILE, TinyRepository
 from virnucpro_monitor.errors import AmbiguousRevision, RepositoryError
-from virnucpro_monitor.runner.checkout import Repository, is_url, without_password
+from virnucpro_monitor.runner.checkout import Repository, is_url
 
 
 def listing(folder: Path) -> dict[str, tuple[int, int]]:
@@ -243,4 +243,3 @@ def test_urls_are_told_from_paths() -> None:
     assert is_url("git@example.org:a/b.git")
     assert not is_url("/srv/git/a.git")
     assert not is_url("./a:b")
-    assert without_password("https://me:secret@example.org/a") == "https://me:***@example.org/a"

@@ -31,6 +31,7 @@ from virnucpro_monitor.cli import (
     weights,
 )
 from virnucpro_monitor.errors import MonitorError
+from virnucpro_monitor.secrecy import masked
 
 app = typer.Typer(
     name="virnucpro-monitor",
@@ -112,7 +113,7 @@ def run_command(arguments: list[str]) -> int:
 def _complain(message: str, error: BaseException | None, debug: bool, *, code: int) -> int:
     if debug and error is not None:
         raise error
-    typer.echo(f"virnucpro-monitor: {message}", err=True)
+    typer.echo(f"virnucpro-monitor: {masked(message)}", err=True)
     return code
 
 

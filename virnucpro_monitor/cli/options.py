@@ -6,6 +6,7 @@ from typing import Annotated, Any
 import typer
 
 from virnucpro_monitor.records import to_json
+from virnucpro_monitor.secrecy import masked
 from virnucpro_monitor.settings import Settings
 
 
@@ -96,5 +97,5 @@ def print_json(value: Any) -> None:
 
 
 def say(message: str) -> None:
-    """Write a line for a person, to standard error."""
-    typer.echo(message, err=True)
+    """Write a line for a person, to standard error; passwords are masked."""
+    typer.echo(masked(message), err=True)

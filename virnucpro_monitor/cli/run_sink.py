@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 from virnucpro_monitor.cli.options import say
 from virnucpro_monitor.errors import LockedError, MissingDatabase, MonitorError
 from virnucpro_monitor.records import Commit, Run, RunReport, Target
+from virnucpro_monitor.secrecy import masked
 from virnucpro_monitor.settings import Settings
 
 if TYPE_CHECKING:
@@ -116,7 +117,7 @@ class Sink:
             socket.gethostname(),
             self.target.name,
             state,
-            message,
+            masked(message),
             num_queued=len(self._open_commits),
             exit_code=exit_code,
         )

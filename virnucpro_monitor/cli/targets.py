@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Annotated
 
 import typer
@@ -9,6 +10,7 @@ import typer
 from virnucpro_monitor.cli.options import DatabaseOption, JsonOption, print_json, say
 from virnucpro_monitor.errors import ConfigurationError, MonitorError
 from virnucpro_monitor.records import Target, short_hash
+from virnucpro_monitor.secrecy import masked_url
 from virnucpro_monitor.settings import Settings, load_settings
 
 
@@ -24,18 +26,18 @@ def register(app: typer.Typer) -> None:
 def list_targets(db: DatabaseOption = None, as_json: JsonOption = False) -> None:
     """List stored targets and those of the settings file."""
     from virnucpro_monitor.cli.run import stored_targets
-    from virnucpro_monitor.runner.checkout import without_password
     from virnucpro_monitor.runner.targets import read_targets
 
     known = {one.name: one for one in (*stored_targets(load_settings(db=db)), *read_targets())}
     if as_json:
-        print_json([known[name] for name in sorted(known)])
+        shown = [replace(one, location=masked_url(one.location)) for one in known.values()]
+        print_json(sorted(shown, key=lambda one: one.name))
         return
     if not known:
         say("No targets yet: virnucpro-monitor targets add NAME PATH|URL")
     for name in sorted(known):
         one = known[name]
-        parts = [name, without_password(one.location), one.adapter]
+        parts = [name, masked_url(one.location), one.adapter]
         parts += [f"package {one.package}"] if one.package else []
         parts += [f"paths {' '.join(one.paths)}"] if one.paths else []
         parts += [f"branch {one.branch}"] if one.branch else []
@@ -114,7 +116,7 @@ def describe_target(settings: Settings, target: Target, commit: str | None = Non
     Raises:
         MonitorError: what is missing, in one sentence.
     """
-    from virnucpro_monitor.runner.checkout import Repository, without_password
+    from virnucpro_monitor.runner.checkout import Repository
     from virnucpro_monitor.runner.code_digest import covers
     from virnucpro_monitor.runner.interface import find_names
     from virnucpro_monitor.runner.selection import branch_history
@@ -125,7 +127,7 @@ def describe_target(settings: Settings, target: Target, commit: str | None = Non
     history = branch_history(repository, target)
     full = repository.resolve(commit) if commit else history[-1]
     lines = [
-        f"repository  {without_password(target.location)}",
+        f"repository  {masked_url(target.location)}",
         f"branch      {target.branch or 'HEAD'}, {len(history)} commits",
         f"commit      {short_hash(full)} {repository.commits([full])[0].subject}",
     ]

@@ -12,16 +12,19 @@ import shutil
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
+from urllib.parse import unquote
 
 from virnucpro_monitor.errors import AmbiguousRevision, RepositoryError
 from virnucpro_monitor.records import Commit, short_hash
 from virnucpro_monitor.runner.commit_objects import first_parent, read_commits, read_objects
 from virnucpro_monitor.runner.git import NETWORK_TIMEOUT_S, GitError, run_git
 from virnucpro_monitor.runner.worktrees import check_out
+from virnucpro_monitor.secrecy import masked_url
 
 _HASH = re.compile(r"[0-9a-f]{40}(?:[0-9a-f]{24})?")
 _SHORT_HASH = re.compile(r"[0-9a-fA-F]{4,64}")
 _MAX_REVISION_CHARACTERS = 1_000
+PASSWORD_VARIABLE = "VIRNUCPRO_MONITOR_GIT_PASSWORD"
 
 
 def is_url(location: str) -> bool:
@@ -303,32 +306,38 @@ def _cache_of(location: str, cache_folder: Path) -> Path:
 
 
 def _mirror(url: str, cache: Path, *, fetch: bool) -> None:
+    public, secret = _without_password(url)
+
+    def ask(*arguments: str, folder: Path | None = None) -> str:
+        helper = ("-c", f"credential.helper={_HELPER}") if secret else ()
+        return run_git(*helper, *arguments, folder=folder, timeout_s=NETWORK_TIMEOUT_S,
+                       network=True, environment=secret)  # fmt: skip
+
     try:
         with _alone(cache):
             if not cache.joinpath("HEAD").exists():
-                _clone(url, cache)
+                shutil.rmtree(cache, ignore_errors=True)
+                partial = cache.with_suffix(".partial")
+                shutil.rmtree(partial, ignore_errors=True)
+                ask("clone", "--quiet", "--mirror", "--template=", "--", public, str(partial))
+                partial.rename(cache)
             elif fetch:
-                run_git("fetch", "--quiet", "--prune", "--force", "origin", folder=cache,
-                        timeout_s=NETWORK_TIMEOUT_S, network=True)  # fmt: skip
-                answer = run_git("ls-remote", "--symref", "origin", "HEAD", folder=cache,
-                                 timeout_s=NETWORK_TIMEOUT_S, network=True)  # fmt: skip
+                run_git("remote", "set-url", "origin", "--", public, folder=cache)
+                ask("fetch", "--quiet", "--prune", "--force", "origin", folder=cache)
+                answer = ask("ls-remote", "--symref", "origin", "HEAD", folder=cache)
                 if default := re.match(r"ref: (refs/heads/\S+)\tHEAD", answer):
                     run_git("symbolic-ref", "HEAD", default[1], folder=cache)
     except GitError as error:
-        raise RepositoryError(f"{without_password(url)}: {error}") from error
+        raise RepositoryError(f"{masked_url(url)}: {error}") from error
 
 
-def _clone(url: str, cache: Path) -> None:
-    shutil.rmtree(cache, ignore_errors=True)
-    partial = cache.with_suffix(".partial")
-    shutil.rmtree(partial, ignore_errors=True)
-    run_git(
-        "clone", "--quiet", "--mirror", "--template=", "--", url, str(partial),
-        timeout_s=NETWORK_TIMEOUT_S, network=True,
-    )  # fmt: skip
-    partial.rename(cache)
+# Neither the list of processes nor the mirror's configuration shows what the environment holds.
+_HELPER = f'!f() {{ test "$1" = get && echo "password=${PASSWORD_VARIABLE}"; }}; f'
 
 
-def without_password(url: str) -> str:
-    """The URL as it may be shown and logged."""
-    return re.sub(r"(://[^/@:]*):[^/@]*@", r"\1:***@", url)
+def _without_password(url: str) -> tuple[str, dict[str, str]]:
+    """The URL as it may be seen, and the variable that holds its password, if it has one."""
+    match = re.match(r"(?s)(https?://[^:/@]*):(.*)@(.*)", url)
+    if match is None:
+        return url, {}
+    return f"{match[1]}@{match[3]}", {PASSWORD_VARIABLE: unquote(match[2])}

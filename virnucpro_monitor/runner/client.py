@@ -17,6 +17,7 @@ from typing import IO, Any, NoReturn
 import virnucpro_monitor
 from virnucpro_monitor import errors
 from virnucpro_monitor.records import Json
+from virnucpro_monitor.secrecy import public_environment
 
 STOP_TIMEOUT_S = 10.0
 
@@ -89,7 +90,7 @@ class WorkerPool:
 
     def _start(self) -> None:
         self._stop()
-        environment = dict(os.environ)
+        environment = public_environment(os.environ)  # the target reads what is in it
         # Idle BLAS threads only get in the way of forking; torch has a pool of its own.
         environment.setdefault("OPENBLAS_NUM_THREADS", "1")
         # Asking whether there is a GPU must not open it in a process that will fork.

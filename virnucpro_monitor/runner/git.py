@@ -8,6 +8,7 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from virnucpro_monitor.errors import RepositoryError
+from virnucpro_monitor.secrecy import masked
 
 QUICK_TIMEOUT_S = 120.0
 NETWORK_TIMEOUT_S = 1800.0
@@ -122,14 +123,18 @@ def run_git(
         raise GitError("git is not installed: install it and try again.", "") from error
     except subprocess.TimeoutExpired as error:
         raise GitError(
-            f"git {arguments[0]} did not end within {timeout_s:.0f} s: check the repository or "
-            f"the network.",
+            f"git {_command_of(arguments)} did not end within {timeout_s:.0f} s: check the "
+            f"repository or the network.",
             "",
         ) from error
     stderr = done.stderr.decode(errors="replace").strip()
     if done.returncode != 0:
-        raise GitError(explain(arguments[0], stderr), stderr)
+        raise GitError(explain(_command_of(arguments), stderr), stderr)
     return done.stdout.decode(errors="surrogateescape")
+
+
+def _command_of(arguments: tuple[str, ...]) -> str:
+    return arguments[2] if arguments[0] == "-c" else arguments[0]
 
 
 def explain(command: str, stderr: str) -> str:
@@ -138,7 +143,7 @@ def explain(command: str, stderr: str) -> str:
     for pattern, sentence in _SENTENCES:
         if re.search(pattern, stderr, re.IGNORECASE):
             return sentence
-    return f"git {command} failed ({last.removeprefix('fatal: ').removeprefix('error: ')})."
+    return f"git {command} failed ({masked(last).removeprefix('fatal: ').removeprefix('error: ')})."
 
 
 _SENTENCES = (

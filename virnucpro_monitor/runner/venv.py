@@ -10,8 +10,10 @@ from pathlib import Path
 
 from virnucpro_monitor.errors import TargetError
 from virnucpro_monitor.records import Target, content_digest
+from virnucpro_monitor.secrecy import public_environment
 
 INSTALL_TIMEOUT_S = 3600.0
+_INSTALLERS = ("PIP_", "UV_")
 
 
 class PrivateEnvironmentError(TargetError):
@@ -73,9 +75,11 @@ def _site_packages() -> list[str]:
 
 
 def _install(command: list[str], requirements: Path) -> None:
+    # An installation runs the requirements' own code; an index may need its password.
+    needed = {name: value for name, value in os.environ.items() if name.startswith(_INSTALLERS)}
     environment = {
         name: value
-        for name, value in os.environ.items()
+        for name, value in (public_environment(os.environ) | needed).items()
         if name not in ("PYTHONPATH", "PYTHONHOME", "VIRTUAL_ENV")
     }
     try:

@@ -21,6 +21,7 @@ from virnucpro_monitor.errors import (
     OutdatedSchema,
     StoreError,
 )
+from virnucpro_monitor.secrecy import masked, masked_url
 
 REVISIONS = ("0001", "0002")
 """Every schema revision, oldest first. Kept here because reading Alembic's takes half a second."""
@@ -40,22 +41,28 @@ def parse_url(url: str) -> URL:
     """
     if "://" not in url:
         raise ConfigurationError(
-            f"{url!r} is not a database URL: write sqlite:///{url} for a file, or postgresql://…"
+            f"{masked(url)!r} is not a database URL: write sqlite:///{masked(url)} for a file, or "
+            "postgresql://…"
         )
     try:
         parsed = make_url(url)
     except (ArgumentError, ValueError) as error:
         raise ConfigurationError(
-            f"The database URL cannot be understood ({error}): write sqlite:///FILE or "
-            "postgresql://USER@HOST/NAME."
+            f"The database URL cannot be understood ({masked(str(error))}): write sqlite:///FILE "
+            "or postgresql://USER@HOST/NAME."
         ) from error
     if parsed.drivername in {"sqlite", "sqlite+pysqlite"}:
         if parsed.database in {None, "", ":memory:"} or parsed.query or parsed.host:
             raise ConfigurationError(
-                f"{url!r} does not name a file: write sqlite:///FILE (four slashes before an "
-                "absolute path), without options."
+                f"{masked_url(url)!r} does not name a file: write sqlite:///FILE (four slashes "
+                "before an absolute path), without options."
             )
         return parsed.set(drivername="sqlite")
+    if "@" in (parsed.host or ""):  # else a part of the password would go for the host's name
+        raise ConfigurationError(
+            "The password in the database URL holds an @: write it there as %40, or keep it in "
+            "PostgreSQL's own password file."
+        )
     if parsed.drivername in {"postgresql", "postgres", "postgresql+psycopg"}:
         return parsed.set(drivername="postgresql+psycopg")
     raise ConfigurationError(
@@ -72,15 +79,19 @@ def sqlite_path(url: URL) -> Path:
 
 
 def describe(url: URL) -> str:
-    """The database's name for a person; a password is masked."""
-    return str(sqlite_path(url)) if is_sqlite(url) else url.render_as_string(hide_password=True)
+    """The database's name for a person; a password is masked, in whatever form it is given."""
+    return str(sqlite_path(url)) if is_sqlite(url) else _shown(url)
 
 
 def option_for(url: URL) -> str:
     """The `--db` option that names this database again."""
     if is_sqlite(url):
         url = url.set(database=str(sqlite_path(url)))
-    return f"--db {shlex.quote(url.render_as_string(hide_password=True))}"
+    return f"--db {shlex.quote(_shown(url))}"
+
+
+def _shown(url: URL) -> str:
+    return masked_url(url.render_as_string(hide_password=True))
 
 
 def make_engine(url: URL, *, read_only: bool = False, foreign_keys: bool = True) -> Engine:
@@ -227,7 +238,7 @@ def translated_errors(url: URL) -> Iterator[None]:
 
 def explain(error: BaseException, url: URL) -> StoreError:
     """The sentence for a database's error."""
-    message = " ".join(str(error).split())
+    message = masked(" ".join(str(error).split()))
     lowered = message.lower()
     name = describe(url)
     if "no such table: alembic_version" in lowered or 'relation "alembic_version"' in lowered:
