@@ -6,7 +6,7 @@ import torch
 from tests.validation.conftest import MODEL
 from virnucpro_monitor.models.weights import load_checkpoint
 from virnucpro_monitor.validation import signatures
-from virnucpro_monitor.validation.first_layer import Surroundings
+from virnucpro_monitor.validation.hypotheses import Surroundings
 from virnucpro_monitor.validation.perturb import expected_embedding, mask_tokens
 from virnucpro_monitor.validation.signatures import (
     describe,

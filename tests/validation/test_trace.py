@@ -7,15 +7,15 @@ from tests.validation.conftest import MODEL, FakeSubject, make_benchmark
 from virnucpro_monitor.models.weights import load_checkpoint
 from virnucpro_monitor.records import SequenceStatus
 from virnucpro_monitor.validation import trace as tracing
-from virnucpro_monitor.validation.first_layer import (
-    Hypothesis,
+from virnucpro_monitor.validation.hypotheses import (
     Surroundings,
     explain,
-    first_layer,
     head_hypotheses,
     hypotheses,
+    weight_hypotheses,
 )
 from virnucpro_monitor.validation.measure import measure
+from virnucpro_monitor.validation.one_layer import Hypothesis, run_layer
 from virnucpro_monitor.validation.perturb import reorder
 from virnucpro_monitor.validation.tokens import encode
 from virnucpro_monitor.validation.trace import (
@@ -39,8 +39,8 @@ def fair_esm(weights):
 @torch.no_grad()
 def test_without_a_fault_it_is_fair_esms_first_layer(fair_esm) -> None:
     exact = fair_esm(TOKENS[None], repr_layers=[1])["representations"][1][0]
-    rows, first, end = first_layer(fair_esm, TOKENS, Hypothesis(name="right", text=""))
-    assert (first, end) == (0, len(TOKENS))
+    rows, at = run_layer(fair_esm, TOKENS, Hypothesis(name="right", text=""))
+    assert at.tolist() == list(range(len(TOKENS)))
     assert float((rows - exact).norm() / exact.norm()) < 1e-5
 
 
@@ -49,30 +49,62 @@ def test_a_merged_neighbour_is_fair_esm_on_both_together(fair_esm) -> None:
     both = torch.cat([PREVIOUS, TOKENS])
     exact = fair_esm(both[None], repr_layers=[1])["representations"][1][0, len(PREVIOUS) :]
     merged = Hypothesis(name="merged", text="", left=PREVIOUS)
-    rows, _, _ = first_layer(fair_esm, TOKENS, merged)
+    rows, _ = run_layer(fair_esm, TOKENS, merged)
     assert float((rows - exact).norm() / exact.norm()) < 1e-5
 
 
+def every_hypothesis(fair_esm, number: int) -> list[Hypothesis]:
+    """Those that leave a trace in a layer; of each name the first, and for layer 1 the last too."""
+    heads = fair_esm.layers[0].self_attn.num_heads
+    around = AROUND if number == 1 else Surroundings.alone(TOKENS)
+    single = [h for h in head_hypotheses(heads) if h.rolled_head in (0, 3, heads - 1)]
+    out = [
+        Hypothesis(name="head left out", text="", heads_out=heads_out)
+        for heads_out in ((0,), (heads - 1,), (2, 5), (1, 2, 3))
+    ]
+    # So near 1e-5 that rounding hides them.
+    hidden = ("LayerNorm epsilon 1e-06", "LayerNorm epsilon 1e-12")
+    found = [*hypotheses(len(TOKENS), around), *weight_hypotheses(), *single, *out]
+    found = [h for h in found if not h.text.startswith(hidden)]
+    first = {h.name: h for h in reversed(found)}
+    last = {h.name: h for h in found} if number == 1 else {}
+    return [*first.values(), *(h for name, h in last.items() if h is not first[name])]
+
+
+@pytest.mark.parametrize("number", [1, 4])
 @torch.no_grad()
-def test_every_hypothesis_is_told_from_all_others(fair_esm) -> None:
+def test_every_hypothesis_is_told_from_all_others(fair_esm, number: int) -> None:
     """What one hypothesis gives is explained by that one, or by one with the same words."""
     checked = set()
-    heads = fair_esm.layers[0].self_attn.num_heads
-    single = [h for h in head_hypotheses(heads) if h.rolled_head in (0, 3, heads - 1)]
-    for hypothesis in (*hypotheses(len(TOKENS), AROUND), *single):
-        if hypothesis.text.startswith(("LayerNorm epsilon 1e-06", "LayerNorm epsilon 1e-12")):
-            continue  # so near 1e-5 that rounding hides them
-        rows, first, end = first_layer(fair_esm, TOKENS, hypothesis)
+    before = fair_esm(TOKENS[None], repr_layers=[number - 1])["representations"][number - 1][0]
+    for hypothesis in every_hypothesis(fair_esm, number):
+        rows, at = run_layer(fair_esm, TOKENS, hypothesis, number, before if number > 1 else None)
         # Tokens that fell to a neighbour hold what nobody foresees.
         generator = torch.Generator().manual_seed(2)
         seen = torch.randn(len(TOKENS), rows.shape[1], generator=generator)
-        seen[first:end] = rows
-        found = explain(fair_esm, TOKENS, seen, AROUND)
+        seen[at] = rows
+        found = explain(fair_esm, TOKENS, seen, AROUND, number, before)
         assert found is not None, hypothesis.text
-        assert found.hypothesis.name == hypothesis.name
-        assert found.hypothesis.rolled_head == hypothesis.rolled_head
+        assert found.hypothesis.name == hypothesis.name, hypothesis.text
+        for field in ("rolled_head", "heads_out", "window", "table", "zero_keys", "rounded"):
+            assert getattr(found.hypothesis, field) == getattr(hypothesis, field), hypothesis.text
         checked.add(hypothesis.name)
-    assert len(checked) >= 21
+    assert len(checked) >= (36 if number == 1 else 26)
+
+
+@torch.no_grad()
+def test_a_size_that_is_in_no_list_is_found(fair_esm) -> None:
+    tokens = encode("MKTAYIAKQRQISFVKSHFSRQLEERLGLIEVQ" * 3)
+    around = Surroundings.alone(tokens)
+    for odd in (
+        Hypothesis(name="window", text="", window=37),
+        Hypothesis(name="rotary table short", text="", table=71, beyond="last"),
+    ):
+        seen, _ = run_layer(fair_esm, tokens, odd)
+        found = explain(fair_esm, tokens, seen, around)
+        assert found is not None
+        assert (found.hypothesis.window, found.hypothesis.table) == (odd.window, odd.table)
+        assert f"{odd.window or odd.table} " in found.hypothesis.text
 
 
 @torch.no_grad()

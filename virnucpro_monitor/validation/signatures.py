@@ -10,7 +10,7 @@ from typing import Any
 import torch
 
 from virnucpro_monitor.validation import measures
-from virnucpro_monitor.validation.first_layer import EXPLAINS_FACTOR, Surroundings, explain
+from virnucpro_monitor.validation.hypotheses import EXPLAINS_FACTOR, Surroundings, explain
 from virnucpro_monitor.validation.subject import Layers
 from virnucpro_monitor.validation.tokens import alphabet
 

@@ -16,7 +16,7 @@ from virnucpro_monitor.errors import MonitorError
 from virnucpro_monitor.models.weights import load_checkpoint
 from virnucpro_monitor.records import Json, SequenceResult, SequenceStatus
 from virnucpro_monitor.validation import measures
-from virnucpro_monitor.validation.first_layer import Surroundings
+from virnucpro_monitor.validation.hypotheses import Surroundings
 from virnucpro_monitor.validation.oracle import Oracle, full_float32
 from virnucpro_monitor.validation.perturb import bounds_of, reorder
 from virnucpro_monitor.validation.signatures import NOT_REPEATABLE, OUTSIDE, describe

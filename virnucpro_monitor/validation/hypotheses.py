@@ -1,0 +1,411 @@
+"""Known faults of a layer, tried on what a path really gave.
+
+`explain` runs all that apply to a sequence and its neighbours, and names the one that reproduces
+the layer; those of single heads or matrices, of which there are many, only where no other does.
+"""
+
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass, replace
+from typing import Any
+
+import torch
+
+from virnucpro_monitor.validation import measures
+from virnucpro_monitor.validation.one_layer import PRODUCTS, Hypothesis, run_layer
+from virnucpro_monitor.validation.tokens import alphabet
+
+# A hypothesis explains the packed layer where it is this many times closer than the right layer.
+EXPLAINS_FACTOR = 4.0
+_LONGEST_CONTEXT = 2048
+# Rows of one layer depend on each other in attention alone: some of them tell as much as all.
+_MOST_ROWS = 96
+# Of two that explain about equally well, the one that speaks for more rows.
+_ABOUT_EQUAL = 1.5
+_HALF = (torch.bfloat16, torch.float16)
+# What people set windows and tables to.
+_SIZES = (8, 16, 32, 64, 100, 128, 200, 256, 400, 500, 512, 768, 1000, 1022, 1024)
+_MOST_HEADS_OUT = 4
+
+
+@dataclass(frozen=True, slots=True)
+class Surroundings:
+    """Where a sequence lies in its pack.
+
+    Attributes:
+        before, after: all tokens of the pack before and after the sequence, [n] int64.
+        previous, following: tokens of the direct neighbours; empty where there is none.
+        longest: tokens of the longest sequence in the pack.
+        other_lengths: tokens of the longest sequences of other packs.
+    """
+
+    before: torch.Tensor
+    after: torch.Tensor
+    previous: torch.Tensor
+    following: torch.Tensor
+    longest: int
+    other_lengths: tuple[int, ...] = ()
+
+    @staticmethod
+    def alone(tokens: torch.Tensor) -> "Surroundings":
+        """Of a sequence without neighbours."""
+        return Surroundings(*(tokens[:0],) * 4, longest=len(tokens))
+
+
+@dataclass(frozen=True, slots=True)
+class Explanation:
+    """The best hypothesis: its error and the right layer's, both relative L2 over residues."""
+
+    hypothesis: Hypothesis
+    error: float
+    error_of_right_layer: float
+
+
+class _Seen:
+    """A layer as a path gave it, against which hypotheses are held."""
+
+    def __init__(
+        self,
+        model: Any,
+        tokens: torch.Tensor,
+        rows: torch.Tensor,
+        number: int,
+        before: torch.Tensor | None,
+    ) -> None:
+        device = next(model.parameters()).device
+        self._model, self._tokens, self._number = model, tokens, number
+        self._before = None if before is None else before.to(device)
+        self._rows = rows.double().to(device)
+        count = len(tokens)
+        # The outer ones, where boundaries show, and others evenly spread.
+        spread = torch.linspace(0, count - 1, min(count, _MOST_ROWS)).round().long()
+        outer = torch.tensor([0, 1, 2, count - 3, count - 2, count - 1]).clamp(0, count - 1)
+        self._wanted = torch.unique(torch.cat([spread, outer]))
+
+    def error(self, hypothesis: Hypothesis, *, whole: bool = False) -> float | None:
+        """Relative L2 over the residues that the hypothesis keeps; `whole`: BOS and EOS too."""
+        rows, at = run_layer(
+            self._model, self._tokens, hypothesis, self._number, self._before, self._wanted
+        )
+        kept = (at >= (0 if whole else 1)) & (at < len(self._tokens) - (0 if whole else 1))
+        return measures.relative_l2(self._rows[at[kept]], rows[kept])
+
+
+def explain(
+    model: Any,
+    tokens: torch.Tensor,
+    packed: torch.Tensor,
+    surroundings: Surroundings,
+    number: int = 1,
+    before: torch.Tensor | None = None,
+) -> Explanation | None:
+    """Find the hypothesis that reproduces the packed layer.
+
+    Args:
+        model: fair-esm's ESM2 in FP32.
+        tokens: [T] int64 of the sequence alone.
+        packed: [T, D], what the packed path gave after layer `number`.
+        before: [T, D], that layer's right input; not needed for the first.
+
+    Returns:
+        The best one, or None where none is at least `EXPLAINS_FACTOR` times closer than right.
+    """
+    seen = _Seen(model, tokens, packed, number, before if number > 1 else None)
+    right = seen.error(Hypothesis(name="right", text=""))
+    if right is None:
+        return None
+    heads = int(model.layers[0].self_attn.num_heads)
+    around = surroundings if number == 1 else Surroundings.alone(tokens)
+    for tried in (
+        hypotheses(len(tokens), around),
+        weight_hypotheses(),
+        head_hypotheses(heads),
+    ):
+        best = _best(seen, tried, right)
+        if best is not None and best.error * EXPLAINS_FACTOR < right:
+            return best
+    return _heads_out(seen, heads, right)
+
+
+def _best(seen: _Seen, tried: Iterable[Hypothesis], right: float) -> Explanation | None:
+    found = []
+    for hypothesis in tried:
+        # A key that is dropped and a boundary that lies too early differ in the last row alone.
+        error = seen.error(hypothesis, whole=hypothesis.hidden_keys > 0)
+        if error is not None:
+            found.append(Explanation(hypothesis, error, right))
+    if not found:
+        return None
+    sized: dict[tuple[object, ...], Explanation] = {}
+    for one in sorted(found, key=lambda one: one.error):
+        h = one.hypothesis
+        if h.window is not None or h.table is not None:
+            sized.setdefault((h.name, h.causal, h.beyond), one)
+    found += [_refined(seen, one) for one in sized.values()]
+    best = min(found, key=lambda one: one.error)
+    for one in found:
+        if one.hypothesis.hidden_keys and one.error <= _ABOUT_EQUAL * best.error:
+            return one
+    return best
+
+
+def _refined(seen: _Seen, best: Explanation) -> Explanation:
+    """The best size of a window or a table near the one that was tried, found by halving steps."""
+    h = best.hypothesis
+    is_window = h.window is not None
+    size = h.window if is_window else h.table
+    step = max(1, (size or 0) // 4)
+    while step:
+        for other in (size - step, size + step):  # type: ignore[operator]
+            if other < 1:
+                continue
+            changed = replace(h, window=other) if is_window else replace(h, table=other)
+            error = seen.error(changed)
+            if error is not None and error < best.error:
+                best = Explanation(changed, error, best.error_of_right_layer)
+        found = best.hypothesis.window if is_window else best.hypothesis.table
+        step = step // 2 if found == size else step
+        size = found
+    text = h.text.replace(str(h.window if is_window else h.table), str(size))
+    return replace(best, hypothesis=replace(best.hypothesis, text=text))
+
+
+def _heads_out(seen: _Seen, heads: int, right: float) -> Explanation | None:
+    """Several heads that give zero, the most telling first."""
+    out: tuple[int, ...] = ()
+    error = right
+    while len(out) < min(_MOST_HEADS_OUT, heads):
+        tried = [(*out, head) for head in range(heads) if head not in out]
+        errors = [seen.error(_without_heads(some, heads)) for some in tried]
+        known = [(e, some) for e, some in zip(errors, tried, strict=True) if e is not None]
+        if not known or min(known)[0] >= 0.9 * error:
+            return None
+        error, out = min(known)
+        if error * EXPLAINS_FACTOR < right:
+            return Explanation(_without_heads(tuple(sorted(out)), heads), error, right)
+    return None
+
+
+def _without_heads(out: tuple[int, ...], heads: int) -> Hypothesis:
+    numbers = ", ".join(str(head + 1) for head in out)
+    which = f"head {numbers}" if len(out) == 1 else f"heads {numbers}"
+    return Hypothesis(
+        name="head left out", text=f"{which} of {heads} left out of attention", heads_out=out
+    )
+
+
+def hypotheses(num_tokens: int, around: Surroundings) -> Iterator[Hypothesis]:
+    """Every known fault of a layer that applies to a sequence of `num_tokens`."""
+    own = torch.arange(num_tokens, dtype=torch.float64)
+    yield Hypothesis(name="scale missing", text="a missing softmax scale", scale_power=0)
+    yield Hypothesis(name="scale twice", text="the softmax scale applied twice", scale_power=2)
+    yield Hypothesis(name="rotary base", text="rotary base 1e5 instead of 1e4", base=1e5)
+    yield Hypothesis(
+        name="rotary interleaved", text="interleaved instead of half-split RoPE", interleaved=True
+    )
+    yield Hypothesis(name="rotary q only", text="RoPE on q only", rotate_k=False)
+    yield Hypothesis(name="rotary missing", text="missing RoPE", rotate_q=False, rotate_k=False)
+    yield Hypothesis(name="rotary reversed", text="RoPE turned the other way", positions=-own)
+    yield Hypothesis(name="positions doubled", text="doubled positions", positions=2 * own)
+    for half in (num_tokens // 2, (num_tokens + 1) // 2):
+        yield Hypothesis(
+            name="positions restarted",
+            text="positions restarted in mid-sequence",
+            positions=own % max(1, half),
+        )
+    if len(around.previous):
+        for late in (len(around.previous), len(around.previous) - 1):
+            yield Hypothesis(
+                name="positions late",
+                text="positions reset one token late",
+                positions=torch.cat([torch.tensor([float(late)]), own[:-1]]).double(),
+            )
+    yield from _table_hypotheses(num_tokens, around)
+    yield from _key_hypotheses(num_tokens, around)
+    yield from _precision_hypotheses()
+    yield from _boundary_hypotheses(num_tokens, around)
+    for gelu, text in (
+        ("tanh", "tanh instead of erf GELU"),
+        ("relu", "ReLU instead of GELU"),
+        ("silu", "SiLU instead of GELU"),
+    ):
+        yield Hypothesis(name=f"gelu {gelu}", text=text, part="feed-forward", gelu=gelu)
+    for eps in (1e-2, 1e-3, 1e-6, 1e-12):
+        yield Hypothesis(
+            name="layer norm epsilon",
+            text=f"LayerNorm epsilon {eps:g} instead of 1e-5",
+            part="LayerNorm",
+            layer_norm_eps=eps,
+        )
+
+
+def _table_hypotheses(num_tokens: int, around: Surroundings) -> Iterator[Hypothesis]:
+    """Rotary tables that end before the sequence does."""
+    for size in sorted({*_SIZES, *around.other_lengths}):
+        if not 1 < size < num_tokens:
+            continue
+        for beyond, what in (
+            ("last", "all later tokens take its last row"),
+            ("wrap", "it starts again there"),
+            ("none", "later tokens are not turned"),
+        ):
+            yield Hypothesis(
+                name="rotary table short",
+                text=f"a rotary table of {size} positions, too short or stale ({what})",
+                table=size,
+                beyond=beyond,
+            )
+
+
+def _key_hypotheses(num_tokens: int, around: Surroundings) -> Iterator[Hypothesis]:
+    """Keys that a query should see and does not, or the other way round."""
+    yield Hypothesis(name="causal", text="causal attention", causal=True)
+    for size in _SIZES:
+        if size < num_tokens - 1:
+            text = f"attention within a window of {size} tokens to either side"
+            yield Hypothesis(name="window", text=text, window=size)
+            yield Hypothesis(name="window", text=f"causal {text}", window=size, causal=True)
+    fills = {(-num_tokens) % step for step in (2, 4, 8, 16, 32, 64, 128)}
+    for count in sorted({*fills, around.longest - num_tokens, 1} - {0}):
+        yield Hypothesis(
+            name="zero keys",
+            text=f"{count} {'key' if count == 1 else 'keys'} of zeros attended to, as padding "
+            "without a mask",
+            zero_keys=count,
+        )
+    for count in (1, 2):
+        if num_tokens > 2 * count:
+            last = "last key" if count == 1 else f"last {count} keys"
+            yield Hypothesis(
+                name="last key dropped",
+                text=f"the sequence's {last} left out of attention",
+                hidden_keys=count,
+            )
+
+
+def _precision_hypotheses() -> Iterator[Hypothesis]:
+    for dtype in _HALF:
+        name = str(dtype).removeprefix("torch.")
+        text = f"rotary tables in {name}"
+        yield Hypothesis(name=f"rotary {name}", text=text, rotary_dtype=dtype)
+        yield Hypothesis(name=f"rotary {name}", text=text, angle_dtype=dtype)
+        yield Hypothesis(name=f"rotary {name}", text=text, angle_dtype=dtype, rotary_dtype=dtype)
+        yield Hypothesis(name=f"softmax {name}", text=f"softmax in {name}", softmax_dtype=dtype)
+        text = f"attention in {name}"
+        yield Hypothesis(name=f"attention {name}", text=text, attention_dtype=dtype)
+        yield Hypothesis(
+            name=f"attention {name}", text=text, attention_dtype=dtype, rounds_shares=True
+        )
+        text = f"matrix products in {name}, as autocast makes them"
+        for attention in (None, dtype):
+            yield Hypothesis(
+                name=f"products {name}",
+                text=text,
+                part="",
+                product_dtype=dtype,
+                attention_dtype=attention,
+                rounds_shares=attention is not None,
+            )
+
+
+def weight_hypotheses() -> Iterator[Hypothesis]:
+    """Weights of a layer rounded to half precision, all of them or one matrix."""
+    for dtype in _HALF:
+        name = str(dtype).removeprefix("torch.")
+        for some in (PRODUCTS, PRODUCTS[:3], *((one,) for one in PRODUCTS)):
+            which = "all of the layer's" if len(some) == len(PRODUCTS) else ", ".join(some)
+            yield Hypothesis(
+                name=f"weights {name}",
+                text=f"weights rounded to {name} ({which})",
+                part="",
+                rounded=some,
+                weights_dtype=dtype,
+            )
+
+
+def head_hypotheses(num_heads: int) -> Iterator[Hypothesis]:
+    """Faults of one head of a layer."""
+    for head in range(num_heads):
+        yield _without_heads((head,), num_heads)
+        for roll in (1, -1):
+            yield Hypothesis(
+                name="head rolled",
+                text=f"V of one head (head {head + 1} of {num_heads}) moved by one token against K",
+                rolled_head=head,
+                roll=roll,
+            )
+
+
+def _swapped_hypotheses(num_tokens: int, around: Surroundings) -> Iterator[Hypothesis]:
+    """The lengths of the sequence and of a neighbour exchanged.
+
+    The neighbour's tokens between the wrong boundary and the right one fall to the sequence, or its
+    own to the neighbour; then either part is a segment that can be recognised.
+    """
+    name, text = "boundaries swapped", "the boundaries of two neighbours swapped"
+    more = len(around.previous) - num_tokens
+    if len(around.previous) and more > 0:
+        yield Hypothesis(name=name, text=text, left=around.previous[num_tokens:])
+    elif len(around.previous) and more < 0:
+        yield Hypothesis(name=name, text=text, skip_first=-more)
+        yield Hypothesis(name=name, text=text, left=around.previous, skip_last=len(around.previous))
+    more = len(around.following) - num_tokens
+    if len(around.following) and more > 0:
+        yield Hypothesis(name=name, text=text, right=around.following[:more])
+    elif len(around.following) and more < 0:
+        yield Hypothesis(name=name, text=text, skip_last=-more)
+        yield Hypothesis(
+            name=name, text=text, skip_first=len(around.following), right=around.following
+        )
+
+
+def _boundary_hypotheses(num_tokens: int, around: Surroundings) -> Iterator[Hypothesis]:
+    off_by_one = "a boundary (`cu_seqlens`) off by one"
+    if len(around.after):
+        yield Hypothesis(
+            name="boundary late", text=off_by_one, skip_first=1, right=around.after[:1]
+        )
+        yield Hypothesis(name="boundary late", text=off_by_one, right=around.after[:1])
+    if len(around.before):
+        yield Hypothesis(
+            name="boundary early", text=off_by_one, skip_last=1, left=around.before[-1:]
+        )
+        yield Hypothesis(name="boundary early", text=off_by_one, left=around.before[-1:])
+    for token, side in ((around.following[:1], "after"), (around.previous[-1:], "before")):
+        if len(token):
+            own = torch.arange(num_tokens, dtype=torch.float64)
+            place = 0.0 if side == "after" else float(len(around.previous) - 1)
+            yield Hypothesis(
+                name="neighbour token",
+                text=f"one token of the sequence {side} it attended to (a boundary off by one)",
+                left=token if side == "before" else token[:0],
+                right=token if side == "after" else token[:0],
+                positions=torch.cat(
+                    [own, own.new_tensor([place])]
+                    if side == "after"
+                    else [own.new_tensor([place]), own]
+                ),
+            )
+    yield Hypothesis(name="boundary late", text=off_by_one, skip_first=1)
+    yield Hypothesis(name="boundary early", text=off_by_one, skip_last=1)
+    merged = "two sequences merged into one"
+    if len(around.previous):
+        yield Hypothesis(name="merged", text=merged, left=around.previous)
+    if len(around.following):
+        yield Hypothesis(name="merged", text=merged, right=around.following)
+    total = len(around.before) + len(around.after) + num_tokens
+    if total <= _LONGEST_CONTEXT and len(around.before) + len(around.after):
+        yield Hypothesis(
+            name="one segment",
+            text="the whole pack taken as one sequence",
+            left=around.before,
+            right=around.after,
+        )
+    yield from _swapped_hypotheses(num_tokens, around)
+    missing = around.longest - num_tokens
+    if missing > 0:
+        for token, name in ((alphabet().cls_idx, "<cls>"), (alphabet().padding_idx, "<pad>")):
+            yield Hypothesis(
+                name=f"padding {name}",
+                text=f"padding with {name} that is attended to",
+                right=torch.full((missing,), token, dtype=torch.int64),
+            )
