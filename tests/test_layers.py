@@ -24,6 +24,7 @@ for _room, _left in [
     ("host", ["runner"]),
     ("monitor", ["host", "store", "analysis"]),
     ("report", ["monitor"]),
+    ("api", ["report"]),
     ("cli", ["report"]),
     ("app", ["report"]),
 ]:
@@ -105,7 +106,9 @@ def _modules_imported(path: Path, known: dict[str, Path]) -> set[str]:
 
 
 def test_no_modules_import_one_another() -> None:
-    paths = [path for path in MODULES if "sample" not in path.parts]
+    # The package's front door hands names out when they are asked for, and is in no room.
+    door = PACKAGE / "__init__.py"
+    paths = [path for path in MODULES if "sample" not in path.parts and path != door]
     assert find_circle(paths, ROOT) == []
 
 

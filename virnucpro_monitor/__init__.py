@@ -1,3 +1,58 @@
-"""Watch, commit by commit, that packed ESM-2 inference equals unpacked inference."""
+"""Watch, commit by commit, that packed ESM-2 inference equals unpacked inference.
+
+The names of `__all__` are the package's Python interface. They are imported when they are first
+asked for: importing the package costs neither torch nor a database.
+"""
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from virnucpro_monitor.api import Monitor, open_monitor
+    from virnucpro_monitor.data.packing import validate_packed_equivalence
+    from virnucpro_monitor.errors import MonitorError
+    from virnucpro_monitor.models.esm2_flash import load_esm2_model
+    from virnucpro_monitor.records import Outcome
+    from virnucpro_monitor.runner.adapters import Adapter, LoadRequest
+    from virnucpro_monitor.validation.subject import PackedBatch, Subject
 
 __version__ = "0.1.0"
+
+__all__ = [
+    "Adapter",
+    "LoadRequest",
+    "Monitor",
+    "MonitorError",
+    "Outcome",
+    "PackedBatch",
+    "Subject",
+    "__version__",
+    "load_esm2_model",
+    "open_monitor",
+    "validate_packed_equivalence",
+]
+
+_HOMES = {
+    "Adapter": "runner.adapters",
+    "LoadRequest": "runner.adapters",
+    "Monitor": "api",
+    "MonitorError": "errors",
+    "Outcome": "records",
+    "PackedBatch": "validation.subject",
+    "Subject": "validation.subject",
+    "load_esm2_model": "models.esm2_flash",
+    "open_monitor": "api",
+    "validate_packed_equivalence": "data.packing",
+}
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _HOMES:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    value = getattr(import_module(f"{__name__}.{_HOMES[name]}"), name)
+    globals()[name] = value
+    return value
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__})

@@ -16,7 +16,8 @@ wrong, where, and what to do. `cli.main` catches it once, prints it and exits wi
     ├── StoreError              the database cannot be read or written
     │   ├── MissingDatabase
     │   ├── OutdatedSchema
-    │   └── NewerSchema
+    │   ├── NewerSchema
+    │   └── ClosedMonitor       a monitor was asked after it was closed
     ├── NotFoundError           no such run, target, benchmark or commit in the database
     └── LockedError             another runner holds the lock
 """
@@ -77,6 +78,10 @@ class OutdatedSchema(StoreError):
 
 
 class NewerSchema(StoreError):
+    pass
+
+
+class ClosedMonitor(StoreError):
     pass
 
 

@@ -1,0 +1,192 @@
+"""The package from Python: what is exported, what it costs to import, and the README's example."""
+
+import re
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import pandas as pd
+import pytest
+
+import virnucpro_monitor
+from tests.cli.reading_history import make_database
+from tests.store.builders import make_commit, make_report
+from virnucpro_monitor import Monitor, MonitorError, open_monitor
+from virnucpro_monitor.errors import (
+    AmbiguousRevision,
+    ClosedMonitor,
+    ConfigurationError,
+    MissingDatabase,
+    NotFoundError,
+)
+from virnucpro_monitor.records import Commit, Run
+from virnucpro_monitor.store.engine import create_database, open_engine
+from virnucpro_monitor.store.writer import Writer
+
+README = (Path(__file__).parent.parent / "README.md").read_text()
+SECTION = README.partition("## From Python\n")[2].partition("\n## ")[0]
+HEAVY = ("torch", "sqlalchemy", "pandas", "numpy", "esm", "typer", "pydantic", "alembic")
+
+
+@pytest.fixture
+def history(tmp_path: Path) -> tuple[str, list[Commit]]:
+    return make_database(tmp_path)
+
+
+@pytest.fixture
+def monitor(history: tuple[str, list[Commit]]) -> Iterator[Monitor]:
+    with open_monitor(history[0]) as monitor:
+        yield monitor
+
+
+def test_what_is_exported_is_importable_and_in_the_readme() -> None:
+    assert sorted(virnucpro_monitor.__all__) == virnucpro_monitor.__all__
+    for name in virnucpro_monitor.__all__:
+        assert getattr(virnucpro_monitor, name) is not None
+        assert name in dir(virnucpro_monitor)
+    missing = [n for n in virnucpro_monitor.__all__ if n != "__version__" and n not in SECTION]
+    assert missing == []
+    named = set(re.findall(r"from virnucpro_monitor import ([\w, ]+)", SECTION))
+    imported = {name.strip() for names in named for name in names.split(",")}
+    assert imported <= set(virnucpro_monitor.__all__)
+    with pytest.raises(AttributeError, match="no attribute 'nothing'"):
+        virnucpro_monitor.nothing  # noqa: B018
+
+
+def test_every_method_of_the_monitor_is_in_the_readme() -> None:
+    methods = {name for name in vars(Monitor) if not name.startswith("_")}
+    assert {
+        name for name in methods if f"`{name}" not in SECTION and f".{name}(" not in SECTION
+    } == set()
+
+
+def test_the_readme_s_example_runs(
+    history: tuple[str, list[Commit]],
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    url, commits = history
+    monkeypatch.setenv("VIRNUCPRO_MONITOR_DB", url)
+    example = re.findall(r"```python\n(.*?)```", SECTION, re.DOTALL)[0]
+    exec(compile(example, "README.md", "exec"), {"__name__": "__main__"})
+    printed = capsys.readouterr().out
+    # The stored history: passed, failed, skipped (failed), passed, error, passed.
+    assert f"{commits[1].short} packed" in printed
+    assert f"{commits[4].short} could not be run" in printed
+    assert "still failing" not in printed
+    assert "fixed" in printed
+
+
+def test_importing_the_package_is_light() -> None:
+    code = (
+        f"import sys, virnucpro_monitor\nprint([name for name in {HEAVY} if name in sys.modules])"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "[]"
+
+    def seconds(statement: str) -> float:
+        start = time.perf_counter()
+        subprocess.run([sys.executable, "-c", statement], check=True)
+        return time.perf_counter() - start
+
+    pairs = [(seconds("import virnucpro_monitor"), seconds("import typer")) for _ in range(5)]
+    assert min(ours for ours, _ in pairs) <= 1.5 * min(typer for _, typer in pairs)
+
+
+def test_runs_come_as_records_and_as_a_frame(monitor: Monitor) -> None:
+    runs = monitor.runs()
+    assert [run.outcome for run in runs] == [
+        "passed", "failed", "skipped", "passed", "error", "passed",
+    ]  # fmt: skip
+    assert all(isinstance(run, Run) for run in runs)
+    assert [run.outcome for run in monitor.runs(outcomes=["failed", "error"])] == [
+        "failed",
+        "error",
+    ]
+    assert monitor.runs(limit=1) == runs[-1:]
+    frame = monitor.runs_frame()
+    assert list(frame["id"]) == [run.id for run in runs]
+    assert list(frame["outcome"]) == [run.outcome.value for run in runs]
+    assert isinstance(frame["started_at"].dtype, pd.DatetimeTZDtype)
+    assert list(frame["gate_seed"].dropna()) == [True, False, False, True, True]
+    assert frame.set_index("id").loc[runs[1].id, "min_similarity"] == 0.99
+    assert len(monitor.runs_frame(benchmark="no such set")) == 0
+
+
+def test_questions_are_answered_from_what_is_stored(
+    monitor: Monitor, history: tuple[str, list[Commit]]
+) -> None:
+    commits = history[1]
+    compared = monitor.compare("v1", "main")
+    assert (compared.base, compared.head) == (commits[2], commits[5])
+    assert [one.verdict for one in compared.comparisons] == ["fixed"]
+    assert [one.first_bad.commit for one in monitor.incidents()] == [commits[1], commits[4]]
+    assert monitor.incidents(state="open") == []
+    assert [one.first_bad.commit for one in monitor.regressions(since="v1").recovered] == [
+        commits[4]
+    ]
+    run = monitor.find_run("v1")
+    assert run.commit == commits[2]
+    assert [one.similarity for one in monitor.sequences(run)] == [0.99, 1.0, 0.9999999]
+    assert monitor.find_run(run.id or 0) == run
+    (status,) = monitor.status()
+    assert (status.commits_measured, status.commits_not_measured) == (5, 1)
+    assert [one.name for one in monitor.targets()] == ["sample"]
+    assert monitor.bisections() == []
+
+
+def test_a_closed_monitor_says_how_to_open_it_again(history: tuple[str, list[Commit]]) -> None:
+    monitor = open_monitor(history[0])
+    monitor.close()
+    monitor.close()
+    for ask in (monitor.runs, monitor.runs_frame, monitor.incidents, monitor.status):
+        with pytest.raises(ClosedMonitor, match=r"open_monitor\(\) opens it again"):
+            ask()
+    assert issubclass(ClosedMonitor, MonitorError)
+
+
+def test_two_databases_in_one_process_do_not_mix(
+    tmp_path: Path, history: tuple[str, list[Commit]]
+) -> None:
+    path = tmp_path / "other.db"
+    create_database(f"sqlite:///{path}")
+    engine = open_engine(f"sqlite:///{path}")
+    Writer(engine).save_run(make_report(7))
+    engine.dispose()
+    with open_monitor(history[0]) as one, open_monitor(path) as other:
+        assert len(one.runs()) == 6
+        assert [run.commit.position for run in other.runs()] == [7]
+        one.close()
+        assert len(other.runs()) == 1
+    with open_monitor(history[0]) as again:
+        assert len(again.runs()) == 6
+
+
+def test_a_revision_of_two_commits_is_one_typed_error(tmp_path: Path) -> None:
+    url = f"sqlite:///{tmp_path / 'monitor.db'}"
+    with open_monitor(url, create=True) as monitor:
+        engine = open_engine(url)
+        for number in (160, 161):
+            Writer(engine).save_run(make_report(number))
+        engine.dispose()
+        shared = make_commit(160).hash[:3]
+        with pytest.raises(AmbiguousRevision, match="give more digits"):
+            monitor.compare(shared, make_commit(161).hash)
+        with pytest.raises(AmbiguousRevision, match="give more digits"):
+            monitor.find_run(shared)
+
+
+def test_wrong_words_are_one_typed_error(monitor: Monitor, tmp_path: Path) -> None:
+    with pytest.raises(ConfigurationError, match="passed, failed, error"):
+        monitor.runs(outcomes=["broken"])
+    with pytest.raises(ConfigurationError, match="open, acknowledged, fixed"):
+        monitor.incidents(state="new")
+    with pytest.raises(NotFoundError, match="There is no target 'nosuch'"):
+        monitor.runs(target="nosuch")
+    with pytest.raises(NotFoundError, match="There is no run 99"):
+        monitor.find_run(99)
+    with pytest.raises(MissingDatabase, match="create=True"):
+        open_monitor(tmp_path / "missing.db")
+    assert not (tmp_path / "missing.db").exists()

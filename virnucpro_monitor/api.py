@@ -1,0 +1,244 @@
+"""The monitor for notebooks and other programs: what the command line does, as functions.
+
+Everything here is handed on to `virnucpro_monitor.monitor`; records come back as they are stored.
+"""
+
+from collections.abc import Iterable
+from pathlib import Path
+from types import TracebackType
+from typing import TYPE_CHECKING
+
+from virnucpro_monitor.analysis.incidents import Incident, IncidentState
+from virnucpro_monitor.analysis.regressions import Regressions
+from virnucpro_monitor.errors import ClosedMonitor, ConfigurationError, MissingDatabase
+from virnucpro_monitor.monitor import comparing, naming, questions, status
+from virnucpro_monitor.monitor.comparing import CommitComparison
+from virnucpro_monitor.monitor.status import TargetStatus
+from virnucpro_monitor.records import Bisection, Outcome, Run, SequenceResult, Target
+from virnucpro_monitor.report.values import run_values
+from virnucpro_monitor.settings import load_settings
+from virnucpro_monitor.store import reader
+from virnucpro_monitor.store.engine import Engine, ensure_database, open_engine
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+_MOMENTS = ("committed_at", "started_at")
+
+
+def open_monitor(db: str | Path | None = None, *, create: bool = False) -> "Monitor":
+    """Open the monitor on a database; use it in a `with` block, or close it.
+
+    Args:
+        db: an SQLAlchemy URL, or the path of an SQLite file; None for what the settings say.
+        create: make an SQLite file that is not there yet.
+
+    Raises:
+        MissingDatabase: there is none, and `create` was not asked for.
+        StoreError: its schema is another program version's, or it cannot be read.
+    """
+    if isinstance(db, Path) or (db and "://" not in db):
+        db = f"sqlite:///{Path(db).expanduser().absolute()}"
+    url = load_settings(db=db).database_url
+    if create:
+        ensure_database(url)
+    try:
+        return Monitor(url, open_engine(url, read_only=True))
+    except MissingDatabase as error:
+        raise MissingDatabase(f"{error} open_monitor(..., create=True) makes one.") from error
+
+
+class Monitor:
+    """An open database and what can be asked of it. Any number may be open in one process.
+
+    It reads through a connection that cannot write. Made by `open_monitor`.
+    """
+
+    def __init__(self, url: str, engine: Engine) -> None:
+        self.url = url
+        self._open_engine: Engine | None = engine
+
+    def __enter__(self) -> "Monitor":
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Close the database. A second time does nothing."""
+        if self._open_engine is not None:
+            self._open_engine.dispose()
+        self._open_engine = None
+
+    @property
+    def _engine(self) -> Engine:
+        if self._open_engine is None:
+            raise ClosedMonitor("This monitor is closed: open_monitor() opens it again.")
+        return self._open_engine
+
+    def targets(self) -> list[Target]:
+        """All stored targets, by name."""
+        return reader.load_targets(self._engine)
+
+    def runs(
+        self,
+        *,
+        target: str | None = None,
+        benchmark: str | None = None,
+        outcomes: Iterable[str] | None = None,
+        limit: int | None = None,
+        all_attempts: bool = False,
+    ) -> list[Run]:
+        """Stored runs, oldest commit first.
+
+        Args:
+            target: a name, or the path or URL of the repository.
+            benchmark: a set's name, or "name@version".
+            outcomes: such as ["failed", "error"].
+            limit: only the newest commits' runs, so many.
+            all_attempts: also runs that later ones replaced.
+
+        Raises:
+            NotFoundError: there is no such target.
+            ConfigurationError: no such outcome.
+        """
+        return reader.load_runs(
+            self._engine,
+            target=self._target_name(target),
+            benchmark=benchmark,
+            outcomes=None if outcomes is None else _outcomes(outcomes),
+            limit=limit,
+            all_attempts=all_attempts,
+        )
+
+    def runs_frame(
+        self,
+        *,
+        target: str | None = None,
+        benchmark: str | None = None,
+        outcomes: Iterable[str] | None = None,
+        limit: int | None = None,
+        all_attempts: bool = False,
+    ) -> "pd.DataFrame":
+        """`runs` as a table: a row for each run, the columns that `runs list --json` names.
+
+        Moments are UTC. The gates become two columns each: `gate_NAME`, whether it held (None
+        where it was not judged), and `gate_NAME_value`.
+        """
+        import pandas as pd
+
+        runs = self.runs(
+            target=target,
+            benchmark=benchmark,
+            outcomes=outcomes,
+            limit=limit,
+            all_attempts=all_attempts,
+        )
+        rows = []
+        for run in runs:
+            row = run_values(run)
+            for name, gate in row.pop("gates").items():
+                row[f"gate_{name}"] = gate["passed"]
+                row[f"gate_{name}_value"] = gate["value"]
+            rows.append(row)
+        frame = pd.DataFrame(rows)
+        for name in _MOMENTS:
+            if name in frame:
+                frame[name] = pd.to_datetime(frame[name], utc=True, format="ISO8601")
+        return frame
+
+    def find_run(
+        self, run: int | str, *, target: str | None = None, benchmark: str | None = None
+    ) -> Run:
+        """The run that a number or a commit means; of a commit's several the latest started.
+
+        Raises:
+            NotFoundError: there is none.
+            AmbiguousRevision: a short hash fits several commits.
+        """
+        found, _ = naming.find_run(self._engine, str(run), target=target, benchmark=benchmark)
+        return found
+
+    def sequences(self, run: Run) -> list[SequenceResult]:
+        """The per-sequence results that stand for a run: a skipped one's are those it inherits."""
+        return questions.load_measured(self._engine, run)[1]
+
+    def compare(
+        self, base: str, head: str, *, target: str | None = None, benchmark: str | None = None
+    ) -> CommitComparison:
+        """Compare two commits, in every way in which both were measured.
+
+        Args:
+            base, head: a hash or its first digits, a branch, a tag.
+
+        Raises:
+            AmbiguousRevision: a short hash fits several commits.
+            NotFoundError: a commit has no stored run, or the two have no benchmark in common.
+            ConfigurationError: several targets could be meant.
+        """
+        return comparing.compare_commits(
+            self._engine, base, head, target=target, benchmark=benchmark
+        )
+
+    def regressions(
+        self,
+        since: str | None = None,
+        until: str | None = None,
+        *,
+        target: str | None = None,
+        benchmark: str | None = None,
+    ) -> Regressions:
+        """What broke after `since`, up to and with `until`: commits, dates or ages ("30d")."""
+        return questions.load_regressions(
+            self._engine, since=since, until=until, target=target, benchmark=benchmark
+        )
+
+    def incidents(
+        self, *, target: str | None = None, benchmark: str | None = None, state: str | None = None
+    ) -> list[Incident]:
+        """Stretches of bad runs with one cause, oldest first.
+
+        Args:
+            state: "open", "acknowledged" or "fixed"; None for all.
+
+        Raises:
+            NotFoundError: there is no such target.
+            ConfigurationError: no such state.
+        """
+        wanted = None if state is None else _state(state)
+        found = questions.load_incidents(
+            self._engine, target=self._target_name(target), benchmark=benchmark
+        )
+        return [incident for incident in found if wanted in (None, incident.state)]
+
+    def bisections(self, *, target: str | None = None) -> list[Bisection]:
+        """Past and running searches for a first bad commit, the latest started last."""
+        return list(questions.load_bisections(self._engine, self._target_name(target)))
+
+    def status(self, *, target: str | None = None) -> list[TargetStatus]:
+        """What is measured of each target, what is missing, and when its runner last spoke."""
+        return list(status.load_statuses(self._engine, target))
+
+    def _target_name(self, target: str | None) -> str | None:
+        return None if target is None else naming.choose_target(self._engine, target).name
+
+
+def _outcomes(names: Iterable[str]) -> list[Outcome]:
+    try:
+        return [Outcome(name) for name in names]
+    except ValueError as error:
+        known = ", ".join(outcome.value for outcome in Outcome)
+        raise ConfigurationError(f"{error}: an outcome is one of {known}.") from error
+
+
+def _state(name: str) -> IncidentState:
+    try:
+        return IncidentState(name)
+    except ValueError as error:
+        known = ", ".join(state.value for state in IncidentState)
+        raise ConfigurationError(f"{error}: a state is one of {known}.") from error
