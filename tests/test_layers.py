@@ -9,7 +9,7 @@ ROOT = Path(__file__).parent.parent
 PACKAGE = ROOT / "virnucpro_monitor"
 LEFT_OF: dict[str, set[str]] = {
     "errors": set(),
-    "records": set(),
+    "records": {"errors"},
     "scratch": {"errors"},
     "secrecy": set(),
     "settings": {"errors", "records"},

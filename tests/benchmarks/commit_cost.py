@@ -18,10 +18,10 @@ from dataclasses import replace
 from pathlib import Path
 
 from virnucpro_monitor.data.benchmarks import load_benchmark
-from virnucpro_monitor.records import RunReport, Target
+from virnucpro_monitor.records import Request, RunReport, Target
 from virnucpro_monitor.runner.checkout import Repository
 from virnucpro_monitor.runner.commits import run_commits
-from virnucpro_monitor.runner.plan import Request, RunPlan
+from virnucpro_monitor.runner.plan import RunPlan
 from virnucpro_monitor.runner.selection import select_revisions
 from virnucpro_monitor.validation.protocol import load_protocol
 

@@ -5,11 +5,11 @@ import pytest
 
 from tests.runner.tiny_target import HEALTHY, TinyRepository
 from virnucpro_monitor.data.benchmarks import benchmark_digest
-from virnucpro_monitor.records import BenchmarkSet, ProteinSequence, Target
+from virnucpro_monitor.records import BenchmarkSet, ProteinSequence, Request, Target
 from virnucpro_monitor.runner import workers
 from virnucpro_monitor.runner.checkout import Repository
 from virnucpro_monitor.runner.client import WorkerPool
-from virnucpro_monitor.runner.plan import Request, RunPlan
+from virnucpro_monitor.runner.plan import RunPlan
 from virnucpro_monitor.validation.protocol import load_protocol
 
 SEQUENCES = (

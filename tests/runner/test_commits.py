@@ -1,5 +1,4 @@
 import os
-import shutil
 import time
 from dataclasses import replace
 from pathlib import Path
@@ -16,14 +15,13 @@ from tests.runner.tiny_target import (
     TinyRepository,
 )
 from virnucpro_monitor.errors import DeviceError, WeightsError
-from virnucpro_monitor.models.weights import resolve_weights, synthesize
-from virnucpro_monitor.records import Culprit, Outcome, Run, RunReport, Target
+from virnucpro_monitor.records import Culprit, Outcome, Request, Run, RunReport, Target
 from virnucpro_monitor.runner import capacity, workers
 from virnucpro_monitor.runner.capacity import count_workers
 from virnucpro_monitor.runner.client import WorkerPool
 from virnucpro_monitor.runner.commits import run_commits
 from virnucpro_monitor.runner.gpu import GIB, Gpu
-from virnucpro_monitor.runner.plan import Request, RunPlan
+from virnucpro_monitor.runner.plan import RunPlan
 from virnucpro_monitor.runner.prepare import Prepared
 
 HEALTHY_MODEL = HEALTHY[MODEL_FILE]
@@ -289,25 +287,6 @@ def test_one_worker_for_each_core_and_several_where_a_gpu_has_room(
     assert count_workers(on_gpu, 1000, 4 * GIB, lambda _: None) == 1
     monkeypatch.setattr(os, "cpu_count", lambda: 4)
     assert count(140) == 2
-
-
-def test_weights_that_change_on_the_way_are_an_error(
-    tiny: TinyRepository, make_plan: MakePlan, cache_folder: Path, tmp_path: Path
-) -> None:
-    source = resolve_weights(MODEL, "synthetic", cache_folder=cache_folder)
-    weights = tmp_path / f"{MODEL}.pt"
-    shutil.copyfile(source.path, weights)
-    shutil.copyfile(source.regression_path, tmp_path / source.regression_path.name)
-    hashes = [head(tiny), tiny.commit({MODEL_FILE: HEALTHY_MODEL + "\n# later\n"})]
-    request = Request(model=MODEL, weights=str(weights))
-    reports = run_commits(make_plan(hashes, request=request, workers=1))
-    assert next(reports).run.outcome is Outcome.PASSED
-    synthesize(MODEL, tmp_path / "other" / weights.name, seed=1)
-    (tmp_path / "other" / weights.name).replace(weights)
-    second = next(reports)
-    assert second.failure is not None
-    assert second.failure.kind == "weights"
-    assert "has changed since this run began" in second.run.reason
 
 
 def test_an_adapter_of_ones_own_may_fail_like_any_target(

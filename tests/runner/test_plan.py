@@ -12,13 +12,14 @@ from virnucpro_monitor.records import (
     Environment,
     Outcome,
     Protocol,
+    Request,
     Run,
     Target,
 )
 from virnucpro_monitor.runner.checkout import Repository
 from virnucpro_monitor.runner.code_digest import code_digest, covers
 from virnucpro_monitor.runner.ledger import Ledger
-from virnucpro_monitor.runner.plan import Request, ordered
+from virnucpro_monitor.runner.plan import ordered
 from virnucpro_monitor.runner.selection import select_new, select_revisions
 
 HERE = Environment(host="h", platform="p", python="3", torch="2")

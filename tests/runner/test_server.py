@@ -11,18 +11,19 @@ import pytest
 
 from tests.runner.conftest import MODEL
 from virnucpro_monitor.errors import WeightsError
+from virnucpro_monitor.records import Request
+from virnucpro_monitor.records.messages import Ended, PrepareJob, Ready, Refused
 from virnucpro_monitor.runner.client import WorkerPool, raise_refused
 from virnucpro_monitor.runner.supervisor import descendants
 
 
-def prepare_job(cache_folder: Path, weights: str = "synthetic") -> dict[str, Any]:
-    return {
-        "kind": "prepare",
-        "request": {"model": MODEL, "weights": weights, "device": "cpu"},
-        "cache_folder": str(cache_folder),
-        "benchmarks": [],
-        "limits": {"timeout_s": 60.0, "memory_limit_gib": None},
-    }
+def prepare_job(cache_folder: Path, weights: str = "synthetic") -> PrepareJob:
+    return PrepareJob(
+        request=Request(model=MODEL, weights=weights),
+        cache_folder=str(cache_folder),
+        benchmarks=(),
+        timeout_s=60.0,
+    )
 
 
 @pytest.fixture(scope="module")
@@ -32,31 +33,32 @@ def pool() -> Any:
 
 
 def test_a_job_answers_and_ends(pool: WorkerPool, cache_folder: Path) -> None:
-    prepared, end = pool.run(prepare_job(cache_folder))
-    assert prepared["event"] == "prepared"
-    assert len(prepared["weights_digest"]) == 64
-    assert Path(prepared["torch_home"], "hub", "checkpoints", f"{MODEL}.pt").exists()
-    assert (end["cause"], end["code"], end["log"]) == ("exit", 0, "")
+    ready, ended = pool.run(prepare_job(cache_folder))
+    assert isinstance(ready, Ready)
+    assert len(ready.weights_digest) == 64
+    assert Path(ready.torch_home, "hub", "checkpoints", f"{MODEL}.pt").exists()
+    assert ended == Ended(cause="exit", code=0, log="")
 
 
 def test_a_refusal_keeps_its_kind(pool: WorkerPool, cache_folder: Path) -> None:
     refused, _ = pool.run(prepare_job(cache_folder, weights="/nowhere.pt"))
+    assert isinstance(refused, Refused)
     with pytest.raises(WeightsError, match=r"nowhere\.pt"):
         raise_refused(refused)
 
 
 def test_jobs_of_several_threads_do_not_mix(pool: WorkerPool, cache_folder: Path) -> None:
-    found: list[list[str]] = []
+    found: list[list[type]] = []
 
     def work() -> None:
-        found.append([event["event"] for event in pool.run(prepare_job(cache_folder))])
+        found.append([type(event) for event in pool.run(prepare_job(cache_folder))])
 
     threads = [threading.Thread(target=work) for _ in range(4)]
     for thread in threads:
         thread.start()
     for thread in threads:
         thread.join()
-    assert found == [["prepared", "end"]] * 4
+    assert found == [[Ready, Ended]] * 4
 
 
 def test_a_server_that_died_is_replaced(cache_folder: Path) -> None:
@@ -67,7 +69,7 @@ def test_a_server_that_died_is_replaced(cache_folder: Path) -> None:
         first.kill()
         first.wait()
         events = list(pool.run(prepare_job(cache_folder)))
-        assert [event["event"] for event in events] == ["prepared", "end"]
+        assert [type(event) for event in events] == [Ready, Ended]
 
 
 def test_a_server_that_dies_on_the_way_ends_its_job(cache_folder: Path) -> None:
@@ -77,8 +79,9 @@ def test_a_server_that_dies_on_the_way_ends_its_job(cache_folder: Path) -> None:
         assert server is not None
         os.kill(server.pid, signal.SIGSTOP)  # it takes the job, and never starts it
         threading.Timer(0.5, server.kill).start()
-        (end,) = pool.run(prepare_job(cache_folder))
-        assert end["cause"] == "lost"
+        (ended,) = pool.run(prepare_job(cache_folder))
+        assert isinstance(ended, Ended)
+        assert ended.cause == "lost"
 
 
 _STARTER = """

@@ -28,7 +28,7 @@ from virnucpro_monitor.cli.options import (
     say,
 )
 from virnucpro_monitor.errors import ConfigurationError, MissingDatabase
-from virnucpro_monitor.records import Outcome, Run, Target
+from virnucpro_monitor.records import Outcome, Request, Run, Target
 from virnucpro_monitor.settings import Settings, load_settings
 
 if TYPE_CHECKING:
@@ -307,7 +307,7 @@ def make_plan(
     from virnucpro_monitor.data.benchmarks import load_benchmark
     from virnucpro_monitor.runner.builtin import builtin_commit
     from virnucpro_monitor.runner.checkout import Repository
-    from virnucpro_monitor.runner.plan import Request, RunPlan
+    from virnucpro_monitor.runner.plan import RunPlan
     from virnucpro_monitor.runner.selection import Selection, select_new, select_revisions
     from virnucpro_monitor.validation.protocol import load_protocol
 

@@ -5,6 +5,7 @@ session. A value that is not known is `None`, never NaN.
 """
 
 from virnucpro_monitor.records.conversion import (
+    RecordError,
     from_json,
     to_json,
 )
@@ -38,6 +39,7 @@ from virnucpro_monitor.records.monitoring import (
 )
 from virnucpro_monitor.records.names import benchmark_label, short_hash
 from virnucpro_monitor.records.outcome import VERDICTS, Culprit, Outcome, SequenceStatus
+from virnucpro_monitor.records.request import Request
 from virnucpro_monitor.records.runs import (
     BenchmarkSet,
     Commit,
@@ -93,6 +95,8 @@ __all__ = [
     "ProbeDocument",
     "ProteinSequence",
     "Protocol",
+    "RecordError",
+    "Request",
     "Run",
     "RunMark",
     "RunReport",

@@ -1,6 +1,5 @@
 """The caller's side of the fork server: start it, hand it jobs, restart it when it has died."""
 
-import json
 import os
 import signal
 import socket
@@ -8,18 +7,32 @@ import subprocess
 import sys
 import tempfile
 import threading
-from collections.abc import Generator
+from collections.abc import Callable, Generator
 from contextlib import suppress
+from dataclasses import replace
 from pathlib import Path
 from types import TracebackType
-from typing import IO, Any, NoReturn
+from typing import IO, NoReturn
 
 import virnucpro_monitor
 from virnucpro_monitor import errors
-from virnucpro_monitor.records import Json
+from virnucpro_monitor.records.messages import (
+    OWN,
+    WORKERS,
+    Ended,
+    Job,
+    MessageError,
+    Refused,
+    Said,
+    decode_ended,
+    decode_said,
+    encode,
+)
 from virnucpro_monitor.secrecy import public_environment
 
 STOP_TIMEOUT_S = 10.0
+
+Accept = Callable[[Said], None]
 
 
 class WorkerPool:
@@ -50,24 +63,40 @@ class WorkerPool:
     ) -> None:
         self.close()
 
-    def run(self, job: Json) -> Generator[Json]:
-        """Run one job and yield its events; the last is always "end".
+    def run(self, job: Job, accept: Accept | None = None) -> Generator[Said | Ended]:
+        """Run one job and yield its events; the last is always `Ended`.
 
-        A server that dies on the way ends the job with cause "lost"; the next job starts anew.
+        A line that is no message, or that `accept` refuses, ends the job with cause "garbage"; a
+        server that dies on the way ends it with cause "lost", and the next job starts anew.
         Closing the generator ends the job.
+
+        Args:
+            accept: called with each event; raises `MessageError` for one that cannot be.
         """
         connection = self._connect()
+        refused = ""
         try:
-            with connection.makefile("rb") as events:
+            with connection.makefile("rb") as lines:
                 with suppress(BrokenPipeError, ConnectionResetError):
-                    connection.sendall(json.dumps(job).encode() + b"\n")
+                    connection.sendall(encode(job) + b"\n")
                 with suppress(ConnectionResetError):
-                    for line in events:
-                        event: dict[str, Any] = json.loads(line)
-                        yield event
-                        if event["event"] == "end":
+                    for line in lines:
+                        if line.startswith(OWN):
+                            ended = decode_ended(line[len(OWN) :])
+                            yield _as_garbage(ended, refused) if refused else ended
                             return
-            yield {"event": "end", "cause": "lost", "code": 0, "log": self._last_words()}
+                        if refused:
+                            continue
+                        try:
+                            said = decode_said(line[len(WORKERS) :])
+                            if accept is not None:
+                                accept(said)
+                        except MessageError as error:
+                            refused = str(error)
+                            connection.shutdown(socket.SHUT_WR)  # the job is to end
+                        else:
+                            yield said
+            yield Ended(cause="lost", code=0, log=self._last_words())
         finally:
             with self._lock:
                 self._connections.discard(connection)
@@ -146,7 +175,13 @@ class WorkerPool:
             self._errors = None
 
 
-def raise_refused(event: Json) -> NoReturn:
+def _as_garbage(ended: Ended, refused: str) -> Ended:
+    return replace(ended, cause="garbage", detail=refused)
+
+
+def raise_refused(refused: Refused) -> NoReturn:
     """Raise in this process the error that a worker refused a job with."""
-    kind = getattr(errors, event["error"], errors.MonitorError)
-    raise kind(event["message"])
+    kind = getattr(errors, refused.error, None)
+    if not (isinstance(kind, type) and issubclass(kind, errors.MonitorError)):
+        kind = errors.MonitorError
+    raise kind(refused.message)

@@ -86,7 +86,8 @@ class CommitRunner:
             self._workers = stack.enter_context(Workers(plan))
             base = self._workers.prepared(None, self._on_progress)
             self._ledger = Ledger(self._known, plan.request, base.weights_digest, plan.protocol)
-            self._decider = Decider(plan, self._ledger, base, self._on_settled)
+            begun = self._workers.begun
+            self._decider = Decider(plan, self._ledger, base, self._on_settled, begun)
             self._holding = Holding(self._ledger, plan.request.backend)
             self._checkpoint = Path(base.checkpoint)
             self._stack = stack.pop_all()
@@ -148,7 +149,7 @@ class CommitRunner:
     ) -> None:
         """Begin what there is room for, and report what needs no measuring."""
         for index, work in list(waiting.items()):
-            if not crew.has_room:
+            if not crew.has_room_for(work):
                 return
             reason = capacity.why_not(len(crew.active))
             if reason is not None:

@@ -54,9 +54,9 @@ class Crew:
             self._end()
         self._threads.shutdown(cancel_futures=True)
 
-    @property
-    def has_room(self) -> bool:
-        return len(self.active) < self._size
+    def has_room_for(self, work: Work) -> bool:
+        alone = work.alone or any(one.alone for one in self.active.values())
+        return len(self.active) < (1 if alone else self._size)
 
     def start(self, index: int, work: Work) -> None:
         """Begin one commit; its events come by `next_event`."""

@@ -3,13 +3,18 @@
 from collections.abc import Callable, Collection, Iterator, Sequence
 from dataclasses import dataclass, replace
 
-from virnucpro_monitor.errors import RepositoryError
+from virnucpro_monitor.errors import MonitorError, RepositoryError
 from virnucpro_monitor.records import BenchmarkSet, Commit, Run, RunReport
+from virnucpro_monitor.runner.begun import MAX_TIMES, Begun
 from virnucpro_monitor.runner.code_digest import code_digest
 from virnucpro_monitor.runner.ledger import Ledger
 from virnucpro_monitor.runner.plan import RunPlan, ordered
 from virnucpro_monitor.runner.prepare import Prepared
 from virnucpro_monitor.runner.reports import Unmeasured
+
+
+class RunnerEnded(MonitorError):
+    """The runner did not survive a commit."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -19,12 +24,14 @@ class Work:
     Attributes:
         code_digest: None until `Decider.decide` has found it out.
         bridge: measured again only because the environment changed.
+        alone: nothing else is measured meanwhile: a runner did not survive this commit before.
     """
 
     commit: Commit
     benchmarks: tuple[BenchmarkSet, ...]
     code_digest: str | None = None
     bridge: bool = False
+    alone: bool = False
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -41,6 +48,7 @@ class Decider:
     Args:
         base: the yardstick in our own interpreter.
         on_settled: receives each known run that makes measuring needless.
+        begun: which commits a runner did not survive.
     """
 
     def __init__(
@@ -49,18 +57,20 @@ class Decider:
         ledger: Ledger,
         base: Prepared,
         on_settled: Callable[[Run], None],
+        begun: Begun,
     ) -> None:
         self._plan = plan
         self._ledger = ledger
         self._environment = base.environment
         self._on_settled = on_settled
+        self._begun = begun
         self._digests: dict[str, str] = {}
         self.unmeasured = Unmeasured(plan, ledger, base.weights_name, base.environment)
 
     def todo(self, commits: Sequence[Commit]) -> list[Work]:
         """What is not settled of these commits (oldest first), in measuring order."""
         return [
-            Work(commit=commit, benchmarks=left)
+            Work(commit=commit, benchmarks=left, alone=self._begun.times(commit.hash) > 0)
             for commit in ordered(commits, self._plan.order)
             if (left := tuple(self._unsettled(commit)))
         ]
@@ -84,7 +94,7 @@ class Decider:
             return
         for benchmark in self._plan.benchmarks:
             before = self._ledger.bridge(benchmark.digest, self._environment.digest)
-            if before is not None:
+            if before is not None and not self._begun.times(before.commit.hash):
                 yield Work(
                     commit=before.commit,
                     benchmarks=(benchmark,),
@@ -98,6 +108,14 @@ class Decider:
         Args:
             active: digests of the code that is being measured.
         """
+        times = self._begun.times(work.commit.hash)
+        if times >= MAX_TIMES and not (self._plan.retry_errors or self._plan.force):
+            ended = RunnerEnded(
+                f"The monitor itself was ended {times} times while it measured this commit, which "
+                f"is not tried again unless asked for (--retry-errors)."
+            )
+            reports = self.unmeasured.failed(work.commit, work.benchmarks, "crash", ended)
+            return Decision(reports=reports)
         try:
             digest = self._digest(work.commit.hash)
         except RepositoryError as error:

@@ -9,19 +9,17 @@ from pathlib import Path
 from typing import Any
 
 from virnucpro_monitor.records import (
-    BenchmarkSet,
     Configuration,
     Failure,
-    Json,
     Outcome,
     RunReport,
-    Verdict,
     content_digest,
-    from_json,
     to_json,
 )
+from virnucpro_monitor.records.messages import Advanced, Ended, Failed, Judged, MeasureJob
+from virnucpro_monitor.runner.accept import Acceptance
 from virnucpro_monitor.runner.decide import Work
-from virnucpro_monitor.runner.endings import describe_ending
+from virnucpro_monitor.runner.endings import explain
 from virnucpro_monitor.runner.plan import RunPlan
 from virnucpro_monitor.runner.prepare import Prepared
 from virnucpro_monitor.runner.progress import OnProgress, Progress
@@ -37,23 +35,21 @@ def measure(
     configuration: Callable[[str | None], Configuration],
     on_progress: OnProgress,
     note: str = "",
-    num_threads: int = 1,
 ) -> Iterator[RunReport]:
     """Measure one checked-out commit on its benchmark sets, whatever its code does.
+
+    A worker that ends early costs the benchmark set that it was at; the next set gets a new one.
 
     Args:
         configuration: makes the record for the backend that ran (None: it never came to that).
         note: what the checkout had to say; kept with the output.
-        num_threads: CPU threads of the worker.
     """
-
-    benchmarks = work.benchmarks
 
     def report(index: int, outcome: Outcome, backend: str | None, **fields: Any) -> RunReport:
         return make_report(
             plan,
             work.commit,
-            benchmarks[index],
+            work.benchmarks[index],
             configuration(backend),
             prepared.environment,
             outcome=outcome,
@@ -62,57 +58,57 @@ def measure(
             **fields,
         )
 
-    first = 0
-    while first < len(benchmarks):
+    first, num_benchmarks = 0, len(work.benchmarks)
+    while first < num_benchmarks:
         held: RunReport | None = None
-        job = _measure_job(plan, prepared, benchmarks, folder, first) | {"num_threads": num_threads}
+        job = _measure_job(plan, prepared, work, folder, first)
         started_at, start = datetime.now(UTC), time.monotonic()
-        with closing(prepared.pool.run(job)) as events:
+        accept = Acceptance(work.benchmarks, first)
+        with closing(prepared.pool.run(job, accept)) as events:
             for event in events:
-                kind = event["event"]
-                if kind == "progress":
+                if isinstance(event, Advanced):
                     on_progress(
                         Progress(
                             phase="validating",
-                            benchmark=benchmarks[event["benchmark"]].name,
-                            done=event["done"],
-                            total=event["total"],
+                            benchmark=work.benchmarks[event.benchmark].name,
+                            done=event.done,
+                            total=event.total,
                         )
                     )
-                elif kind in ("verdict", "failure"):
+                elif isinstance(event, (Judged, Failed)):
                     if held is not None:
                         yield held
-                    first = event["benchmark"] + 1
-                    times = {
-                        "started_at": datetime.fromisoformat(event["started_at"]),
-                        "duration_s": event["duration_s"],
-                    }
+                    first = event.benchmark + 1
+                    held = _held(report, event)
                     started_at, start = datetime.now(UTC), time.monotonic()
-                    if kind == "verdict":
-                        verdict = from_json(Verdict, event["verdict"])
-                        held = report(
-                            first - 1, verdict.outcome, event["backend"], verdict=verdict, **times
-                        )
-                    else:
-                        failure = from_json(Failure, event["failure"])
-                        held = report(
-                            first - 1, Outcome.ERROR, None,
-                            failure=failure, reason=failure.message, **times,
-                        )  # fmt: skip
-                elif kind == "end":
-                    log = "\n".join(filter(None, (note, event["log"])))
+                elif isinstance(event, Ended):
+                    log = "\n".join(filter(None, (note, event.log)))
+                    if event.cause == "garbage" and first == num_benchmarks:
+                        first, held = first - 1, None  # whoever writes there may have said that too
                     if held is not None:
                         yield _with_log(held, log)
-                    if first < len(benchmarks) and (held is None or held.failure is None):
-                        cause, message = describe_ending(event, plan)
+                    if first < num_benchmarks and (held is None or held.failure is None):
+                        cause = explain(event, plan.timeout_s, plan.memory_limit_gib)
                         yield report(
-                            first, Outcome.ERROR, None,
-                            failure=Failure(kind=cause, message=message, log=log),
-                            reason=message,
+                            first,
+                            Outcome.NOT_RUN if cause.ours else Outcome.ERROR,
+                            None,
+                            failure=Failure(kind=cause.kind, message=cause.message, log=log),
+                            reason=cause.message,
                             started_at=started_at,
                             duration_s=time.monotonic() - start,
-                        )  # fmt: skip
+                        )
                         first += 1
+
+
+def _held(report: Callable[..., RunReport], event: Judged | Failed) -> RunReport:
+    times = {"started_at": event.started_at, "duration_s": event.duration_s}
+    if isinstance(event, Judged):
+        verdict = event.verdict
+        return report(event.benchmark, verdict.outcome, event.backend, verdict=verdict, **times)
+    outcome = Outcome.NOT_RUN if event.ours else Outcome.ERROR
+    failure = event.failure
+    return report(event.benchmark, outcome, None, failure=failure, reason=failure.message, **times)
 
 
 def _with_log(report: RunReport, log: str) -> RunReport:
@@ -125,34 +121,31 @@ def _with_log(report: RunReport, log: str) -> RunReport:
 
 
 def _measure_job(
-    plan: RunPlan,
-    prepared: Prepared,
-    benchmarks: tuple[BenchmarkSet, ...],
-    folder: Path,
-    first: int,
-) -> Json:
+    plan: RunPlan, prepared: Prepared, work: Work, folder: Path, first: int
+) -> MeasureJob:
     reuse = None
     if plan.reuse and plan.repository is not None:
         key = content_digest(
             [to_json(plan.request), prepared.weights_digest, prepared.environment.digest]
         )
         reuse = str(plan.cache_folder / "unpacked" / f"{plan.target.name}-{key[:16]}")
-    return {
-        "kind": "measure",
-        "checkout": str(folder),
-        "adapter": plan.target.adapter,
-        "package": plan.target.package,
-        "request": to_json(plan.request),
-        "cache_folder": str(plan.cache_folder),
-        "benchmarks": to_json(benchmarks),
-        "first": first,
-        "protocol": to_json(plan.protocol),
-        "weights_digest": prepared.weights_digest,
-        "checkpoint": prepared.checkpoint,
-        "regression": prepared.regression,
-        "torch_home": prepared.torch_home,
-        "warm": plan.warm,
-        "reuse": reuse,
-        "probes": plan.probes,
-        "limits": {"timeout_s": plan.timeout_s, "memory_limit_gib": plan.memory_limit_gib},
-    }
+    return MeasureJob(
+        request=plan.request,
+        cache_folder=str(plan.cache_folder),
+        benchmarks=work.benchmarks,
+        timeout_s=plan.timeout_s,
+        memory_limit_gib=plan.memory_limit_gib,
+        first=first,
+        checkout=str(folder),
+        adapter=plan.target.adapter,
+        package=plan.target.package,
+        protocol=plan.protocol,
+        weights_digest=prepared.weights_digest,
+        checkpoint=prepared.checkpoint,
+        regression=prepared.regression,
+        torch_home=prepared.torch_home,
+        warm=plan.warm,
+        reuse=reuse,
+        probes=plan.probes,
+        num_threads=plan.num_threads,
+    )

@@ -1,27 +1,64 @@
-"""What it means that a worker process ended without a result."""
+"""What it means that a worker process ended without a result: what happened, and whose doing."""
 
 import signal
+from dataclasses import dataclass
 
-from virnucpro_monitor.records import Json
-from virnucpro_monitor.runner.plan import RunPlan
+from virnucpro_monitor.records.messages import Ended
+
+# Sent by people, service managers and the kernel's OOM killer. A target that ends itself so is
+# taken for one that was ended from outside: it is tried again, and never blamed wrongly.
+_FROM_OUTSIDE = (signal.SIGKILL, signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGQUIT)
 
 
-def describe_ending(event: Json, plan: RunPlan) -> tuple[str, str]:
-    """(kind of failure, one sentence) for a worker that ended without a result."""
-    cause, code = event["cause"], event["code"]
-    if cause == "timeout":
-        return "timeout", f"The run did not end within {plan.timeout_s:g} s and was stopped."
-    if cause == "memory":
-        return (
+@dataclass(frozen=True, slots=True)
+class Cause:
+    """Attributes:
+    kind: of failure.
+    message: one sentence.
+    ours: the monitor or the machine failed, not the target: to be tried again.
+    """
+
+    kind: str
+    message: str
+    ours: bool = False
+
+
+def explain(ended: Ended, timeout_s: float, memory_limit_gib: float | None) -> Cause:
+    """Why a worker ended without a result, under the limits it had."""
+    if ended.cause == "timeout":
+        return Cause("timeout", f"The run did not end within {timeout_s:g} s and was stopped.")
+    if ended.cause == "memory":
+        return Cause(
             "out_of_memory",
-            f"The run took more than {plan.memory_limit_gib:g} GiB of memory and was stopped.",
+            f"The run took more than {memory_limit_gib:g} GiB of memory and was stopped.",
         )
-    if cause == "signal":
-        try:
-            name = signal.Signals(code).name
-        except ValueError:
-            name = str(code)
-        return "crash", f"The process was ended by signal {name} before it gave a result."
-    if cause == "exit":
-        return "crash", f"The process left with status {code} before it gave a result."
-    return "crash", "The worker process was lost before it gave a result."
+    if ended.cause == "garbage":
+        return Cause(
+            "garbage",
+            "The process wrote to the monitor's own channel, which no target must do, and was "
+            f"stopped. {ended.detail}".strip(),
+        )
+    if ended.cause == "signal":
+        name = _signal_name(ended.code)
+        if ended.code in _FROM_OUTSIDE:
+            return Cause(
+                "killed",
+                f"The process was ended from outside, by signal {name}, before it gave a result: "
+                f"the next start tries again.",
+                ours=True,
+            )
+        return Cause("crash", f"The process was ended by signal {name} before it gave a result.")
+    if ended.cause == "exit":
+        return Cause("crash", f"The process left with status {ended.code} before it gave a result.")
+    return Cause(
+        "lost",
+        "The worker process was lost before it gave a result: the next start tries again.",
+        ours=True,
+    )
+
+
+def _signal_name(code: int) -> str:
+    try:
+        return signal.Signals(code).name
+    except ValueError:
+        return str(code)

@@ -2,8 +2,7 @@
 
 from collections.abc import Iterable
 
-from virnucpro_monitor.records import Configuration, Outcome, Protocol, Run
-from virnucpro_monitor.runner.plan import Request
+from virnucpro_monitor.records import Configuration, Outcome, Protocol, Request, Run
 
 
 class Ledger:

@@ -4,11 +4,15 @@ from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
 
-from virnucpro_monitor.records import Environment, Json, from_json, to_json
+from virnucpro_monitor.errors import ConfigurationError
+from virnucpro_monitor.records import Environment
+from virnucpro_monitor.records.messages import Advanced, Ended, PrepareJob, Ready, Refused
 from virnucpro_monitor.runner.client import WorkerPool, raise_refused
-from virnucpro_monitor.runner.endings import describe_ending
+from virnucpro_monitor.runner.endings import explain
 from virnucpro_monitor.runner.plan import RunPlan
 from virnucpro_monitor.runner.progress import OnProgress, Progress
+
+ORACLE_TIMEOUT_S = 3600.0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -30,45 +34,40 @@ def prepare(plan: RunPlan, pool: WorkerPool, on_progress: OnProgress) -> Prepare
     Raises:
         MonitorError: as the worker met it (unknown model, bad weights, no such device).
     """
-    job = {
-        "kind": "prepare",
-        "request": to_json(plan.request),
-        "cache_folder": str(plan.cache_folder),
-        "benchmarks": to_json(plan.benchmarks),
-        "limits": {"timeout_s": max(plan.timeout_s, 3600.0), "memory_limit_gib": None},
-    }
-    facts: Json = None
+    job = PrepareJob(
+        request=plan.request,
+        cache_folder=str(plan.cache_folder),
+        benchmarks=plan.benchmarks,
+        timeout_s=max(plan.timeout_s, ORACLE_TIMEOUT_S),
+    )
+    ready: Ready | None = None
     with closing(pool.run(job)) as events:
         for event in events:
-            if event["event"] == "oracle":
+            if isinstance(event, Advanced):
                 on_progress(
                     Progress(
                         phase="oracle",
-                        benchmark=plan.benchmarks[event["benchmark"]].name,
-                        done=event["done"],
-                        total=event["total"],
+                        benchmark=plan.benchmarks[event.benchmark].name,
+                        done=event.done,
+                        total=event.total,
                     )
                 )
-            elif event["event"] == "refused":
+            elif isinstance(event, Refused):
                 raise_refused(event)
-            elif event["event"] == "prepared":
-                facts = event
-            elif facts is None and event["event"] == "end":
-                raise_refused(
-                    {
-                        "error": "ConfigurationError",
-                        "message": "The worker process could not get ready: "
-                        f"{_last_line(event['log']) or describe_ending(event, plan)[1]}",
-                    }
-                )
+            elif isinstance(event, Ready):
+                ready = event
+            elif isinstance(event, Ended) and ready is None:
+                why = _last_line(event.log) or explain(event, job.timeout_s, None).message
+                raise ConfigurationError(f"The worker process could not get ready: {why}")
+    assert ready is not None
     return Prepared(
         pool=pool,
-        weights_digest=facts["weights_digest"],
+        weights_digest=ready.weights_digest,
         weights_name=_weights_name(plan.request.weights),
-        checkpoint=facts["checkpoint"],
-        regression=facts["regression"],
-        torch_home=facts["torch_home"],
-        environment=from_json(Environment, facts["environment"]),
+        checkpoint=ready.checkpoint,
+        regression=ready.regression,
+        torch_home=ready.torch_home,
+        environment=ready.environment,
     )
 
 

@@ -2,16 +2,15 @@
 
 It imports torch, fair-esm and the yardstick and maps the checkpoint, but computes nothing: OpenMP
 and CUDA come to life in the jobs only, because neither survives a fork. Standard input is a socket
-over which the caller hands one connected socket for each job; the job arrives on that as one JSON
-line, and its events leave as JSON lines. Where forking is not safe (anywhere but Linux), each job
-gets a fresh interpreter instead.
+over which the caller hands one connected socket for each job; the job arrives on that as a line,
+and its events leave as lines (`records.messages`). Where forking is not safe (anywhere but Linux),
+each job gets a fresh interpreter instead.
 
     caller ── control socket ── server ──fork── supervisor ──fork── worker (own session)
        └───────────── one socket for each job ─────┘
 """
 
 import importlib
-import json
 import os
 import socket
 import subprocess
@@ -21,7 +20,16 @@ from contextlib import suppress
 from pathlib import Path
 from typing import NoReturn
 
-from virnucpro_monitor.records import Json
+from virnucpro_monitor.records.messages import (
+    OWN,
+    WORKERS,
+    Ended,
+    Job,
+    MeasureJob,
+    decode_job,
+    encode,
+    is_verdict,
+)
 from virnucpro_monitor.runner import worker
 from virnucpro_monitor.runner.supervisor import (
     Limits,
@@ -45,9 +53,10 @@ def main() -> None:
         if not message:
             break
         connection = socket.socket(fileno=descriptors[0])
-        job = json.loads(connection.makefile("rb").readline() or b"null")
-        if job is not None:
-            if forking and job["kind"] == "measure" and job["warm"]:
+        line = connection.makefile("rb").readline()
+        if line:
+            job = decode_job(line)
+            if forking and isinstance(job, MeasureJob) and job.warm:
                 _map_checkpoints(job)
             if os.fork() == 0:
                 control.close()
@@ -92,15 +101,15 @@ def _holds_gpu() -> bool:
     return any(link.startswith("/dev/nvidia") for link in links)
 
 
-def _map_checkpoints(job: Json) -> None:
+def _map_checkpoints(job: MeasureJob) -> None:
     from virnucpro_monitor.runner.warm import map_checkpoint
 
     with suppress(Exception):  # the worker meets the same fault and reports it
-        map_checkpoint(Path(job["checkpoint"]))
-        map_checkpoint(Path(job["regression"]))
+        map_checkpoint(Path(job.checkpoint))
+        map_checkpoint(Path(job.regression))
 
 
-def _supervise(job: Json, connection: socket.socket, forking: bool) -> NoReturn:
+def _supervise(job: Job, connection: socket.socket, forking: bool) -> NoReturn:
     """Run one job to its end, in a process of its own that adopts what the job leaves behind."""
     status = 1
     try:
@@ -116,12 +125,12 @@ def _supervise(job: Json, connection: socket.socket, forking: bool) -> NoReturn:
         os._exit(status)
 
 
-def _serve(job: Json, connection: socket.socket, forking: bool) -> None:
-    limits = Limits(**job["limits"])
+def _serve(job: Job, connection: socket.socket, forking: bool) -> None:
+    limits = Limits(job.timeout_s, job.memory_limit_gib)
 
     def send(line: bytes) -> bool:
-        connection.sendall(line + b"\n")
-        return line.startswith(b'{"event": "verdict"')
+        connection.sendall(WORKERS + line + b"\n")
+        return is_verdict(line)
 
     result_read, result_write = os.pipe()
     output_read, output_write = os.pipe()
@@ -135,11 +144,11 @@ def _serve(job: Json, connection: socket.socket, forking: bool) -> None:
     os.close(result_write)
     os.close(output_write)
     ending = supervise(pid, result_read, output_read, limits, send, cancel_fd=connection.fileno())
-    event = {"event": "end", "cause": ending.cause, "code": ending.code, "log": ending.output}
-    send(json.dumps(event).encode())
+    ended = Ended(cause=ending.cause, code=ending.code, log=ending.output, detail=ending.detail)
+    connection.sendall(OWN + encode(ended) + b"\n")
 
 
-def _work(job: Json, limits: Limits, result_fd: int, output_fd: int) -> NoReturn:
+def _work(job: Job, limits: Limits, result_fd: int, output_fd: int) -> NoReturn:
     status = 1
     try:
         os.setsid()
@@ -147,7 +156,7 @@ def _work(job: Json, limits: Limits, result_fd: int, output_fd: int) -> NoReturn
         os.dup2(output_fd, 1)
         os.dup2(output_fd, 2)
         os.close(output_fd)
-        if not job["request"]["device"].startswith("cuda"):
+        if not job.request.device.startswith("cuda"):
             limit_own_memory(limits)
         worker.run_job(job, result_fd)
         status = 0
@@ -160,11 +169,11 @@ def _work(job: Json, limits: Limits, result_fd: int, output_fd: int) -> NoReturn
         os._exit(status)
 
 
-def _spawn(job: Json, result_fd: int, output_fd: int) -> int:
+def _spawn(job: Job, result_fd: int, output_fd: int) -> int:
     """Start a fresh interpreter for a job; it reads the job from its standard input."""
-    source = Path(job["cache_folder"]) / "jobs" / f"{os.getpid()}.json"
+    source = Path(job.cache_folder) / "jobs" / f"{os.getpid()}.json"
     source.parent.mkdir(parents=True, exist_ok=True)
-    source.write_text(json.dumps(job), encoding="utf-8")
+    source.write_bytes(encode(job))
     with source.open("rb") as file:
         process = subprocess.Popen(
             [sys.executable, "-P", "-m", __spec__.name, "--job", str(result_fd)],
@@ -181,9 +190,9 @@ def _spawn(job: Json, result_fd: int, output_fd: int) -> int:
 
 def run_spawned(result_fd: int) -> None:
     die_with_parent()
-    job = json.loads(sys.stdin.buffer.read())
-    if not job["request"]["device"].startswith("cuda"):
-        limit_own_memory(Limits(**job["limits"]))
+    job = decode_job(sys.stdin.buffer.read())
+    if not job.request.device.startswith("cuda"):
+        limit_own_memory(Limits(job.timeout_s, job.memory_limit_gib))
     worker.run_job(job, result_fd)
 
 

@@ -10,6 +10,8 @@ from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
+from virnucpro_monitor.records.messages import MAX_MESSAGE_BYTES
+
 GIB = 1024**3
 POLL_S = 0.05
 MEMORY_POLL_S = 0.2
@@ -33,14 +35,16 @@ class Ending:
     """How a child ended.
 
     Attributes:
-        cause: "exit", "signal", "timeout", "memory" or "cancelled".
+        cause: "exit", "signal", "timeout", "memory", "garbage" (a line too long) or "cancelled".
         code: exit status or signal number.
         output: what it printed, cut in the middle where long.
+        detail: one sentence more on the cause, or nothing.
     """
 
     cause: str
     code: int
     output: str
+    detail: str = ""
 
 
 class OutputKeeper:
@@ -68,6 +72,41 @@ class OutputKeeper:
         if self._dropped:
             return f"{head}\n… {self._dropped} bytes left out …\n{tail}"
         return head + tail
+
+
+class LineSplitter:
+    """Cuts a stream into lines, and gives up on one that is longer than any message.
+
+    Args:
+        on_line: receives each line, without its end; True is handed on by `add`.
+    """
+
+    def __init__(
+        self, on_line: Callable[[bytes], bool], max_bytes: int = MAX_MESSAGE_BYTES
+    ) -> None:
+        self._on_line = on_line
+        self._max_bytes = max_bytes
+        self._pending = bytearray()
+        self.overflown = False
+
+    def add(self, data: bytes) -> bool:
+        """Take more of the stream; True if any line asked for it."""
+        asked = False
+        *lines, rest = data.split(b"\n")
+        for line in lines:
+            if not self._has_room(line):
+                return asked
+            asked |= self._on_line(bytes(self._pending + line))
+            self._pending.clear()
+        if self._has_room(rest):
+            self._pending += rest
+        return asked
+
+    def _has_room(self, part: bytes) -> bool:
+        self.overflown |= len(self._pending) + len(part) > self._max_bytes
+        if self.overflown:
+            self._pending.clear()
+        return not self.overflown
 
 
 def limit_own_memory(limits: Limits) -> None:
@@ -99,7 +138,7 @@ def supervise(
         cancel_fd: once readable, the child is ended.
     """
     keeper = OutputKeeper()
-    pending = bytearray()
+    lines = LineSplitter(on_line)
     deadline = time.monotonic() + limits.timeout_s
     next_memory_look = 0.0
     cause = ""
@@ -121,7 +160,7 @@ def supervise(
                     selector.unregister(key.fd)
                 elif key.fd == output_fd:
                     keeper.add(data)
-                elif _split(pending, data, on_line):
+                elif lines.add(data):
                     deadline = time.monotonic() + limits.timeout_s
             now = time.monotonic()
             if not cause and now > deadline:
@@ -130,17 +169,22 @@ def supervise(
                 next_memory_look = now + MEMORY_POLL_S
                 if private_memory_bytes(pid) > limits.memory_limit_gib * GIB:
                     cause = "memory"
+            if not cause and lines.overflown:
+                cause = "garbage"
             if cause:
                 _kill_session(pid)
             status = _reap(pid)
     _kill_session(pid)
     end_descendants()
     while data := _read(result_fd):
-        _split(pending, data, on_line)
+        lines.add(data)
     while data := _read(output_fd):
         keeper.add(data)
     os.close(result_fd)
     os.close(output_fd)
+    if lines.overflown:
+        detail = f"It wrote a line of more than {MAX_MESSAGE_BYTES // 1024**2} MiB."
+        return Ending("garbage", signal.SIGKILL, keeper.text(), detail)
     if cause:
         return Ending(cause, signal.SIGKILL, keeper.text())
     if status < 0:
@@ -153,16 +197,6 @@ def _read(descriptor: int) -> bytes:
         return os.read(descriptor, 1 << 20)
     except BlockingIOError:
         return b""
-
-
-def _split(pending: bytearray, data: bytes, on_line: Callable[[bytes], bool]) -> bool:
-    restart = False
-    pending += data
-    while (end := pending.find(b"\n")) >= 0:
-        line = bytes(pending[:end])
-        del pending[: end + 1]
-        restart |= on_line(line)
-    return restart
 
 
 def _reap(pid: int) -> int | None:

@@ -1,11 +1,10 @@
 """One job in its own process: prepare the yardstick, or load one commit and judge it.
 
-A job comes as JSON values and answers with JSON lines on a pipe of its own, so that what the target
-prints is never mixed in.
+A job answers with messages on a pipe of its own, so that what the target prints is never mixed in.
 """
 
+import errno
 import faulthandler
-import json
 import os
 import sys
 import time
@@ -13,73 +12,75 @@ import traceback
 from collections.abc import Callable
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any
+from typing import Any, TypedDict
 
 from virnucpro_monitor.errors import DeviceError, MonitorError, TargetError, WeightsError
-from virnucpro_monitor.records import (
-    BenchmarkSet,
-    Failure,
-    Json,
-    Protocol,
-    Verdict,
-    from_json,
-    to_json,
+from virnucpro_monitor.records import Failure, Verdict
+from virnucpro_monitor.records.messages import (
+    Advanced,
+    Failed,
+    Job,
+    Judged,
+    MeasureJob,
+    PrepareJob,
+    Ready,
+    Refused,
+    Said,
+    encode,
 )
 
 PROGRESS_INTERVAL_S = 0.2
 MAX_TRACEBACK_CHARACTERS = 20_000
 MAX_MESSAGE_CHARACTERS = 1_000
 
-Emit = Callable[[Json], None]
+Emit = Callable[[Said], None]
 
 
-def run_job(job: Json, result_fd: int) -> None:
+def run_job(job: Job, result_fd: int) -> None:
     """Do a job and send its events; every exception becomes an event."""
     faulthandler.enable(all_threads=False)  # a segmentation fault leaves its stack in the output
     sys.dont_write_bytecode = True
     for stream in (sys.stdout, sys.stderr):
         stream.reconfigure(line_buffering=True)  # type: ignore[union-attr]
 
-    def emit(event: Json) -> None:
-        data = json.dumps(event, allow_nan=False).encode() + b"\n"
+    def emit(event: Said) -> None:
+        data = encode(event) + b"\n"
         while data:
             data = data[os.write(result_fd, data) :]
 
-    if job["kind"] == "prepare":
+    if isinstance(job, PrepareJob):
         _prepare(job, emit)
     else:
         _measure(job, emit)
 
 
-def _prepare(job: Json, emit: Emit) -> None:
+def _prepare(job: PrepareJob, emit: Emit) -> None:
     """Resolve the weights, compute missing oracles, and describe the environment."""
     from virnucpro_monitor.runner.environment import capture_environment
     from virnucpro_monitor.runner.warm import make_torch_home
 
     try:
-        request = job["request"]
-        check_device(request["device"])
+        request = job.request
+        check_device(request.device)
         weights, _ = _yardstick(job, emit)
         home = make_torch_home(
-            Path(job["cache_folder"]),
-            request["model"],
+            Path(job.cache_folder),
+            request.model,
             Path(weights.path),
             Path(weights.regression_path),
             weights.digest,
         )
         emit(
-            {
-                "event": "prepared",
-                "weights_digest": weights.digest,
-                "weights_source": weights.source,
-                "checkpoint": str(weights.path),
-                "regression": str(weights.regression_path),
-                "torch_home": str(home),
-                "environment": to_json(capture_environment(request["device"])),
-            }
+            Ready(
+                weights_digest=weights.digest,
+                checkpoint=str(weights.path),
+                regression=str(weights.regression_path),
+                torch_home=str(home),
+                environment=capture_environment(request.device),
+            )
         )
     except MonitorError as error:
-        emit({"event": "refused", "error": type(error).__name__, "message": str(error)})
+        emit(Refused(error=type(error).__name__, message=str(error)))
 
 
 def check_device(device: str) -> None:
@@ -99,61 +100,56 @@ def check_device(device: str) -> None:
         )
 
 
-def _yardstick(job: Json, emit: Emit) -> tuple[Any, list[Any]]:
+def _yardstick(job: Job, emit: Emit) -> tuple[Any, list[Any]]:
     """The weights, and the oracle of each of the job's benchmark sets."""
     from virnucpro_monitor.models.weights import resolve_weights
     from virnucpro_monitor.validation.oracle import prepare_oracle
 
-    request, cache = job["request"], Path(job["cache_folder"])
-    weights = resolve_weights(request["model"], request["weights"], cache_folder=cache)
-    oracles = []
-    for index, value in enumerate(job["benchmarks"]):
-        oracles.append(
-            prepare_oracle(
-                request["model"],
-                weights,
-                from_json(BenchmarkSet, value),
-                cache_folder=cache,
-                device=request["device"] if request["device"].startswith("cuda") else "cpu",
-                on_progress=_progress(emit, "oracle", index),
-            )
+    request, cache = job.request, Path(job.cache_folder)
+    weights = resolve_weights(request.model, request.weights, cache_folder=cache)
+    oracles = [
+        prepare_oracle(
+            request.model,
+            weights,
+            benchmark,
+            cache_folder=cache,
+            device=request.device if request.device.startswith("cuda") else "cpu",
+            on_progress=_progress(emit, index),
         )
+        for index, benchmark in enumerate(job.benchmarks)
+    ]
     return weights, oracles
 
 
-def _measure(job: Json, emit: Emit) -> None:
+def _measure(job: MeasureJob, emit: Emit) -> None:
     clock = _Clock()
-    checkout = Path(job["checkout"])
-    index = job["first"]
+    checkout = Path(job.checkout)
+    index = job.first
     try:
-        emit({"event": "started", "benchmark": index})
         weights, oracles = _yardstick(job, emit)
-        if weights.digest != job["weights_digest"]:
+        if weights.digest != job.weights_digest:
             raise WeightsError(
                 f"The weights file {Path(weights.path).name} has changed since this run began."
             )
         subject = _load(job, weights, checkout)
-        for index in range(job["first"], len(job["benchmarks"])):
+        for index in range(job.first, len(job.benchmarks)):
             verdict = _judge(job, subject, index, oracles[index], emit)
             emit(
-                {
-                    "event": "verdict",
-                    "benchmark": index,
-                    "backend": subject.backend,
-                    "verdict": to_json(verdict),
+                Judged(
+                    benchmark=index,
+                    backend=subject.backend,
+                    verdict=verdict,
                     **clock.restart(),
-                }
+                )
             )
     except BaseException as error:
         failure = describe_failure(error, checkout)
-        emit(
-            {
-                "event": "failure",
-                "benchmark": index,
-                "failure": to_json(failure),
-                **clock.restart(),
-            }
-        )
+        emit(Failed(benchmark=index, failure=failure, ours=is_ours(error), **clock.restart()))
+
+
+class _Times(TypedDict):
+    started_at: datetime
+    duration_s: float
 
 
 class _Clock:
@@ -162,62 +158,62 @@ class _Clock:
     def __init__(self) -> None:
         self._started_at, self._start = datetime.now(UTC), time.monotonic()
 
-    def restart(self) -> dict[str, Json]:
-        taken = {
-            "started_at": self._started_at.isoformat(),
+    def restart(self) -> _Times:
+        taken: _Times = {
+            "started_at": self._started_at,
             "duration_s": time.monotonic() - self._start,
         }
-        self.__init__()  # type: ignore[misc]
+        self._started_at, self._start = datetime.now(UTC), time.monotonic()
         return taken
 
 
-def _load(job: Json, weights: Any, checkout: Path) -> Any:
+def _load(job: MeasureJob, weights: Any, checkout: Path) -> Any:
     import torch
 
     from virnucpro_monitor.runner.adapters import LoadRequest, find_adapter
     from virnucpro_monitor.runner.warm import install_loader
 
-    torch.set_num_threads(job["num_threads"])
-    request = job["request"]
+    torch.set_num_threads(job.num_threads)
+    request = job.request
     checkpoint, regression = Path(weights.path), Path(weights.regression_path)
-    if job["warm"]:
-        install_loader(request["model"], checkpoint, regression)
+    if job.warm:
+        install_loader(request.model, checkpoint, regression)
     os.chdir(checkout)
-    return find_adapter(job["adapter"]).load(
+    return find_adapter(job.adapter).load(
         LoadRequest(
             checkout=checkout,
-            package=job["package"],
-            model_name=request["model"],
-            weights=request["weights"],
+            package=job.package,
+            model_name=request.model,
+            weights=request.weights,
             checkpoint=checkpoint,
             regression=regression,
-            torch_home=Path(job["torch_home"]),
-            device=request["device"],
-            dtype=getattr(torch, request["dtype"]),
-            backend=request["backend"],
-            token_budget=request["token_budget"],
+            torch_home=Path(job.torch_home),
+            device=request.device,
+            dtype=getattr(torch, request.dtype),
+            backend=request.backend,
+            token_budget=request.token_budget,
         )
     )
 
 
-def _judge(job: Json, subject: Any, index: int, oracle: Any, emit: Emit) -> Verdict:
+def _judge(job: MeasureJob, subject: Any, index: int, oracle: Any, emit: Emit) -> Verdict:
     from virnucpro_monitor.runner.reuse import reuse_unpacked
     from virnucpro_monitor.validation.validate import validate_subject
 
-    benchmark = from_json(BenchmarkSet, job["benchmarks"][index])
-    with reuse_unpacked(subject, benchmark, job.get("reuse")) as judged:
+    benchmark = job.benchmarks[index]
+    with reuse_unpacked(subject, benchmark, job.reuse) as judged:
         return validate_subject(
             judged,
             benchmark,
             oracle=oracle,
-            protocol=from_json(Protocol, job["protocol"]),
-            weights_digest=job["weights_digest"],
-            on_progress=_progress(emit, "progress", index),
-            probes=job["probes"],
+            protocol=job.protocol,
+            weights_digest=job.weights_digest,
+            on_progress=_progress(emit, index),
+            probes=job.probes,
         )
 
 
-def _progress(emit: Emit, event: str, benchmark: int) -> Callable[[int, int], None]:
+def _progress(emit: Emit, benchmark: int) -> Callable[[int, int], None]:
     last = 0.0
 
     def report(done: int, total: int) -> None:
@@ -225,7 +221,7 @@ def _progress(emit: Emit, event: str, benchmark: int) -> Callable[[int, int], No
         now = time.monotonic()
         if done == total or now - last >= PROGRESS_INTERVAL_S:
             last = now
-            emit({"event": event, "benchmark": benchmark, "done": done, "total": total})
+            emit(Advanced(benchmark=benchmark, done=done, total=total))
 
     return report
 
@@ -242,6 +238,20 @@ def describe_failure(error: BaseException, checkout: Path) -> Failure:
     )
 
 
+def is_ours(error: BaseException) -> bool:
+    """Whether the monitor or its machine failed, not the target: disk, weights, device, settings.
+
+    Such a run is tried again by the next start. The machine's part may lie under a target's own
+    exception.
+    """
+    seen: BaseException | None = error
+    while seen is not None:
+        if isinstance(seen, OSError) and seen.errno in (errno.ENOSPC, errno.EDQUOT):
+            return True
+        seen = seen.__cause__ or seen.__context__
+    return isinstance(error, MonitorError) and not isinstance(error, TargetError)
+
+
 def _one_line(error: BaseException) -> str:
     first = (str(error).strip().splitlines() or [""])[0]
     return f"{type(error).__name__}: {first}" if first else type(error).__name__
@@ -253,12 +263,12 @@ def _kind_of(error: BaseException) -> str:
     from virnucpro_monitor.runner.adapters import TargetImportError
 
     text = str(error)
+    if is_ours(error):
+        return "weights" if isinstance(error, WeightsError) else "machine"
     if isinstance(error, (MemoryError, torch.OutOfMemoryError)) or "can't allocate memory" in text:
         return "out_of_memory"
     if isinstance(error, (TargetImportError, ImportError, SyntaxError)):
         return "import"
     if isinstance(error, TargetError):
         return "interface"
-    if isinstance(error, WeightsError):
-        return "weights"
     return "exception"

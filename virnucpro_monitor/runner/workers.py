@@ -6,8 +6,9 @@ from contextlib import ExitStack
 from pathlib import Path
 from types import TracebackType
 
-from virnucpro_monitor.errors import RepositoryError
+from virnucpro_monitor.errors import ConfigurationError, RepositoryError
 from virnucpro_monitor.records import RunReport
+from virnucpro_monitor.runner.begun import Begun
 from virnucpro_monitor.runner.client import WorkerPool
 from virnucpro_monitor.runner.decide import Work
 from virnucpro_monitor.runner.dispatch import measure
@@ -26,6 +27,7 @@ class Workers:
         self._plan = plan
         self._stack = ExitStack()
         self._ready: dict[Path | None, Prepared] = {}
+        self.begun = Begun.of(plan)
         self._lock = threading.Lock()  # of preparing and of checking out
 
     def __enter__(self) -> "Workers":
@@ -73,6 +75,7 @@ class Workers:
         plan = self._plan
         with ExitStack() as stack:
             try:
+                stack.enter_context(self.begun.marking(work.commit.hash))
                 folder, note, python = plan.cache_folder, "", None
                 if plan.repository is not None:
                     with self._lock:
@@ -80,18 +83,36 @@ class Workers:
                             plan.repository.checkout(work.commit.hash)
                         )
                         python = target_python(plan.target, folder, plan.cache_folder, say)
-            except (PrivateEnvironmentError, RepositoryError) as error:
-                kind = "environment" if isinstance(error, PrivateEnvironmentError) else "checkout"
-                yield from unmeasured.failed(work.commit, work.benchmarks, kind, error)
-                return
-            prepared = self.prepared(python, on_progress)
-            yield from measure(
-                plan,
-                prepared,
-                work,
-                folder,
-                configuration=lambda backend: ledger.configuration(prepared.weights_name, backend),
-                on_progress=on_progress,
-                note=note,
-                num_threads=plan.num_threads,
-            )
+                prepared = self._prepared_for(python, on_progress)
+            except PrivateEnvironmentError as error:
+                yield from unmeasured.failed(work.commit, work.benchmarks, "environment", error)
+            except RepositoryError as error:
+                yield from unmeasured.failed(work.commit, work.benchmarks, "checkout", error)
+            except OSError as error:
+                reason = f"The machine failed before this commit could run: {describe(error)}"
+                yield from unmeasured.not_run(work.commit, work.benchmarks, reason)
+            else:
+                yield from measure(
+                    plan,
+                    prepared,
+                    work,
+                    folder,
+                    configuration=lambda used: ledger.configuration(prepared.weights_name, used),
+                    on_progress=on_progress,
+                    note=note,
+                )
+
+    def _prepared_for(self, python: Path | None, on_progress: OnProgress) -> Prepared:
+        """The yardstick in a commit's own interpreter, which may be the commit's to spoil."""
+        try:
+            return self.prepared(python, on_progress)
+        except ConfigurationError as error:
+            if python is None:
+                raise
+            raise PrivateEnvironmentError(str(error)) from error
+
+
+def describe(error: OSError) -> str:
+    """What the system said, with the file that it is about."""
+    where = f" ({error.filename})" if error.filename else ""
+    return f"{error.strerror or error}{where}."

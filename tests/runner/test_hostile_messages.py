@@ -1,0 +1,213 @@
+"""Whatever arrives on the worker's channel is its commit's error, and the next commit runs."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import textwrap
+from datetime import UTC, datetime
+from pathlib import Path
+
+import pytest
+
+from tests.runner.conftest import MODEL, SEQUENCES, MakePlan
+from tests.runner.tiny_target import HEALTHY, MODEL_FILE, TinyRepository
+from virnucpro_monitor.records import (
+    Culprit,
+    Figures,
+    GateResult,
+    Outcome,
+    SequenceResult,
+    Verdict,
+)
+from virnucpro_monitor.records.messages import Judged, encode
+from virnucpro_monitor.runner.begun import Begun
+from virnucpro_monitor.runner.commits import run_commits
+
+VERDICT = Verdict(
+    outcome=Outcome.PASSED,
+    culprit=Culprit.NONE,
+    reason="All is well.",
+    figures=Figures(
+        num_sequences=len(SEQUENCES),
+        num_tokens=38,
+        num_strict=len(SEQUENCES),
+        num_failed=0,
+        strict_pass_rate=1.0,
+        min_similarity=1.0,
+        p01_similarity=1.0,
+        median_similarity=1.0,
+        max_similarity=1.0,
+        seed_passed=True,
+    ),
+    gates=(GateResult(name="seed", passed=True, value=1.0, limit=1.0, unit="sequences"),),
+    sequences=tuple(
+        SequenceResult(index=index, sequence_id=one.id, length=len(one.residues), similarity=1.0)
+        for index, one in enumerate(SEQUENCES)
+    ),
+)
+JUDGED = encode(
+    Judged(
+        benchmark=0,
+        backend="own",
+        verdict=VERDICT,
+        started_at=datetime(2026, 1, 1, tzinfo=UTC),
+        duration_s=1.0,
+    )
+).decode()
+
+# Stands in for a target that finds the worker's pipe; what it writes is harmless.
+_WRITES = """
+import os, stat
+for descriptor in range(3, 40):
+    try:
+        if stat.S_ISFIFO(os.fstat(descriptor).st_mode):
+            os.write(descriptor, {line!r})
+    except OSError:
+        pass
+"""
+_FLOODS = """
+import os, stat
+for descriptor in range(3, 40):
+    try:
+        if stat.S_ISFIFO(os.fstat(descriptor).st_mode):
+            while True:
+                os.write(descriptor, b"x" * 65536)
+    except OSError:
+        pass
+"""
+
+
+def changed(**fields: object) -> str:
+    return json.dumps(json.loads(JUDGED) | fields)
+
+
+def with_verdict(**fields: object) -> str:
+    content = json.loads(JUDGED)
+    content["verdict"] |= fields
+    return json.dumps(content)
+
+
+CASES = [
+    ("hello", "it is not JSON"),
+    ("\x80\xff\x00", "it is not JSON"),
+    ('{"event": "verdict"}', "names no kind that is known"),
+    ('{"kind": "judged"}', "missing"),
+    ('{"kind": "ended", "cause": "exit", "code": 0, "log": ""}', "names no kind that is known"),
+    (changed(benchmark=7), "after the last that was expected"),
+    (changed(duration_s=-1), "a duration that cannot be"),
+    (with_verdict(reason=0.5), "Judged.verdict.reason is 0.5, not a text"),
+    (JUDGED.replace('"min_similarity": 1.0', '"min_similarity": NaN'), "it holds NaN"),
+    (JUDGED.replace('"min_similarity": 1.0', '"min_similarity": 1e999'), "not finite"),
+    (JUDGED.replace('"min_similarity": 1.0', '"min_similarity": 1.5'), "a cosine beyond 1"),
+    (with_verdict(outcome="skipped"), "a verdict says skipped"),
+    (with_verdict(sequences=[]), "not on the sequences of small@1"),
+    (with_verdict(outcome="failed"), "does not follow from its own gates"),
+    ("[" * 100_000, "it is not JSON"),
+]
+
+
+@pytest.mark.usefixtures("shared_workers")
+def test_strange_lines_cost_their_own_commit_alone(
+    tiny: TinyRepository, make_plan: MakePlan
+) -> None:
+    hashes, healthy = [], HEALTHY[MODEL_FILE]
+    for line, _ in CASES:
+        code = _WRITES.format(line=line.encode("latin-1") + b"\n")
+        hashes.append(tiny.commit({MODEL_FILE: code + healthy}))
+    hashes.append(tiny.commit({MODEL_FILE: healthy + "\n# last\n"}))
+    *strange, last = run_commits(make_plan(hashes))
+    assert last.run.outcome is Outcome.PASSED
+    assert len(strange) == len(CASES)
+    for report, (_, sentence) in zip(strange, CASES, strict=True):
+        assert report.run.outcome is Outcome.ERROR
+        assert report.failure is not None
+        assert report.failure.kind == "garbage"
+        assert "wrote to the monitor's own channel" in report.run.reason
+        assert sentence.lower() in report.run.reason.lower()
+        assert report.run.figures is None
+
+
+@pytest.mark.usefixtures("shared_workers")
+def test_an_endless_line_is_cut_off(tiny: TinyRepository, make_plan: MakePlan) -> None:
+    flood = tiny.commit({MODEL_FILE: _FLOODS + HEALTHY[MODEL_FILE]})
+    (report,) = run_commits(make_plan([flood], timeout_s=600.0))
+    assert report.run.outcome is Outcome.ERROR
+    assert "a line of more than 64 MiB" in report.run.reason
+
+
+_RUNNER = """
+import os, sys
+from pathlib import Path
+from virnucpro_monitor.data.benchmarks import load_benchmark
+from virnucpro_monitor.records import Request, Target
+from virnucpro_monitor.runner.checkout import Repository
+from virnucpro_monitor.runner.commits import run_commits
+from virnucpro_monitor.runner.plan import RunPlan
+from virnucpro_monitor.validation.protocol import load_protocol
+from tests.runner.conftest import SMALL
+
+os.environ["RUNNER_OF_THIS_TEST"] = str(os.getpid())
+folder, cache, *hashes = sys.argv[1:]
+repository = Repository.open(folder, Path(cache))
+plan = RunPlan(
+    target=Target(name="tiny", location=folder),
+    repository=repository,
+    commits=repository.commits(hashes, repository.history("HEAD")),
+    benchmarks=(SMALL,),
+    request=Request(model={model!r}, weights="synthetic"),
+    protocol=load_protocol(),
+    cache_folder=Path(cache),
+    probes=False,
+    workers=2,
+)
+for report in run_commits(plan):
+    print(report.run.commit.hash, report.run.outcome, report.run.reason, flush=True)
+"""
+
+
+def test_a_commit_that_takes_the_runner_down_is_not_tried_for_ever(
+    tiny: TinyRepository, cache_folder: Path
+) -> None:
+    healthy = HEALTHY[MODEL_FILE]
+    kills = "import os\nos.kill(int(os.environ['RUNNER_OF_THIS_TEST']), 9)\n"
+    hashes = [tiny.commit({MODEL_FILE: kills + healthy}), tiny.commit({MODEL_FILE: healthy})]
+
+    def start() -> "subprocess.CompletedProcess[str]":
+        return subprocess.run(
+            [
+                sys.executable,
+                "-c",
+                textwrap.dedent(_RUNNER.format(model=MODEL)),
+                str(tiny.folder),
+                str(cache_folder),
+                *hashes,
+            ],
+            env={**os.environ, "PYTHONPATH": os.getcwd()},
+            capture_output=True,
+            text=True,
+            timeout=120,
+            check=False,
+        )
+
+    for _ in range(3):
+        assert start().returncode == -signal.SIGKILL
+    last = start()
+    assert last.returncode == 0, last.stderr
+    first, second = last.stdout.splitlines()
+    assert first.startswith(f"{hashes[0]} error The monitor itself was ended 3 times")
+    assert second.startswith(f"{hashes[1]} passed")
+
+
+def test_a_mark_goes_with_its_commit_and_counts_runners_that_are_gone(tmp_path: Path) -> None:
+    begun = Begun(tmp_path / "begun")
+    assert begun.times("a") == 0
+    with begun.marking("a"):
+        assert begun.times("a") == 0  # its runner lives
+        (mark,) = (tmp_path / "begun").iterdir()
+    assert not mark.exists()
+    mark.write_text(json.dumps(["999999999 1", f"{os.getpid()} 1"]))
+    assert begun.times("a") == 2
+    mark.write_text("garbage")
+    assert begun.times("a") == 0

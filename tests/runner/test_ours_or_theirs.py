@@ -1,0 +1,156 @@
+"""What the machine or the monitor did is tried again; only what the target did is an error."""
+
+import os
+import shutil
+import signal
+import threading
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from tests.runner.conftest import MODEL, MakePlan
+from tests.runner.tiny_target import HEALTHY, MODEL_FILE, TinyRepository
+from virnucpro_monitor.models.weights import resolve_weights, synthesize
+from virnucpro_monitor.records import Outcome, Request, RunReport
+from virnucpro_monitor.records.messages import Ended
+from virnucpro_monitor.runner.commits import run_commits
+from virnucpro_monitor.runner.endings import explain
+
+_WAITS = """
+import os, time
+with open({note!r} + ".partial", "w") as file:
+    file.write(f"{{os.getpid()}} {{os.getppid()}}")
+os.replace({note!r} + ".partial", {note!r})
+time.sleep({seconds})
+"""
+
+
+def killing(
+    tiny: TinyRepository,
+    make_plan: MakePlan,
+    tmp_path: Path,
+    choose: Callable[[int, int], int],
+) -> list[RunReport]:
+    """Cover one commit that waits to be killed, and a later one."""
+    note = tmp_path / "note"
+    waits = _WAITS.format(note=str(note), seconds=600)
+    hashes = [
+        tiny.commit({MODEL_FILE: waits + HEALTHY[MODEL_FILE]}),
+        tiny.commit({MODEL_FILE: HEALTHY[MODEL_FILE]}),
+    ]
+
+    def kill() -> None:
+        end = time.monotonic() + 60
+        while not note.exists() and time.monotonic() < end:
+            time.sleep(0.02)
+        os.kill(choose(*map(int, note.read_text().split())), signal.SIGKILL)
+
+    killer = threading.Thread(target=kill)
+    killer.start()
+    reports = list(run_commits(make_plan(hashes, workers=1)))
+    killer.join()
+    return reports
+
+
+def parent_of(pid: int) -> int:
+    return int(Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[1])
+
+
+@pytest.mark.parametrize(
+    ("choose", "kind"),
+    [
+        pytest.param(lambda worker, _: worker, "killed", id="worker"),
+        pytest.param(lambda _, supervisor: supervisor, "lost", id="supervisor"),
+        pytest.param(lambda _, supervisor: parent_of(supervisor), "lost", id="server"),
+    ],
+)
+def test_what_is_killed_from_outside_is_tried_again(
+    tiny: TinyRepository,
+    make_plan: MakePlan,
+    tmp_path: Path,
+    choose: Callable[[int, int], int],
+    kind: str,
+) -> None:
+    killed, later = killing(tiny, make_plan, tmp_path, choose)
+    assert killed.run.outcome is Outcome.NOT_RUN
+    assert "the next start tries again" in killed.run.reason
+    assert killed.failure is not None
+    assert killed.failure.kind == kind
+    assert later.run.outcome is Outcome.PASSED
+    again = list(
+        run_commits(
+            make_plan([later.run.commit.hash, killed.run.commit.hash], max_minutes=0.0),
+            known=[killed.run, later.run],
+        )
+    )
+    assert [one.run.commit.hash for one in again] == [killed.run.commit.hash]
+
+
+@pytest.mark.usefixtures("shared_workers")
+@pytest.mark.parametrize(
+    "code",
+    [
+        "import errno, os\nraise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), 'cache')",
+        (
+            "import errno, os\ntry:\n    raise OSError(errno.ENOSPC, 'full')\n"
+            "except OSError as error:\n    raise RuntimeError('not saved') from error"
+        ),
+    ],
+)
+def test_a_full_disk_is_no_fault_of_the_commit(
+    tiny: TinyRepository, make_plan: MakePlan, code: str
+) -> None:
+    full = tiny.commit({MODEL_FILE: f"{code}\n{HEALTHY[MODEL_FILE]}"})
+    (report,) = run_commits(make_plan([full]))
+    assert report.run.outcome is Outcome.NOT_RUN
+    assert report.failure is not None
+    assert report.failure.kind == "machine"
+
+
+@pytest.mark.usefixtures("shared_workers")
+def test_weights_that_change_on_the_way_are_tried_again(
+    tiny: TinyRepository, make_plan: MakePlan, cache_folder: Path, tmp_path: Path
+) -> None:
+    source = resolve_weights(MODEL, "synthetic", cache_folder=cache_folder)
+    weights = tmp_path / f"{MODEL}.pt"
+    shutil.copyfile(source.path, weights)
+    shutil.copyfile(source.regression_path, tmp_path / source.regression_path.name)
+    hashes = [
+        tiny.git("rev-parse", "HEAD"),
+        tiny.commit({MODEL_FILE: HEALTHY[MODEL_FILE] + "\n# later\n"}),
+    ]
+    request = Request(model=MODEL, weights=str(weights))
+    reports = run_commits(make_plan(hashes, request=request, workers=1))
+    assert next(reports).run.outcome is Outcome.PASSED
+    synthesize(MODEL, tmp_path / "other" / weights.name, seed=1)
+    (tmp_path / "other" / weights.name).replace(weights)
+    second = next(reports)
+    assert second.run.outcome is Outcome.NOT_RUN
+    assert second.failure is not None
+    assert second.failure.kind == "weights"
+    assert "has changed since this run began" in second.run.reason
+
+
+@pytest.mark.parametrize(
+    ("cause", "code", "ours"),
+    [
+        ("lost", 0, True),
+        ("cancelled", 9, True),
+        ("signal", signal.SIGKILL, True),
+        ("signal", signal.SIGTERM, True),
+        ("signal", signal.SIGSEGV, False),
+        ("signal", signal.SIGABRT, False),
+        ("signal", 250, False),
+        ("exit", 0, False),
+        ("exit", 1, False),
+        ("timeout", 9, False),
+        ("memory", 9, False),
+        ("garbage", 9, False),
+    ],
+)
+def test_whose_doing_an_ending_is(cause: str, code: int, ours: bool) -> None:
+    told = explain(Ended(cause=cause, code=code, log=""), 60.0, 2.0)
+    assert told.ours is ours
+    assert ("next start tries again" in told.message) is ours
