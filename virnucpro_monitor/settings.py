@@ -17,6 +17,8 @@ from pydantic_settings import (
 from virnucpro_monitor.errors import ConfigurationError
 
 CONFIG_FILE = "virnucpro-monitor.toml"
+SETTINGS_VARIABLE = "VIRNUCPRO_MONITOR_SETTINGS"
+"""Names a settings file in the place of the one in the present folder."""
 DEFAULT_MODEL = "esm2_t33_650M_UR50D"
 DEFAULT_TOKEN_BUDGET = 4096
 
@@ -67,7 +69,8 @@ class Settings(BaseSettings):
         dotenv_settings: PydanticBaseSettingsSource,
         file_secret_settings: PydanticBaseSettingsSource,
     ) -> tuple[PydanticBaseSettingsSource, ...]:
-        return init_settings, env_settings, TomlConfigSettingsSource(settings_cls)
+        file = TomlConfigSettingsSource(settings_cls, toml_file=_settings_file())
+        return init_settings, env_settings, file
 
     @property
     def database_url(self) -> str:
@@ -99,6 +102,19 @@ def load_settings(**flags: Any) -> Settings:
         ) from error
     except ValueError as error:  # tomllib.TOMLDecodeError, pydantic_settings.SettingsError
         raise ConfigurationError(f"The settings cannot be read: {error}.") from error
+
+
+def _settings_file() -> Path:
+    named = os.environ.get(SETTINGS_VARIABLE)
+    if not named:
+        return Path(CONFIG_FILE)
+    # A file that has gone must not become a run on the default database.
+    if not os.access(named, os.R_OK):
+        raise ConfigurationError(
+            f"The settings file {named}, which {SETTINGS_VARIABLE} names, cannot be read: run "
+            f"`virnucpro-monitor schedule install` again, or unset the variable."
+        )
+    return Path(named)
 
 
 def is_terminal() -> bool:

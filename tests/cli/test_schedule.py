@@ -4,8 +4,10 @@ from pathlib import Path
 import pytest
 
 from tests.runner.tiny_target import HEALTHY, TinyRepository
+from virnucpro_monitor.cli import run
 from virnucpro_monitor.cli.log_file import rotate
 from virnucpro_monitor.cli.main import run_command
+from virnucpro_monitor.settings import load_settings
 
 # Stands in for crontab: keeps the table in a file beside itself.
 _CRONTAB = """#!/bin/sh
@@ -100,12 +102,107 @@ def test_systemd_units_are_printed(options: list[str], capsys: pytest.CaptureFix
     assert "ExecStart=" in said
 
 
+SECRET = "postgresql://mon:S3cr3t-%$ Pw@127.0.0.1:1/mon"
+
+
+@pytest.fixture
+def private(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """Where the private settings of the target "builtin" go."""
+    monkeypatch.setenv("XDG_CONFIG_HOME", str(tmp_path / "config"))
+    return tmp_path / "config" / "virnucpro-monitor" / "schedules" / "builtin.toml"
+
+
+@pytest.fixture
+def unreached(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Let the stored targets be none, without a server to ask."""
+    monkeypatch.setattr(run, "stored_targets", lambda _: [])
+
+
+@pytest.mark.usefixtures("unreached")
+@pytest.mark.parametrize("way", ["flag", "environment"])
+@pytest.mark.parametrize("url", [SECRET, "postgresql://127.0.0.1:1/m?user=m&password=S3cr3t-x"])
+def test_a_password_stands_in_a_private_file_alone(
+    url: str,
+    way: str,
+    table: Path,
+    private: Path,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    options = ["--db", url] if way == "flag" else []
+    if way == "environment":
+        monkeypatch.setenv("VIRNUCPRO_MONITOR_DB", url)
+    for command in (["print"], ["print", "--systemd"], ["install"]):
+        assert run_command(["schedule", *command, *options]) == 0
+        said = capsys.readouterr()
+        assert "S3cr3t" not in said.out + said.err
+        assert private.exists() is (command == ["install"])
+    line = table.read_text()
+    assert "S3cr3t" not in line
+    assert f"VIRNUCPRO_MONITOR_SETTINGS={private}" in line
+    assert "--db" not in line
+    assert stat.S_IMODE(private.stat().st_mode) == 0o600
+    # The scheduled start, in an environment like cron's, means the same database.
+    monkeypatch.delenv("VIRNUCPRO_MONITOR_DB", raising=False)
+    monkeypatch.setenv("VIRNUCPRO_MONITOR_SETTINGS", str(private))
+    assert load_settings().database_url == url
+    monkeypatch.delenv("VIRNUCPRO_MONITOR_SETTINGS")
+    assert run_command(["schedule", "remove", *options]) == 0
+    assert not private.exists()
+
+
+@pytest.mark.usefixtures("unreached")
+def test_a_file_that_others_may_read_is_replaced_by_a_private_one(
+    table: Path, private: Path
+) -> None:
+    private.parent.mkdir(parents=True)
+    private.write_text("old")
+    private.chmod(0o644)
+    assert run_command(["schedule", "install", "--db", SECRET]) == 0
+    assert stat.S_IMODE(private.stat().st_mode) == 0o600
+    assert [path.name for path in private.parent.iterdir()] == ["builtin.toml"]
+
+
+def test_a_flag_outranks_a_password_in_the_environment(
+    options: list[str], private: Path, capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:  # fmt: skip
+    monkeypatch.setenv("VIRNUCPRO_MONITOR_DB", SECRET)
+    capsys.readouterr()
+    assert run_command(["schedule", "print", *options]) == 0
+    line = capsys.readouterr().out
+    assert " --db sqlite:////" in line
+    assert "VIRNUCPRO_MONITOR_DB" not in line
+    assert "S3cr3t" not in line
+
+
+def test_private_settings_that_have_gone_are_not_passed_over(
+    private: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("VIRNUCPRO_MONITOR_SETTINGS", str(private))
+    assert run_command(["runs", "list"]) == 1
+    assert "cannot be read: run `virnucpro-monitor schedule install`" in capsys.readouterr().err
+
+
+def test_a_repositorys_password_is_not_scheduled(
+    table: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    database = ["--db", f"sqlite:///{tmp_path / 'none.db'}"]
+    target = ["--target", "https://me:S3cr3t@example.org/a.git"]
+    assert run_command(["schedule", "install", *target, *database]) == 1
+    said = capsys.readouterr().err
+    assert "targets add" in said
+    assert "S3cr3t" not in said
+    assert not table.exists()
+
+
 @pytest.mark.parametrize(
     ("arguments", "sentence"),
     [
         (["print", "--every", "7m"], "is not an interval"),
         (["print", "--cron", "* * *"], "does not have cron's five fields"),
         (["print", "--cron", "0 1 * * *", "--systemd"], "takes --every"),
+        (["print", "--cron", "5/15 * * * *"], "The minute '5/15' in '5/15 * * * *' cannot be read"),
     ],
 )
 def test_bad_input_is_one_sentence(

@@ -1,6 +1,6 @@
+import re
 import shlex
 import subprocess
-from datetime import datetime
 from pathlib import Path
 
 import pytest
@@ -9,13 +9,10 @@ from virnucpro_monitor.errors import ConfigurationError
 from virnucpro_monitor.host.schedule import (
     Job,
     crontab_line,
-    every,
     find_line,
-    next_start,
-    parse_cron,
-    systemd_units,
     with_line,
 )
+from virnucpro_monitor.host.systemd import systemd_units
 
 
 def job(**fields: object) -> Job:
@@ -66,55 +63,6 @@ def test_an_untouched_table_stays_byte_for_byte() -> None:
     assert with_line(table, "pack", None) == table
 
 
-@pytest.mark.parametrize(
-    ("text", "cron", "calendar"),
-    [
-        ("15m", "*/15 * * * *", "*:0/15"),
-        ("60m", "0 * * * *", "*:00"),
-        ("2h", "0 */2 * * *", "0/2:00"),
-        ("24h", "0 0 * * *", "*-*-* 00:00"),
-        ("1d", "0 3 * * *", "*-*-* 03:00"),
-    ],
-)
-def test_intervals(text: str, cron: str, calendar: str) -> None:
-    assert every(text) == (cron, calendar)
-    subprocess.run(["systemd-analyze", "calendar", calendar], check=True, capture_output=True)
-
-
-@pytest.mark.parametrize("text", ["7m", "5h", "2d", "0m", "soon", "-5m", ""])
-def test_uneven_intervals_are_refused(text: str) -> None:
-    with pytest.raises(ConfigurationError, match="is not an interval"):
-        every(text)
-
-
-@pytest.mark.parametrize(
-    ("cron", "after", "expected"),
-    [
-        ("*/15 * * * *", "2026-11-24T10:07:30", "2026-11-24T10:15"),
-        ("0 3 * * *", "2026-11-24T03:00:00", "2026-11-25T03:00"),
-        ("30 */6 * * *", "2026-11-24T18:31:00", "2026-11-25T00:30"),
-        ("0 0 1 1 *", "2026-11-24T00:00:00", "2027-01-01T00:00"),
-        ("0 9 * * 1-5", "2026-11-27T09:00:00", "2026-11-30T09:00"),
-        ("0 9 * * 7", "2026-11-24T09:00:00", "2026-11-29T09:00"),
-        ("0 0 13 * 5", "2026-11-24T00:00:00", "2026-11-27T00:00"),
-        ("0 0 29 2 *", "2026-11-24T00:00:00", "2028-02-29T00:00"),
-        ("5,10-12 * * * *", "2026-11-24T10:10:00", "2026-11-24T10:11"),
-    ],
-)
-def test_the_next_start(cron: str, after: str, expected: str) -> None:
-    assert next_start(cron, datetime.fromisoformat(after)) == datetime.fromisoformat(expected)
-
-
-@pytest.mark.parametrize(
-    "cron", ["* * * *", "60 * * * *", "x * * * *", "*/0 * * * *", "5-1 * * * *"]
-)
-def test_bad_cron_fields_are_named(cron: str) -> None:
-    with pytest.raises(ConfigurationError):
-        parse_cron(cron)
-    with pytest.raises(ConfigurationError, match="name no day"):
-        next_start("0 0 31 2 *", datetime(2026, 1, 1))
-
-
 def test_systemd_units_are_accepted_by_systemd(tmp_path: Path) -> None:
     units = systemd_units(job())
     assert set(units) == {"virnucpro-monitor-pack.service", "virnucpro-monitor-pack.timer"}
@@ -133,3 +81,24 @@ def test_systemd_units_are_accepted_by_systemd(tmp_path: Path) -> None:
         check=False,
     )
     assert "virnucpro" not in done.stderr, done.stderr
+
+
+@pytest.mark.parametrize("secret", ["pa$w", "pa%w", 'pa"w', "pa\\w", "pa w", "${HOME}", "a$$b"])
+def test_systemd_reads_every_character_as_meant(secret: str, tmp_path: Path) -> None:
+    """systemd itself, asked what it made of a unit: variables and the command's words."""
+    units = systemd_units(job(environment={"SOME": secret}, arguments=("run", secret)))
+    service = tmp_path / "virnucpro-monitor-pack.service"
+    service.write_text(units[service.name])
+    words = service.read_text().splitlines()
+    environment = next(line for line in words if line.startswith("Environment="))
+    command = next(line for line in words if line.startswith("ExecStart="))
+    assert _unquoted(environment.removeprefix("Environment=")) == [f"SOME={secret}"]
+    # In a command systemd also turns $$ into $, after the quotes.
+    last = _unquoted(command.removeprefix("ExecStart="))
+    assert last[last.index("run") + 1].replace("$$", "$") == secret
+
+
+def _unquoted(text: str) -> list[str]:
+    """Words as systemd.syntax(7) reads them: double quotes, C escapes, %% for %."""
+    words = re.findall(r'"((?:[^"\\]|\\.)*)"', text)
+    return [re.sub(r"\\(.)", r"\1", word).replace("%%", "%") for word in words]

@@ -20,7 +20,8 @@ from virnucpro_monitor.cli.options import (
 )
 from virnucpro_monitor.errors import ConfigurationError
 from virnucpro_monitor.records import Target
-from virnucpro_monitor.settings import Settings, load_settings, user_folder
+from virnucpro_monitor.secrecy import masked_url
+from virnucpro_monitor.settings import SETTINGS_VARIABLE, Settings, load_settings, user_folder
 
 if TYPE_CHECKING:
     from virnucpro_monitor.host.schedule import Job
@@ -71,9 +72,16 @@ def print_line(
     db: DatabaseOption = None,
 ) -> None:
     """Print a crontab line that works as it is, or a systemd service with its timer."""
-    from virnucpro_monitor.host.schedule import crontab_line, systemd_units
+    from virnucpro_monitor.host.private_settings import private_settings_path
+    from virnucpro_monitor.host.schedule import crontab_line
+    from virnucpro_monitor.host.systemd import systemd_units
 
     job = make_job(target, every, cron, max_minutes, benchmark, model, weights, device, dtype, db)
+    if job.private:
+        say(
+            f"The database's password stands in {private_settings_path(job.name)}, which "
+            f"`virnucpro-monitor schedule install` writes."
+        )
     if not systemd:
         typer.echo(crontab_line(job))
         return
@@ -95,16 +103,23 @@ def install(
     db: DatabaseOption = None,
 ) -> None:
     """Put the line into the user's crontab, in place of an older one for the same target."""
-    from virnucpro_monitor.host import schedule
+    from virnucpro_monitor.host import private_settings, schedule
+    from virnucpro_monitor.host.systemd import install_units, systemd_units, unit_name
 
     job = make_job(target, every, cron, max_minutes, benchmark, model, weights, device, dtype, db)
+    units = systemd_units(job) if systemd else {}
+    line = "" if systemd else schedule.crontab_line(job)
+    private = private_settings.private_settings_path(job.name)
+    if job.private:
+        private_settings.write_private_settings(private, job.private)
+    else:
+        private_settings.remove_private_settings(private)
     job.log.parent.mkdir(parents=True, exist_ok=True)
     if systemd:
-        timer = f"{schedule.unit_name(job.name)}.timer"
-        schedule.install_units(schedule.systemd_units(job), timer)
+        timer = f"{unit_name(job.name)}.timer"
+        install_units(units, timer)
         say(f"Started {timer}.")
         return
-    line = schedule.crontab_line(job)
     schedule.write_crontab(schedule.with_line(schedule.read_crontab(), job.name, line))
     say(f"Installed for {job.name}: {job.cron}; its log is {job.log}.")
 
@@ -113,16 +128,19 @@ def remove(
     target: TargetOption = None, systemd: SystemdOption = False, db: DatabaseOption = None
 ) -> None:
     """Take a target's line out of the crontab; all other lines stay."""
-    from virnucpro_monitor.host import schedule
+    from virnucpro_monitor.host import private_settings, schedule
+    from virnucpro_monitor.host.systemd import remove_units
 
     name = _target_name(target, db)
     if systemd:
-        removed = schedule.remove_units(name)
+        removed = remove_units(name)
     else:
         table = schedule.read_crontab()
         removed = schedule.find_line(table, name) is not None
         if removed:
             schedule.write_crontab(schedule.with_line(table, name, None))
+    if removed:
+        private_settings.remove_private_settings(private_settings.private_settings_path(name))
     say(f"Removed the schedule of {name}." if removed else f"Nothing is scheduled for {name}.")
 
 
@@ -130,6 +148,7 @@ def status(target: TargetOption = None, db: DatabaseOption = None) -> None:
     """Say when a target ran last, when it runs next, and how far behind it is."""
     from virnucpro_monitor.cli.status import target_status
     from virnucpro_monitor.host import schedule
+    from virnucpro_monitor.host.times import local_zone, next_start
 
     name = _target_name(target, db)
     try:
@@ -141,7 +160,7 @@ def status(target: TargetOption = None, db: DatabaseOption = None) -> None:
         typer.echo("next run    not scheduled by cron")
     else:
         fields = " ".join(line.split()[:5])
-        moment = schedule.next_start(fields, datetime.now().astimezone())
+        moment = next_start(fields, datetime.now(local_zone()))
         typer.echo(f"next run    {moment:%Y-%m-%d %H:%M %Z} ({fields})")
     for text in target_status(load_settings(db=db), name):
         typer.echo(text)
@@ -166,6 +185,9 @@ def make_job(
     """
     from virnucpro_monitor.cli.run import choose_target
     from virnucpro_monitor.host import schedule
+    from virnucpro_monitor.host.private_settings import private_settings_path
+    from virnucpro_monitor.host.times import check_cron
+    from virnucpro_monitor.host.times import every as interval
     from virnucpro_monitor.runner.builtin import BUILTIN
 
     weights = str(Path(weights).resolve()) if weights and weights.endswith(".pt") else weights
@@ -174,15 +196,28 @@ def make_job(
     )
     chosen = choose_target(settings, target)
     if cron is None:
-        cron, calendar = schedule.every(every)
+        cron, calendar = interval(every)
     else:
-        calendar = None
-        schedule.next_start(cron, datetime.now().astimezone())
+        cron, calendar = check_cron(cron), None
+    url = _absolute_url(settings.database_url)
+    environment, private = schedule.scheduled_environment()
+    environment.pop("VIRNUCPRO_MONITOR_DB", None)  # the address is written once
+    private = {name: value for name, value in private.items() if name in Settings.model_fields}
+    private.pop("db", None)
+    if masked_url(url) != url:
+        private["db"] = url
+    if private:
+        environment[SETTINGS_VARIABLE] = str(private_settings_path(chosen.name))
     arguments = ["run", "--target", chosen.name, "--new"]
     if chosen.name == BUILTIN:
         arguments = ["run"]
     elif chosen.name not in {one.name for one in _named_targets(settings)}:
         arguments[2] = chosen.location
+        if masked_url(chosen.location) != chosen.location:
+            raise ConfigurationError(
+                f"The repository's address holds a password: store it first, by "
+                f"`virnucpro-monitor targets add {chosen.name} …`, and schedule it by that name."
+            )
     # This folder's settings file is not there where cron starts: what holds now is written out.
     options = {
         "--model": settings.model,
@@ -195,7 +230,7 @@ def make_job(
             if name in settings.model_fields_set
         },
         "--max-minutes": None if max_minutes is None else f"{max_minutes:g}",
-        "--db": _absolute_url(settings.database_url),
+        "--db": None if "db" in private else url,
     }
     for option, value in options.items():
         if value is not None:
@@ -208,7 +243,8 @@ def make_job(
         log=user_folder("XDG_DATA_HOME", ".local/share") / "logs" / f"{chosen.name}.log",
         cron=cron,
         calendar=calendar,
-        environment=schedule.scheduled_environment(),
+        environment=environment,
+        private=private,
     )
 
 
