@@ -11,7 +11,8 @@ from app.markup import Html, Value
 from app.text import format_count, format_duration, format_error, one_line, shortened
 from virnucpro_monitor.analysis.incidents import Incident, IncidentState
 from virnucpro_monitor.analysis.series import commit_date
-from virnucpro_monitor.records import Acknowledgement
+from virnucpro_monitor.monitor.questions import searches_of
+from virnucpro_monitor.records import Acknowledgement, Bisection, BisectStep, short_hash
 from virnucpro_monitor.report.sentences import cause_words, incident_sentence
 
 STATES: dict[IncidentState, Mark] = {
@@ -31,6 +32,11 @@ def show() -> None:
         _show_one(key)
         return
     shell.title("Incidents")
+    _list_incidents()
+    _searches("Bisections", data.load_bisections())
+
+
+def _list_incidents() -> None:
     incidents = data.load_incidents()
     if not incidents:
         shell.put(
@@ -173,6 +179,7 @@ def _show_one(key: str) -> None:
     )
     _place_in_history(incident)
     _together(incident, incidents)
+    _searches("Searches that tried it", searches_of(data.load_bisections(), incident))
     _acknowledgement(incident)
 
 
@@ -247,6 +254,50 @@ def _together(incident: Incident, incidents: Sequence[Incident]) -> None:
     if others:
         shell.heading("Begun by the same commit")
         shell.put(incident_table(others, caption="Incidents begun by the same commit"))
+
+
+def _searches(title: str, bisections: Sequence[Bisection]) -> None:
+    """Searches for a first bad commit, the latest first; nothing where there is none."""
+    if not bisections:
+        return
+    shell.heading(title)
+    columns = [
+        markup.Column(name="State", kind="nowrap"),
+        markup.Column(name="First bad commit", kind="wide"),
+        markup.Column(name="Good", kind="nowrap"),
+        markup.Column(name="Bad", kind="nowrap"),
+        markup.Column(name="Target", kind="wide"),
+        markup.Column(name="Commits tried", kind="wide"),
+        markup.Column(name="Started", kind="nowrap"),
+    ]
+    rows: list[list[Value]] = [
+        [
+            one.state,
+            _found_by(one),
+            markup.mono(short_hash(one.good)),
+            markup.mono(short_hash(one.bad)),
+            f"{one_line(one.target, 60)} · {one_line(one.benchmark, 40)}"
+            + (f" · gate {one_line(one.gate, 40)}" if one.gate else ""),
+            markup.join([_step(step) for step in one.steps], ", "),
+            markup.when(one.started_at, shell.reader_zone()),
+        ]
+        for one in list(reversed(bisections))[:PAGE_ROWS]
+    ]
+    shell.put(markup.table(columns, rows, caption=title))
+
+
+def _found_by(one: Bisection) -> Value:
+    if one.first_bad is None:
+        return one_line(one.conclusion.partition("\n")[0], 200) or "not known yet"
+    address = links.link("compare", base=one.good, head=one.first_bad, target=one.target)
+    return markup.anchor(address, markup.mono(short_hash(one.first_bad)))
+
+
+def _step(step: BisectStep) -> Value:
+    name = markup.mono(short_hash(step.commit))
+    if step.run_id is not None:
+        name = markup.anchor(links.link("run", run=step.run_id), name)
+    return markup.join([name, step.verdict])
 
 
 def _acknowledgement(incident: Incident) -> None:

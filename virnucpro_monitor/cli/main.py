@@ -14,6 +14,7 @@ from virnucpro_monitor import __version__
 from virnucpro_monitor.cli import (
     benchmark,
     bisect,
+    bisections,
     compare,
     dashboard,
     db,
@@ -50,6 +51,7 @@ for command_module in (
     regressions,
     incidents,
     bisect,
+    bisections,
     benchmark,
     targets,
     weights,

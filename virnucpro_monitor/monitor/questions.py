@@ -149,6 +149,12 @@ def find_bisection(engine: Engine, bisection_id: int) -> Bisection:
     )
 
 
-def first_suspects(bisections: Iterable[Bisection], target: str) -> dict[str, Bisection]:
-    """The commits that finished searches of a target found, by full hash; the latest search."""
-    return {one.first_bad: one for one in bisections if one.target == target and one.first_bad}
+def searches_of(bisections: Iterable[Bisection], incident: Incident) -> tuple[Bisection, ...]:
+    """The searches that tried an incident's first bad commit, the latest started last."""
+    first = incident.first_bad.commit.hash
+    return tuple(
+        one
+        for one in bisections
+        if one.target == incident.series.target
+        and first in (one.first_bad, one.good, one.bad, *(step.commit for step in one.steps))
+    )

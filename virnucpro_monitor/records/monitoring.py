@@ -251,3 +251,10 @@ class Bisection:
     first_bad: str | None = None
     conclusion: str = ""
     steps: tuple[BisectStep, ...] = ()
+
+    @property
+    def state(self) -> str:
+        """ "found", "not found", or "not finished": it runs still, or was broken off."""
+        if self.finished_at is None:
+            return "not finished"
+        return "found" if self.first_bad else "not found"
