@@ -30,23 +30,25 @@ def test_a_second_start_on_one_host_leaves_with_a_clear_line(tmp_path: Path) -> 
 
 @pytest.mark.postgres
 def test_hosts_that_share_a_server_exclude_each_other(
-    postgres_database_url: str, tmp_path: Path
+    postgres_database_url: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     target = Target(name="shared", location="")
-    # Two hosts have two cache folders, so that their file locks don't meet.
-    hosts = [
-        load_settings(db=postgres_database_url, cache_dir=tmp_path / name) for name in ("a", "b")
-    ]
+    settings = load_settings(db=postgres_database_url)
+    # Two hosts have two data folders, so that their file locks don't meet.
+    monkeypatch.setenv("XDG_DATA_HOME", str(tmp_path / "a"))
     with (
         Sink(postgres_database_url, target) as sink,
-        holding_locks(hosts[0], sink, wait_s=0.0, on_wait=pytest.fail),
-        pytest.raises(LockedError, match="another host is at work on run shared"),
+        holding_locks(settings, sink, wait_s=0.0, on_wait=pytest.fail),
         Sink(postgres_database_url, target) as other,
-        holding_locks(hosts[1], other, wait_s=0.0, on_wait=pytest.fail),
     ):
-        pass
+        monkeypatch.setenv("XDG_DATA_HOME", str(tmp_path / "b"))
+        with (
+            pytest.raises(LockedError, match="another host is at work on run shared"),
+            holding_locks(settings, other, wait_s=0.0, on_wait=pytest.fail),
+        ):
+            pass
     with (
         Sink(postgres_database_url, target) as other,
-        holding_locks(hosts[1], other, wait_s=0.0, on_wait=pytest.fail),
+        holding_locks(settings, other, wait_s=0.0, on_wait=pytest.fail),
     ):
         assert other.writer.acquire_lease("run shared", "someone else", 1.0) is False

@@ -6,8 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from virnucpro_monitor.errors import LockedError
-from virnucpro_monitor.host.lock import file_lock, lease
+from virnucpro_monitor.errors import ConfigurationError, LockedError
+from virnucpro_monitor.host.lock import file_lock, lease, lock_path
 
 _HOLDER = """
 import sys, time
@@ -81,3 +81,41 @@ def test_a_lease_is_waited_for() -> None:
     ):
         assert leases.holder != "someone"
     assert said == ["Waiting for a runner on another host (run t)."]
+
+
+def test_one_database_has_one_lock_however_its_address_is_written(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    database = tmp_path / "data" / "monitor.db"
+    database.parent.mkdir()
+    (tmp_path / "link.db").symlink_to(database)
+    (tmp_path / "folder").symlink_to(database.parent)
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("HOME", str(tmp_path))
+    urls = [
+        f"sqlite:///{database}",
+        f"sqlite+pysqlite:///{database}",
+        f"sqlite:////{database}",
+        "sqlite:///data/monitor.db",
+        "sqlite:///./data/../data/monitor.db",
+        "sqlite:///~/data/monitor.db",
+        "sqlite:///link.db",
+        "sqlite:///folder/monitor.db",
+    ]
+    expected = database.parent / ".monitor.db.t.lock"
+    assert {lock_path(url, "t") for url in urls} == {expected}
+    database.touch()
+    assert {lock_path(url, "t") for url in urls} == {expected}
+    assert lock_path(urls[0], "other") != expected
+    servers = ["postgresql://h/db", "postgresql://u:p@x@h/db", "postgresql+psycopg://u@h/db?a=b"]
+    assert len({lock_path(url, "t") for url in servers}) == 1
+    assert lock_path("postgresql://h/other", "t") != lock_path("postgresql://h/db", "t")
+
+
+def test_a_folder_that_takes_no_lock_is_one_sentence(tmp_path: Path) -> None:
+    (tmp_path / "file").touch()
+    with (
+        pytest.raises(ConfigurationError, match=r"The lock .* cannot be made"),
+        file_lock(tmp_path / "file" / "one.lock"),
+    ):
+        pass

@@ -1,6 +1,5 @@
 """Where a run's reports go: the database, its heartbeats and its locks."""
 
-import hashlib
 import socket
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
@@ -135,10 +134,9 @@ def holding_locks(
     settings: Settings, sink: Sink, *, wait_s: float, on_wait: Callable[[str], None]
 ) -> Iterator[None]:
     """Hold the right to run this target: on this host, and across hosts that share a server."""
-    from virnucpro_monitor.host.lock import file_lock, lease
+    from virnucpro_monitor.host.lock import file_lock, lease, lock_path
 
-    key = hashlib.sha256(f"{settings.database_url}\n{sink.target.name}".encode()).hexdigest()
-    path = settings.cache_folder / "locks" / f"{key[:16]}.lock"
+    path = lock_path(settings.database_url, sink.target.name)
     with file_lock(path, wait_s=wait_s, on_wait=on_wait):
         if settings.database_url.startswith("sqlite"):
             yield

@@ -2,18 +2,36 @@
 
 import contextlib
 import fcntl
+import hashlib
 import os
+import re
 import socket
 import threading
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
-from virnucpro_monitor.errors import LockedError
+from virnucpro_monitor.errors import ConfigurationError, LockedError
+from virnucpro_monitor.settings import user_folder
 
 POLL_S = 1.0
 LEASE_TTL_S = 120.0
+
+
+def lock_path(database_url: str, target: str) -> Path:
+    """The file that runs of one target into one database lock, however its address is written.
+
+    It lies beside an SQLite file, as every container sees it there; a link to that file, a relative
+    path and an absolute one lead to the same. A server has a lease of its own, so that the file is
+    only for this user's other runs.
+    """
+    if database_url.startswith("sqlite"):
+        database = Path(database_url.partition(":///")[2]).expanduser().resolve()
+        return database.with_name(f".{database.name}.{target}.lock")
+    place = re.sub(r"^[^:]*://(?:.*@)?|[?#].*$", "", database_url, flags=re.S)
+    key = hashlib.sha256(f"{place}\n{target}".encode(errors="replace")).hexdigest()[:16]
+    return user_folder("XDG_DATA_HOME", ".local/share") / "locks" / f"{key}.lock"
 
 
 @contextmanager
@@ -23,36 +41,50 @@ def file_lock(
     """Hold an exclusive lock on a file; the kernel frees it when the process ends, however.
 
     Raises:
+        ConfigurationError: the file cannot be made.
         LockedError: another process holds it, and still does after `wait_s`.
     """
-    path.parent.mkdir(parents=True, exist_ok=True)
-    with path.open("a+") as file:
-        end, said = time.monotonic() + wait_s, False
-        while True:
-            try:
-                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-                break
-            except BlockingIOError:
-                file.seek(0)
-                holder = file.read().strip() or "another process"
-                if time.monotonic() >= end:
-                    raise LockedError(
-                        f"Another runner is at work here ({holder}): try again later, or wait for "
-                        f"it with --wait MINUTES."
-                    ) from None
-                if on_wait and not said:
-                    on_wait(f"Waiting for another runner ({holder}).")
-                    said = True
-                time.sleep(min(POLL_S, max(end - time.monotonic(), 0.01)))
-        file.seek(0)
-        file.truncate()
-        file.write(f"process {os.getpid()}")
-        file.flush()
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
+    except OSError as error:
+        raise ConfigurationError(
+            f"The lock {path} cannot be made ({error.strerror}): check the folder's disk and its "
+            f"rights."
+        ) from error
+    try:
+        _wait_for(descriptor, wait_s, on_wait)
+        _write(descriptor, f"process {os.getpid()} on {socket.gethostname()}")
+        yield
+        _write(descriptor, "")
+    finally:
+        os.close(descriptor)
+
+
+def _wait_for(descriptor: int, wait_s: float, on_wait: Callable[[str], None] | None) -> None:
+    end, said = time.monotonic() + wait_s, False
+    while True:
         try:
-            yield
-        finally:
-            file.seek(0)
-            file.truncate()
+            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            return
+        except BlockingIOError:
+            holder = os.pread(descriptor, 1000, 0).decode(errors="replace") or "another process"
+        if time.monotonic() >= end:
+            raise LockedError(
+                f"Another runner is at work here ({holder}): try again later, or wait for it with "
+                f"--wait MINUTES."
+            )
+        if on_wait and not said:
+            on_wait(f"Waiting for another runner ({holder}).")
+            said = True
+        time.sleep(min(POLL_S, max(end - time.monotonic(), 0.01)))
+
+
+def _write(descriptor: int, holder: str) -> None:
+    """Note who holds the lock. A full disk does not take the note, and the lock holds as well."""
+    with suppress(OSError):
+        os.ftruncate(descriptor, 0)
+        os.pwrite(descriptor, holder.encode(), 0)
 
 
 @contextmanager
