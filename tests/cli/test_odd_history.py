@@ -82,4 +82,4 @@ def test_a_commit_that_cannot_be_read_is_one_error_row(
     ]
     assert rows == [(torn, "error"), (healthy, "passed"), (last, "passed")]
     assert run_command(["runs", "show", torn[:10], "--db", url]) == 0
-    assert torn[:12] in capsys.readouterr().out
+    assert torn[:10] in capsys.readouterr().out

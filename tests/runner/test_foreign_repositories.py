@@ -46,8 +46,8 @@ def test_a_name_like_a_short_hash_changes_nothing(
     assert repository.resolve(first[:8], said.append) == first
     reference = f"refs/{'heads' if kind == 'branch' else 'tags'}/{first[:8]}"
     assert said == [
-        f"'{first[:8]}' is read as the commit {first[:12]}; the {kind} of that name, at "
-        f"{second[:12]}, is {reference}."
+        f"'{first[:8]}' is read as the commit {first[:10]}; the {kind} of that name, at "
+        f"{second[:10]}, is {reference}."
     ]
     assert repository.resolve(reference) == second
     tiny.git(kind, second[:8], first)
