@@ -1,17 +1,7 @@
 """Incidents: stretches of bad runs, one for each cause. Derived by rule, never stored.
 
-The rule, for one series in commit order (a skipped run counts as what it inherits):
-
-- *Could not be run*: `error` runs in a row are one incident. A run with a verdict, good or bad,
-  ends it.
-- *Broken promise*: the gates of a `failed` run that were not failing before begin an incident
-  together: they share their cause. A gate that starts to fail later begins another one. An incident
-  ends at the first run in which all of its gates hold; a gate that comes and goes meanwhile stays
-  in it. A passed run ends all.
-- Where a run does not judge a gate (`error`, `not_run`, a gate without a value), nothing begins and
-  nothing ends.
-
-So each failing gate of each bad run belongs to exactly one incident. An outage that was mended at
+`analysis.stretches` holds the rule for one series. Here the stretches of all series become
+incidents with a stable key, a state and what was acknowledged of them. An outage that was mended at
 once is an incident like any other.
 """
 
@@ -38,15 +28,6 @@ from virnucpro_monitor.records import (
     Outcome,
     Run,
 )
-
-WHOLE_VERDICT = "verdict"
-"""Stands for the gates of a failed run that names none."""
-
-
-class Cause(StrEnum):
-    BROKEN = "failed"  # the promise is broken
-    NOT_RUNNABLE = "error"  # the target could not be run
-
 
 class IncidentState(StrEnum):
     OPEN = "open"
@@ -114,17 +95,6 @@ def incident_key(series: SeriesKey, cause: Cause, first_bad: str) -> str:
     return hashlib.sha256("\0".join(parts).encode()).hexdigest()[:12]
 
 
-@dataclass(slots=True)
-class _Stretch:
-    """An incident in the making."""
-
-    cause: Cause
-    gates: tuple[str, ...]
-    last_good: Run | None
-    bad_runs: list[Run] = field(default_factory=list)
-    fixed_by: Run | None = None
-
-
 def derive_incidents(
     runs: Sequence[Run],
     acknowledgements: Iterable[Acknowledgement] = (),
@@ -161,67 +131,7 @@ def _history_order(incident: Incident) -> tuple[datetime, str, int, str]:
     return commit_date(first), first.target, position, incident.key
 
 
-def failing_gates(run: Run) -> tuple[str, ...]:
-    """Names of the gates that a bad verdict rests on."""
-    if run.effective_outcome is not Outcome.FAILED:
-        return ()
-    names = tuple(gate.name for gate in run.gates if gate.passed is False)
-    return names or (WHOLE_VERDICT,)
-
-
-def find_stretches(runs: Sequence[Run]) -> list[_Stretch]:
-    """Apply the rule of this module to the runs of one series, in commit order."""
-    stretches: list[_Stretch] = []
-    unable: _Stretch | None = None
-    broken: list[_Stretch] = []
-    last_able: Run | None = None  # the last run with a verdict
-    for place, run in enumerate(runs):
-        outcome = run.effective_outcome
-        if outcome is Outcome.ERROR:
-            if unable is None:
-                unable = _Stretch(Cause.NOT_RUNNABLE, (), last_good=last_able)
-                stretches.append(unable)
-            unable.bad_runs.append(run)
-        if not outcome.has_verdict:
-            continue
-        last_able = run
-        if unable is not None:
-            unable.fixed_by, unable = run, None
-        failing = failing_gates(run)
-        for stretch in broken:
-            if any(gate in failing for gate in stretch.gates):
-                stretch.bad_runs.append(run)
-            elif outcome is Outcome.PASSED or _judged_gates(run).issuperset(stretch.gates):
-                stretch.fixed_by = run
-        broken = [stretch for stretch in broken if stretch.fixed_by is None]
-        held = {gate for stretch in broken for gate in stretch.gates}
-        new = tuple(gate for gate in failing if gate not in held)
-        if new:
-            stretch = _Stretch(Cause.BROKEN, new, last_good=_last_good(runs, place, new))
-            stretch.bad_runs.append(run)
-            broken.append(stretch)
-            stretches.append(stretch)
-    return stretches
-
-
-def _judged_gates(run: Run) -> set[str]:
-    return {WHOLE_VERDICT, *(gate.name for gate in run.gates if gate.passed is not None)}
-
-
-def _last_good(runs: Sequence[Run], place: int, gates: Sequence[str]) -> Run | None:
-    """The last run before `place` that judged some of `gates` and failed none of them."""
-    for run in (runs[earlier] for earlier in range(place - 1, -1, -1)):
-        outcome = run.effective_outcome
-        if outcome is Outcome.PASSED:
-            return run
-        if outcome is not Outcome.FAILED or set(gates) & set(failing_gates(run)):
-            continue
-        if _judged_gates(run) & set(gates):
-            return run
-    return None
-
-
-def _finish(series: SeriesKey, stretch: _Stretch) -> Incident:
+def _finish(series: SeriesKey, stretch: Stretch) -> Incident:
     first, last = stretch.bad_runs[0], stretch.bad_runs[-1]
     end = stretch.fixed_by or last
     worst = max(stretch.bad_runs, key=lambda run: (lacks_values(run), worst_error(run) or 0.0))
@@ -256,7 +166,7 @@ def count_suspects(last_good: Commit | None, first_bad: Commit) -> int | None:
     return max(1, first_bad.position - last_good.position)
 
 
-def _caveats(stretch: _Stretch) -> tuple[str, ...]:
+def _caveats(stretch: Stretch) -> tuple[str, ...]:
     """What besides the commit changed between the last good and the first bad run."""
     good, bad = stretch.last_good, stretch.bad_runs[0]
     caveats = []
