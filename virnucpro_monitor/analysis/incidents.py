@@ -8,11 +8,12 @@ once is an incident like any other.
 import hashlib
 from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 from enum import StrEnum
 
 from virnucpro_monitor.analysis.acknowledging import Standing, judge_acknowledgements
+from virnucpro_monitor.analysis.causes import WHOLE_VERDICT, judged_gates
 from virnucpro_monitor.analysis.differences import find_differences
 from virnucpro_monitor.analysis.series import (
     SeriesKey,
@@ -21,17 +22,30 @@ from virnucpro_monitor.analysis.series import (
     split_series,
     worst_error,
 )
+from virnucpro_monitor.analysis.staleness import find_unwatched
+from virnucpro_monitor.analysis.stretches import NOTHING_FOUND, Cause, Stretch, find_stretches
 from virnucpro_monitor.records import (
     Acknowledgement,
     Commit,
     Culprit,
-    Outcome,
+    Finding,
     Run,
 )
+
+__all__ = [
+    "Cause",
+    "Incident",
+    "IncidentState",
+    "count_suspects",
+    "derive_incidents",
+    "incident_key",
+]
+
 
 class IncidentState(StrEnum):
     OPEN = "open"
     ACKNOWLEDGED = "acknowledged"
+    NOT_SEEN = "not_seen"  # neither fixed nor seen at the newest commits: not measured there
     FIXED = "fixed"
 
 
@@ -41,7 +55,9 @@ class Incident:
 
     Attributes:
         key: stable while runs are added after it; acknowledgements name it.
-        gates: that began to fail together; empty for `NOT_RUNNABLE`.
+        names: the faults that trace and probes recognised, the one that it began with first.
+        finding: what they say in words of its first bad run; empty where they say nothing.
+        gates: that failed where it began; empty for `NOT_RUNNABLE`.
         culprit: that its first bad run names.
         first_bad, last_bad: first and last run of the stretch in which it is seen.
         last_good: the last run before it that was not bad in this way, None where the series begins
@@ -58,11 +74,16 @@ class Incident:
         caveats: what else changed where it began, one sentence each: the commit may be innocent.
         acknowledgement: the one in force, or, with `reopened_because`, the last one that was.
         grouped_with: keys of other incidents that the same commit of the same target began.
+        hidden_by: key of the incident whose mend uncovered this one, None where none did.
+        commits_since_seen: measured commits of the target after the newest run of a series that
+            is no longer measured; 0 where it still is.
     """
 
     key: str
     series: SeriesKey
     cause: Cause
+    names: tuple[str, ...] = ()
+    finding: str = ""
     gates: tuple[str, ...]
     culprit: Culprit | None
     first_bad: Run
@@ -80,19 +101,37 @@ class Incident:
     acknowledgement: Acknowledgement | None = None
     reopened_because: str = ""
     grouped_with: tuple[str, ...] = ()
+    hidden_by: str | None = None
+    commits_since_seen: int = 0
 
 
-def incident_key(series: SeriesKey, cause: Cause, first_bad: str) -> str:
-    """Twelve hex digits from the series, the cause and the first bad commit's full hash."""
-    parts = (
+def incident_key(series: SeriesKey, cause: Cause, first_bad: str, name: str | None = None) -> str:
+    """Twelve hex digits from the series, the cause and the first bad commit's full hash.
+
+    Args:
+        name: of the fault; empty where it has none. Without it, the key that the one incident of
+            that commit had when all that failed together was one.
+    """
+    parts = [
         series.target,
         series.benchmark,
         str(series.benchmark_version),
         series.configuration,
         cause.value,
         first_bad,
-    )
+    ]
+    if name is not None:
+        parts.append(name)
     return hashlib.sha256("\0".join(parts).encode()).hexdigest()[:12]
+
+
+@dataclass(frozen=True, slots=True)
+class _Found:
+    """An incident, its bad runs, and the keys under which it may have been acknowledged before."""
+
+    incident: Incident
+    bad_runs: tuple[Run, ...]
+    former_keys: frozenset[str]
 
 
 def derive_incidents(
@@ -100,29 +139,61 @@ def derive_incidents(
     acknowledgements: Iterable[Acknowledgement] = (),
     *,
     now: datetime,
+    findings: Mapping[int, Finding] = NOTHING_FOUND,
+    newest: Iterable[Run] = (),
 ) -> list[Incident]:
     """Derive the incidents of any number of series.
 
     Args:
         runs: current runs, in commit order within each target. Those of commits that are not on
-            the followed branch have no place in its history, and are left out.
+            the followed branch have no place in its history, and are left out; but what was
+            acknowledged of a commit that a rebase has rewritten holds for the new one.
         acknowledgements: in any order; withdrawn ones may be among them.
         now: against which an acknowledgement's expiry is judged.
+        findings: what trace and probes named, by run id; of failed runs that were measured.
+        newest: further runs that show how far a target is measured: where `runs` are not all
+            series of it, the newest run of each of the others.
 
     Returns:
         In the order of their first bad commit's date, oldest first; of one commit by key.
     """
+    series = split_series(run for run in runs if run.commit.on_branch)
+    unwatched = find_unwatched(series, newest, now)
+    rewritten = _rewritten_hashes(runs)
+    found: list[_Found] = []
+    for key, members in series.items():
+        made: dict[int, _Found] = {}
+        for stretch in find_stretches(members, findings):
+            hidden_by = made.get(id(stretch.hidden_by))
+            one = _finish(key, stretch, hidden_by, unwatched.get(key, 0), rewritten)
+            made[id(stretch)] = one
+            found.append(one)
+    groups = _group(one.incident for one in found)
     found = [
-        (_finish(key, stretch), tuple(stretch.bad_runs))
-        for key, members in split_series(run for run in runs if run.commit.on_branch).items()
-        for stretch in find_stretches(members)
-    ]
-    groups = _group(incident for incident, _ in found)
-    found = [
-        (replace(incident, grouped_with=_others(groups, incident)), bad_runs)
-        for incident, bad_runs in found
+        replace(one, incident=replace(one.incident, grouped_with=_others(groups, one.incident)))
+        for one in found
     ]
     return sorted(_judge(found, list(acknowledgements), now), key=_history_order)
+
+
+_Change = tuple[str, str, datetime | None]
+"""What a rebase leaves of a commit: subject, author and author date."""
+
+
+def _change(commit: Commit) -> _Change | None:
+    if commit.authored_at is None:
+        return None
+    return commit.subject, commit.author, commit.authored_at
+
+
+def _rewritten_hashes(runs: Iterable[Run]) -> Mapping[_Change, frozenset[str]]:
+    """The commits off the branch by the change that they make."""
+    found: dict[_Change, set[str]] = defaultdict(set)
+    for run in runs:
+        change = None if run.commit.on_branch else _change(run.commit)
+        if change is not None:
+            found[change].add(run.commit.hash)
+    return {change: frozenset(hashes) for change, hashes in found.items()}
 
 
 def _history_order(incident: Incident) -> tuple[datetime, str, int, str]:
@@ -131,15 +202,26 @@ def _history_order(incident: Incident) -> tuple[datetime, str, int, str]:
     return commit_date(first), first.target, position, incident.key
 
 
-def _finish(series: SeriesKey, stretch: Stretch) -> Incident:
+def _finish(
+    series: SeriesKey,
+    stretch: Stretch,
+    hidden_by: _Found | None,
+    commits_since_seen: int,
+    rewritten: Mapping[_Change, frozenset[str]],
+) -> _Found:
     first, last = stretch.bad_runs[0], stretch.bad_runs[-1]
     end = stretch.fixed_by or last
     worst = max(stretch.bad_runs, key=lambda run: (lacks_values(run), worst_error(run) or 0.0))
     errors = [error for run in stretch.bad_runs if (error := worst_error(run)) is not None]
-    return Incident(
-        key=incident_key(series, stretch.cause, first.commit.hash),
+    key = incident_key(series, stretch.cause, first.commit.hash, stretch.name)
+    is_open = stretch.fixed_by is None
+    unseen = IncidentState.NOT_SEEN if commits_since_seen else IncidentState.OPEN
+    incident = Incident(
+        key=key,
         series=series,
         cause=stretch.cause,
+        names=tuple(stretch.names),
+        finding=stretch.text,
         gates=tuple(gate for gate in stretch.gates if gate != WHOLE_VERDICT),
         culprit=first.culprit if stretch.cause is Cause.BROKEN else None,
         first_bad=first,
@@ -155,8 +237,29 @@ def _finish(series: SeriesKey, stretch: Stretch) -> Incident:
         worst_error=max(errors, default=None),
         lacks_values=any(lacks_values(run) for run in stretch.bad_runs),
         caveats=_caveats(stretch),
-        state=IncidentState.FIXED if stretch.fixed_by else IncidentState.OPEN,
+        state=unseen if is_open else IncidentState.FIXED,
+        hidden_by=hidden_by.incident.key if hidden_by else None,
+        commits_since_seen=commits_since_seen if is_open else 0,
     )
+    former = _former_keys(series, stretch, rewritten) - {key}
+    if hidden_by is not None:
+        former |= hidden_by.former_keys
+    return _Found(incident, tuple(stretch.bad_runs), former)
+
+
+def _former_keys(
+    series: SeriesKey, stretch: Stretch, rewritten: Mapping[_Change, frozenset[str]]
+) -> frozenset[str]:
+    """Keys that it has had: it began later before earlier commits were measured, was called
+    otherwise or not at all, or its commits have been rewritten since."""
+    keys = set()
+    for run in stretch.bad_runs:
+        change = _change(run.commit)
+        old = rewritten.get(change, frozenset()) if change is not None else frozenset()
+        for commit in (run.commit.hash, *old):
+            names = (None, "", *stretch.names)
+            keys |= {incident_key(series, stretch.cause, commit, name) for name in names}
+    return frozenset(keys)
 
 
 def count_suspects(last_good: Commit | None, first_bad: Commit) -> int | None:
@@ -170,6 +273,9 @@ def _caveats(stretch: Stretch) -> tuple[str, ...]:
     """What besides the commit changed between the last good and the first bad run."""
     good, bad = stretch.last_good, stretch.bad_runs[0]
     caveats = []
+    if stretch.hidden_by is not None:
+        hidden = stretch.hidden_by.bad_runs[0].commit.short
+        caveats.append(f"Another cause, since {hidden}, hid it: it may have begun before.")
     if good is None:
         caveats.append("The series begins with it, so no good commit is known.")
     else:
@@ -182,7 +288,7 @@ def _caveats(stretch: Stretch) -> tuple[str, ...]:
                     "innocent."
                 )
     end = stretch.fixed_by
-    unjudged = set(stretch.gates) - _judged_gates(end) if end is not None else set()
+    unjudged = set(stretch.gates) - judged_gates(end) if end is not None else set()
     if unjudged:
         caveats.append(f"The run that ended it did not judge {', '.join(sorted(unjudged))}.")
     return tuple(caveats)
@@ -205,29 +311,27 @@ def _others(groups: _Groups, incident: Incident) -> tuple[str, ...]:
 
 
 def _judge(
-    found: Sequence[tuple[Incident, tuple[Run, ...]]],
-    acknowledgements: Sequence[Acknowledgement],
-    now: datetime,
+    found: Sequence[_Found], acknowledgements: Sequence[Acknowledgement], now: datetime
 ) -> list[Incident]:
     """Let the acknowledgements stand where they do.
 
     One whose scope is the target's name covers all that the same commit began there. One whose key
-    is no incident's own was written when the incident seemed to begin later, before earlier commits
-    were measured: it belongs to the incident that holds that commit now.
+    is no incident's own was written when the incident had another key: it holds for every incident
+    that had it.
     """
     by_key: dict[str, list[Acknowledgement]] = defaultdict(list)
     for acknowledgement in acknowledgements:
         by_key[acknowledgement.incident].append(acknowledgement)
-    homeless = by_key.keys() - {incident.key for incident, _ in found}
+    homeless = by_key.keys() - {one.incident.key for one in found}
     judged = []
-    for incident, bad_runs in found:
+    for one in found:
+        incident = one.incident
         own = list(by_key.get(incident.key, ()))
-        for run in bad_runs if homeless else ():
-            alias = incident_key(incident.series, incident.cause, run.commit.hash)
-            own += by_key[alias] if alias in homeless else []
+        for key in sorted(one.former_keys & homeless):
+            own += by_key[key]
         for other in incident.grouped_with:
             own += [a for a in by_key.get(other, ()) if a.scope == incident.series.target]
-        standing = judge_acknowledgements(own, bad_runs, now)
+        standing = judge_acknowledgements(own, one.bad_runs, now)
         judged.append(_with_standing(incident, standing))
     return judged
 

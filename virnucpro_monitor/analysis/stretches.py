@@ -44,6 +44,8 @@ class Stretch:
 
     Attributes:
         gates: that failed where it began, in the run's order.
+        name: what it is called where it began, empty where nothing is named: with the first bad
+            commit its identity.
         names: faults that were named of it, in the order in which they were.
         text: the finding in words where it began.
         held: all gates that it answers for.
@@ -59,6 +61,7 @@ class Stretch:
     last_good: Run | None
     bad_runs: list[Run] = field(default_factory=list)
     fixed_by: Run | None = None
+    name: str = ""
     names: list[str] = field(default_factory=list)
     text: str = ""
     held: set[str] = field(default_factory=set)
@@ -69,13 +72,6 @@ class Stretch:
     above: Mapping[str, float] | None = None
     beside: bool = False
     hidden_by: "Stretch | None" = None
-
-    @property
-    def name(self) -> str:
-        """What it is called where it began: its identity beside the first bad commit."""
-        if self.names:
-            return self.names[0]
-        return "grown" if self.above is not None else ""
 
     def add(self, run: Run, seen: Symptoms) -> None:
         self.bad_runs.append(run)
@@ -143,7 +139,7 @@ def find_stretches(
         finding = found.of(run)
         seen = read_symptoms(run, finding)
         alive = _go_on(broken, run, seen)
-        uncovered = next((one for one in broken if one.fixed_by is not None), None)
+        uncovered = next((o for o in broken if o.fixed_by and o.held & seen.failing), None)
         broken = [one for one in broken if one.fixed_by is None]
         for new in _begin(run, seen, alive, broken):
             new.text = finding.text if finding is not None else ""
@@ -242,9 +238,7 @@ def _begin(
         signatures = []
     named = [gate for gate in failing if gate in seen.named and gate not in held]
     if signatures:
-        return [
-            _stretch(named or failing, seen, name, beside=not named) for name in signatures
-        ]
+        return [_stretch(named or failing, seen, name, beside=not named) for name in signatures]
     if named:
         return [_stretch(named, seen)]
     sides = frozenset(side for one in broken for side in one.sides)
@@ -255,9 +249,12 @@ def _begin(
         return [stretch]
     if alive and all(one.risen for one in alive):
         stretch = _stretch(failing, seen, beside=True)
+        stretch.name = "grown"
         stretch.above = {name: level for one in alive for name, level in one.risen.items()}
         return [stretch]
     latest.held |= set(failing) - held  # how far results are off is no cause of its own
+    if not alive:
+        latest.add(run, seen)
     return []
 
 
@@ -268,6 +265,7 @@ def _stretch(
         Cause.BROKEN,
         tuple(gates),
         last_good=None,
+        name=name,
         names=[name] if name else [],
         held=set(gates),
         sides=seen.sides,

@@ -21,6 +21,7 @@ from virnucpro_monitor.records.documents import (
     read_packs,
     read_probes,
 )
+from virnucpro_monitor.records.findings import Finding
 from virnucpro_monitor.records.gates import GATE, GATES, LIMIT_GATES, Gate
 from virnucpro_monitor.records.monitoring import (
     Acknowledgement,
@@ -78,6 +79,7 @@ __all__ = [
     "Environment",
     "Failure",
     "Figures",
+    "Finding",
     "Gate",
     "GateResult",
     "Health",

@@ -26,5 +26,7 @@ class Finding:
         embedding = embedding if isinstance(embedding, Mapping) else {}
         named = [document.get("signature") for document in (trace, embedding)]
         looks_like = embedding.get("looks_like")
-        text = trace.get("finding") or (f"the embedding looks like {looks_like}" if looks_like else "")
+        text = trace.get("finding") or (
+            f"the embedding looks like {looks_like}" if looks_like else ""
+        )
         return cls(signatures=tuple(dict.fromkeys(str(name) for name in named if name)), text=text)
