@@ -6,7 +6,7 @@ from datetime import UTC, datetime, timedelta
 import streamlit as st
 
 from app import data, filters, links, login, markup, shell
-from app.marks import AMBER, GREEN, VERMILION, Mark
+from app.marks import AMBER, GREEN, GREY, VERMILION, Mark
 from app.markup import Html, Value
 from app.text import format_count, format_duration, format_error, one_line, shortened
 from virnucpro_monitor.analysis.incidents import Incident, IncidentState
@@ -19,6 +19,9 @@ STATES: dict[IncidentState, Mark] = {
     IncidentState.OPEN: Mark(word="open", sentence="", symbol="x", glyph="✖", colour=VERMILION),
     IncidentState.ACKNOWLEDGED: Mark(
         word="acknowledged", sentence="", symbol="diamond", glyph="◆", colour=AMBER
+    ),
+    IncidentState.NOT_SEEN: Mark(
+        word="not seen since", sentence="", symbol="circle-open", glyph="○", colour=GREY
     ),
     IncidentState.FIXED: Mark(word="fixed", sentence="", symbol="circle", glyph="●", colour=GREEN),
 }
@@ -45,7 +48,7 @@ def _list_incidents() -> None:
             )
         )
         return
-    current = sum(incident.state is not IncidentState.FIXED for incident in incidents)
+    current = sum(_is_wanted(incident, "current") for incident in incidents)
     count = {state: sum(i.state is state for i in incidents) for state in IncidentState}
     with st.container(horizontal=True, vertical_alignment="bottom"):
         state = filters.choose(
@@ -54,6 +57,7 @@ def _list_incidents() -> None:
                 "current": f"Not fixed ({current})",
                 "open": f"Open ({count[IncidentState.OPEN]})",
                 "acknowledged": f"Acknowledged ({count[IncidentState.ACKNOWLEDGED]})",
+                "not_seen": f"Not seen since ({count[IncidentState.NOT_SEEN]})",
                 "fixed": f"Fixed ({count[IncidentState.FIXED]})",
                 "all": f"All ({len(incidents)})",
             },
@@ -89,7 +93,7 @@ def _is_wanted(incident: Incident, state: str) -> bool:
     if state == "all":
         return True
     if state == "current":
-        return incident.state is not IncidentState.FIXED
+        return incident.state in (IncidentState.OPEN, IncidentState.ACKNOWLEDGED)
     return incident.state == state
 
 
@@ -97,7 +101,8 @@ def _fits(incident: Incident, words: str) -> bool:
     series = incident.series
     text = (
         f"{series.target} {series.benchmark} {incident.first_bad.commit.hash} "
-        f"{incident.first_bad.commit.subject} {' '.join(incident.gates)} {incident.cause}"
+        f"{incident.first_bad.commit.subject} {' '.join(incident.gates)} "
+        f"{' '.join(incident.names)} {incident.cause}"
     ).lower()
     return all(word in text for word in words.lower().split())
 
@@ -220,6 +225,7 @@ def _place_in_history(incident: Incident) -> None:
             if incident.num_suspects > 1
             else "the first bad commit",
         ),
+        ("Looks like", one_line(incident.finding, 400) or "nothing known"),
         ("Gates", ", ".join(one_line(gate, 40) for gate in incident.gates) or "none named"),
         (
             "Worst 1 - cos",

@@ -57,7 +57,16 @@ def show() -> None:
 
 
 def _headline(series: Sequence[data.SeriesCard]) -> str:
-    bad = [entry for entry in series if entry.latest.effective_outcome.is_bad]
+    unwatched = [entry for entry in series if entry.is_unwatched]
+    bad = [
+        entry
+        for entry in series
+        if entry.latest.effective_outcome.is_bad and not entry.is_unwatched
+    ]
+    if unwatched:
+        watched = len(series) - len(unwatched)
+        told = f"{len(bad)} of {watched} series broken at HEAD" if bad else "None broken at HEAD"
+        return f"{told}, {len(unwatched)} not measured since it broke"
     if not bad:
         return f"All {len(series)} series are equivalent" if len(series) > 1 else "Equivalent"
     failed = sum(entry.latest.effective_outcome is Outcome.FAILED for entry in bad)
@@ -187,6 +196,10 @@ def _incident_line(incident: Incident, now: datetime) -> str:
     since = format_age(commit_date(incident.first_bad), now)
     commit = incident.first_bad.commit.short
     line = f"{incident.state.capitalize()} incident since {commit}, {since}"
+    if incident.state is IncidentState.NOT_SEEN:
+        line = (
+            f"Incident since {commit}, {since}; not measured since {incident.last_bad.commit.short}"
+        )
     if incident.acknowledgement and incident.state is IncidentState.ACKNOWLEDGED:
         line += f" ({incident.acknowledgement.who})"
     return line

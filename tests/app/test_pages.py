@@ -10,7 +10,7 @@ from app.views import overview
 from app.views.incidents import make_acknowledgement
 from tests.app.conftest import HOSTILE_SUBJECT, PageRunner, shown_html
 from tests.app.samples import HISTORY, START
-from virnucpro_monitor.analysis.incidents import Incident, derive_incidents
+from virnucpro_monitor.analysis.incidents import Incident, IncidentState, derive_incidents
 from virnucpro_monitor.analysis.series import worst_error
 from virnucpro_monitor.records import Outcome, Run, SequencePoint, SequenceResult
 from virnucpro_monitor.store import health_reader, reader, series_reader
@@ -93,7 +93,10 @@ def test_the_overview_has_a_card_for_each_series_with_its_figures(
 def test_the_overview_names_the_open_incident(run_page: PageRunner, sample_url: str) -> None:
     (broken,) = [i for i in stored_incidents(sample_url) if i.fixed_by is None]
     text = shown_html(run_page("overview", sample_url))
-    assert f"Open incident since {broken.first_bad.commit.hash[:10]}" in text
+    # The set that it broke has not been measured since, while the others were.
+    assert broken.state is IncidentState.NOT_SEEN
+    assert f"Incident since {broken.first_bad.commit.hash[:10]}" in text
+    assert f"not measured since {broken.last_bad.commit.hash[:10]}" in text
 
 
 def test_the_overview_finds_a_series_by_words(run_page: PageRunner, sample_url: str) -> None:
@@ -313,7 +316,7 @@ def test_incidents_are_those_of_the_rule(run_page: PageRunner, sample_url: str) 
     for incident in incidents:
         assert f"incident={incident.key}" in text
     open_ones = [i for i in incidents if i.fixed_by is None]
-    text = shown_html(run_page("incidents", sample_url, state="open"))
+    text = shown_html(run_page("incidents", sample_url, state="not_seen"))
     assert text.count("incidents?incident=") == len(open_ones)
     app = run_page("incidents", sample_url, incident=open_ones[0].key)
     assert "This dashboard is read-only" in shown_html(app)

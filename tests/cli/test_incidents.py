@@ -60,7 +60,7 @@ def test_list_prints_a_table(url: str, capsys: pytest.CaptureFixture[str]) -> No
     captured = capsys.readouterr()
     assert len(captured.out.splitlines()) == 3
     assert "packed side, gate seed" in captured.out
-    assert captured.err == "2 incidents: 1 open, 0 acknowledged, 1 fixed.\n"
+    assert captured.err == "2 incidents: 1 open, 0 acknowledged, 0 not seen, 1 fixed.\n"
 
 
 def test_acknowledge_and_reopen(url: str, capsys: pytest.CaptureFixture[str]) -> None:
@@ -105,7 +105,8 @@ def test_a_worse_run_reopens_by_itself(url: str, capsys: pytest.CaptureFixture[s
     run_json(capsys, "incidents", "ack", key, *arguments, "--db", url)
     # The clock of these tests' runs lies before today: this one starts after the acknowledgement.
     store(url, make_report(2000, WORSE))
-    reopened = run_json(capsys, "incidents", "list", "--db", url)[-1]
+    listed = run_json(capsys, "incidents", "list", "--db", url)
+    reopened = next(one for one in listed if one["key"] == key)
     assert reopened["state"] == "open"
     assert "above the 1.0e-01 that was accepted" in reopened["reopened_because"]
 
@@ -128,7 +129,7 @@ def test_people_get_a_sentence(url: str, capsys: pytest.CaptureFixture[str]) -> 
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (["list", "--state", "bad"], "'bad' is no state: use open, acknowledged, fixed."),
+        (["list", "--state", "bad"], "'bad' is no state: use open, acknowledged, not_seen, fixed."),
         (["ack", "ffffffffffff", "--why", "x"], "There is no incident 'ffffffffffff'"),
         (["ack", "", "--why", "x"], "There is no incident ''"),
         (["ack", "KEY", "--why", "  "], "--why is empty"),

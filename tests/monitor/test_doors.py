@@ -123,7 +123,8 @@ def test_an_acknowledgement_for_a_target_is_seen_through_every_filter(
     )
     given, covered = keys_of_sets(command)
     command("incidents", "ack", given, "--why", "both", "--who", "alice", "--scope", "sample")
-    store(make_report(2, benchmark=OTHER_SET))  # the one it was given for is mended
+    # The one it was given for is mended.
+    store(make_report(2, benchmark=OTHER_SET), make_report(2, BAD))
     (filtered,) = command("incidents", "list", "--benchmark", "seed")
     assert (filtered["key"], filtered["state"]) == (covered, "acknowledged")
     broken = command("regressions", "--benchmark", "seed")["broken"]

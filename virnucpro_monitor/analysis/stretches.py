@@ -161,6 +161,8 @@ class _FindingOf:
 
     def of(self, run: Run) -> Finding | None:
         if run.outcome is Outcome.SKIPPED:
+            if run.inherited_run_id is not None:
+                return self._findings.get(run.inherited_run_id)
             return self._by_commit.get(run.inherited_from or "")
         found = self._findings.get(run.id) if run.id is not None else None
         self._by_commit[run.commit.hash] = found

@@ -19,7 +19,7 @@ from virnucpro_monitor.records import Acknowledgement
 if TYPE_CHECKING:
     from virnucpro_monitor.analysis.incidents import Incident
 
-STATES = ("open", "acknowledged", "fixed")
+STATES = ("open", "acknowledged", "not_seen", "fixed")
 
 KeyArgument = Annotated[
     str,
@@ -74,7 +74,9 @@ def list_incidents(
         say("No incident." if not incidents else "No incident in that state.")
         return
     print_incidents(shown)
-    counts = [f"{sum(one.state == name for one in incidents)} {name}" for name in STATES]
+    counts = [
+        f"{sum(one.state == name for one in incidents)} {name.replace('_', ' ')}" for name in STATES
+    ]
     say(f"{len(incidents)} incidents: {', '.join(counts)}.")
     for incident in shown:
         if incident.reopened_because:

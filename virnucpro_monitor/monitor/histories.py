@@ -27,6 +27,7 @@ from virnucpro_monitor.records import (
 )
 from virnucpro_monitor.store import notes_reader, reader, series_reader
 from virnucpro_monitor.store.engine import Engine
+from virnucpro_monitor.store.findings_reader import load_findings
 
 INCIDENT_WINDOW = 1000
 NUM_MARKS = 40
@@ -57,6 +58,12 @@ class SeriesCard:
     marks: tuple[RunMark, ...]
 
     @property
+    def is_unwatched(self) -> bool:
+        """Whether it was bad when last measured, and its target has been measured without it."""
+        unseen = [one.state is IncidentState.NOT_SEEN for one in self.incidents]
+        return bool(unseen) and all(unseen)
+
+    @property
     def words(self) -> str:
         """What a search looks through."""
         return f"{self.key.target} {self.key.benchmark} {self.label} {self.latest.outcome}".lower()
@@ -82,7 +89,7 @@ def list_series(engine: Engine) -> tuple[SeriesCard, ...]:
         for key, series in newest.items()
         if series.latest.effective_outcome is not Outcome.PASSED
     ]
-    incidents = _open_incidents(engine, bad, members_of)
+    incidents = _open_incidents(engine, bad, members_of, [series.latest for series in stored])
     cards = [
         SeriesCard(
             key=key,
@@ -113,9 +120,16 @@ def _group(stored: Sequence[Series]) -> dict[SeriesKey, list[Series]]:
 
 
 def _open_incidents(
-    engine: Engine, keys: Sequence[SeriesKey], members_of: dict[SeriesKey, tuple[str, ...]]
+    engine: Engine,
+    keys: Sequence[SeriesKey],
+    members_of: dict[SeriesKey, tuple[str, ...]],
+    newest: Sequence[Run],
 ) -> dict[SeriesKey, list[Incident]]:
-    """The incidents of some series that are not fixed."""
+    """The incidents of some series that are not fixed.
+
+    Args:
+        newest: the newest run of every series.
+    """
     if not keys:
         return defaultdict(list)
     acknowledgements = notes_reader.load_acknowledgements(engine, withdrawn=True)
@@ -124,7 +138,14 @@ def _open_incidents(
         run for key in wanted for run in series_runs(engine, key, members_of[key], INCIDENT_WINDOW)
     ]
     found: dict[SeriesKey, list[Incident]] = defaultdict(list)
-    for incident in derive_incidents(runs, acknowledgements, now=datetime.now(UTC)):
+    incidents = derive_incidents(
+        runs,
+        acknowledgements,
+        now=datetime.now(UTC),
+        findings=load_findings(engine),
+        newest=newest,
+    )
+    for incident in incidents:
         if incident.state is not IncidentState.FIXED:
             found[incident.series].append(incident)
     return found

@@ -16,6 +16,7 @@ from virnucpro_monitor.monitor.naming import choose_target, find_bound
 from virnucpro_monitor.records import Bisection, Outcome, Run, SequenceResult
 from virnucpro_monitor.store import notes_reader, reader
 from virnucpro_monitor.store.engine import Engine
+from virnucpro_monitor.store.findings_reader import load_findings
 from virnucpro_monitor.store.inheritance import load_measured_run
 
 
@@ -65,7 +66,9 @@ def judge_incidents(engine: Engine, runs: Sequence[Run]) -> tuple[Incident, ...]
             acknowledgement may have been given for another series of the same target.
     """
     acknowledgements = notes_reader.load_acknowledgements(engine, withdrawn=True)
-    return tuple(derive_incidents(runs, acknowledgements, now=datetime.now(UTC)))
+    targets = {run.target for run in runs}
+    findings = load_findings(engine, target=targets.pop() if len(targets) == 1 else None)
+    return tuple(derive_incidents(runs, acknowledgements, now=datetime.now(UTC), findings=findings))
 
 
 def load_incidents(

@@ -71,7 +71,7 @@ def comparison_sentence(comparison: Comparison) -> str:
 
 
 def cause_words(incident: Incident) -> str:
-    """ "packed side, gates seed and gain" or "could not be run"."""
+    """ "packed side, rescale missing", "packed side, gates seed and gain" or "could not be run"."""
     if incident.cause is Cause.NOT_RUNNABLE:
         return "could not be run"
     side = {
@@ -79,6 +79,8 @@ def cause_words(incident: Incident) -> str:
         Culprit.UNPACKED: "unpacked side",
         Culprit.BOTH: "both sides",
     }.get(incident.culprit or Culprit.NONE, "side not known")
+    if incident.names:
+        return f"{side}, {_listed(incident.names)}"
     if not incident.gates:
         return side
     return f"{side}, {'gate' if len(incident.gates) == 1 else 'gates'} {_listed(incident.gates)}"
@@ -102,6 +104,11 @@ def incident_sentence(incident: Incident) -> str:
         parts.append(f"fixed by {_commit_words(incident.fixed_by)}")
     elif incident.acknowledgement is not None and incident.state is IncidentState.ACKNOWLEDGED:
         parts.append(f"acknowledged by {one_line(incident.acknowledgement.who, 60)}")
+    elif incident.state is IncidentState.NOT_SEEN:
+        later = count(incident.commits_since_seen, "later commit")
+        parts.append(
+            f"not seen since {_commit_words(incident.last_bad)}: {later} measured, none like this"
+        )
     else:
         parts.append(f"open, {count(incident.num_bad_runs, 'bad run')} so far")
     text = "; ".join(parts)

@@ -146,6 +146,8 @@ def incident_values(incident: Incident) -> Values:
         "benchmark_version": incident.series.benchmark_version,
         "configuration": to_json(incident.first_bad.configuration),
         "cause": incident.cause.value,
+        "names": list(incident.names),
+        "finding": incident.finding or None,
         "gates": list(incident.gates),
         "culprit": incident.culprit.value if incident.culprit else None,
         "first_bad": _place_values(incident.first_bad),
@@ -160,6 +162,8 @@ def incident_values(incident: Incident) -> Values:
         "lacks_values": incident.lacks_values,
         "caveats": list(incident.caveats),
         "grouped_with": list(incident.grouped_with),
+        "hidden_by": incident.hidden_by,
+        "commits_since_seen": incident.commits_since_seen,
         "acknowledgement": to_json(incident.acknowledgement),
         "reopened_because": incident.reopened_because or None,
     }
