@@ -1,26 +1,41 @@
 """Settings: command-line flags > environment `VIRNUCPRO_MONITOR_*` > `virnucpro-monitor.toml` >
-defaults."""
+defaults.
 
+`Settings` is the one table of them: options, their help, the README's table and the scheduled
+command are made from it.
+"""
+
+import difflib
 import os
 import sys
+import tomllib
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any, Literal
 
-from pydantic import PositiveInt, ValidationError
+from pydantic import BeforeValidator, Field, ValidationError
 from pydantic_settings import (
     BaseSettings,
+    InitSettingsSource,
+    NoDecode,
     PydanticBaseSettingsSource,
     SettingsConfigDict,
-    TomlConfigSettingsSource,
 )
 
 from virnucpro_monitor.errors import ConfigurationError
 
 CONFIG_FILE = "virnucpro-monitor.toml"
-SETTINGS_VARIABLE = "VIRNUCPRO_MONITOR_SETTINGS"
-"""Names a settings file in the place of the one in the present folder."""
+ENV_PREFIX = "VIRNUCPRO_MONITOR_"
+SETTINGS_VARIABLE = f"{ENV_PREFIX}SETTINGS"
+"""Names the settings file, where it is not the one in the working folder."""
+OWN_VARIABLES = frozenset({SETTINGS_VARIABLE, f"{ENV_PREFIX}GIT_PASSWORD"})
+"""Variables of the prefix that are no settings: the second is for git's children alone."""
 DEFAULT_MODEL = "esm2_t33_650M_UR50D"
 DEFAULT_TOKEN_BUDGET = 4096
+MAX_TOKENS = 2**31 - 1  # cu_seqlens is int32
+RENAMED = {"memory_limit_gb": "memory_limit_gib"}
+TABLES = ("targets",)  # of the settings file, beside the settings themselves
 
 
 def user_folder(variable: str, fallback: str) -> Path:
@@ -39,26 +54,198 @@ def resource_folder(name: str) -> Path:
     return bundled if bundled.is_dir() else Path(__file__).parent.parent / name
 
 
+@dataclass(frozen=True, slots=True)
+class About:
+    """What a person is told of a setting.
+
+    Attributes:
+        help: what it decides, without a full stop.
+        form: what a value looks like, with its unit and range.
+        noun: what a wrong value is not.
+        default: in words, where the value itself tells nothing.
+        flag_form: what the flag takes, where that is not `form`.
+    """
+
+    help: str
+    form: str
+    noun: str
+    flag: str = ""
+    metavar: str = ""
+    default: str = ""
+    flag_form: str = ""
+
+
+def _no_truth(value: object) -> object:
+    if isinstance(value, bool):
+        raise ValueError("a truth value is not a number")
+    return value
+
+
+def _split(value: object) -> object:
+    """Names with commas between; a list stays a list."""
+    if not isinstance(value, str):
+        return value
+    names = [name.strip() for name in value.split(",")]
+    if any(not name or set(name) & set("[]\"'") for name in names):
+        raise ValueError("not names with commas between")
+    return names
+
+
+_NotBool = BeforeValidator(_no_truth)
+
+
 class Settings(BaseSettings):
     """Everything that can be set without a flag."""
 
     model_config = SettingsConfigDict(
-        env_prefix="VIRNUCPRO_MONITOR_", toml_file=CONFIG_FILE, extra="ignore", frozen=True
+        env_prefix=ENV_PREFIX, env_ignore_empty=True, extra="forbid", frozen=True
     )
 
-    db: str = ""
-    model: str = DEFAULT_MODEL
-    weights: str = "official"  # "official", "synthetic" or a path to a .pt file
-    device: str = "cuda:0"
-    dtype: str = "float16"
-    backend: str = "auto"
-    token_budget: int = DEFAULT_TOKEN_BUDGET
-    benchmark: list[str] = ["seed"]
-    timeout_s: float = 1800.0
-    memory_limit_gib: float | None = None
-    workers: PositiveInt | None = None  # commits measured at once; None: as many as have room
-    cache_dir: Path = Path()
-    writable_app: bool = False  # whether the dashboard may store acknowledgements
+    db: Annotated[
+        str,
+        About(
+            "Database",
+            "sqlite:///FILE or postgresql://…",
+            "database URL",
+            "--db",
+            "URL",
+            "an SQLite file in the user's data folder",
+        ),
+    ] = ""
+    benchmark: Annotated[
+        list[str],
+        NoDecode,
+        BeforeValidator(_split),
+        Field(min_length=1),
+        About(
+            "Benchmark sets that are run",
+            "names with commas between, as in seed,proteome; in the file also a list",
+            "list of benchmark sets",
+            "--benchmark",
+            "NAME",
+            flag_form="one name; may be given several times",
+        ),
+    ] = ["seed"]
+    model: Annotated[
+        str,
+        About(
+            "Size of ESM-2",
+            "an official name, as weights list shows them",
+            "model",
+            "--model",
+            "NAME",
+        ),
+    ] = DEFAULT_MODEL
+    weights: Annotated[
+        str,
+        About(
+            "Weights that the model runs with",
+            "official, synthetic, or a .pt file",
+            "source of weights",
+            "--weights",
+            "SOURCE",
+        ),
+    ] = "official"
+    device: Annotated[
+        str,
+        Field(pattern=r"^(cpu|cuda(:\d+)?)$"),
+        About("Where the model runs", "cpu or cuda:N", "device", "--device", "DEVICE"),
+    ] = "cuda:0"
+    dtype: Annotated[
+        Literal["float32", "float16", "bfloat16"],
+        About(
+            "What the model computes in",
+            "one of float32, float16, bfloat16",
+            "dtype",
+            "--dtype",
+            "DTYPE",
+        ),
+    ] = "float16"
+    backend: Annotated[
+        Literal["auto", "triton", "flash-attn", "torch-varlen", "sdpa"],
+        About(
+            "Attention of the built-in target",
+            "one of auto, triton, flash-attn, torch-varlen, sdpa",
+            "backend",
+            "--backend",
+            "NAME",
+        ),
+    ] = "auto"
+    token_budget: Annotated[
+        int,
+        _NotBool,
+        Field(ge=3, le=MAX_TOKENS),
+        About(
+            "Tokens in one pack",
+            f"a whole number from 3 to {MAX_TOKENS}",
+            "token budget",
+            "--token-budget",
+            "N",
+        ),
+    ] = DEFAULT_TOKEN_BUDGET
+    protocol: Annotated[
+        str,
+        About(
+            "Protocol that judges",
+            "a released version, or a .json file of one's own",
+            "protocol",
+            "--protocol",
+            "VERSION",
+            "the latest",
+        ),
+    ] = ""
+    timeout_s: Annotated[
+        float,
+        _NotBool,
+        Field(ge=1, allow_inf_nan=False),
+        About(
+            "Time limit of one commit",
+            "a number of seconds, at least 1",
+            "time limit",
+            "--timeout",
+            "TIME",
+            flag_form="90s, 30m or 2h; a number alone is seconds",
+        ),
+    ] = 1800.0
+    memory_limit_gib: Annotated[
+        Annotated[float, _NotBool, Field(ge=0.1, allow_inf_nan=False)] | None,
+        About(
+            "Memory limit of one commit",
+            "a number of GiB, at least 0.1",
+            "memory limit",
+            "--memory-limit",
+            "GIB",
+            "none",
+        ),
+    ] = None
+    workers: Annotated[
+        Annotated[int, _NotBool, Field(ge=1)] | None,
+        About(
+            "Commits measured at once",
+            "a whole number, at least 1",
+            "number of workers",
+            "--workers",
+            "N",
+            "as many as cores and GPU memory allow",
+        ),
+    ] = None
+    cache_dir: Annotated[
+        Path,
+        About(
+            "Where checkouts, synthetic weights and oracle embeddings are kept",
+            "a folder",
+            "folder",
+            default="the user's cache folder",
+        ),
+    ] = Path()
+    writable_app: Annotated[
+        bool,
+        About(
+            "Whether readers of the dashboard may acknowledge incidents",
+            "true or false",
+            "truth value",
+        ),
+    ] = False
 
     @classmethod
     def settings_customise_sources(
@@ -69,8 +256,10 @@ class Settings(BaseSettings):
         dotenv_settings: PydanticBaseSettingsSource,
         file_secret_settings: PydanticBaseSettingsSource,
     ) -> tuple[PydanticBaseSettingsSource, ...]:
-        file = TomlConfigSettingsSource(settings_cls, toml_file=_settings_file())
-        return init_settings, env_settings, file
+        in_file = {
+            name: value for name, value in read_settings_file().items() if name not in TABLES
+        }
+        return init_settings, env_settings, InitSettingsSource(settings_cls, in_file)
 
     @property
     def database_url(self) -> str:
@@ -84,37 +273,131 @@ class Settings(BaseSettings):
         return user_folder("XDG_CACHE_HOME", ".cache")
 
 
-def load_settings(**flags: Any) -> Settings:
+@dataclass(frozen=True, slots=True)
+class Setting:
+    """One row of the table."""
+
+    name: str
+    about: About
+    default: Any
+
+    @property
+    def variable(self) -> str:
+        return f"{ENV_PREFIX}{self.name.upper()}"
+
+    @property
+    def default_text(self) -> str:
+        """The default for a person."""
+        if self.about.default:
+            return self.about.default
+        if isinstance(self.default, bool):
+            return str(self.default).lower()
+        if isinstance(self.default, list):
+            return ",".join(self.default)
+        return f"{self.default:g}" if isinstance(self.default, float) else str(self.default)
+
+
+SETTINGS: Mapping[str, Setting] = {
+    name: Setting(
+        name, next(one for one in field.metadata if isinstance(one, About)), field.default
+    )
+    for name, field in Settings.model_fields.items()
+}
+
+
+def load_settings(*, defaults: Mapping[str, Any] | None = None, **flags: Any) -> Settings:
     """Read the settings; a flag that is None counts as not given.
 
+    Args:
+        defaults: a command's own, for what nobody has set; `model_fields_set` leaves them out.
+
     Raises:
-        ConfigurationError: a value has the wrong type, or the TOML file cannot be parsed.
+        ConfigurationError: an unknown name, a value of the wrong type or out of its range, or a
+            settings file that cannot be read.
     """
     given = {name: value for name, value in flags.items() if value is not None}
+    for name in given:
+        _check_name(name, SETTINGS, "")
+    for variable in os.environ:
+        if variable.startswith(ENV_PREFIX) and variable not in OWN_VARIABLES:
+            name = variable.removeprefix(ENV_PREFIX).lower()
+            _check_name(name, SETTINGS, " of the environment", spelt=_variable)
     try:
-        return Settings(**given)
+        settings = Settings(**given)
     except ValidationError as error:
         first = error.errors()[0]
-        name = ".".join(str(part) for part in first["loc"])
         raise ConfigurationError(
-            f"Setting {name!r} is not valid ({first['msg'].lower()}): check the flag, "
-            f"VIRNUCPRO_MONITOR_{name.upper()} or {CONFIG_FILE}."
+            _sentence(SETTINGS[str(first["loc"][0])], first["input"], given)
         ) from error
-    except ValueError as error:  # tomllib.TOMLDecodeError, pydantic_settings.SettingsError
-        raise ConfigurationError(f"The settings cannot be read: {error}.") from error
+    own = {
+        name: value
+        for name, value in (defaults or {}).items()
+        if name not in settings.model_fields_set
+    }
+    return Settings.model_construct(settings.model_fields_set, **{**dict(settings), **own})
 
 
-def _settings_file() -> Path:
-    named = os.environ.get(SETTINGS_VARIABLE)
-    if not named:
-        return Path(CONFIG_FILE)
-    # A file that has gone must not become a run on the default database.
-    if not os.access(named, os.R_OK):
+def settings_file() -> Path:
+    """The file that holds settings: the one `VIRNUCPRO_MONITOR_SETTINGS` names, or the folder's."""
+    return Path(os.environ.get(SETTINGS_VARIABLE) or CONFIG_FILE)
+
+
+def read_settings_file() -> dict[str, Any]:
+    """Settings and tables of the settings file; nothing where the folder has none.
+
+    Raises:
+        ConfigurationError: it cannot be read, is not TOML, or has an unknown name.
+    """
+    path = settings_file()
+    try:
+        found = tomllib.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError as error:
+        if os.environ.get(SETTINGS_VARIABLE):
+            # A file that has gone must not become a run on the default database.
+            raise ConfigurationError(
+                f"The settings file {path}, which {SETTINGS_VARIABLE} names, cannot be read: run "
+                f"`virnucpro-monitor schedule install` again, or unset the variable."
+            ) from error
+        return {}
+    except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
+        raise ConfigurationError(f"The settings file {path} cannot be read: {error}.") from error
+    for name in found:
+        _check_name(name, [*SETTINGS, *TABLES], f" in {path}")
+    for name in TABLES:
+        if not isinstance(found.get(name, {}), dict):
+            raise ConfigurationError(
+                f"{name!r} in {path} is not a table: write [{name}.NAME] with its keys below."
+            )
+    return found
+
+
+def _variable(name: str) -> str:
+    return f"{ENV_PREFIX}{name.upper()}"
+
+
+def _check_name(name: str, known: Iterable[str], place: str, *, spelt: Any = str) -> None:
+    """Refuse a name that is no setting, with the one that was probably meant."""
+    if name in known:
+        return
+    if name in RENAMED:
         raise ConfigurationError(
-            f"The settings file {named}, which {SETTINGS_VARIABLE} names, cannot be read: run "
-            f"`virnucpro-monitor schedule install` again, or unset the variable."
+            f"The setting {spelt(name)}{place} is now called {spelt(RENAMED[name])}: rename it."
         )
-    return Path(named)
+    near = difflib.get_close_matches(name, known, n=1, cutoff=0.5)
+    advice = f"did you mean {spelt(near[0])}?" if near else "the README lists all settings."
+    raise ConfigurationError(f"There is no setting {spelt(name)}{place}: {advice}")
+
+
+def _sentence(setting: Setting, value: object, given: Mapping[str, Any]) -> str:
+    """What is wrong with a value, where it stands, and what to write instead."""
+    if setting.name in given:
+        place = setting.about.flag or setting.name
+    elif os.environ.get(setting.variable):
+        place = setting.variable
+    else:
+        place = f"{setting.name} in {settings_file()}"
+    shown = "This" if setting.name == "db" else repr(value)  # a URL may hold a password
+    return f"{shown} is not a {setting.about.noun}: use {setting.about.form} ({place})."
 
 
 def is_terminal() -> bool:

@@ -12,8 +12,8 @@ import pytest
 from virnucpro_monitor.cli import dashboard, demo
 from virnucpro_monitor.cli.demo import demo_settings, short_reason
 from virnucpro_monitor.cli.main import run_command
-from virnucpro_monitor.cli.run import run_and_store
 from virnucpro_monitor.cli.sample.repository import build_repository, load_history
+from virnucpro_monitor.monitor.running import RunOptions, run_and_store
 from virnucpro_monitor.records import Outcome, Run, Target
 from virnucpro_monitor.store.engine import open_engine
 from virnucpro_monitor.store.reader import load_runs
@@ -102,7 +102,7 @@ def test_without_the_faults_in_the_code_every_commit_passes(tmp_path: Path) -> N
     at_faults = [
         commit for commit, made in zip(hashes, mended, strict=True) if made.name in MENDED_BY
     ]
-    outcome = run_and_store(settings, target, revisions=at_faults)
+    outcome = run_and_store(settings, target, RunOptions(revisions=at_faults))
     # Commits that now change nothing inherit instead of being measured again.
     effective = [run.effective_outcome for run in outcome.runs]
     assert effective == [Outcome.PASSED] * len(MENDED_BY)
@@ -116,7 +116,7 @@ def test_the_users_settings_cannot_change_what_the_demo_measures(
         ("DEVICE", "cuda:0"),
         ("DTYPE", "bfloat16"),
         ("WEIGHTS", "official"),
-        ("BENCHMARK", '["proteome"]'),
+        ("BENCHMARK", "proteome"),
         ("TOKEN_BUDGET", "4096"),
     ):
         monkeypatch.setenv(f"VIRNUCPRO_MONITOR_{name}", value)

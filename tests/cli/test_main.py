@@ -6,7 +6,8 @@ import pytest
 
 from virnucpro_monitor import __version__
 from virnucpro_monitor.cli import main as cli
-from virnucpro_monitor.errors import DeviceError
+from virnucpro_monitor.cli import validate
+from virnucpro_monitor.errors import MonitorError
 
 
 def test_version(capsys: pytest.CaptureFixture[str]) -> None:
@@ -25,20 +26,25 @@ def test_a_usage_error_exits_with_1_and_one_line(
     assert captured.err.count("\n") == 1
 
 
-def test_an_error_is_one_sentence_and_debug_shows_the_traceback(
-    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+@pytest.mark.parametrize("place", [0, 1, 2])
+def test_an_error_is_one_sentence_and_debug_shows_where_it_arose(
+    place: int, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    def fail(**_: object) -> None:
-        raise DeviceError("No CUDA device is there: use --device cpu.")
+    class OddError(MonitorError):
+        exit_code = 7
 
-    monkeypatch.setattr(cli, "app", fail, raising=True)
-    monkeypatch.setattr(fail, "info", type("Info", (), {"name": "x"}), raising=False)
-    assert cli.run_command(["run"]) == 1
-    assert capsys.readouterr().err == (
-        "virnucpro-monitor: No CUDA device is there: use --device cpu.\n"
-    )
-    with pytest.raises(DeviceError):
-        cli.run_command(["run", "--debug"])
+    def fail(*_: object, **__: object) -> None:
+        raise OddError("There is none: add one.")
+
+    monkeypatch.setattr(validate, "read_benchmark", fail)
+    arguments = ["validate", "some.fasta"]
+    assert cli.run_command(arguments) == 7
+    assert capsys.readouterr().err == "virnucpro-monitor: There is none: add one.\n"
+    arguments.insert(place, "--debug")
+    assert cli.run_command(arguments) == 7
+    lines = capsys.readouterr().err.splitlines()
+    assert lines[0] == "Traceback (most recent call last):"
+    assert lines[-1] == "virnucpro-monitor: There is none: add one."
 
 
 @pytest.mark.parametrize(

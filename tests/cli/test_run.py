@@ -10,7 +10,7 @@ import pytest
 
 from tests.runner.tiny_target import HEALTHY, MODEL_FILE, PADDED_WITH_CLS, TinyRepository
 from virnucpro_monitor.cli.main import run_command
-from virnucpro_monitor.cli.run import RunOutcome, make_plan
+from virnucpro_monitor.monitor.running import RunOptions, RunOutcome, make_plan
 from virnucpro_monitor.records import Outcome
 from virnucpro_monitor.runner.builtin import builtin_target
 from virnucpro_monitor.settings import load_settings
@@ -86,7 +86,13 @@ def test_a_history_is_run_stored_and_not_run_twice(
     assert failure is not None
     assert "boom" in failure.traceback
     beat = load_heartbeats(engine)[0]
-    assert (beat.target, beat.state, beat.exit_code) == ("tiny", "finished", 2)
+    # Of the last --new, which found nothing: what was started by hand since is no word of its own.
+    assert (beat.target, beat.state, beat.message, beat.exit_code) == (
+        "tiny",
+        "finished",
+        "Nothing new.",
+        0,
+    )
     engine.dispose()
 
 
@@ -115,7 +121,15 @@ def test_a_rewritten_branch_keeps_its_results(
         (["--target", "nowhere"], "There is no target 'nowhere'"),
         (["--target", "{tiny}", "--commit", "nope"], "Revision 'nope' is not known"),
         (["--target", "{tiny}", "--commits", "HEAD"], "has no two dots"),
-        (["--target", "{tiny}", "--new", "--commit", "HEAD"], "leave --commit and --commits out"),
+        (["--target", "{tiny}", "--new", "--commit", "HEAD"], "--new and --all pick the commits"),
+        (["--target", "{tiny}", "--new", "--all"], "--new and --all pick the commits"),
+        (["--all"], "measured as it is installed"),
+        (["--target", "{tiny}", "--protocol", "9"], "There is no protocol '9'"),
+        (["--target", "{tiny}", "--timeout", "0"], "0.0 is not a time limit"),
+        (["--target", "{tiny}", "--timeout", "nan"], "'nan' is not a time"),
+        (["--target", "{tiny}", "--wait", "-1"], "'-1' is not a time"),
+        (["--target", "{tiny}", "--memory-limit", "inf"], "inf is not a memory limit"),
+        (["--target", "{tiny}", "--token-budget", "2"], "2 is not a token budget"),
         (["--target", "{tiny}", "--order", "sideways"], "'sideways' is not an order"),
         (["--commit", "HEAD"], "measured as it is installed"),
         (["--target", "{tiny}", "--benchmark", "gone"], "gone"),
@@ -123,7 +137,7 @@ def test_a_rewritten_branch_keeps_its_results(
         (["--target", "{tiny}", "--dtype", "int8"], "'int8' is not a dtype"),
         (["--target", "{tiny}", "--device", "cuda:7"], "cuda:7"),
         (["--target", "{tiny}", "--weights", "gone.pt"], "gone.pt"),
-        (["--target", "{tiny}", "--workers", "0"], "Invalid value for '--workers'"),
+        (["--target", "{tiny}", "--workers", "0"], "use a whole number, at least 1 (--workers)"),
     ],
 )
 def test_bad_input_is_one_sentence_and_stores_nothing(
@@ -172,7 +186,7 @@ def test_the_builtin_target_is_measured_as_it_is_installed(database: str, run: R
 
 def test_limits_of_the_settings_reach_the_plan(tmp_path: Path) -> None:
     settings = load_settings(workers=2, memory_limit_gib=3.0, timeout_s=4.0, cache_dir=tmp_path)
-    plan, _ = make_plan(settings, builtin_target(), [])
+    plan, _ = make_plan(settings, builtin_target(), [], RunOptions())
     assert (plan.workers, plan.memory_limit_gib, plan.timeout_s) == (2, 3.0, 4.0)
 
 

@@ -4,9 +4,9 @@ from pathlib import Path
 import pytest
 
 from tests.runner.tiny_target import HEALTHY, TinyRepository
-from virnucpro_monitor.cli import run
 from virnucpro_monitor.cli.log_file import rotate
 from virnucpro_monitor.cli.main import run_command
+from virnucpro_monitor.monitor import running
 from virnucpro_monitor.settings import load_settings
 
 # Stands in for crontab: keeps the table in a file beside itself.
@@ -71,7 +71,7 @@ def test_print_gives_what_install_writes(
     assert not table.exists()
     assert run_command(["schedule", "install", "--cron", "5 4 * * *", *options]) == 0
     assert table.read_text() == line
-    assert " run --target tiny --new --model esm2_t33_650M_UR50D --weights official " in line
+    assert " run --new --target tiny --benchmark seed --model esm2_t33_650M_UR50D " in line
     assert " --db sqlite:////" in line
 
 
@@ -84,14 +84,45 @@ def test_what_the_settings_file_says_is_written_out(
     (tmp_path / "virnucpro-monitor.toml").write_text(
         'device = "cpu"\ndtype = "float32"\ntoken_budget = 512\nbenchmark = ["seed", "proteome"]\n'
         "timeout_s = 600\nmemory_limit_gib = 12.5\nworkers = 1\n"
+        'cache_dir = "kept"\nbackend = "sdpa"\nprotocol = "mine.json"\nweights = "mine.pt"\n'
     )
     monkeypatch.chdir(tmp_path)
     capsys.readouterr()
-    assert run_command(["schedule", "print", "--dtype", "bfloat16", *options]) == 0
+    given = ["--dtype", "bfloat16", "--max-time", "50m", "--workers", "2"]
+    assert run_command(["schedule", "print", *given, *options]) == 0
     line = capsys.readouterr().out
-    assert " --device cpu --dtype bfloat16 --token-budget 512 --timeout 600.0" in line
-    assert " --memory-limit 12.5 --workers 1 " in line
-    assert " --benchmark seed --benchmark proteome " in line
+    assert (
+        f" --benchmark seed --benchmark proteome --model esm2_t33_650M_UR50D"
+        f" --weights {tmp_path}/mine.pt --device cpu --dtype bfloat16 --backend sdpa"
+        f" --token-budget 512 --protocol {tmp_path}/mine.json --timeout 600.0"
+        f" --memory-limit 12.5 --workers 2 --db {options[-1]} --max-time 3000s "
+    ) in line
+    assert f" VIRNUCPRO_MONITOR_CACHE_DIR={tmp_path}/kept " in line
+
+
+def test_the_builtin_target_is_scheduled_as_its_runner_too(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    url = f"sqlite:///{tmp_path}/none.db"
+    assert run_command(["schedule", "print", "--db", url]) == 0
+    assert " virnucpro_monitor run --new --benchmark seed " in capsys.readouterr().out
+
+
+def test_the_status_is_of_the_only_stored_target_where_none_is_named(
+    table: Path, options: list[str], capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert run_command(["schedule", "install", "--every", "2h", *options]) == 0
+    database = options[2:]
+    capsys.readouterr()
+    assert run_command(["schedule", "status", *database]) == 0
+    said = capsys.readouterr().out
+    assert "(0 */2 * * *)" in said
+    assert "behind      1 commits" in said
+    repository = table.parent.parent / "tiny"
+    assert run_command(["targets", "add", "other", str(repository), *database]) == 0
+    capsys.readouterr()
+    assert run_command(["schedule", "status", *database]) == 1
+    assert "choose by --target (other, tiny)" in capsys.readouterr().err
 
 
 def test_systemd_units_are_printed(options: list[str], capsys: pytest.CaptureFixture[str]) -> None:
@@ -115,7 +146,7 @@ def private(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 @pytest.fixture
 def unreached(monkeypatch: pytest.MonkeyPatch) -> None:
     """Let the stored targets be none, without a server to ask."""
-    monkeypatch.setattr(run, "stored_targets", lambda _: [])
+    monkeypatch.setattr(running, "stored_targets", lambda _: [])
 
 
 @pytest.mark.usefixtures("unreached")

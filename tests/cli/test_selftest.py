@@ -4,10 +4,10 @@ import json
 
 import pytest
 
-from virnucpro_monitor.cli import selftest
 from virnucpro_monitor.cli.main import run_command
+from virnucpro_monitor.monitor import validating
 from virnucpro_monitor.records import Culprit
-from virnucpro_monitor.validation import selftest as engine
+from virnucpro_monitor.settings import Settings
 from virnucpro_monitor.validation.faults import CONTROLS, FAULTS
 from virnucpro_monitor.validation.selftest import FaultResult, SelftestReport
 
@@ -55,11 +55,11 @@ BAD = report(fault("forgotten"), controls=(fault("packs shuffled", "leak", kind=
 @pytest.fixture
 def ran(monkeypatch: pytest.MonkeyPatch):
     """Stands in for the runs themselves; returns what they were asked for."""
-    asked: list[tuple[object, ...]] = []
+    asked: list[Settings] = []
 
-    def use(found: SelftestReport) -> list[tuple[object, ...]]:
+    def use(found: SelftestReport) -> list[Settings]:
         monkeypatch.setattr(
-            selftest, "_run_one", lambda *arguments: asked.append(arguments) or found
+            validating, "selftest_builtin", lambda setup, **_: asked.append(setup) or found
         )
         return asked
 
@@ -108,21 +108,57 @@ def test_json_has_the_agreed_keys(ran, capsys: pytest.CaptureFixture[str]) -> No
     assert found["healthy"] == {"seed": 100.0, "ceiling": 3.2, "leak": None}
 
 
+def test_the_cpu_is_tested_in_float32_with_the_smallest_model(ran) -> None:
+    asked = ran(GOOD)
+    run_command(["selftest"])
+    (setup,) = asked
+    assert (setup.device, setup.model) == ("cpu", "esm2_t6_8M_UR50D")
+    assert (setup.dtype, setup.weights) == ("float32", "synthetic")
+
+
 def test_a_gpu_is_tested_in_both_half_precisions(ran) -> None:
     asked = ran(GOOD)
     run_command(["selftest", "--device", "cuda:0"])
-    assert [(arguments[0], arguments[3]) for arguments in asked] == [
-        ("esm2_t33_650M_UR50D", "float16"),
-        ("esm2_t33_650M_UR50D", "bfloat16"),
+    assert [(setup.model, setup.dtype, setup.weights) for setup in asked] == [
+        ("esm2_t33_650M_UR50D", "float16", "synthetic"),
+        ("esm2_t33_650M_UR50D", "bfloat16", "synthetic"),
     ]
+
+
+def test_the_environment_counts_and_a_flag_outranks_it(
+    ran, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked = ran(GOOD)
+    monkeypatch.setenv("VIRNUCPRO_MONITOR_DEVICE", "cuda:3")
+    monkeypatch.setenv("VIRNUCPRO_MONITOR_DTYPE", "bfloat16")
+    run_command(["selftest", "--model", "esm2_t6_8M_UR50D"])
+    run_command(["selftest", "--device", "cpu"])
+    assert [(setup.device, setup.model, setup.dtype) for setup in asked] == [
+        ("cuda:3", "esm2_t6_8M_UR50D", "bfloat16"),
+        ("cpu", "esm2_t6_8M_UR50D", "bfloat16"),
+    ]
+
+
+def test_its_help_shows_its_own_defaults(capsys: pytest.CaptureFixture[str]) -> None:
+    assert run_command(["selftest", "--help"]) == 0
+    said = " ".join(capsys.readouterr().out.split())
+    for default in (
+        "cpu]",
+        "esm2_t6_8M_UR50D; on a GPU esm2_t33_650M_UR50D]",
+        "synthetic]",
+        "float32; on a GPU float16 and bfloat16]",
+    ):
+        assert f"default: {default}" in said
 
 
 def test_a_real_run_of_two_faults(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    original = engine.run_selftest
+    original = validating.run_selftest
     chosen = {"faults": [FAULTS[8], FAULTS[-1]], "controls": CONTROLS[3:4]}
-    monkeypatch.setattr(engine, "run_selftest", lambda *a, **named: original(*a, **named, **chosen))
+    monkeypatch.setattr(
+        validating, "run_selftest", lambda *a, **named: original(*a, **named, **chosen)
+    )
     assert run_command(["selftest", "--device", "cpu", "--healthy-runs", "1", "--json"]) == 0
     found = json.loads(capsys.readouterr().out)
     assert [row["signature"] for row in found["faults"]] == ["rescale missing", "softmax bfloat16"]

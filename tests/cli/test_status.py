@@ -5,7 +5,7 @@ import pytest
 
 from tests.runner.tiny_target import HEALTHY, TinyRepository
 from virnucpro_monitor.cli.main import run_command
-from virnucpro_monitor.cli.run_sink import Sink, watched_part
+from virnucpro_monitor.monitor.sink import Sink, watched_part
 from virnucpro_monitor.records import Commit, Target
 
 
@@ -21,14 +21,14 @@ def test_how_far_behind_and_when_it_last_spoke(
     repository.commit(HEALTHY)
     repository.commit({"a": "b"})
     target = Target(name="tiny", location=str(repository.folder))
-    with Sink(database, target) as sink:
+    with Sink(database, target, say=print) as sink:
         sink.writer.save_target(target)
     capsys.readouterr()
     assert run_command(["status", "--db", database]) == 0
     said = capsys.readouterr().out
     assert "last run    never" in said
     assert "behind      2 commits" in said
-    with Sink(database, target) as sink:
+    with Sink(database, target, say=print, heartbeat=True) as sink:
         sink.end(3, "one could not be run")
     capsys.readouterr()
     assert run_command(["status", "--target", "tiny", "--json", "--db", database]) == 0
@@ -43,7 +43,7 @@ def test_a_repository_that_has_gone_is_told(
     tmp_path: Path, database: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
     target = Target(name="gone", location=str(tmp_path / "gone"))
-    with Sink(database, target) as sink:
+    with Sink(database, target, say=print) as sink:
         sink.writer.save_target(target)
     capsys.readouterr()
     assert run_command(["status", "--db", database]) == 0

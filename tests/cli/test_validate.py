@@ -9,6 +9,7 @@ import pytest
 from virnucpro_monitor.cli import validate
 from virnucpro_monitor.cli.main import run_command
 from virnucpro_monitor.models import esm2_flash
+from virnucpro_monitor.monitor import validating
 from virnucpro_monitor.records import Verdict, from_json
 from virnucpro_monitor.validation.protocol import load_protocol
 
@@ -76,7 +77,7 @@ def test_bad_files_are_refused_before_a_model_is_loaded(
     def refuse(*arguments: object) -> None:
         raise AssertionError("loaded a model")
 
-    monkeypatch.setattr(validate, "_validate", refuse)
+    monkeypatch.setattr(validating, "validate_builtin", refuse)
     path = tmp_path / "bad.fasta"
     path.write_text(content)
     assert run_command(["validate", str(path), *MODEL]) == 1
@@ -89,7 +90,7 @@ def test_bad_files_are_refused_before_a_model_is_loaded(
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        (["--dtype", "float64"], "no limits for float64"),
+        (["--dtype", "float64"], "'float64' is not a dtype: use one of float32"),
         (["--protocol", "99"], "no protocol '99'"),
         (["--device", "cuda:7"], "cuda"),
         (["--model", "esm2_t7_9M"], "esm2_t7_9M"),

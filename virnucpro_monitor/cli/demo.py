@@ -74,14 +74,18 @@ def validate_sample(settings: Settings) -> list[Run]:
     Raises:
         MonitorError: the repository cannot be built, or the runner cannot be set up.
     """
-    from virnucpro_monitor.cli.run import run_and_store
+    from virnucpro_monitor.cli.run import stopping_on_terminate
+    from virnucpro_monitor.cli.run_display import listening, open_display
     from virnucpro_monitor.cli.sample.repository import build_repository
+    from virnucpro_monitor.monitor.running import RunOptions, run_and_store
 
     folder = sample_folder(settings)
     hashes = build_repository(folder)
     say(f"Validating the {len(hashes)} commits of {folder} on the CPU.")
     target = Target(name=TARGET_NAME, location=str(folder), package=TARGET_NAME, branch="main")
-    outcome = run_and_store(settings, target, revisions=hashes)
+    with stopping_on_terminate(), open_display() as display:
+        outcome = run_and_store(settings, target, RunOptions(revisions=hashes), listening(display))
+        display.message(outcome.summary)
     return in_history_order([*outcome.settled, *outcome.runs], hashes)
 
 

@@ -7,15 +7,12 @@ from typing import TYPE_CHECKING
 import typer
 
 from virnucpro_monitor.cli.options import (
-    DatabaseOption,
-    DeviceOption,
     JsonOption,
-    ModelOption,
-    WeightsOption,
     print_json,
+    takes,
 )
 from virnucpro_monitor.errors import MissingDatabase, MonitorError, OutdatedSchema
-from virnucpro_monitor.settings import load_settings
+from virnucpro_monitor.settings import Settings
 
 if TYPE_CHECKING:
     from virnucpro_monitor.host.doctor import Finding
@@ -27,20 +24,14 @@ def register(app: typer.Typer) -> None:
     app.command("doctor")(doctor)
 
 
-def doctor(
-    model: ModelOption = None,
-    weights: WeightsOption = None,
-    device: DeviceOption = None,
-    db: DatabaseOption = None,
-    as_json: JsonOption = False,
-) -> None:
+@takes("model", "weights", "device", "db")
+def doctor(settings: Settings, as_json: JsonOption = False) -> None:
     """Look at GPU, torch, flash-attn, weights, disk, git, cron and the database.
 
     Exit code: 0 where nothing stands in the way, 1 otherwise.
     """
     from virnucpro_monitor.host.doctor import PROBLEM, examine
 
-    settings = load_settings(model=model, weights=weights, device=device, db=db)
     findings = examine(settings.device, settings.model, settings.weights, settings.cache_folder)
     findings.append(examine_database(settings.database_url))
     if as_json:

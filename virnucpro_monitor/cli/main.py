@@ -6,6 +6,8 @@ could not be run (2 wins over 3); 130 interrupted.
 
 import os
 import sys
+import traceback
+from dataclasses import dataclass
 from typing import Annotated, Any
 
 import typer
@@ -64,6 +66,13 @@ for command_module in (
     command_module.register(app)
 
 
+@dataclass(slots=True)
+class Invocation:
+    """What the options before the command say of the whole call."""
+
+    debug: bool = False
+
+
 def _print_version(wanted: bool) -> None:
     if wanted:
         typer.echo(__version__)
@@ -81,7 +90,7 @@ def global_options(
     ] = False,
     debug: Annotated[bool, typer.Option("--debug", help="Show the traceback of an error.")] = False,
 ) -> None:
-    context.obj = {"debug": debug}
+    context.obj.debug = debug
 
 
 def run_command(arguments: list[str]) -> int:
@@ -89,32 +98,35 @@ def run_command(arguments: list[str]) -> int:
 
     `--debug` may stand anywhere among the arguments.
     """
-    debug = "--debug" in arguments
-    arguments = [argument for argument in arguments if argument != "--debug"]
+    called = Invocation()
+    first_debug = sorted(arguments, key=lambda argument: argument != "--debug")
     try:
-        result: Any = app(args=arguments, prog_name=app.info.name, standalone_mode=False)
+        result: Any = app(
+            args=first_debug, prog_name=app.info.name, standalone_mode=False, obj=called
+        )
     except typer.TyperException as error:
         # Usage errors: Typer's own exit code 2 means "equivalence failed" here.
-        return _complain(error.format_message(), error, debug, code=1)
+        return _complain(error.format_message(), called, code=1)
     except MonitorError as error:
-        return _complain(str(error), error, debug, code=error.exit_code)
+        return _complain(str(error), called, code=error.exit_code)
     except typer.Abort:
-        return _complain("Stopped.", None, debug, code=130)
+        return _complain("Stopped.", called, code=130)
     except KeyboardInterrupt:
-        return _complain("Interrupted; what was stored so far is kept.", None, debug, code=130)
+        return _complain("Interrupted; what was stored so far is kept.", called, code=130)
     except BrokenPipeError:
         # The reader of our output has gone (`… | head`): nothing left to say to it.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 1
     except Exception as error:
         message = f"Unexpected {type(error).__name__}: {error} (--debug shows where)."
-        return _complain(message, error, debug, code=1)
+        return _complain(message, called, code=1)
     return result if isinstance(result, int) else 0
 
 
-def _complain(message: str, error: BaseException | None, debug: bool, *, code: int) -> int:
-    if debug and error is not None:
-        raise error
+def _complain(message: str, called: Invocation, *, code: int) -> int:
+    """Print what went wrong, with `--debug` where, and return the exit code."""
+    if called.debug:
+        typer.echo(masked(traceback.format_exc()), err=True, nl=False)
     typer.echo(f"virnucpro-monitor: {masked(message)}", err=True)
     return code
 

@@ -1,8 +1,6 @@
 """What a person sees while commits run: a bar on a terminal, plain lines elsewhere."""
 
 import time
-from collections import Counter
-from collections.abc import Iterable
 from types import TracebackType
 from typing import TYPE_CHECKING
 
@@ -11,6 +9,7 @@ from virnucpro_monitor.records import Run, short_hash
 from virnucpro_monitor.settings import is_terminal
 
 if TYPE_CHECKING:
+    from virnucpro_monitor.monitor.running import Listener
     from virnucpro_monitor.runner.progress import Progress
 
 
@@ -36,12 +35,6 @@ class Display:
 
     def report(self, run: Run) -> None:
         say(describe_run(run))
-
-    def summary(self, runs: Iterable[Run], settled: Iterable[Run]) -> str:
-        """Show and return one line on the whole start."""
-        text = describe_all(list(runs), list(settled))
-        say(text)
-        return text
 
 
 class TerminalDisplay(Display):
@@ -95,14 +88,16 @@ class TerminalDisplay(Display):
     def report(self, run: Run) -> None:
         self.message(describe_run(run))
 
-    def summary(self, runs: Iterable[Run], settled: Iterable[Run]) -> str:
-        text = describe_all(list(runs), list(settled))
-        self.message(text)
-        return text
-
 
 def open_display() -> Display:
     return TerminalDisplay() if is_terminal() else Display()
+
+
+def listening(display: Display) -> "Listener":
+    """What tells a display of a start's progress, messages and runs."""
+    from virnucpro_monitor.monitor.running import Listener
+
+    return Listener(on_progress=display.progress, on_message=display.message, on_run=display.report)
 
 
 def describe_run(run: Run) -> str:
@@ -116,13 +111,3 @@ def describe_run(run: Run) -> str:
     if run.outcome not in ("passed", "skipped") and run.reason:
         parts.append(f"- {run.reason}")
     return "  ".join(parts)
-
-
-def describe_all(runs: list[Run], settled: list[Run]) -> str:
-    """One line on a whole start."""
-    latest = {(run.commit.hash, run.benchmark_digest): run for run in runs}
-    counts = Counter(str(run.outcome) for run in latest.values())
-    parts = [f"{number} {outcome.replace('_', ' ')}" for outcome, number in counts.items()]
-    if settled:
-        parts.append(f"{len(settled)} known already")
-    return f"{', '.join(parts)}." if parts else "Nothing new."

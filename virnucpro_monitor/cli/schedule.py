@@ -2,26 +2,30 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from datetime import datetime
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from virnucpro_monitor.cli.options import (
-    BenchmarkOption,
+    RUN_SETTINGS,
     DatabaseOption,
-    DeviceOption,
-    DtypeOption,
-    ModelOption,
+    MaxTimeOption,
     TargetOption,
-    WeightsOption,
     say,
+    takes,
 )
-from virnucpro_monitor.errors import ConfigurationError
-from virnucpro_monitor.records import Target
+from virnucpro_monitor.errors import ConfigurationError, MonitorError
 from virnucpro_monitor.secrecy import masked_url
-from virnucpro_monitor.settings import SETTINGS_VARIABLE, Settings, load_settings, user_folder
+from virnucpro_monitor.settings import (
+    SETTINGS,
+    SETTINGS_VARIABLE,
+    Settings,
+    load_settings,
+    user_folder,
+)
 
 if TYPE_CHECKING:
     from virnucpro_monitor.host.schedule import Job
@@ -35,18 +39,7 @@ CronOption = Annotated[
 SystemdOption = Annotated[
     bool, typer.Option("--systemd", help="A user's systemd timer instead of a crontab line.")
 ]
-MaxMinutesOption = Annotated[
-    float | None,
-    typer.Option("--max-minutes", min=0, help="Leave the rest for the next start after this."),
-]
-WRITTEN_IF_SET = {
-    "--backend": "backend",
-    "--token-budget": "token_budget",
-    "--timeout": "timeout_s",
-    "--memory-limit": "memory_limit_gib",
-    "--workers": "workers",
-}
-"""Options of `run` for settings that no option of `schedule` sets."""
+ALWAYS_WRITTEN = ("model", "weights", "device", "dtype", "benchmark", "db")
 
 
 def register(app: typer.Typer) -> None:
@@ -58,25 +51,21 @@ def register(app: typer.Typer) -> None:
     app.add_typer(group, name="schedule")
 
 
+@takes(*RUN_SETTINGS)
 def print_line(
+    settings: Settings,
     target: TargetOption = None,
     every: EveryOption = "1h",
     cron: CronOption = None,
     systemd: SystemdOption = False,
-    max_minutes: MaxMinutesOption = None,
-    benchmark: BenchmarkOption = None,
-    model: ModelOption = None,
-    weights: WeightsOption = None,
-    device: DeviceOption = None,
-    dtype: DtypeOption = None,
-    db: DatabaseOption = None,
+    max_time: MaxTimeOption = None,
 ) -> None:
     """Print a crontab line that works as it is, or a systemd service with its timer."""
     from virnucpro_monitor.host.private_settings import private_settings_path
     from virnucpro_monitor.host.schedule import crontab_line
     from virnucpro_monitor.host.systemd import systemd_units
 
-    job = make_job(target, every, cron, max_minutes, benchmark, model, weights, device, dtype, db)
+    job = make_job(settings, target, every, cron, max_time)
     if job.private:
         say(
             f"The database's password stands in {private_settings_path(job.name)}, which "
@@ -89,24 +78,20 @@ def print_line(
         typer.echo(f"# {name}\n{text}")
 
 
+@takes(*RUN_SETTINGS)
 def install(
+    settings: Settings,
     target: TargetOption = None,
     every: EveryOption = "1h",
     cron: CronOption = None,
     systemd: SystemdOption = False,
-    max_minutes: MaxMinutesOption = None,
-    benchmark: BenchmarkOption = None,
-    model: ModelOption = None,
-    weights: WeightsOption = None,
-    device: DeviceOption = None,
-    dtype: DtypeOption = None,
-    db: DatabaseOption = None,
+    max_time: MaxTimeOption = None,
 ) -> None:
     """Put the line into the user's crontab, in place of an older one for the same target."""
     from virnucpro_monitor.host import private_settings, schedule
     from virnucpro_monitor.host.systemd import install_units, systemd_units, unit_name
 
-    job = make_job(target, every, cron, max_minutes, benchmark, model, weights, device, dtype, db)
+    job = make_job(settings, target, every, cron, max_time)
     units = systemd_units(job) if systemd else {}
     line = "" if systemd else schedule.crontab_line(job)
     private = private_settings.private_settings_path(job.name)
@@ -131,7 +116,7 @@ def remove(
     from virnucpro_monitor.host import private_settings, schedule
     from virnucpro_monitor.host.systemd import remove_units
 
-    name = _target_name(target, db)
+    name = _target_name(load_settings(db=db), target)
     if systemd:
         removed = remove_units(name)
     else:
@@ -145,12 +130,16 @@ def remove(
 
 
 def status(target: TargetOption = None, db: DatabaseOption = None) -> None:
-    """Say when a target ran last, when it runs next, and how far behind it is."""
+    """Say when a target ran last, when it runs next, and how far behind it is.
+
+    Without --target: the only one stored.
+    """
     from virnucpro_monitor.cli.status import target_status
     from virnucpro_monitor.host import schedule
     from virnucpro_monitor.host.times import local_zone, next_start
 
-    name = _target_name(target, db)
+    settings = load_settings(db=db)
+    name = _target_name(settings, target or _only_stored(settings))
     try:
         line = schedule.find_line(schedule.read_crontab(), name)
     except ConfigurationError as error:
@@ -162,81 +151,57 @@ def status(target: TargetOption = None, db: DatabaseOption = None) -> None:
         fields = " ".join(line.split()[:5])
         moment = next_start(fields, datetime.now(local_zone()))
         typer.echo(f"next run    {moment:%Y-%m-%d %H:%M %Z} ({fields})")
-    for text in target_status(load_settings(db=db), name):
+    for text in target_status(settings, name):
         typer.echo(text)
 
 
 def make_job(
+    settings: Settings,
     target: str | None,
     every: str,
     cron: str | None,
-    max_minutes: float | None,
-    benchmark: list[str] | None,
-    model: str | None,
-    weights: str | None,
-    device: str | None,
-    dtype: str | None,
-    db: str | None,
+    max_time_s: float | None,
 ) -> Job:
     """What is to be started, with every path absolute.
 
     Raises:
         ConfigurationError: the target is not known, or the times cannot be read.
     """
-    from virnucpro_monitor.cli.run import choose_target
     from virnucpro_monitor.host import schedule
     from virnucpro_monitor.host.private_settings import private_settings_path
     from virnucpro_monitor.host.times import check_cron
     from virnucpro_monitor.host.times import every as interval
+    from virnucpro_monitor.monitor.running import find_run_target, stored_targets
     from virnucpro_monitor.runner.builtin import BUILTIN
 
-    weights = str(Path(weights).resolve()) if weights and weights.endswith(".pt") else weights
-    settings = load_settings(
-        db=db, model=model, weights=weights, device=device, dtype=dtype, benchmark=benchmark or None
-    )
-    chosen = choose_target(settings, target)
+    chosen = find_run_target(settings, target)
     if cron is None:
         cron, calendar = interval(every)
     else:
         cron, calendar = check_cron(cron), None
-    url = _absolute_url(settings.database_url)
     environment, private = schedule.scheduled_environment()
-    environment.pop("VIRNUCPRO_MONITOR_DB", None)  # the address is written once
-    private = {name: value for name, value in private.items() if name in Settings.model_fields}
+    environment |= _folders(settings)
+    environment.pop(SETTINGS["db"].variable, None)  # the address is written once
+    private = {name: value for name, value in private.items() if name in SETTINGS}
     private.pop("db", None)
+    url = _elsewhere(settings, "db")
     if masked_url(url) != url:
         private["db"] = url
     if private:
         environment[SETTINGS_VARIABLE] = str(private_settings_path(chosen.name))
-    arguments = ["run", "--target", chosen.name, "--new"]
-    if chosen.name == BUILTIN:
-        arguments = ["run"]
-    elif chosen.name not in {one.name for one in _named_targets(settings)}:
-        arguments[2] = chosen.location
-        if masked_url(chosen.location) != chosen.location:
+    arguments = ["run", "--new"]
+    if chosen.name != BUILTIN:
+        # By name where a start from another folder finds it so: in the database.
+        stored = {one.name for one in stored_targets(settings)}
+        arguments += ["--target", chosen.name if chosen.name in stored else chosen.location]
+        if chosen.name not in stored and masked_url(chosen.location) != chosen.location:
             raise ConfigurationError(
                 f"The repository's address holds a password: store it first, by "
                 f"`virnucpro-monitor targets add {chosen.name} …`, and schedule it by that name."
             )
-    # This folder's settings file is not there where cron starts: what holds now is written out.
-    options = {
-        "--model": settings.model,
-        "--weights": settings.weights,
-        "--device": settings.device,
-        "--dtype": settings.dtype,
-        **{
-            option: str(getattr(settings, name))
-            for option, name in WRITTEN_IF_SET.items()
-            if name in settings.model_fields_set
-        },
-        "--max-minutes": None if max_minutes is None else f"{max_minutes:g}",
-        "--db": None if "db" in private else url,
-    }
-    for option, value in options.items():
-        if value is not None:
-            arguments += [option, value]
-    for one in settings.benchmark:
-        arguments += ["--benchmark", one]
+    arguments += setting_arguments(settings, leave_out=private)
+    if max_time_s is not None:
+        arguments += ["--max-time", f"{max_time_s:g}s"]
     return schedule.Job(
         name=chosen.name,
         arguments=tuple(arguments),
@@ -248,11 +213,36 @@ def make_job(
     )
 
 
-def _named_targets(settings: Settings) -> list[Target]:
-    """Targets that a start from another folder finds by name: those in the database."""
-    from virnucpro_monitor.cli.run import stored_targets
+def setting_arguments(settings: Settings, leave_out: Collection[str] = ()) -> list[str]:
+    """The options of `run` that say what holds here: the folder's file is not there for cron."""
+    arguments: list[str] = []
+    for name in RUN_SETTINGS:
+        set_here = name in ALWAYS_WRITTEN or name in settings.model_fields_set
+        if name in leave_out or not set_here:
+            continue
+        value = _elsewhere(settings, name)
+        for one in value if isinstance(value, list) else [value]:
+            arguments += [SETTINGS[name].about.flag, str(one)]
+    return arguments
 
-    return stored_targets(settings)
+
+def _folders(settings: Settings) -> dict[str, str]:
+    """What no option says, and the folder's settings file may."""
+    if "cache_dir" not in settings.model_fields_set:
+        return {}
+    return {SETTINGS["cache_dir"].variable: str(settings.cache_folder.expanduser().resolve())}
+
+
+def _elsewhere(settings: Settings, name: str) -> Any:
+    """A setting's value as it is written for a start from another folder."""
+    if name == "db":
+        return _absolute_url(settings.database_url)
+    value = getattr(settings, name)
+    if name == "weights" and value not in ("official", "synthetic"):
+        return Path(value).expanduser().resolve()
+    if name == "protocol" and value.endswith(".json"):
+        return Path(value).expanduser().resolve()
+    return value
 
 
 def _absolute_url(url: str) -> str:
@@ -262,11 +252,26 @@ def _absolute_url(url: str) -> str:
     return f"{prefix}{Path(url.removeprefix(prefix)).resolve()}"
 
 
-def _target_name(target: str | None, db: str | None) -> str:
-    """The name that a scheduled line bears; the target itself may be gone by now."""
-    from virnucpro_monitor.cli.run import choose_target
+def _only_stored(settings: Settings) -> str | None:
+    """The name of the only stored target; None where there is none, or where there are several."""
+    from virnucpro_monitor.monitor.running import stored_targets
 
     try:
-        return choose_target(load_settings(db=db), target).name
+        names = [one.name for one in stored_targets(settings)]
+    except MonitorError:
+        return None  # what ails the database is said below
+    if len(names) > 1:
+        raise ConfigurationError(
+            f"Several targets are stored: choose by --target ({', '.join(names)})."
+        )
+    return names[0] if names else None
+
+
+def _target_name(settings: Settings, target: str | None) -> str:
+    """The name that a scheduled line bears; the target itself may be gone by now."""
+    from virnucpro_monitor.monitor.running import find_run_target
+
+    try:
+        return find_run_target(settings, target).name
     except ConfigurationError:
         return target or ""

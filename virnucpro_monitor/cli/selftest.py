@@ -7,17 +7,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from virnucpro_monitor.cli.options import (
-    BackendOption,
-    DeviceOption,
-    DtypeOption,
-    JsonOption,
-    ModelOption,
-    WeightsOption,
-    print_json,
-    say,
-)
-from virnucpro_monitor.settings import is_terminal, load_settings
+from virnucpro_monitor.cli.options import JsonOption, print_json, progress_line, say, takes
+from virnucpro_monitor.settings import DEFAULT_MODEL, Settings
 
 if TYPE_CHECKING:
     from virnucpro_monitor.validation.selftest import FaultResult, SelftestReport
@@ -32,12 +23,26 @@ def register(app: typer.Typer) -> None:
     app.command("selftest")(selftest)
 
 
+@takes(
+    "device",
+    "model",
+    "weights",
+    "dtype",
+    "backend",
+    "protocol",
+    defaults={
+        "device": "cpu",
+        "model": CPU_MODEL,
+        "weights": "synthetic",
+        "dtype": "float32",
+    },
+    shown={
+        "model": f"{CPU_MODEL}; on a GPU {DEFAULT_MODEL}",
+        "dtype": f"float32; on a GPU {' and '.join(GPU_DTYPES)}",
+    },
+)
 def selftest(
-    device: DeviceOption = None,
-    model: ModelOption = None,
-    weights: WeightsOption = None,
-    dtype: DtypeOption = None,
-    backend: BackendOption = None,
+    settings: Settings,
     healthy_runs: Annotated[
         int,
         typer.Option("--healthy-runs", metavar="N", min=1, help="Runs of the healthy model."),
@@ -50,22 +55,13 @@ def selftest(
     model; both with synthetic weights. Exit code 2 where a fault survives, a harmless change fires,
     or a gate fires on the healthy model.
     """
-    settings = load_settings(device=device or "cpu", backend=backend)
-    on_cpu = settings.device.startswith("cpu")
-    name = model or (CPU_MODEL if on_cpu else settings.model)
-    dtypes = (dtype,) if dtype else ("float32",) if on_cpu else GPU_DTYPES
-    reports = [
-        _run_one(
-            name,
-            weights or "synthetic",
-            settings.device,
-            one,
-            settings.backend,
-            settings.cache_folder,
-            healthy_runs,
-        )
-        for one in dtypes
-    ]
+    from virnucpro_monitor.monitor.validating import selftest_builtin
+
+    with progress_line() as show:
+        reports = [
+            selftest_builtin(one, num_healthy_runs=healthy_runs, on_progress=show)
+            for one in setups(settings)
+        ]
     if as_json:
         values = [report_to_json(report) for report in reports]
         print_json(values[0] if len(values) == 1 else {"runs": values})
@@ -76,52 +72,14 @@ def selftest(
         raise typer.Exit(2)
 
 
-def _run_one(
-    model: str,
-    weights: str,
-    device: str,
-    dtype: str,
-    backend: str,
-    cache_folder: Any,
-    healthy_runs: int,
-) -> SelftestReport:
-    from virnucpro_monitor.models.esm2_flash import load_esm2_model
-    from virnucpro_monitor.models.weights import resolve_weights
-    from virnucpro_monitor.validation.builtin import BuiltinSubject
-    from virnucpro_monitor.validation.oracle import prepare_oracle
-    from virnucpro_monitor.validation.protocol import load_protocol
-    from virnucpro_monitor.validation.selftest import (
-        SELFTEST_TOKEN_BUDGET,
-        run_selftest,
-        selftest_benchmark,
-    )
-
-    resolved = resolve_weights(model, weights, cache_folder=cache_folder)
-    loaded, converter = load_esm2_model(
-        model, device, weights=str(resolved.path), dtype=dtype, backend=backend
-    )
-    benchmark = selftest_benchmark()
-    oracle = prepare_oracle(model, resolved, benchmark, cache_folder=cache_folder, device=device)
-    subject = BuiltinSubject(
-        loaded, converter, model_name=model, token_budget=SELFTEST_TOKEN_BUDGET
-    )
-    drawn = is_terminal()
-
-    def show(done: int, total: int, name: str) -> None:
-        if drawn:
-            typer.echo(f"\r\x1b[K{done}/{total}  {name}", nl=False, err=True)
-
-    report = run_selftest(
-        subject,
-        benchmark,
-        oracle,
-        load_protocol(),
-        num_healthy_runs=healthy_runs,
-        on_progress=show,
-    )
-    if drawn:
-        typer.echo("\r\x1b[K", nl=False, err=True)
-    return report
+def setups(settings: Settings) -> list[Settings]:
+    """The set-ups to try: on a GPU both half precisions with the larger model, unless chosen."""
+    if settings.device.startswith("cpu"):
+        return [settings]
+    chosen = settings.model_fields_set
+    model = settings.model if "model" in chosen else DEFAULT_MODEL
+    dtypes = (settings.dtype,) if "dtype" in chosen else GPU_DTYPES
+    return [settings.model_copy(update={"model": model, "dtype": dtype}) for dtype in dtypes]
 
 
 def report_to_json(report: SelftestReport) -> dict[str, Any]:

@@ -25,7 +25,7 @@ def register(app: typer.Typer) -> None:
 
 def list_targets(db: DatabaseOption = None, as_json: JsonOption = False) -> None:
     """List stored targets and those of the settings file."""
-    from virnucpro_monitor.cli.run import stored_targets
+    from virnucpro_monitor.monitor.running import stored_targets
     from virnucpro_monitor.runner.targets import read_targets
 
     known = {one.name: one for one in (*stored_targets(load_settings(db=db)), *read_targets())}
@@ -68,7 +68,7 @@ def add(
     db: DatabaseOption = None,
 ) -> None:
     """Store a target, once its repository can be read. The same name again changes it."""
-    from virnucpro_monitor.cli.run_sink import Sink
+    from virnucpro_monitor.monitor.sink import Sink
     from virnucpro_monitor.runner.builtin import BUILTIN
     from virnucpro_monitor.runner.checkout import Repository
     from virnucpro_monitor.runner.selection import branch_history
@@ -87,7 +87,7 @@ def add(
         requirements=requirements,
     )
     history = branch_history(Repository.open(target.location, settings.cache_folder), target)
-    with Sink(settings.database_url, target) as sink:
+    with Sink(settings.database_url, target, say=say) as sink:
         sink.writer.save_target(target)
     say(f"Stored {name}: {len(history)} commits on {branch or 'its main branch'}.")
 
@@ -103,10 +103,10 @@ def check(
     db: DatabaseOption = None,
 ) -> None:
     """Look whether a target can be read and has the interface, without running its code."""
-    from virnucpro_monitor.cli.run import choose_target
+    from virnucpro_monitor.monitor.running import find_run_target
 
     settings = load_settings(db=db)
-    for line in describe_target(settings, choose_target(settings, target, package), commit):
+    for line in describe_target(settings, find_run_target(settings, target, package), commit):
         typer.echo(line)
 
 

@@ -3,22 +3,12 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from virnucpro_monitor.cli.options import (
-    BackendOption,
-    DeviceOption,
-    DtypeOption,
-    JsonOption,
-    ModelOption,
-    TokenBudgetOption,
-    WeightsOption,
-    print_json,
-    say,
-)
-from virnucpro_monitor.settings import is_terminal, load_settings
+from virnucpro_monitor.cli.options import JsonOption, print_json, progress_line, say, takes
+from virnucpro_monitor.settings import Settings
 
 if TYPE_CHECKING:
     from virnucpro_monitor.records import BenchmarkSet, SequenceResult, Verdict
@@ -30,35 +20,22 @@ def register(app: typer.Typer) -> None:
     app.command("validate")(validate)
 
 
+@takes("model", "weights", "device", "dtype", "backend", "token_budget", "protocol")
 def validate(
     fasta: Annotated[Path, typer.Argument(metavar="FASTA", help="Protein sequences.")],
-    model: ModelOption = None,
-    weights: WeightsOption = None,
-    device: DeviceOption = None,
-    dtype: DtypeOption = None,
-    backend: BackendOption = None,
-    token_budget: TokenBudgetOption = None,
-    protocol: Annotated[
-        str | None,
-        typer.Option("--protocol", metavar="VERSION", help="A released version or a .json file."),
-    ] = None,
+    settings: Settings,
     as_json: JsonOption = False,
 ) -> None:
     """Validate this package's packed ESM-2 on the sequences of one file; nothing is stored.
 
     Exit code: 0 passed, 2 failed, 1 the file or the environment does not allow it.
     """
-    settings = load_settings(
-        model=model,
-        weights=weights,
-        device=device,
-        dtype=dtype,
-        backend=backend,
-        token_budget=token_budget,
-    )
     # The file first: a mistake in it should not wait for a model to load.
     benchmark = read_benchmark(fasta)
-    verdict = _validate(benchmark, settings, protocol)
+    from virnucpro_monitor.monitor.validating import validate_builtin
+
+    with progress_line() as show:
+        verdict = validate_builtin(settings, benchmark, show)
     if as_json:
         print_json(verdict)
     else:
@@ -81,54 +58,6 @@ def read_benchmark(fasta: Path) -> BenchmarkSet:
     return BenchmarkSet(
         name=fasta.name, version=1, digest=benchmark_digest(sequences), sequences=sequences
     )
-
-
-def _validate(benchmark: BenchmarkSet, settings: Any, protocol_version: str | None) -> Verdict:
-    from virnucpro_monitor.models.esm2_flash import load_esm2_model
-    from virnucpro_monitor.models.weights import resolve_weights
-    from virnucpro_monitor.validation.builtin import BuiltinSubject
-    from virnucpro_monitor.validation.oracle import prepare_oracle
-    from virnucpro_monitor.validation.protocol import limits_for, limits_key, load_protocol
-    from virnucpro_monitor.validation.validate import validate_subject
-
-    protocol = load_protocol(protocol_version)
-    limits_for(protocol, limits_key(settings.dtype, settings.device))
-    drawn = is_terminal()
-
-    def show(what: str, done: int, total: int) -> None:
-        if drawn:
-            typer.echo(f"\r\x1b[K{what} {done}/{total}", nl=False, err=True)
-
-    weights = resolve_weights(settings.model, settings.weights, cache_folder=settings.cache_folder)
-    loaded, converter = load_esm2_model(
-        settings.model,
-        settings.device,
-        weights=str(weights.path),
-        dtype=settings.dtype,
-        backend=settings.backend,
-    )
-    oracle = prepare_oracle(
-        settings.model,
-        weights,
-        benchmark,
-        cache_folder=settings.cache_folder,
-        device=settings.device,
-        on_progress=lambda done, total: show("FP32 oracle", done, total),
-    )
-    subject = BuiltinSubject(
-        loaded, converter, model_name=settings.model, token_budget=settings.token_budget
-    )
-    verdict = validate_subject(
-        subject,
-        benchmark,
-        oracle=oracle,
-        protocol=protocol,
-        weights_digest=weights.digest,
-        on_progress=lambda done, total: show("sequences", done, total),
-    )
-    if drawn:
-        typer.echo("\r\x1b[K", nl=False, err=True)
-    return verdict
 
 
 def print_verdict(verdict: Verdict) -> None:

@@ -70,10 +70,7 @@ def _wait_for(descriptor: int, wait_s: float, on_wait: Callable[[str], None] | N
         except BlockingIOError:
             holder = os.pread(descriptor, 1000, 0).decode(errors="replace") or "another process"
         if time.monotonic() >= end:
-            raise LockedError(
-                f"Another runner is at work here ({holder}): try again later, or wait for it with "
-                f"--wait MINUTES."
-            )
+            raise LockedError(f"Another runner is at work here ({holder}): try again later.")
         if on_wait and not said:
             on_wait(f"Waiting for another runner ({holder}).")
             said = True
@@ -111,10 +108,7 @@ def lease(
     end, said = time.monotonic() + wait_s, False
     while not acquire(name, owner, ttl_s):
         if time.monotonic() >= end:
-            raise LockedError(
-                f"A runner on another host is at work on {name}: try again later, or wait for it "
-                f"with --wait MINUTES."
-            )
+            raise LockedError(f"A runner on another host is at work on {name}: try again later.")
         if on_wait and not said:
             on_wait(f"Waiting for a runner on another host ({name}).")
             said = True

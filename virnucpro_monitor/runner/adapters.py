@@ -90,20 +90,14 @@ class BuiltinAdapter:
     """This package's own packed ESM-2."""
 
     def load(self, request: LoadRequest) -> Subject:
-        from virnucpro_monitor.models.esm2_flash import load_esm2_model
-        from virnucpro_monitor.validation.builtin import BuiltinSubject
+        from virnucpro_monitor.validation.builtin import load_builtin
 
-        model, batch_converter = load_esm2_model(
+        subject = load_builtin(
             request.model_name,
-            request.device,
-            weights=str(request.checkpoint),
+            weights=request.checkpoint,
+            device=request.device,
             dtype=request.dtype,
             backend=request.backend,
-        )
-        subject = BuiltinSubject(
-            model,
-            batch_converter,
-            model_name=request.model_name,
             token_budget=request.token_budget,
         )
         return cast(Subject, subject)  # its attributes are read-only, which a Subject may be

@@ -1,13 +1,39 @@
 """The package's own packed ESM-2 as a subject."""
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 import torch
 
 from virnucpro_monitor.data.collators import VarlenCollator
-from virnucpro_monitor.models.esm2_flash import ESM2WithFlashAttention
+from virnucpro_monitor.models.esm2_flash import ESM2WithFlashAttention, load_esm2_model
 from virnucpro_monitor.validation.subject import Layers, PackedBatch
+
+
+def load_builtin(
+    model_name: str,
+    *,
+    weights: Path,
+    device: str,
+    dtype: str | torch.dtype,
+    backend: str,
+    token_budget: int,
+) -> "BuiltinSubject":
+    """The package's own model with these weights, ready to be validated.
+
+    Args:
+        weights: the checkpoint's file.
+
+    Raises:
+        WeightsError: the checkpoint cannot be used.
+        ConfigurationError: unknown dtype, or the backend cannot run here.
+        DeviceError: the device is not there.
+    """
+    model, batch_converter = load_esm2_model(
+        model_name, device, weights=str(weights), dtype=dtype, backend=backend
+    )
+    return BuiltinSubject(model, batch_converter, model_name=model_name, token_budget=token_budget)
 
 
 class BuiltinSubject:

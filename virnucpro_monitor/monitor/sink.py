@@ -1,38 +1,44 @@
-"""Where a run's reports go: the database, its heartbeats and its locks."""
+"""Where a start's reports go: the database, its heartbeats and its locks."""
 
 import socket
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from types import TracebackType
-from typing import TYPE_CHECKING
 
-from virnucpro_monitor.cli.options import say
 from virnucpro_monitor.errors import LockedError, MissingDatabase, MonitorError
+from virnucpro_monitor.host.lock import file_lock, lease, lock_path
 from virnucpro_monitor.records import Commit, Run, RunReport, Target
+from virnucpro_monitor.runner.selection import Selection
 from virnucpro_monitor.secrecy import masked
 from virnucpro_monitor.settings import Settings
+from virnucpro_monitor.store.engine import Engine, ensure_database, open_engine
+from virnucpro_monitor.store.reader import load_commits, load_runs
+from virnucpro_monitor.store.writer import Writer
 
-if TYPE_CHECKING:
-    from virnucpro_monitor.runner.selection import Selection
-    from virnucpro_monitor.store.engine import Engine
-    from virnucpro_monitor.store.writer import Writer
+INTERRUPTED = "Interrupted; what was stored so far is kept."
+INTERRUPTED_CODE = 130
+
+Say = Callable[[str], None]
 
 
 class Sink:
     """Stores one target's reports. A missing SQLite file is made when there is something to store.
 
-    On leaving, the heartbeat says how it ended.
+    Args:
+        say: receives what a person should know.
+        heartbeat: whether this is the target's runner, which says what it does and how it ended.
+            A start by hand says nothing there: its mistakes are no word of the runner's.
     """
 
-    def __init__(self, url: str, target: Target) -> None:
+    def __init__(self, url: str, target: Target, *, say: Say, heartbeat: bool = False) -> None:
         self._url = url
         self.target = target
+        self._say = say
+        self._heartbeat = heartbeat
         self._engine: Engine | None = None
         self._open_commits: set[str] = set()
 
     def __enter__(self) -> "Sink":
-        from virnucpro_monitor.store.engine import open_engine
-
         with suppress(MissingDatabase):
             self._engine = open_engine(self._url)
         if self._engine is None and not self._url.startswith("sqlite"):
@@ -51,39 +57,31 @@ class Sink:
             message = f"{error!r}"
             if isinstance(error, MonitorError):
                 message = str(error)
-            elif isinstance(error, KeyboardInterrupt):
-                message = "Interrupted; what was stored so far is kept."
-            code = error.exit_code if isinstance(error, MonitorError) else 130
+            elif isinstance(error, (KeyboardInterrupt, GeneratorExit)):
+                message = INTERRUPTED
+            code = error.exit_code if isinstance(error, MonitorError) else INTERRUPTED_CODE
             with suppress(MonitorError):  # the first error is the one to tell
-                self.beat("finished", message, exit_code=code)
+                self._beat("finished", message, exit_code=code)
         self._engine.dispose()
 
     @property
-    def engine(self) -> "Engine":
-        from virnucpro_monitor.store.engine import ensure_database, open_engine
-
+    def engine(self) -> Engine:
         if self._engine is None:
             if ensure_database(self._url):
-                say(f"Created the database {self._url}.")
+                self._say(f"Created the database {self._url}.")
             self._engine = open_engine(self._url)
         return self._engine
 
     @property
-    def writer(self) -> "Writer":
-        from virnucpro_monitor.store.writer import Writer
-
+    def writer(self) -> Writer:
         return Writer(self.engine)
 
     def known_runs(self) -> list[Run]:
         """The target's current runs, oldest commit first."""
-        from virnucpro_monitor.store.reader import load_runs
-
         return load_runs(self._engine, target=self.target.name) if self._engine else []
 
-    def begin(self, selection: "Selection") -> None:
+    def begin(self, selection: Selection) -> None:
         """Store the target and the watched part of its branch."""
-        from virnucpro_monitor.store.reader import load_commits
-
         writer = self.writer
         writer.save_target(self.target)
         watched = watched_part(
@@ -91,35 +89,37 @@ class Sink:
         )
         gone = writer.save_commits(self.target.name, watched, whole_history=True)
         if gone:
-            say(
+            self._say(
                 f"The branch was rewritten: {gone} commits are no longer on it; "
                 f"their results are kept."
             )
         self._open_commits = {commit.hash for commit in selection.commits}
-        self.beat("running", f"{len(selection.commits)} commits to cover")
+        self._beat("running", f"{len(selection.commits)} commits to cover")
 
     def save(self, report: RunReport) -> int:
         """Store one report whole, and return the run's id."""
         run_id = self.writer.save_run(report)
         commit = report.run.commit
         self._open_commits.discard(commit.hash)
-        self.beat("running", f"{commit.short} {report.run.outcome}")
+        self._beat("running", f"{commit.short} {report.run.outcome}")
         return run_id
 
     def end(self, exit_code: int, message: str) -> None:
+        """Say how the start ended, as the last word of the target's runner."""
         self._open_commits = set()
         if self._engine is not None:
-            self.beat("finished", message, exit_code=exit_code)
+            self._beat("finished", message, exit_code=exit_code)
 
-    def beat(self, state: str, message: str, *, exit_code: int | None = None) -> None:
-        self.writer.heartbeat(
-            socket.gethostname(),
-            self.target.name,
-            state,
-            masked(message),
-            num_queued=len(self._open_commits),
-            exit_code=exit_code,
-        )
+    def _beat(self, state: str, message: str, *, exit_code: int | None = None) -> None:
+        if self._heartbeat:
+            self.writer.heartbeat(
+                socket.gethostname(),
+                self.target.name,
+                state,
+                masked(message),
+                num_queued=len(self._open_commits),
+                exit_code=exit_code,
+            )
 
 
 def watched_part(branch: tuple[Commit, ...], of_interest: list[Commit]) -> tuple[Commit, ...]:
@@ -130,12 +130,8 @@ def watched_part(branch: tuple[Commit, ...], of_interest: list[Commit]) -> tuple
 
 
 @contextmanager
-def holding_locks(
-    settings: Settings, sink: Sink, *, wait_s: float, on_wait: Callable[[str], None]
-) -> Iterator[None]:
+def holding_locks(settings: Settings, sink: Sink, *, wait_s: float, on_wait: Say) -> Iterator[None]:
     """Hold the right to run this target: on this host, and across hosts that share a server."""
-    from virnucpro_monitor.host.lock import file_lock, lease, lock_path
-
     path = lock_path(settings.database_url, sink.target.name)
     with file_lock(path, wait_s=wait_s, on_wait=on_wait):
         if settings.database_url.startswith("sqlite"):

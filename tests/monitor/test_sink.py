@@ -3,8 +3,8 @@ from pathlib import Path
 import pytest
 
 from tests.store.conftest import postgres_database_url, postgres_url
-from virnucpro_monitor.cli.run_sink import Sink, holding_locks
 from virnucpro_monitor.errors import LockedError
+from virnucpro_monitor.monitor.sink import Sink, holding_locks
 from virnucpro_monitor.records import Target
 from virnucpro_monitor.settings import load_settings
 
@@ -15,7 +15,7 @@ def test_a_second_start_on_one_host_leaves_with_a_clear_line(tmp_path: Path) -> 
     settings = load_settings(db=f"sqlite:///{tmp_path / 'a.db'}", cache_dir=tmp_path / "cache")
     target = Target(name="t", location="")
     with (
-        Sink(settings.database_url, target) as sink,
+        Sink(settings.database_url, target, say=pytest.fail) as sink,
         holding_locks(settings, sink, wait_s=0.0, on_wait=pytest.fail),
     ):
         with (
@@ -23,7 +23,7 @@ def test_a_second_start_on_one_host_leaves_with_a_clear_line(tmp_path: Path) -> 
             holding_locks(settings, sink, wait_s=0.0, on_wait=pytest.fail),
         ):
             pass
-        other = Sink(settings.database_url, Target(name="other", location=""))
+        other = Sink(settings.database_url, Target(name="other", location=""), say=pytest.fail)
         with holding_locks(settings, other, wait_s=0.0, on_wait=pytest.fail):
             pass  # another target has a lock of its own
 
@@ -37,9 +37,9 @@ def test_hosts_that_share_a_server_exclude_each_other(
     # Two hosts have two data folders, so that their file locks don't meet.
     monkeypatch.setenv("XDG_DATA_HOME", str(tmp_path / "a"))
     with (
-        Sink(postgres_database_url, target) as sink,
+        Sink(postgres_database_url, target, say=pytest.fail) as sink,
         holding_locks(settings, sink, wait_s=0.0, on_wait=pytest.fail),
-        Sink(postgres_database_url, target) as other,
+        Sink(postgres_database_url, target, say=pytest.fail) as other,
     ):
         monkeypatch.setenv("XDG_DATA_HOME", str(tmp_path / "b"))
         with (
@@ -48,7 +48,7 @@ def test_hosts_that_share_a_server_exclude_each_other(
         ):
             pass
     with (
-        Sink(postgres_database_url, target) as other,
+        Sink(postgres_database_url, target, say=pytest.fail) as other,
         holding_locks(settings, other, wait_s=0.0, on_wait=pytest.fail),
     ):
         assert other.writer.acquire_lease("run shared", "someone else", 1.0) is False
