@@ -276,6 +276,7 @@ CHANGE_LOOKS: dict[Mark, tuple[str, str, str]] = {
     Mark.WITHIN_NOISE: ("within noise", "circle-open", BLUE),
     Mark.BETTER: ("better", "triangle-down", MARKS[Outcome.PASSED].colour),
     Mark.WORSE: ("worse", "triangle-up", AMBER),
+    Mark.CLOSER_BUT_FURTHER: ("closer, but further from FP32", "diamond-tall", AMBER),
     Mark.NOT_COMPARABLE: ("not comparable", "line-ew-open", GREY),
     Mark.NEWLY_FIXED: ("newly fixed", "star", MARKS[Outcome.PASSED].colour),
     Mark.NEWLY_FAILING: ("newly failing", "x", MARKS[Outcome.FAILED].colour),

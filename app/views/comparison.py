@@ -30,6 +30,7 @@ from virnucpro_monitor.analysis.comparison import (
 from virnucpro_monitor.analysis.series import ERROR_FLOOR
 from virnucpro_monitor.records import Commit, Culprit, Outcome, Run
 from virnucpro_monitor.report.export import format_comparisons
+from virnucpro_monitor.report.sentences import accuracy_sentence
 
 MAX_ROWS = 1000
 MAX_BETWEEN = 40
@@ -43,6 +44,7 @@ CHANGED = (
     Mark.NEWLY_FIXED,
     Mark.WORSE,
     Mark.BETTER,
+    Mark.CLOSER_BUT_FURTHER,
     Mark.NOT_COMPARABLE,
 )
 VERDICT_LOOKS = {
@@ -65,7 +67,13 @@ def show_comparison(comparison: Comparison) -> None:
         f"{counts[Mark.BETTER]:,} better beyond noise, of "
         f"{comparison.num_common:,} in both (of {comparison.num_all:,})."
     )
-    shell.put(markup.banner(words, *([line] if line else []), summary, colour=colour))
+    if counts[Mark.CLOSER_BUT_FURTHER]:
+        summary += (
+            f" {format_count(counts[Mark.CLOSER_BUT_FURTHER], 'sequence')} closer to each other, "
+            "but further from FP32."
+        )
+    lines = [text for text in (line, summary, accuracy_sentence(comparison).strip()) if text]
+    shell.put(markup.banner(words, *lines, colour=colour))
     if comparison.is_same_measurement:
         shell.put(markup.note("Both sides stand on the same measurement: nothing can differ."))
     _differences(comparison)

@@ -5,6 +5,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
 
+from virnucpro_monitor.analysis.accuracy import SideAccuracy, compare_accuracy, moves_away
 from virnucpro_monitor.analysis.differences import (
     Difference,
     find_differences,
@@ -34,6 +35,7 @@ class Mark(StrEnum):
     NEWLY_FIXED = "*"
     WORSE = "+"
     BETTER = "-"
+    CLOSER_BUT_FURTHER = "±"
     WITHIN_NOISE = "~"
     EQUAL = " "
     NOT_COMPARABLE = "x"
@@ -42,8 +44,9 @@ class Mark(StrEnum):
 MARK_MEANINGS: Mapping[Mark, str] = {
     Mark.NEWLY_FAILING: "newly failing: it does not keep a threshold that it kept before",
     Mark.NEWLY_FIXED: "newly fixed: it keeps a threshold that it did not keep before",
-    Mark.WORSE: "worse beyond noise: its error grew",
-    Mark.BETTER: "better beyond noise: its error shrank",
+    Mark.WORSE: "worse: packed and unpacked are further apart, beyond noise",
+    Mark.BETTER: "better: packed and unpacked are closer, beyond noise, and no further from FP32",
+    Mark.CLOSER_BUT_FURTHER: "closer to each other, but further from FP32: not better",
     Mark.WITHIN_NOISE: "changed, but within the noise",
     Mark.EQUAL: "exactly equal",
     Mark.NOT_COMPARABLE: "not comparable: it has no counterpart in the other run",
@@ -151,6 +154,7 @@ class Comparison:
         sequences: those that both runs have, in the head's order.
         only_in_base, only_in_head: ids without a counterpart.
         gates: in the head's order, gates that only the base has at the end.
+        accuracy: each side's distance to FP32, packed first.
     """
 
     base: Side
@@ -163,6 +167,7 @@ class Comparison:
     only_in_base: tuple[str, ...]
     only_in_head: tuple[str, ...]
     gates: tuple[GateChange, ...]
+    accuracy: tuple[SideAccuracy, ...]
     noise: Noise
     thresholds: Thresholds
 
@@ -247,6 +252,9 @@ def compare_runs(
         only_in_base=tuple(name for name in base_by_id if name not in head_by_id),
         only_in_head=tuple(name for name in head_by_id if name not in base_by_id),
         gates=compare_gates(measured_base.gates, measured_head.gates),
+        accuracy=compare_accuracy(
+            [(c.base, c.head) for c in changes if c.mark is not Mark.NOT_COMPARABLE]
+        ),
         noise=noise,
         thresholds=thresholds,
     )
@@ -271,6 +279,8 @@ def compare_sequence(
         mark = _mark_without_numbers(base_error, head_error, base.status == head.status)
     elif abs(decades) >= noise.min_effect_decades:
         mark = Mark.WORSE if decades > 0 else Mark.BETTER
+        if mark is Mark.BETTER and moves_away(base, head):
+            mark = Mark.CLOSER_BUT_FURTHER
     else:
         mark = Mark.EQUAL if base.similarity == head.similarity else Mark.WITHIN_NOISE
     return SequenceChange(

@@ -227,16 +227,15 @@ def _begin(
     failing = failing_gates(run)
     if not failing:
         return []
-    if not broken:
+    if not alive:
         return [_stretch(failing, seen, name) for name in seen.signatures or ("",)]
     held = {gate for one in broken for gate in one.held}
     known = {name for one in broken for name in one.names}
-    latest = alive[-1].stretch if alive else broken[-1]
     signatures = [name for name in seen.signatures if name not in known]
-    still = any(one.is_still for one in alive) or not alive
+    still = any(one.is_still for one in alive)
     if signatures and still and not known & set(seen.signatures):
         # Nothing moved: it is named only now, or otherwise than before.
-        latest.names += signatures
+        alive[-1].stretch.names += signatures
         signatures = []
     named = [gate for gate in failing if gate in seen.named and gate not in held]
     if signatures:
@@ -249,14 +248,12 @@ def _begin(
         stretch = _stretch(new or failing, seen, beside=not new)
         stretch.sides = seen.sides - sides
         return [stretch]
-    if alive and all(one.risen for one in alive):
+    if all(one.risen for one in alive):
         stretch = _stretch(failing, seen, beside=True)
         stretch.name = "grown"
         stretch.above = {name: level for one in alive for name, level in one.risen.items()}
         return [stretch]
-    latest.held |= set(failing) - held  # how far results are off is no cause of its own
-    if not alive:
-        latest.add(run, seen)
+    alive[-1].stretch.held |= set(failing) - held  # how far results are off is no cause itself
     return []
 
 

@@ -115,6 +115,13 @@ def print_comparison(comparison: "Comparison", *, everything: bool = False) -> N
     for role, side in (("base", base), ("head", head)):
         hash_and_subject = f"{side.run.commit.short} {one_line(side.run.commit.subject, 60)}"
         typer.echo(f"{role}  {hash_and_subject}: {verdict_sentence(side.run)}")
+    for one in comparison.accuracy:
+        if one.base is not None and one.head is not None:
+            typer.echo(
+                f"{one.side} to FP32: worst relative L2 {format_error(one.base)} -> "
+                f"{format_error(one.head)}, {one.movement.value}; {one.num_further} sequences "
+                f"further, {one.num_closer} closer"
+            )
     changed_gates = [change for change in comparison.gates if change.mark is not Mark.EQUAL]
     if changed_gates:
         typer.echo("")

@@ -57,6 +57,13 @@ def comparison_markdown(comparison: Comparison) -> str:
                     ),
                     ("Failed", [str(side.num_failed) for side in sides]),
                     ("Worst error (1 - cos)", [format_error(side.worst_error) for side in sides]),
+                    *(
+                        (
+                            f"{one.side.capitalize()} to FP32 (worst relative L2)",
+                            [format_error(one.base), format_error(one.head)],
+                        )
+                        for one in comparison.accuracy
+                    ),
                     ("Run", [_run_words(side) for side in sides]),
                 )
             ),

@@ -46,6 +46,7 @@ svg .worse { fill: var(--bad); } svg .better { fill: var(--good); }
 _MARK_CLASS = {
     Mark.NEWLY_FAILING: "bad",
     Mark.WORSE: "bad",
+    Mark.CLOSER_BUT_FURTHER: "bad",
     Mark.NEWLY_FIXED: "good",
     Mark.BETTER: "good",
 }

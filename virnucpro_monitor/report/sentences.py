@@ -7,6 +7,7 @@ visible and cut, but not escaped for any format.
 import shlex
 from collections.abc import Sequence
 
+from virnucpro_monitor.analysis.accuracy import Movement
 from virnucpro_monitor.analysis.comparison import Comparison, Mark
 from virnucpro_monitor.analysis.incidents import Cause, Incident, IncidentState
 from virnucpro_monitor.analysis.regressions import Regressions
@@ -63,11 +64,24 @@ def comparison_sentence(comparison: Comparison) -> str:
             (Mark.NEWLY_FIXED, "newly fixed"),
             (Mark.WORSE, "worse"),
             (Mark.BETTER, "better"),
+            (Mark.CLOSER_BUT_FURTHER, "closer to each other but further from FP32"),
         )
+        if counts[mark] or mark is not Mark.CLOSER_BUT_FURTHER
     )
     compared = f"{comparison.num_common:,} of {count(comparison.num_all, 'sequence')} compared"
     caution = "" if comparison.comparable else " Not comparable: see the reasons."
-    return f"{verdict}: {changes}; {compared}.{caution}"
+    return f"{verdict}: {changes}; {compared}.{accuracy_sentence(comparison)}{caution}"
+
+
+def accuracy_sentence(comparison: Comparison) -> str:
+    """Which side moved against FP32, by its worst sequence; empty where neither did."""
+    moved = [
+        f"{one.side} is {one.movement.value} (worst relative L2 {format_error(one.base)} → "
+        f"{format_error(one.head)})"
+        for one in comparison.accuracy
+        if one.movement in (Movement.FURTHER, Movement.CLOSER)
+    ]
+    return f" Accuracy: {_listed(moved)}." if moved else ""
 
 
 def cause_words(incident: Incident) -> str:

@@ -92,8 +92,19 @@ def comparison_values(comparison: Comparison) -> Values:
         "newly_fixed": names(Mark.NEWLY_FIXED),
         "worse": names(Mark.WORSE),
         "better": names(Mark.BETTER),
+        "closer_but_further": names(Mark.CLOSER_BUT_FURTHER),
         "within_noise": names(Mark.WITHIN_NOISE),
         "equal": names(Mark.EQUAL),
+        "accuracy": {
+            one.side.value: {
+                "movement": one.movement.name.lower(),
+                "base": one.base,
+                "head": one.head,
+                "num_further": one.num_further,
+                "num_closer": one.num_closer,
+            }
+            for one in comparison.accuracy
+        },
         "only_in_base": list(comparison.only_in_base),
         "only_in_head": list(comparison.only_in_head),
         "noise": to_json(comparison.noise),
@@ -132,6 +143,10 @@ def _change_values(change: SequenceChange) -> Values:
         "base_error": change.base_error,
         "head_error": change.head_error,
         "decades": change.decades,
+        "base_packed_relative_l2": change.base.packed_relative_l2,
+        "head_packed_relative_l2": change.head.packed_relative_l2,
+        "base_unpacked_relative_l2": change.base.unpacked_relative_l2,
+        "head_unpacked_relative_l2": change.head.unpacked_relative_l2,
     }
 
 
