@@ -30,6 +30,27 @@ def random(*size: int, dtype: torch.dtype) -> Tensor:
 
 
 @HALVES
+@pytest.mark.parametrize("width", [320, 480, 2560])
+def test_embeddings_are_the_plain_ones_bit_for_bit(width: int, dtype: torch.dtype) -> None:
+    from virnucpro_monitor.models.kernels import embed
+
+    pack, mask_idx = make_pack(), 32
+    table = random(33, width, dtype=dtype)
+    table[mask_idx] = torch.nan  # its row must not be read
+    tokens = torch.arange(pack.num_tokens, device=DEVICE) * 7 % 29 + 4
+    masked = tokens == mask_idx
+    assert bool(masked.any())
+    counts = torch.zeros(pack.num_sequences, dtype=torch.int64, device=DEVICE)
+    counts.index_add_(0, pack.sequence_index, masked.long())
+    num_masked = counts[pack.sequence_index]
+    length = pack.cu_seqlens.diff()[pack.sequence_index]
+    found = embed(tokens, table, num_masked, length, mask_idx=mask_idx, scale=0.88)
+    wide = table[tokens].masked_fill(masked[:, None], 0).float()
+    expected = wide * 0.88 / (1 - num_masked.float() / length)[:, None]
+    assert torch.equal(found, expected.to(dtype))
+
+
+@HALVES
 @pytest.mark.parametrize("stream", ["same", "float32"])
 @pytest.mark.parametrize("width", [320, 480, 1280, 2560, 5120])
 def test_norm_of_a_shifted_stream(width: int, stream: str, dtype: torch.dtype) -> None:
@@ -55,7 +76,9 @@ def test_norm_of_a_shifted_stream(width: int, stream: str, dtype: torch.dtype) -
 
 
 @HALVES
-@pytest.mark.parametrize(("rows", "depth", "columns"), [(130, 320, 1280), (37, 480, 1920)])
+@pytest.mark.parametrize(
+    ("rows", "depth", "columns"), [(130, 320, 1280), (37, 480, 1920), (130, 1280, 512)]
+)
 def test_linear_and_gelu(rows: int, depth: int, columns: int, dtype: torch.dtype) -> None:
     from virnucpro_monitor.models.linear_gelu import linear_gelu
 

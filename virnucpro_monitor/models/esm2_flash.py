@@ -18,8 +18,10 @@ from torch.nn import functional
 
 from virnucpro_monitor.errors import ConfigurationError, DeviceError
 from virnucpro_monitor.models.fused import FusedAttention, can_fuse, run_layers
+from virnucpro_monitor.models.graphs import GraphedPasses
 from virnucpro_monitor.models.packed_attention import (
     HALF_DTYPES,
+    SDPA,
     Pack,
     check_pack,
     choose_backend,
@@ -31,6 +33,8 @@ from virnucpro_monitor.models.weights import load_checkpoint, resolve_weights
 DTYPES = (torch.float32, *HALF_DTYPES)
 # At inference too, fair-esm scales embeddings by the share of tokens left unmasked in training.
 _TRAINING_MASK_RATIO = 0.15 * 0.8
+
+_LAUNCHES_HIDE_FROM = 1280  # from this width on kernels take longer than launching them
 
 Attend = Callable[[Tensor], Tensor]
 """Attention: the fused projections [..., 3 * embed_dim] -> [..., embed_dim]."""
@@ -70,6 +74,8 @@ class ESM2WithFlashAttention(nn.Module):
         alphabet: fair-esm's.
         use_kernels: False keeps `forward_packed` to plain PyTorch around the attention where it
             would use the Triton kernels (in half precision on a GPU).
+        use_graphs: whether packs run as CUDA graphs where the Triton kernels do; by default in the
+            models that are smaller than 650M, whose kernels are shorter than their launches.
     """
 
     def __init__(
@@ -97,6 +103,8 @@ class ESM2WithFlashAttention(nn.Module):
         self._requested_backend = backend
         self.rotary = RotaryTables(inv_freq)
         self.use_kernels = True
+        self.use_graphs = self.embed_dim < _LAUNCHES_HIDE_FROM
+        self._graphs = GraphedPasses(self._forward_pack, alphabet.padding_idx)
         with torch.device("meta"):
             self.embed_tokens = nn.Embedding(len(alphabet), self.embed_dim)
             self.layers = nn.ModuleList(Layer(self.embed_dim) for _ in range(self.num_layers))
@@ -116,7 +124,7 @@ class ESM2WithFlashAttention(nn.Module):
     @property
     def backend(self) -> str:
         """The attention backend of `forward_packed` on the present device and dtype."""
-        return choose_backend(self._requested_backend, self.device, self.dtype, self.head_dim)
+        return choose_backend(self._requested_backend, self.device, self.dtype)
 
     @torch.no_grad()
     def forward(self, tokens: Tensor, repr_layers: Sequence[int] = ()) -> dict[str, Any]:
@@ -185,6 +193,30 @@ class ESM2WithFlashAttention(nn.Module):
         self._check(input_ids, repr_layers)
         if check:
             check_pack(input_ids, cu_seqlens, max_seqlen)
+        results = None
+        if self.use_graphs and self._fuses and self.backend != SDPA:
+            results = self._graphs(
+                input_ids, cu_seqlens, max_seqlen, repr_layers, self._captured_state()
+            )
+        if results is None:
+            results = self._forward_pack(input_ids, cu_seqlens, max_seqlen, repr_layers)
+        return {"representations": results}
+
+    @property
+    def _fuses(self) -> bool:
+        """Whether the Triton kernels run."""
+        return self.use_kernels and can_fuse(self.device, self.dtype)
+
+    def _captured_state(self) -> tuple[object, ...]:
+        """What a captured pass has built in: where weights and tables lie, which kernels."""
+        tables = self.rotary.get(1, self.device)
+        places = (tensor.data_ptr() for tensor in (*self.parameters(), *tables))
+        return (self.dtype, self.backend, *places)
+
+    def _forward_pack(
+        self, input_ids: Tensor, cu_seqlens: Tensor, max_seqlen: int, repr_layers: Sequence[int]
+    ) -> dict[int, Tensor]:
+        """`forward_packed` on the device alone, its arguments known to be sound."""
         pack = Pack.from_cu_seqlens(cu_seqlens, max_seqlen, input_ids.numel())
         backend = self.backend
         masked = input_ids.eq(self.alphabet.mask_idx)
@@ -195,7 +227,7 @@ class ESM2WithFlashAttention(nn.Module):
             input_ids, masked, counts[pack.sequence_index], lengths[pack.sequence_index]
         )
         cos, sin = self.rotary.get(max_seqlen, self.device)
-        if self.use_kernels and can_fuse(self.device, self.dtype):
+        if self._fuses:
             fused = FusedAttention(
                 lambda q, k, v: packed_attention(q, k, v, pack, backend),
                 cos,
@@ -203,7 +235,7 @@ class ESM2WithFlashAttention(nn.Module):
                 pack.positions,
                 self.num_heads,
             )
-            return {"representations": self._run(hidden, fused, repr_layers)}
+            return self._run(hidden, fused, repr_layers)
         cos, sin = cos[pack.positions, None, :], sin[pack.positions, None, :]
 
         def attend(qkv: Tensor) -> Tensor:
@@ -211,7 +243,7 @@ class ESM2WithFlashAttention(nn.Module):
             # [tokens, heads, head_dim] -> [tokens, embed_dim]
             return packed_attention(q, k, v, pack, backend).flatten(1)
 
-        return {"representations": self._run(hidden, attend, repr_layers)}
+        return self._run(hidden, attend, repr_layers)
 
     def _check(self, tokens: Tensor, repr_layers: Sequence[int]) -> None:
         if self.dtype not in DTYPES:
@@ -232,6 +264,17 @@ class ESM2WithFlashAttention(nn.Module):
         Returns:
             [..., embed_dim]
         """
+        if self.token_dropout and tokens.ndim == 1 and self._fuses:
+            from virnucpro_monitor.models.kernels import embed
+
+            return embed(
+                tokens,
+                self.embed_tokens.weight,
+                num_masked,
+                length,
+                mask_idx=self.alphabet.mask_idx,
+                scale=1 - _TRAINING_MASK_RATIO,
+            )
         embedded: Tensor = self.embed_tokens(tokens)
         if not self.token_dropout:
             return embedded

@@ -2,7 +2,8 @@
 
 The matrix products stay with cuBLAS, but for the one with GELU (`linear_gelu`). What remains is
 bound by memory: each kernel reads and writes everything once. All arithmetic is FP32.
-Each has a plain twin: `rotary.rotate`, `functional.gelu`, `functional.layer_norm` and
+Each has a plain twin: `ESM2WithFlashAttention._embed`,
+`rotary.rotate`, `functional.gelu`, `functional.layer_norm` and
 `packed_attention`'s "sdpa".
 """
 
@@ -17,6 +18,54 @@ from torch import Tensor, nn
 
 QUERIES = 64
 """Queries that one program of the attention kernel holds."""
+
+
+@triton.jit
+def _embed_kernel(
+    input_ids, table, num_masked, length, out, num_rows, width, mask_idx, scale,
+    ROWS: tl.constexpr, COLUMNS: tl.constexpr,
+):  # fmt: skip
+    rows = tl.program_id(0) * ROWS + tl.arange(0, ROWS)
+    known = rows < num_rows
+    token = tl.load(input_ids + rows, known, other=0)
+    masked = tl.load(num_masked + rows, known, other=0).to(tl.float32)
+    total = tl.load(length + rows, known, other=1).to(tl.float32)
+    observed = 1.0 - tl.div_rn(masked, total)
+    for first in range(0, width, COLUMNS):
+        columns = first + tl.arange(0, COLUMNS)
+        inside = known[:, None] & (columns < width)[None, :]
+        # A masked token's row is not even read, because 0 x NaN would bring in what it keeps out.
+        read = inside & (token != mask_idx)[:, None]
+        places = token.to(tl.int64)[:, None] * width + columns[None, :]
+        embedded = tl.load(table + places, read, other=0.0).to(tl.float32)
+        value = tl.div_rn(embedded * scale, tl.broadcast_to(observed[:, None], (ROWS, COLUMNS)))
+        places = rows.to(tl.int64)[:, None] * width + columns[None, :]
+        tl.store(out + places, value.to(out.dtype.element_ty), inside)
+
+
+def embed(
+    input_ids: Tensor, table: Tensor, num_masked: Tensor, length: Tensor,
+    *, mask_idx: int, scale: float,
+) -> Tensor:  # fmt: skip
+    """Embeddings with `<mask>` zeroed, divided by the sequence's share of unmasked tokens.
+
+    Args:
+        input_ids: [tokens]
+        table: [vocabulary, width]
+        num_masked, length: of the token's sequence, [tokens].
+        scale: multiplies every row first.
+
+    Returns:
+        [tokens, width] in the dtype of `table`.
+    """
+    num_rows, width = input_ids.numel(), table.shape[1]
+    out = torch.empty(num_rows, width, dtype=table.dtype, device=table.device)
+    rows = 16
+    _embed_kernel[(triton.cdiv(num_rows, rows),)](
+        input_ids, table, num_masked, length, out, num_rows, width, mask_idx, scale,
+        ROWS=rows, COLUMNS=128, num_warps=4,
+    )  # fmt: skip
+    return out
 
 
 @triton.jit

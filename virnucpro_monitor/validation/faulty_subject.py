@@ -84,13 +84,14 @@ class FaultySubject(BuiltinSubject):
             yield changed
 
     def embed_packed_layers(self, batch: PackedBatch, layers: Sequence[int]) -> Layers:
-        used_kernels = self.model.use_kernels
+        used_kernels, used_graphs = self.model.use_kernels, self.model.use_graphs
         self.model.use_kernels = used_kernels and not self.fault.plain
+        self.model.use_graphs = used_graphs and not self._patches  # captured without them
         try:
             with planted(self._patches, self.witness):
                 rows = dict(super().embed_packed_layers(batch, layers))
         finally:
-            self.model.use_kernels = used_kernels
+            self.model.use_kernels, self.model.use_graphs = used_kernels, used_graphs
         if self.fault.on_rows:
             with torch.inference_mode():
                 changed = self.fault.on_rows(rows, batch, self.num_layers, self._memory)
