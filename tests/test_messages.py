@@ -35,6 +35,7 @@ JOB = PrepareJob(
         ),
     ),
     timeout_s=3.5,
+    num_threads=1,
 )
 
 

@@ -312,8 +312,4 @@ def _digest(digest: str | None) -> Html:
 def _environment(environment: Environment | None) -> list[tuple[str, Value]]:
     if environment is None:
         return [("environment", "not known: the run did not start")]
-    return [
-        (name.replace("_", "-"), one_line(str(getattr(environment, name)), 200))
-        for name in type(environment).__dataclass_fields__
-        if getattr(environment, name) is not None
-    ]
+    return [(name, one_line(value, 2_000)) for name, value in environment.facts]

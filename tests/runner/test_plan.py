@@ -21,8 +21,10 @@ from virnucpro_monitor.runner.code_digest import code_digest, covers
 from virnucpro_monitor.runner.ledger import Ledger
 from virnucpro_monitor.runner.plan import ordered
 from virnucpro_monitor.runner.selection import select_new, select_revisions
+from virnucpro_monitor.runner.surroundings import Surroundings
 
 HERE = Environment(host="h", platform="p", python="3", torch="2")
+PLACE = Surroundings(environment=HERE, installed={"numpy": "2.0", "torch": "2"})
 PROTOCOL = Protocol(version="1", digest="p" * 64, content={})
 REQUEST = Request(model="m", weights="synthetic")
 
@@ -75,15 +77,15 @@ def test_orders() -> None:
 @pytest.mark.parametrize("outcome", [Outcome.PASSED, Outcome.FAILED, Outcome.SKIPPED])
 def test_a_result_settles_a_commit(outcome: Outcome) -> None:
     known = run("a", outcome)
-    assert ledger(known).settled("a", "b" * 64, HERE.digest, retry_errors=True) == known
-    assert ledger(known).settled("b", "b" * 64, HERE.digest, retry_errors=True) is None
+    assert ledger(known).settled("a", "b" * 64, PLACE, retry_errors=True) == known
+    assert ledger(known).settled("b", "b" * 64, PLACE, retry_errors=True) is None
 
 
 def test_an_error_settles_unless_it_is_to_be_tried_again() -> None:
     known = ledger(run("a", Outcome.ERROR), run("b", Outcome.NOT_RUN))
-    assert known.settled("a", "b" * 64, HERE.digest, retry_errors=False)
-    assert not known.settled("a", "b" * 64, HERE.digest, retry_errors=True)
-    assert not known.settled("b", "b" * 64, HERE.digest, retry_errors=False)
+    assert known.settled("a", "b" * 64, PLACE, retry_errors=False)
+    assert not known.settled("a", "b" * 64, PLACE, retry_errors=True)
+    assert not known.settled("b", "b" * 64, PLACE, retry_errors=False)
 
 
 @pytest.mark.parametrize(
@@ -100,23 +102,59 @@ def test_an_error_settles_unless_it_is_to_be_tried_again() -> None:
 )
 def test_nothing_is_inherited_across_a_difference(other: dict[str, object]) -> None:
     same = run("a", code_digest="d")
-    assert ledger(same).twin("d", "b" * 64, HERE.digest) == same
-    assert ledger(replace(same, **other)).twin("d", "b" * 64, HERE.digest) is None  # type: ignore[arg-type]
+    assert ledger(same).twin("d", "b" * 64, PLACE) == same
+    assert ledger(replace(same, **other)).twin("d", "b" * 64, PLACE) is None  # type: ignore[arg-type]
 
 
 def test_only_a_measured_run_is_inherited_from() -> None:
     for outcome in (Outcome.ERROR, Outcome.SKIPPED, Outcome.NOT_RUN):
         known = ledger(run("a", outcome, code_digest="d"))
-        assert known.twin("d", "b" * 64, HERE.digest) is None
+        assert known.twin("d", "b" * 64, PLACE) is None
 
 
 def test_a_bridge_starts_at_the_last_run_elsewhere() -> None:
     elsewhere = replace(HERE, torch="1")
     old = run("a", environment=elsewhere)
     newer = run("b", environment=elsewhere, started_at=datetime(2026, 2, 1, tzinfo=UTC))
-    assert ledger(old, newer).bridge("b" * 64, HERE.digest) == newer
-    assert ledger(old, newer, run("c")).bridge("b" * 64, HERE.digest) is None
-    assert ledger().bridge("b" * 64, HERE.digest) is None
+    assert ledger(old, newer).bridge("b" * 64, lambda _: PLACE) == newer
+    assert ledger(old, newer, run("c")).bridge("b" * 64, lambda _: PLACE) is None
+    assert ledger().bridge("b" * 64, lambda _: PLACE) is None
+
+
+@pytest.mark.parametrize(
+    ("used", "fits"),
+    [
+        ({}, True),
+        ({"packages": {"numpy": "2.0"}}, True),
+        ({"packages": {"numpy": "2.1"}}, False),
+        ({"packages": {"scipy": "1.0"}}, False),
+        ({"parts": {"threads": "1"}}, True),
+        ({"parts": {"threads": "2"}}, False),
+        ({"parts": {"of a later version": "x"}}, True),
+        ({"parts": {}}, True),
+        ({"torch": "3"}, False),
+        ({"host": "other"}, False),
+        ({"gpu": "H100"}, True),  # not known here
+    ],
+)
+def test_what_a_run_used_must_still_be_there(used: dict[str, object], fits: bool) -> None:
+    here = replace(PLACE, environment=replace(HERE, parts={"threads": "1"}))
+    stored = run("a", environment=replace(HERE, **used))  # type: ignore[arg-type]
+    assert here.fit(stored) is fits
+    known = ledger(replace(stored, code_digest="d"))
+    assert (known.settled("a", "b" * 64, here, retry_errors=False) is not None) is fits
+    assert (known.twin("d", "b" * 64, here) is not None) is fits
+    assert (known.bridge("b" * 64, lambda _: here) is None) is fits
+
+
+def test_a_private_interpreter_is_asked_for_its_packages() -> None:
+    base = replace(HERE, torch="")
+    private = Surroundings(environment=base, installed={"torch": "2.14.1"})
+    before = run("a", environment=replace(HERE, torch="2.14.1+cu130"))  # without its packages
+    assert private.fit(before)
+    assert not private.fit(run("a", environment=replace(HERE, torch="2.13.0")))
+    unmade = replace(private, installed=None)
+    assert unmade.fit(run("a", environment=replace(HERE, packages={"torch": "2.14.1"})))
 
 
 def test_the_code_digest_looks_at_relevant_files_alone(

@@ -23,6 +23,7 @@ def prepare_job(cache_folder: Path, weights: str = "synthetic") -> PrepareJob:
         cache_folder=str(cache_folder),
         benchmarks=(),
         timeout_s=60.0,
+        num_threads=1,
     )
 
 

@@ -3,7 +3,7 @@
 import dataclasses
 from dataclasses import dataclass
 
-from virnucpro_monitor.records import Run
+from virnucpro_monitor.records import Environment, Run
 
 # A difference in one of these means that another thing was measured, or by another yardstick.
 _NOT_COMPARABLE = {
@@ -41,7 +41,7 @@ class Difference:
 def find_differences(base: Run, head: Run) -> tuple[Difference, ...]:
     """Everything but the commit in which two runs differ; what prevents a comparison comes first.
 
-    An environment that one of the runs does not know is no difference.
+    An environment, package or part that one of the runs does not know is no difference.
     """
     pairs: list[tuple[str, str, object, object]] = [
         ("target", "target", base.target, head.target),
@@ -57,23 +57,44 @@ def find_differences(base: Run, head: Run) -> tuple[Difference, ...]:
             for run in (base, head)
         ]
         pairs.append(("configuration", field.name, values[0], values[1]))
-    same_environment = base.environment == head.environment
-    if base.environment is not None and head.environment is not None and not same_environment:
-        pairs += [
-            (
-                "environment",
-                field.name,
-                getattr(base.environment, field.name),
-                getattr(head.environment, field.name),
-            )
-            for field in dataclasses.fields(base.environment)
-        ]
+    pairs += _environments(base.environment, head.environment)
     found = [
         Difference(kind=kind, name=name, base=_text(old), head=_text(new))
         for kind, name, old, new in pairs
         if old != new
     ]
     return tuple(sorted(found, key=lambda difference: not difference.prevents_comparison))
+
+
+def _environments(
+    base: Environment | None, head: Environment | None
+) -> list[tuple[str, str, object, object]]:
+    """Facts of both environments, packages and parts one by one where both know them."""
+    if base is None or head is None or base == head:
+        return []
+    pairs: list[tuple[str, str, object, object]] = []
+    for field in dataclasses.fields(base):
+        old, new = getattr(base, field.name), getattr(head, field.name)
+        if field.name in ("packages", "parts"):
+            shared = sorted((old or {}).keys() & (new or {}).keys())
+            pairs += [("environment", name, old[name], new[name]) for name in shared]
+        else:
+            pairs.append(("environment", field.name, old, new))
+    return _without_repeats(pairs)
+
+
+def _without_repeats(
+    pairs: list[tuple[str, str, object, object]],
+) -> list[tuple[str, str, object, object]]:
+    """Leave out packages that stand as facts of their own already, such as torch."""
+    seen: set[str] = set()
+    kept = []
+    for pair in pairs:
+        name = pair[1].replace("_", "-")
+        if name not in seen:
+            kept.append(pair)
+        seen.add(name)
+    return kept
 
 
 def reasons_not_comparable(base: Run, head: Run) -> tuple[str, ...]:

@@ -7,6 +7,7 @@ whatever else arrives is a `MessageError`.
 
 import json
 import math
+from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
@@ -44,6 +45,7 @@ class PrepareJob:
 
     Attributes:
         memory_limit_gib: None for no limit.
+        num_threads: CPU threads of each measurement that follows.
     """
 
     request: Request
@@ -51,6 +53,7 @@ class PrepareJob:
     benchmarks: tuple[BenchmarkSet, ...]
     timeout_s: float
     memory_limit_gib: float | None = None
+    num_threads: int
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -96,13 +99,19 @@ class Advanced:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Ready:
-    """The answer to a `PrepareJob`."""
+    """The answer to a `PrepareJob`.
+
+    Attributes:
+        environment: without its packages, which depend on what a commit imports.
+        installed: version by name of each distribution that the interpreter has.
+    """
 
     weights_digest: str
     checkpoint: str
     regression: str
     torch_home: str
     environment: Environment
+    installed: Mapping[str, str]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -115,11 +124,16 @@ class Refused:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Judged:
-    """The verdict on one benchmark set (by its index in the job)."""
+    """The verdict on one benchmark set (by its index in the job).
+
+    Attributes:
+        packages: names of the distributions that the worker had imported modules of.
+    """
 
     benchmark: int
     backend: str
     verdict: Verdict
+    packages: tuple[str, ...] = ()
     started_at: datetime
     duration_s: float
 
@@ -130,11 +144,13 @@ class Failed:
 
     Attributes:
         ours: the monitor or the machine failed, not the target.
+        packages: as in `Judged`.
     """
 
     benchmark: int
     failure: Failure
     ours: bool = False
+    packages: tuple[str, ...] = ()
     started_at: datetime
     duration_s: float
 

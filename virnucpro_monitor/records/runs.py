@@ -96,8 +96,8 @@ class Environment:
 
     Attributes:
         packages: version by name of each distribution whose modules the worker imported.
-        parts: further facts by name, such as threads, BLAS, CPU capability, CUDA's parts and the
-            adapter's digest.
+        parts: further facts by name: threads, BLAS, CPU capability, CUDA's parts, and settings from
+            outside that choose other kernels.
     """
 
     host: str
@@ -120,6 +120,18 @@ class Environment:
             if content[name] is None:
                 del content[name]
         return content_digest(content)
+
+    @property
+    def facts(self) -> tuple[tuple[str, str], ...]:
+        """What is known, in words for a person: (name, value)."""
+        found = []
+        for one in dataclasses.fields(self):
+            value = getattr(self, one.name)
+            if isinstance(value, Mapping):
+                value = ", ".join(f"{name} {value[name]}" for name in sorted(value))
+            if value:
+                found.append((one.name.replace("_", "-"), str(value)))
+        return tuple(found)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

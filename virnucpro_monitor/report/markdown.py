@@ -157,13 +157,8 @@ def run_markdown(
         f"- Started {run.started_at:%Y-%m-%d %H:%M:%S %Z}, took {run.duration_s:.1f} s",
     ]
     if run.environment is not None:
-        environment = run.environment
-        names = type(environment).__dataclass_fields__
-        known = {name: getattr(environment, name) for name in names}
-        lines.append(
-            "- Environment: "
-            + ", ".join(f"{name} {markdown(str(known[name]))}" for name in known if known[name])
-        )
+        facts = ", ".join(f"{name} {markdown(value)}" for name, value in run.environment.facts)
+        lines.append(f"- Environment: {facts}")
     if run.gates:
         lines += ["", "### Gates", ""]
         lines += _table(

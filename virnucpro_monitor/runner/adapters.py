@@ -20,10 +20,9 @@ from typing import Any, Protocol, cast
 import torch
 
 from virnucpro_monitor.errors import TargetError
+from virnucpro_monitor.runner.code_digest import ADAPTERS
 from virnucpro_monitor.runner.interface import find_names
 from virnucpro_monitor.validation.subject import Layers, PackedBatch, Subject, dtype_name
-
-ENTRY_POINT_GROUP = "virnucpro_monitor.adapters"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -78,7 +77,7 @@ def find_adapter(name: str) -> Adapter:
         except (ImportError, AttributeError) as error:
             raise TargetError(f"Adapter {name!r} cannot be imported ({error}).") from error
         return cast(Adapter, factory())
-    found = entry_points(group=ENTRY_POINT_GROUP)
+    found = entry_points(group=ADAPTERS)
     for entry in found:
         if entry.name == name:
             return cast(Adapter, entry.load()())

@@ -242,6 +242,14 @@ class Repository:
             found[raw.decode(errors="backslashreplace")] = f"{mode} {name}"
         return found
 
+    def read_text(self, commit: str, path: str) -> str:
+        """A file of a commit.
+
+        Raises:
+            RepositoryError: there is none of that path.
+        """
+        return self._read("cat-file", "blob", f"{commit}:{path}")
+
     def tree(self, commit: str) -> str:
         """Hash of a commit's whole tree."""
         return self._read("rev-parse", "--verify", f"{commit}^{{tree}}").strip()

@@ -1,14 +1,24 @@
 """Digest of the code that decides a commit's result: equal digests, equal results."""
 
+import functools
+import hashlib
 from fnmatch import fnmatch
+from importlib.machinery import ModuleSpec, PathFinder
+from importlib.metadata import entry_points
+from pathlib import Path
 
 from virnucpro_monitor.records import Target, content_digest
 from virnucpro_monitor.runner.builtin import builtin_digest
 from virnucpro_monitor.runner.checkout import Repository
 
+ADAPTERS = "virnucpro_monitor.adapters"
+"""The group of entry points that name adapters."""
+
 
 def code_digest(repository: Repository | None, target: Target, commit: str) -> str:
     """Digest of what decides a commit's result: its relevant files and how they are loaded.
+
+    The monitor's own adapters are part of the monitor; of another's, the source counts too.
 
     Args:
         repository: None for the built-in target, whose code is what is installed.
@@ -18,7 +28,7 @@ def code_digest(repository: Repository | None, target: Target, commit: str) -> s
     """
     if repository is None:
         return builtin_digest()
-    loading = [target.adapter, target.package, target.requirements]
+    loading = [target.adapter, target.package, target.requirements, *adapter_source(target.adapter)]
     if not target.paths:
         return content_digest([loading, repository.tree(commit)])
     wanted = (*target.paths, *((target.requirements,) if target.requirements else ()))
@@ -34,3 +44,43 @@ def covers(pattern: str, path: str) -> bool:
     """Whether a target's path covers a file: the file, a folder above it, or a glob."""
     pattern = pattern.rstrip("/")
     return path == pattern or path.startswith(f"{pattern}/") or fnmatch(path, pattern)
+
+
+@functools.cache
+def adapter_source(name: str) -> tuple[str, ...]:
+    """Digest of the files of somebody's own adapter; nothing for the monitor's.
+
+    The module is found, not imported: all Python files beside it count where it is in a package.
+    One that is not found here counts by its name alone.
+    """
+    module = name.partition(":")[0]
+    if ":" not in name:
+        entry = next((one for one in entry_points(group=ADAPTERS) if one.name == name), None)
+        if entry is None:
+            return ()
+        module = entry.value.partition(":")[0]
+    if module.partition(".")[0] == __name__.partition(".")[0]:
+        return ()
+    spec = _find(module)
+    if spec is None or spec.origin is None or not Path(spec.origin).is_file():
+        return ()
+    origin = Path(spec.origin)
+    in_package = "." in module or spec.submodule_search_locations is not None
+    digest = hashlib.sha256()
+    for path in sorted(origin.parent.rglob("*.py")) if in_package else [origin]:
+        digest.update(f"{path.relative_to(origin.parent)}\0".encode())
+        digest.update(path.read_bytes() + b"\0")
+    return (digest.hexdigest(),)
+
+
+def _find(module: str) -> ModuleSpec | None:
+    """The spec of a module without importing its packages."""
+    path: list[str] | None = None
+    spec: ModuleSpec | None = None
+    parts = module.split(".")
+    for depth in range(1, len(parts) + 1):
+        spec = PathFinder.find_spec(".".join(parts[:depth]), path)
+        if spec is None:
+            return None
+        path = list(spec.submodule_search_locations or ())
+    return spec

@@ -11,6 +11,7 @@ from virnucpro_monitor.runner.ledger import Ledger
 from virnucpro_monitor.runner.plan import RunPlan, ordered
 from virnucpro_monitor.runner.prepare import Prepared
 from virnucpro_monitor.runner.reports import Unmeasured
+from virnucpro_monitor.runner.surroundings import Interpreters
 
 
 class RunnerEnded(MonitorError):
@@ -61,11 +62,11 @@ class Decider:
     ) -> None:
         self._plan = plan
         self._ledger = ledger
-        self._environment = base.environment
+        self._interpreters = Interpreters(plan, base.surroundings)
         self._on_settled = on_settled
         self._begun = begun
         self._digests: dict[str, str] = {}
-        self.unmeasured = Unmeasured(plan, ledger, base.weights_name, base.environment)
+        self.unmeasured = Unmeasured(plan, ledger, base.weights_name, base.surroundings.environment)
 
     def todo(self, commits: Sequence[Commit]) -> list[Work]:
         """What is not settled of these commits (oldest first), in measuring order."""
@@ -80,7 +81,7 @@ class Decider:
             run = self._plan.force or self._ledger.settled(
                 commit.hash,
                 benchmark.digest,
-                self._environment.digest,
+                self._interpreters.of(commit.hash),
                 retry_errors=self._plan.retry_errors,
             )
             if isinstance(run, Run):
@@ -93,7 +94,7 @@ class Decider:
         if self._plan.repository is None:
             return
         for benchmark in self._plan.benchmarks:
-            before = self._ledger.bridge(benchmark.digest, self._environment.digest)
+            before = self._ledger.bridge(benchmark.digest, self._interpreters.of)
             if before is not None and not self._begun.times(before.commit.hash):
                 yield Work(
                     commit=before.commit,
@@ -125,7 +126,8 @@ class Decider:
             return None
         reports, left = [], []
         for benchmark in work.benchmarks:
-            twin = self._ledger.twin(digest, benchmark.digest, self._environment.digest)
+            here = self._interpreters.of(work.commit.hash)
+            twin = self._ledger.twin(digest, benchmark.digest, here)
             if twin is None or self._plan.force:
                 left.append(benchmark)
             elif twin.commit.hash != work.commit.hash:  # else the bridge has just measured it

@@ -10,6 +10,7 @@ from typing import Any
 
 from virnucpro_monitor.records import (
     Configuration,
+    Environment,
     Failure,
     Outcome,
     RunReport,
@@ -45,13 +46,19 @@ def measure(
         note: what the checkout had to say; kept with the output.
     """
 
-    def report(index: int, outcome: Outcome, backend: str | None, **fields: Any) -> RunReport:
+    def report(
+        index: int,
+        outcome: Outcome,
+        backend: str | None,
+        environment: Environment = prepared.surroundings.environment,
+        **fields: Any,
+    ) -> RunReport:
         return make_report(
             plan,
             work.commit,
             work.benchmarks[index],
             configuration(backend),
-            prepared.environment,
+            environment,
             outcome=outcome,
             code_digest=work.code_digest,
             bridge=work.bridge,
@@ -79,7 +86,7 @@ def measure(
                     if held is not None:
                         yield held
                     first = event.benchmark + 1
-                    held = _held(report, event)
+                    held = _held(report, event, prepared.environment(event.packages))
                     started_at, start = datetime.now(UTC), time.monotonic()
                 elif isinstance(event, Ended):
                     log = "\n".join(filter(None, (note, event.log)))
@@ -101,14 +108,20 @@ def measure(
                         first += 1
 
 
-def _held(report: Callable[..., RunReport], event: Judged | Failed) -> RunReport:
-    times = {"started_at": event.started_at, "duration_s": event.duration_s}
+def _held(
+    report: Callable[..., RunReport], event: Judged | Failed, environment: Environment
+) -> RunReport:
+    fields: dict[str, Any] = {
+        "environment": environment,
+        "started_at": event.started_at,
+        "duration_s": event.duration_s,
+    }
     if isinstance(event, Judged):
         verdict = event.verdict
-        return report(event.benchmark, verdict.outcome, event.backend, verdict=verdict, **times)
+        return report(event.benchmark, verdict.outcome, event.backend, verdict=verdict, **fields)
     outcome = Outcome.NOT_RUN if event.ours else Outcome.ERROR
-    failure = event.failure
-    return report(event.benchmark, outcome, None, failure=failure, reason=failure.message, **times)
+    reason = event.failure.message
+    return report(event.benchmark, outcome, None, failure=event.failure, reason=reason, **fields)
 
 
 def _with_log(report: RunReport, log: str) -> RunReport:
@@ -126,7 +139,7 @@ def _measure_job(
     reuse = None
     if plan.reuse and plan.repository is not None:
         key = content_digest(
-            [to_json(plan.request), prepared.weights_digest, prepared.environment.digest]
+            [to_json(plan.request), prepared.weights_digest, to_json(prepared.surroundings)]
         )
         reuse = str(plan.cache_folder / "unpacked" / f"{plan.target.name}-{key[:16]}")
     return MeasureJob(

@@ -1,8 +1,9 @@
 """What is known already of a target's runs, and which of it may be relied on."""
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 
 from virnucpro_monitor.records import Configuration, Outcome, Protocol, Request, Run
+from virnucpro_monitor.runner.surroundings import Surroundings
 
 
 class Ledger:
@@ -49,7 +50,7 @@ class Ledger:
         )
 
     def settled(
-        self, commit: str, benchmark_digest: str, environment_digest: str, *, retry_errors: bool
+        self, commit: str, benchmark_digest: str, here: Surroundings, *, retry_errors: bool
     ) -> Run | None:
         """The run that makes measuring this commit needless, None if there is none."""
         open_outcomes = {Outcome.NOT_RUN} | ({Outcome.ERROR} if retry_errors else set())
@@ -59,13 +60,13 @@ class Ledger:
                 for run in reversed(self._runs)
                 if run.commit.hash == commit
                 and run.benchmark_digest == benchmark_digest
-                and _same_environment(run, environment_digest)
+                and here.fit(run)
                 and run.outcome not in open_outcomes
             ),
             None,
         )
 
-    def twin(self, digest: str, benchmark_digest: str, environment_digest: str) -> Run | None:
+    def twin(self, digest: str, benchmark_digest: str, here: Surroundings) -> Run | None:
         """A measured run of the same code on the same benchmark in the same environment."""
         return next(
             (
@@ -74,23 +75,22 @@ class Ledger:
                 if run.outcome.has_verdict
                 and run.code_digest == digest
                 and run.benchmark_digest == benchmark_digest
-                and _same_environment(run, environment_digest)
+                and here.fit(run)
             ),
             None,
         )
 
-    def bridge(self, benchmark_digest: str, environment_digest: str) -> Run | None:
-        """The last measured run, if it was measured in another environment than the present."""
+    def bridge(self, benchmark_digest: str, where: Callable[[str], Surroundings]) -> Run | None:
+        """The last measured run, if none was measured where its commit would be measured now.
+
+        Args:
+            where: the surroundings of a commit, by its hash.
+        """
         measured = [
             run
-            for run in self._runs
+            for run in reversed(self._runs)
             if run.outcome.has_verdict and run.benchmark_digest == benchmark_digest
         ]
-        if not measured or any(_same_environment(run, environment_digest) for run in measured):
+        if not measured or any(where(run.commit.hash).fit(run) for run in measured):
             return None
         return max(measured, key=lambda run: run.started_at)
-
-
-def _same_environment(run: Run, digest: str) -> bool:
-    # A run that never came to measuring may lack its environment.
-    return run.environment is None or run.environment.digest == digest

@@ -1,7 +1,8 @@
 """Set the yardstick up in one interpreter: weights, oracles and the surroundings of a run."""
 
+from collections.abc import Iterable
 from contextlib import closing
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from virnucpro_monitor.errors import ConfigurationError
@@ -11,6 +12,7 @@ from virnucpro_monitor.runner.client import WorkerPool, raise_refused
 from virnucpro_monitor.runner.endings import explain
 from virnucpro_monitor.runner.plan import RunPlan
 from virnucpro_monitor.runner.progress import OnProgress, Progress
+from virnucpro_monitor.runner.surroundings import Surroundings
 
 ORACLE_TIMEOUT_S = 3600.0
 
@@ -25,7 +27,17 @@ class Prepared:
     checkpoint: str
     regression: str
     torch_home: str
-    environment: Environment
+    surroundings: Surroundings
+
+    def environment(self, imported: Iterable[str]) -> Environment:
+        """Where a worker of this interpreter measured, having imported these distributions.
+
+        Their versions are those that the interpreter has: what a commit puts in their place is
+        part of the commit.
+        """
+        installed = self.surroundings.installed or {}
+        packages = {name: installed[name] for name in imported if name in installed}
+        return replace(self.surroundings.environment, packages=packages)
 
 
 def prepare(plan: RunPlan, pool: WorkerPool, on_progress: OnProgress) -> Prepared:
@@ -39,6 +51,7 @@ def prepare(plan: RunPlan, pool: WorkerPool, on_progress: OnProgress) -> Prepare
         cache_folder=str(plan.cache_folder),
         benchmarks=plan.benchmarks,
         timeout_s=max(plan.timeout_s, ORACLE_TIMEOUT_S),
+        num_threads=plan.num_threads,
     )
     ready: Ready | None = None
     with closing(pool.run(job)) as events:
@@ -67,7 +80,7 @@ def prepare(plan: RunPlan, pool: WorkerPool, on_progress: OnProgress) -> Prepare
         checkpoint=ready.checkpoint,
         regression=ready.regression,
         torch_home=ready.torch_home,
-        environment=ready.environment,
+        surroundings=Surroundings(environment=ready.environment, installed=ready.installed),
     )
 
 

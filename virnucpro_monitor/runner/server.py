@@ -85,7 +85,9 @@ def _preload() -> None:
     import virnucpro_monitor.runner.warm
     import virnucpro_monitor.validation.oracle
     import virnucpro_monitor.validation.validate  # noqa: F401
+    from virnucpro_monitor.runner.packages import known_owners
 
+    known_owners()  # of modules: half a second, once here instead of in each job
     # A meta tensor's first random fill imports hundreds of modules: once here, not in each job.
     torch.empty(1, device="meta").normal_()
     with suppress(Exception):  # not installed, or built for another torch: the targets' affair

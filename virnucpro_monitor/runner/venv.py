@@ -38,10 +38,8 @@ def target_python(
         raise PrivateEnvironmentError(
             f"The requirement file {target.requirements!r} is not in this commit."
         )
-    digest = content_digest(
-        [requirements.read_text(encoding="utf-8", errors="replace"), sys.version, sys.prefix]
-    )
-    folder = cache_folder / "environments" / digest[:16]
+    text = requirements.read_text(encoding="utf-8", errors="replace")
+    folder = environment_folder(text, cache_folder)
     python = folder / "bin" / "python"
     if not folder.joinpath("complete").exists():
         say(f"Making the environment for {target.name} ({target.requirements}).")
@@ -51,16 +49,30 @@ def target_python(
     return python
 
 
+def environment_folder(requirements: str, cache_folder: Path) -> Path:
+    """Where the environment of a requirement file's text is kept, made or not."""
+    digest = content_digest([requirements, sys.version, sys.prefix])
+    return cache_folder / "environments" / digest[:16]
+
+
+def search_path(folder: Path) -> list[str]:
+    """Where an environment's interpreter looks for packages: its own first, then ours."""
+    return [str(_own_packages(folder)), *_site_packages()]
+
+
+def _own_packages(folder: Path) -> Path:
+    version = f"python{sys.version_info.major}.{sys.version_info.minor}"
+    return folder / "lib" / version / "site-packages"
+
+
 def _make(folder: Path, python: Path, requirements: Path) -> None:
     uv = shutil.which("uv")
     if uv:
         _install([uv, "venv", "--quiet", "--python", sys.executable, str(folder)], requirements)
     else:
         _install([sys.executable, "-m", "venv", str(folder)], requirements)
-    version = f"python{sys.version_info.major}.{sys.version_info.minor}"
-    own = folder / "lib" / version / "site-packages"
     # Behind the environment's own packages, so that the target's versions win.
-    own.joinpath("virnucpro_monitor_host.pth").write_text(
+    _own_packages(folder).joinpath("virnucpro_monitor_host.pth").write_text(
         "".join(f"{path}\n" for path in _site_packages())
     )
     if uv:

@@ -57,6 +57,7 @@ def run_job(job: Job, result_fd: int) -> None:
 def _prepare(job: PrepareJob, emit: Emit) -> None:
     """Resolve the weights, compute missing oracles, and describe the environment."""
     from virnucpro_monitor.runner.environment import capture_environment
+    from virnucpro_monitor.runner.packages import installed_packages
     from virnucpro_monitor.runner.warm import make_torch_home
 
     try:
@@ -76,7 +77,8 @@ def _prepare(job: PrepareJob, emit: Emit) -> None:
                 checkpoint=str(weights.path),
                 regression=str(weights.regression_path),
                 torch_home=str(home),
-                environment=capture_environment(request.device),
+                environment=capture_environment(request.device, job.num_threads),
+                installed=installed_packages(),
             )
         )
     except MonitorError as error:
@@ -122,6 +124,8 @@ def _yardstick(job: Job, emit: Emit) -> tuple[Any, list[Any]]:
 
 
 def _measure(job: MeasureJob, emit: Emit) -> None:
+    from virnucpro_monitor.runner.packages import imported_packages
+
     clock = _Clock()
     checkout = Path(job.checkout)
     index = job.first
@@ -139,12 +143,21 @@ def _measure(job: MeasureJob, emit: Emit) -> None:
                     benchmark=index,
                     backend=subject.backend,
                     verdict=verdict,
+                    packages=imported_packages(),
                     **clock.restart(),
                 )
             )
     except BaseException as error:
         failure = describe_failure(error, checkout)
-        emit(Failed(benchmark=index, failure=failure, ours=is_ours(error), **clock.restart()))
+        emit(
+            Failed(
+                benchmark=index,
+                failure=failure,
+                ours=is_ours(error),
+                packages=imported_packages(),
+                **clock.restart(),
+            )
+        )
 
 
 class _Times(TypedDict):
