@@ -342,13 +342,16 @@ def settings_file() -> Path:
     return Path(os.environ.get(SETTINGS_VARIABLE) or CONFIG_FILE)
 
 
-def read_settings_file() -> dict[str, Any]:
+def read_settings_file(path: Path | None = None) -> dict[str, Any]:
     """Settings and tables of the settings file; nothing where the folder has none.
+
+    Args:
+        path: of another file than the one that counts here.
 
     Raises:
         ConfigurationError: it cannot be read, is not TOML, or has an unknown name.
     """
-    path = settings_file()
+    path = path or settings_file()
     try:
         found = tomllib.loads(path.read_text(encoding="utf-8"))
     except FileNotFoundError as error:

@@ -1,4 +1,5 @@
 import json
+from importlib.metadata import PackageNotFoundError
 from pathlib import Path
 
 import pytest
@@ -68,3 +69,18 @@ def test_a_busy_gpu_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_a_full_disk_is_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(doctor, "MIN_FREE_BYTES", 1 << 60)
     assert doctor._disk(tmp_path / "cache" / "deep").level == "warning"
+
+
+def test_a_machine_without_a_gpu_is_not_told_to_install_what_needs_one(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(doctor, "find_gpu", lambda _: None)
+    monkeypatch.setattr(doctor, "version", _not_installed)
+    _, found = examine(capsys, "--device", "cuda:0", *CPU[2:])
+    assert found["flash-attn"]["level"] == "ok"
+    assert found["flash-attn"]["remedy"] == ""
+    assert found["GPU"]["level"] == "problem"
+
+
+def _not_installed(name: str) -> str:
+    raise PackageNotFoundError(name)

@@ -25,7 +25,7 @@ def test_a_target_is_added_changed_listed_checked_and_removed(
     assert run_command(["targets", "list", *database]) == 0
     assert "No targets yet" in capsys.readouterr().err
     assert run_command(["targets", "add", "pack", folder, *database]) == 0
-    assert "Stored pack: 1 commits" in capsys.readouterr().err
+    assert "Stored pack: 1 commit " in capsys.readouterr().err
     more = ["--package", "tinytarget", "--paths", "tinytarget", "--paths", "*.toml"]
     assert run_command(["targets", "add", "pack", folder, *more, *database]) == 0
     capsys.readouterr()
@@ -80,3 +80,36 @@ def test_the_builtin_target_can_be_looked_at(
 ) -> None:
     assert run_command(["targets", "check", "builtin", *database]) == 0
     assert "as it is installed" in capsys.readouterr().out
+
+
+def test_a_package_without_the_interface_is_stored_with_a_warning(
+    folder: str, database: list[str], capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert run_command(["targets", "add", "pack", folder, "--package", "other", *database]) == 0
+    said = capsys.readouterr().err
+    assert "Stored pack: 1 commit on its main branch." in said
+    assert "cannot be measured as it is: " in said
+    assert "'other' has no load_esm2_model" in said
+    assert run_command(["targets", "add", "pack", folder, *database]) == 0
+    assert "Warning" not in capsys.readouterr().err
+
+
+def test_a_broken_target_of_the_settings_file_does_not_stop_another(
+    folder: str,
+    database: list[str],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    (tmp_path / "virnucpro-monitor.toml").write_text(
+        f"[targets.broken]\nbranch = 3\n[targets.good]\nlocation = '{folder}'\n"
+    )
+    monkeypatch.chdir(tmp_path)
+    assert run_command(["targets", "check", "good", *database]) == 0
+    assert run_command(["targets", "check", folder, *database]) == 0
+    assert run_command(["targets", "list", *database]) == 0
+    captured = capsys.readouterr()
+    assert f"good  {folder}" in captured.out
+    assert "Left out: [targets.broken] in virnucpro-monitor.toml lacks 'location'" in captured.err
+    assert run_command(["targets", "check", "broken", *database]) == 1
+    assert "[targets.broken] in virnucpro-monitor.toml lacks" in capsys.readouterr().err

@@ -28,7 +28,8 @@ def list_targets(db: DatabaseOption = None, as_json: JsonOption = False) -> None
     from virnucpro_monitor.monitor.running import stored_targets
     from virnucpro_monitor.runner.targets import read_targets
 
-    known = {one.name: one for one in (*stored_targets(load_settings(db=db)), *read_targets())}
+    in_file = read_targets(on_problem=lambda _, error: say(f"Left out: {error}"))
+    known = {one.name: one for one in (*stored_targets(load_settings(db=db)), *in_file)}
     if as_json:
         shown = [replace(one, location=masked_url(one.location)) for one in known.values()]
         print_json(sorted(shown, key=lambda one: one.name))
@@ -67,8 +68,12 @@ def add(
     ] = None,
     db: DatabaseOption = None,
 ) -> None:
-    """Store a target, once its repository can be read. The same name again changes it."""
+    """Store a target, once its repository can be read. The same name again changes it.
+
+    Says so where its last commit lacks the interface: it is stored all the same.
+    """
     from virnucpro_monitor.monitor.sink import Sink
+    from virnucpro_monitor.report.text import count
     from virnucpro_monitor.runner.builtin import BUILTIN
     from virnucpro_monitor.runner.checkout import Repository
     from virnucpro_monitor.runner.selection import branch_history
@@ -89,7 +94,12 @@ def add(
     history = branch_history(Repository.open(target.location, settings.cache_folder), target)
     with Sink(settings.database_url, target, say=say) as sink:
         sink.writer.save_target(target)
-    say(f"Stored {name}: {len(history)} commits on {branch or 'its main branch'}.")
+    where = branch or "its main branch"
+    say(f"Stored {name}: {count(len(history), 'commit')} on {where}.")
+    try:
+        describe_target(settings, target)
+    except MonitorError as error:
+        say(f"Warning: it is stored, but its last commit cannot be measured as it is: {error}")
 
 
 def check(
@@ -116,6 +126,7 @@ def describe_target(settings: Settings, target: Target, commit: str | None = Non
     Raises:
         MonitorError: what is missing, in one sentence.
     """
+    from virnucpro_monitor.report.text import count
     from virnucpro_monitor.runner.checkout import Repository
     from virnucpro_monitor.runner.code_digest import covers
     from virnucpro_monitor.runner.interface import find_names
@@ -128,7 +139,7 @@ def describe_target(settings: Settings, target: Target, commit: str | None = Non
     full = repository.resolve(commit) if commit else history[-1]
     lines = [
         f"repository  {masked_url(target.location)}",
-        f"branch      {target.branch or 'HEAD'}, {len(history)} commits",
+        f"branch      {target.branch or 'its main branch'}, {count(len(history), 'commit')}",
         f"commit      {short_hash(full)} {repository.commits([full])[0].subject}",
     ]
     files = repository.files(full)

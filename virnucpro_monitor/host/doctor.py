@@ -78,6 +78,8 @@ def _flash_attn(on_gpu: bool) -> Finding:
     except PackageNotFoundError:
         if not on_gpu:
             return Finding("flash-attn", OK, "not installed, not needed on the CPU")
+        if find_gpu("cuda:0") is None:
+            return Finding("flash-attn", OK, "not installed, and there is no GPU to use it on")
         return Finding(
             "flash-attn",
             WARNING,

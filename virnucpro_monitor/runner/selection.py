@@ -4,7 +4,7 @@ from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 
 from virnucpro_monitor.errors import AmbiguousRevision, RepositoryError
-from virnucpro_monitor.records import Commit, Outcome, Run, Target, short_hash
+from virnucpro_monitor.records import Commit, Outcome, Run, Target
 from virnucpro_monitor.runner.checkout import Repository
 
 MIN_HASH_DIGITS = 4
@@ -105,8 +105,7 @@ def select_new(
     begun = [name for name, runs in known.items() if not runs and len(history) > 1]
     note = (
         f"Nothing of {' and '.join(begun)} was measured in this configuration before: beginning "
-        f"at the branch's last commit. Its history: --commits "
-        f"{short_hash(history[0])}..{short_hash(history[-1])}"
+        f"at the branch's last commit. Its whole history, {len(history)} commits: --all"
         if begun
         else ""
     )

@@ -1,8 +1,8 @@
 """Targets by name, by path or URL, and from the settings file."""
 
 import re
-import tomllib
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -10,7 +10,7 @@ from virnucpro_monitor.errors import ConfigurationError
 from virnucpro_monitor.records import Target
 from virnucpro_monitor.runner.builtin import BUILTIN, builtin_target
 from virnucpro_monitor.runner.checkout import is_url
-from virnucpro_monitor.settings import CONFIG_FILE
+from virnucpro_monitor.settings import read_settings_file, settings_file
 
 _NAME = re.compile(r"^[A-Za-z0-9][A-Za-z0-9._-]{0,99}$")
 _TABLE_KEYS = {"location", "adapter", "package", "paths", "branch", "requirements"}
@@ -30,20 +30,29 @@ def absolute_location(location: str) -> str:
     return location if is_url(location) else str(Path(location).expanduser().resolve())
 
 
-def read_targets(path: Path | None = None) -> tuple[Target, ...]:
+def read_targets(
+    path: Path | None = None,
+    on_problem: Callable[[str, ConfigurationError], object] | None = None,
+) -> tuple[Target, ...]:
     """Targets of the `[targets.NAME]` tables in the settings file; none where it is missing.
+
+    Args:
+        path: of another file than the one that counts here.
+        on_problem: receives a table's name and what is wrong with it, which is then left out: one
+            broken target does not stop the others. Without it, that is raised.
 
     Raises:
         ConfigurationError: not TOML, an unknown key, or a value of the wrong type.
     """
-    path = path or Path(CONFIG_FILE)
-    try:
-        tables = tomllib.loads(path.read_text(encoding="utf-8")).get("targets", {})
-    except FileNotFoundError:
-        return ()
-    except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
-        raise ConfigurationError(f"{path} cannot be read: {error}.") from error
-    return tuple(_target_from_table(name, table, path) for name, table in tables.items())
+    targets = []
+    for name, table in read_settings_file(path).get("targets", {}).items():
+        try:
+            targets.append(_target_from_table(name, table, path or settings_file()))
+        except ConfigurationError as error:
+            if on_problem is None:
+                raise
+            on_problem(name, error)
+    return tuple(targets)
 
 
 def _target_from_table(name: str, table: Any, path: Path) -> Target:
@@ -87,20 +96,16 @@ def find_target(
     """
     if wanted is None or wanted == BUILTIN:
         return builtin_target()
-    known = {target.name: target for target in (*stored, *read_targets())}
+    wrong: dict[str, ConfigurationError] = {}
+    in_file = read_targets(on_problem=wrong.__setitem__)
+    if wanted in wrong:
+        raise wrong[wanted]
+    known = {target.name: target for target in (*stored, *in_file)}
     target = known.get(wanted)
     if target is None:
         target = _by_location(wanted, known)
     if package is not None and package != target.package:
-        target = Target(
-            name=target.name,
-            location=target.location,
-            adapter=target.adapter,
-            package=package,
-            paths=target.paths,
-            branch=target.branch,
-            requirements=target.requirements,
-        )
+        target = replace(target, package=package)
     return target
 
 

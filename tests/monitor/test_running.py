@@ -1,0 +1,150 @@
+"""A start as a function: what it stores, streams and says, and whose last word it is."""
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from tests.runner.tiny_target import HEALTHY, TinyRepository
+from tests.store.builders import make_report
+from virnucpro_monitor.errors import ConfigurationError, RepositoryError
+from virnucpro_monitor.monitor import running
+from virnucpro_monitor.monitor.running import (
+    Listener,
+    RunOptions,
+    make_plan,
+    run_and_store,
+    stream_runs,
+)
+from virnucpro_monitor.records import Heartbeat, Outcome, Run, Target
+from virnucpro_monitor.settings import Settings, load_settings
+from virnucpro_monitor.store.engine import open_engine
+from virnucpro_monitor.store.health_reader import load_heartbeats
+from virnucpro_monitor.store.reader import load_runs
+
+
+@pytest.fixture
+def tiny(tmp_path: Path) -> TinyRepository:
+    repository = TinyRepository(tmp_path / "tiny")
+    repository.commit(HEALTHY, "Add packed inference")
+    repository.commit({"a": "b"})
+    return repository
+
+
+@pytest.fixture
+def target(tiny: TinyRepository) -> Target:
+    return Target(name="tiny", location=str(tiny.folder))
+
+
+@pytest.fixture
+def settings(tmp_path: Path) -> Settings:
+    return load_settings(
+        db=f"sqlite:///{tmp_path / 'monitor.db'}", cache_dir=tmp_path / "cache", device="cpu"
+    )
+
+
+@pytest.fixture
+def measured(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Commits pass without being measured."""
+
+    def pass_all(plan: running.RunPlan, **_: object) -> Iterator[object]:
+        for commit in plan.commits:
+            yield make_report(target=plan.target, commit=commit)
+
+    monkeypatch.setattr(running, "run_commits", pass_all)
+
+
+def stored(settings: Settings) -> tuple[list[Run], list[Heartbeat]]:
+    engine = open_engine(settings.database_url, read_only=True)
+    try:
+        return load_runs(engine), load_heartbeats(engine)
+    finally:
+        engine.dispose()
+
+
+@pytest.mark.usefixtures("measured")
+def test_runs_are_streamed_as_they_are_stored(
+    settings: Settings, target: Target, tiny: TinyRepository
+) -> None:
+    said: list[str] = []
+    told: list[Run] = []
+    listener = Listener(on_message=said.append, on_run=told.append)
+    stream = stream_runs(settings, target, RunOptions(everything=True), listener)
+    first = next(stream)
+    assert [run.id for run in stored(settings)[0]] == [first.id]
+    stream.close()
+    assert [run.id for run in stored(settings)[0]] == [first.id]  # what was stored stays
+    assert first.commit.hash == tiny.git("rev-list", "--max-parents=0", "HEAD")
+    assert told == [first]
+    assert said[0].startswith("Created the database sqlite:///")
+
+    outcome = run_and_store(settings, target, RunOptions(everything=True))
+    assert [run.commit.hash for run in outcome.runs] == tiny.git(
+        "rev-list", "--reverse", "HEAD"
+    ).split()
+    assert (outcome.exit_code, outcome.summary) == (0, "2 passed.")
+
+
+@pytest.mark.usefixtures("measured")
+def test_only_the_targets_runner_has_a_last_word(settings: Settings, target: Target) -> None:
+    run_and_store(settings, target, RunOptions(revisions=["HEAD"]))
+    assert stored(settings)[1] == []
+    run_and_store(settings, target, RunOptions(new=True))
+    (beat,) = stored(settings)[1]
+    assert (beat.state, beat.message, beat.exit_code) == ("finished", "1 passed.", 0)
+    with pytest.raises(RepositoryError, match="'nosuch' is not known"):
+        run_and_store(settings, target, RunOptions(revisions=["nosuch"]))
+    assert stored(settings)[1] == [beat]
+
+
+@pytest.mark.usefixtures("measured")
+def test_the_runners_own_failure_is_its_last_word(
+    settings: Settings, target: Target, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run_and_store(settings, target)
+
+    def fail(*_: object, **__: object) -> None:
+        raise RepositoryError("The repository has gone: put it back.")
+
+    monkeypatch.setattr(running, "run_commits", fail)
+    with pytest.raises(RepositoryError):
+        run_and_store(settings, target, RunOptions(new=True))
+    (beat,) = stored(settings)[1]
+    assert (beat.message, beat.exit_code) == ("The repository has gone: put it back.", 1)
+
+
+def test_the_plan_has_what_settings_and_options_say(settings: Settings, target: Target) -> None:
+    chosen = settings.model_copy(
+        update={"workers": 3, "memory_limit_gib": 2.5, "timeout_s": 7.0, "protocol": "1"}
+    )
+    options = RunOptions(
+        everything=True, order="newest", max_time_s=90.0, force=True, gpu_wait_s=5.0, probes=False
+    )
+    plan, selection = make_plan(chosen, target, [], options)
+    assert (plan.workers, plan.memory_limit_gib, plan.timeout_s) == (3, 2.5, 7.0)
+    assert (plan.order, plan.max_minutes, plan.gpu_wait_s) == ("newest", 1.5, 5.0)
+    assert (plan.force, plan.retry_errors, plan.probes) == (True, False, False)
+    assert plan.protocol.version == "1"
+    assert selection.commits == selection.branch
+    assert len(selection.commits) == 2
+
+
+def test_a_first_new_start_names_the_way_to_the_whole_history(
+    settings: Settings, target: Target
+) -> None:
+    _, selection = make_plan(settings, target, [], RunOptions(new=True))
+    assert len(selection.commits) == 1
+    assert selection.note.endswith("Its whole history, 2 commits: --all")
+
+
+def test_commits_are_chosen_one_way() -> None:
+    with pytest.raises(ConfigurationError, match="choose one way"):
+        RunOptions(new=True, revisions=["HEAD"])
+    with pytest.raises(ConfigurationError, match="wait_s is nan"):
+        RunOptions(wait_s=float("nan"))
+
+
+def test_a_failure_outranks_what_could_not_be_run() -> None:
+    runs = [make_report(outcome=outcome).run for outcome in (Outcome.ERROR, Outcome.FAILED)]
+    assert running.RunOutcome((runs[0],), ()).exit_code == 3
+    assert running.RunOutcome((runs[0],), (runs[1],)).exit_code == 3  # the same commit: the newer
