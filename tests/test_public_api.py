@@ -12,8 +12,9 @@ import pytest
 
 import virnucpro_monitor
 from tests.cli.reading_history import make_database
+from tests.runner.tiny_target import HEALTHY, TinyRepository
 from tests.store.builders import make_commit, make_report
-from virnucpro_monitor import Monitor, MonitorError, open_monitor
+from virnucpro_monitor import Listener, Monitor, MonitorError, RunOptions, open_monitor
 from virnucpro_monitor.errors import (
     AmbiguousRevision,
     ClosedMonitor,
@@ -21,7 +22,9 @@ from virnucpro_monitor.errors import (
     MissingDatabase,
     NotFoundError,
 )
-from virnucpro_monitor.records import Commit, Run
+from virnucpro_monitor.monitor import running
+from virnucpro_monitor.records import Commit, Run, RunReport
+from virnucpro_monitor.runner.plan import RunPlan
 from virnucpro_monitor.store.engine import create_database, open_engine
 from virnucpro_monitor.store.writer import Writer
 
@@ -181,7 +184,7 @@ def test_a_revision_of_two_commits_is_one_typed_error(tmp_path: Path) -> None:
 def test_wrong_words_are_one_typed_error(monitor: Monitor, tmp_path: Path) -> None:
     with pytest.raises(ConfigurationError, match="passed, failed, error"):
         monitor.runs(outcomes=["broken"])
-    with pytest.raises(ConfigurationError, match="open, acknowledged, fixed"):
+    with pytest.raises(ConfigurationError, match="open, acknowledged, not_seen, fixed"):
         monitor.incidents(state="new")
     with pytest.raises(NotFoundError, match="There is no target 'nosuch'"):
         monitor.runs(target="nosuch")
@@ -190,3 +193,47 @@ def test_wrong_words_are_one_typed_error(monitor: Monitor, tmp_path: Path) -> No
     with pytest.raises(MissingDatabase, match="create=True"):
         open_monitor(tmp_path / "missing.db")
     assert not (tmp_path / "missing.db").exists()
+
+
+def test_runs_are_started_and_streamed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    repository = TinyRepository(tmp_path / "pack")
+    hashes = [repository.commit(HEALTHY), repository.commit({"a": "b"})]
+    plans: list[RunPlan] = []
+
+    def pass_all(plan: RunPlan, **_: object) -> Iterator[RunReport]:
+        plans.append(plan)
+        for commit in plan.commits:
+            yield make_report(target=plan.target, commit=commit)
+
+    monkeypatch.setattr(running, "run_commits", pass_all)
+    said: list[str] = []
+    with open_monitor(tmp_path / "results.db", create=True) as monitor:
+        runs = monitor.run(
+            str(repository.folder),
+            RunOptions(everything=True),
+            listener=Listener(on_message=said.append),
+            device="cpu",
+            dtype="float32",
+            workers=1,
+        )
+        assert monitor.runs() == []
+        for run, commit in zip(runs, hashes, strict=True):
+            assert run.commit.hash == commit
+            assert monitor.runs()[-1].id == run.id  # it is there when it comes
+        (plan,) = plans
+        assert (plan.request.device, plan.request.dtype, plan.workers) == ("cpu", "float32", 1)
+        with pytest.raises(ConfigurationError, match="no setting devise: did you mean device"):
+            monitor.run(str(repository.folder), devise="cpu")
+        with pytest.raises(ConfigurationError, match="no target 'nosuch'"):
+            monitor.run("nosuch")
+    with pytest.raises(ClosedMonitor):
+        monitor.run(str(repository.folder))
+    with pytest.raises(ClosedMonitor):
+        monitor.bisect(*hashes)
+
+
+def test_a_search_is_refused_where_it_has_no_repository(tmp_path: Path, monitor: Monitor) -> None:
+    with pytest.raises(ConfigurationError, match="bisect needs a repository"):
+        monitor.bisect("a", "b", "builtin")
+    with pytest.raises(ConfigurationError, match="goes by one benchmark set"):
+        monitor.bisect("a", "b", "builtin", benchmark=["seed", "proteome"])

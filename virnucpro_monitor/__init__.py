@@ -12,6 +12,8 @@ if TYPE_CHECKING:
     from virnucpro_monitor.data.packing import validate_packed_equivalence
     from virnucpro_monitor.errors import MonitorError
     from virnucpro_monitor.models.esm2_flash import load_esm2_model
+    from virnucpro_monitor.monitor.bisecting import BisectOptions
+    from virnucpro_monitor.monitor.running import Listener, RunOptions
     from virnucpro_monitor.records import Outcome
     from virnucpro_monitor.runner.adapters import Adapter, LoadRequest
     from virnucpro_monitor.validation.subject import PackedBatch, Subject
@@ -20,11 +22,14 @@ __version__ = "0.1.0"
 
 __all__ = [
     "Adapter",
+    "BisectOptions",
+    "Listener",
     "LoadRequest",
     "Monitor",
     "MonitorError",
     "Outcome",
     "PackedBatch",
+    "RunOptions",
     "Subject",
     "__version__",
     "load_esm2_model",
@@ -34,11 +39,14 @@ __all__ = [
 
 _HOMES = {
     "Adapter": "runner.adapters",
+    "BisectOptions": "monitor.bisecting",
+    "Listener": "monitor.running",
     "LoadRequest": "runner.adapters",
     "Monitor": "api",
     "MonitorError": "errors",
     "Outcome": "records",
     "PackedBatch": "validation.subject",
+    "RunOptions": "monitor.running",
     "Subject": "validation.subject",
     "load_esm2_model": "models.esm2_flash",
     "open_monitor": "api",

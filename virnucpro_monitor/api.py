@@ -3,20 +3,35 @@
 Everything here is handed on to `virnucpro_monitor.monitor`; records come back as they are stored.
 """
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from types import TracebackType
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from virnucpro_monitor.analysis.incidents import Incident, IncidentState
 from virnucpro_monitor.analysis.regressions import Regressions
 from virnucpro_monitor.errors import ClosedMonitor, ConfigurationError, MissingDatabase
 from virnucpro_monitor.monitor import comparing, naming, questions, status
+from virnucpro_monitor.monitor.bisecting import (
+    WHOLE_VERDICT,
+    BisectOptions,
+    as_measured_last,
+    bisect_and_store,
+    only_stored_repository,
+)
 from virnucpro_monitor.monitor.comparing import CommitComparison
+from virnucpro_monitor.monitor.running import (
+    LAST_COMMIT,
+    SILENT,
+    Listener,
+    RunOptions,
+    find_run_target,
+    stream_runs,
+)
 from virnucpro_monitor.monitor.status import TargetStatus
 from virnucpro_monitor.records import Bisection, Outcome, Run, SequenceResult, Target
 from virnucpro_monitor.report.values import run_values
-from virnucpro_monitor.settings import load_settings
+from virnucpro_monitor.settings import Settings, load_settings
 from virnucpro_monitor.store import reader
 from virnucpro_monitor.store.engine import Engine, ensure_database, open_engine
 
@@ -223,6 +238,62 @@ class Monitor:
     def status(self, *, target: str | None = None) -> list[TargetStatus]:
         """What is measured of each target, what is missing, and when its runner last spoke."""
         return list(status.load_statuses(self._engine, target))
+
+    def run(
+        self,
+        target: str | None = None,
+        options: RunOptions = LAST_COMMIT,
+        *,
+        package: str | None = None,
+        listener: Listener = SILENT,
+        **settings: Any,
+    ) -> Iterator[Run]:
+        """Validate commits of a target; yields each run once it is stored.
+
+        Nothing is measured before the first run is asked for, and no more once the iterator is
+        closed.
+
+        Args:
+            target: a name, or the path or URL of a repository; None for this package's own model.
+            options: which commits, by default the branch's last, and how.
+            package: import root, where it is to be named.
+            listener: is told of progress and messages.
+            settings: such as `device="cpu"`, in place of what environment and file say.
+
+        Raises:
+            MonitorError: nothing could be run at all; nothing is stored then.
+        """
+        own = self._settings(settings)
+        return stream_runs(own, find_run_target(own, target, package), options, listener)
+
+    def bisect(
+        self,
+        good: str,
+        bad: str,
+        target: str | None = None,
+        options: BisectOptions = WHOLE_VERDICT,
+        *,
+        package: str | None = None,
+        listener: Listener = SILENT,
+        **settings: Any,
+    ) -> Bisection:
+        """Find the first bad commit, or, where `bad` is the older one, the one that mended it.
+
+        Args:
+            target: None for the only stored repository.
+            settings: as of `run`; what is set nowhere is as in the target's newest stored run.
+
+        Raises:
+            RepositoryError: the commits are not on one line.
+            ConfigurationError: `good` is not good, or `bad` is not bad.
+        """
+        own = self._settings(settings)
+        chosen = find_run_target(own, target or only_stored_repository(own), package)
+        return bisect_and_store(as_measured_last(own, chosen), chosen, good, bad, options, listener)
+
+    def _settings(self, own: Mapping[str, Any]) -> Settings:
+        _ = self._engine  # a closed monitor starts nothing
+        return load_settings(db=self.url, **own)
 
     def _target_name(self, target: str | None) -> str | None:
         return None if target is None else naming.choose_target(self._engine, target).name
