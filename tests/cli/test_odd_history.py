@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from tests.runner.test_commit_objects import PERSON, write_commit
-from tests.runner.tiny_target import HEALTHY, TinyRepository
+from tests.runner.tiny_target import HEALTHY, MODEL_FILE, TinyRepository
 from virnucpro_monitor.cli.main import run_command
 
 CPU = (
@@ -83,3 +83,31 @@ def test_a_commit_that_cannot_be_read_is_one_error_row(
     assert rows == [(torn, "error"), (healthy, "passed"), (last, "passed")]
     assert run_command(["runs", "show", torn[:10], "--db", url]) == 0
     assert torn[:10] in capsys.readouterr().out
+
+
+def test_a_target_reads_no_secret_and_stops_nobody(
+    tmp_path: Path, small: str, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    secrets = ("VIRNUCPRO_MONITOR_SOMETHING", "PGPASSWORD", "SOME_TOKEN")
+    for name in secrets:
+        monkeypatch.setenv(name, "S3cr3t")
+    tiny = TinyRepository(tmp_path / "curious")
+    curious = """
+import os, signal, sys
+print(sorted(os.environ.items()), file=sys.stderr, flush=True)
+os.kill(os.getppid(), signal.SIGSTOP)
+os.kill(os.getppid(), signal.SIGKILL)
+raise RuntimeError("that was all")
+"""
+    model = curious + HEALTHY[MODEL_FILE]
+    head = tiny.commit({**HEALTHY, MODEL_FILE: model}, "Look around")
+    url = f"sqlite:///{tmp_path / 'monitor.db'}"
+    run = ["run", "--target", str(tiny.folder), "--benchmark", small, *CPU, "--db", url]
+    assert run_command([*run, "--commit", head]) == 3
+    capsys.readouterr()
+    assert run_command(["runs", "show", head[:10], "--db", url]) == 0
+    said = capsys.readouterr().out
+    assert "that was all" in said
+    assert "PATH" in said
+    assert "S3cr3t" not in said
+    assert not any(name in said for name in secrets)

@@ -4,6 +4,7 @@ import subprocess
 import sys
 import threading
 import time
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +14,7 @@ from tests.runner.conftest import MODEL
 from virnucpro_monitor.errors import WeightsError
 from virnucpro_monitor.records import Request
 from virnucpro_monitor.records.messages import Ended, PrepareJob, Ready, Refused
+from virnucpro_monitor.runner import client
 from virnucpro_monitor.runner.client import WorkerPool, raise_refused
 from virnucpro_monitor.runner.supervisor import descendants
 
@@ -83,6 +85,22 @@ def test_a_server_that_dies_on_the_way_ends_its_job(cache_folder: Path) -> None:
         (ended,) = pool.run(prepare_job(cache_folder))
         assert isinstance(ended, Ended)
         assert ended.cause == "lost"
+
+
+def test_who_stops_the_server_gains_no_time(
+    cache_folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(client, "STUCK_GRACE_S", 1.0)
+    with WorkerPool() as pool:
+        list(pool.run(prepare_job(cache_folder)))
+        server = pool._process
+        assert server is not None
+        os.kill(server.pid, signal.SIGSTOP)
+        (ended,) = pool.run(replace(prepare_job(cache_folder), timeout_s=0.5))
+        assert ended == Ended(cause="timeout", code=0, log="")
+        assert server.poll() == -signal.SIGKILL
+        events = list(pool.run(prepare_job(cache_folder)))
+        assert [type(event) for event in events] == [Ready, Ended]
 
 
 _STARTER = """

@@ -28,9 +28,11 @@ from virnucpro_monitor.records.messages import (
     decode_said,
     encode,
 )
+from virnucpro_monitor.runner.supervisor import descendants
 from virnucpro_monitor.secrecy import public_environment
 
 STOP_TIMEOUT_S = 10.0
+STUCK_GRACE_S = 60.0  # beyond a job's own time limit
 
 Accept = Callable[[Said], None]
 
@@ -74,12 +76,14 @@ class WorkerPool:
             accept: called with each event; raises `MessageError` for one that cannot be.
         """
         connection = self._connect()
-        refused = ""
+        # The job's watcher keeps the time. It is itself watched, in case something has stopped it.
+        connection.settimeout(job.timeout_s + STUCK_GRACE_S)
+        refused, stuck = "", False
         try:
             with connection.makefile("rb") as lines:
                 with suppress(BrokenPipeError, ConnectionResetError):
                     connection.sendall(encode(job) + b"\n")
-                with suppress(ConnectionResetError):
+                try:
                     for line in lines:
                         if line.startswith(OWN):
                             ended = decode_ended(line[len(OWN) :])
@@ -96,7 +100,13 @@ class WorkerPool:
                             connection.shutdown(socket.SHUT_WR)  # the job is to end
                         else:
                             yield said
-            yield Ended(cause="lost", code=0, log=self._last_words())
+                except ConnectionResetError:
+                    pass
+                except TimeoutError:
+                    stuck = True
+                    self._end_all()
+            cause = "timeout" if stuck else "lost"
+            yield Ended(cause=cause, code=0, log="" if stuck else self._last_words())
         finally:
             with self._lock:
                 self._connections.discard(connection)
@@ -142,6 +152,15 @@ class WorkerPool:
                 env=environment,
                 start_new_session=True,  # Ctrl-C is ours to handle
             )  # fmt: skip
+
+    def _end_all(self) -> None:
+        """Kill the server and everything below it, stopped or not."""
+        with self._lock:
+            if self._process is not None:
+                for pid in (*descendants(self._process.pid), self._process.pid):
+                    with suppress(ProcessLookupError):
+                        os.kill(pid, signal.SIGKILL)
+            self._stop()
 
     def _last_words(self) -> str:
         with self._lock:

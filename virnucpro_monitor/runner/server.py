@@ -12,9 +12,11 @@ each job gets a fresh interpreter instead.
 
 import importlib
 import os
+import select
 import socket
-import subprocess
 import sys
+import tempfile
+import time
 import traceback
 from contextlib import suppress
 from pathlib import Path
@@ -31,13 +33,15 @@ from virnucpro_monitor.records.messages import (
     is_verdict,
 )
 from virnucpro_monitor.runner import worker
+from virnucpro_monitor.runner.containment import adopt_orphans, die_with_parent, fork_contained
 from virnucpro_monitor.runner.supervisor import (
     Limits,
-    adopt_orphans,
-    die_with_parent,
+    end_children,
     limit_own_memory,
     supervise,
 )
+
+TEND_S = 0.5
 
 
 def main() -> None:
@@ -47,9 +51,14 @@ def main() -> None:
     if forking:
         _preload()
         forking = not _holds_gpu()
+    adopt_orphans()
+    supervisors: set[int] = set()
     while True:
+        if not select.select([control], [], [], TEND_S)[0]:
+            _tend(supervisors)
+            continue
         message, descriptors, _, _ = socket.recv_fds(control, 1, 1)
-        _reap()
+        _tend(supervisors)
         if not message:
             break
         connection = socket.socket(fileno=descriptors[0])
@@ -58,19 +67,26 @@ def main() -> None:
             job = decode_job(line)
             if forking and isinstance(job, MeasureJob) and job.warm:
                 _map_checkpoints(job)
-            if os.fork() == 0:
+            pid = os.fork()
+            if pid == 0:
                 control.close()
                 _supervise(job, connection, forking)
+            supervisors.add(pid)
         connection.close()
-    with suppress(ChildProcessError):  # each ends its job once its own socket is closed
-        while True:
-            os.wait()
+    while supervisors:  # each ends its job once its own socket is closed
+        _tend(supervisors)
+        time.sleep(0.01)
 
 
-def _reap() -> None:
+def _tend(supervisors: set[int]) -> None:
+    """Reap supervisors, and end what one that was killed has left to us."""
+    ended = False
     with suppress(ChildProcessError):
-        while os.waitpid(-1, os.WNOHANG)[0]:
-            pass
+        while pid := os.waitpid(-1, os.WNOHANG)[0]:
+            ended |= pid in supervisors
+            supervisors.discard(pid)
+    if ended:
+        end_children(but=supervisors)
 
 
 def _preload() -> None:
@@ -136,28 +152,28 @@ def _serve(job: Job, connection: socket.socket, forking: bool) -> None:
 
     result_read, result_write = os.pipe()
     output_read, output_write = os.pipe()
-    if forking:
-        pid = os.fork()
-        if pid == 0:
-            connection.close()
-            _work(job, limits, result_write, output_write)
-    else:
-        pid = _spawn(job, result_write, output_write)
+    source = None if forking else _write_job(job)
+    child = fork_contained()
+    if child is None:
+        connection.close()
+        os.dup2(output_write, 1)
+        os.dup2(output_write, 2)
+        os.close(output_write)
+        if source is not None:
+            _become_worker(source, result_write)
+        _work(job, limits, result_write)
+    if source is not None:
+        os.close(source)
     os.close(result_write)
     os.close(output_write)
-    ending = supervise(pid, result_read, output_read, limits, send, cancel_fd=connection.fileno())
+    ending = supervise(child, result_read, output_read, limits, send, cancel_fd=connection.fileno())
     ended = Ended(cause=ending.cause, code=ending.code, log=ending.output, detail=ending.detail)
     connection.sendall(OWN + encode(ended) + b"\n")
 
 
-def _work(job: Job, limits: Limits, result_fd: int, output_fd: int) -> NoReturn:
+def _work(job: Job, limits: Limits, result_fd: int) -> NoReturn:
     status = 1
     try:
-        os.setsid()
-        die_with_parent()
-        os.dup2(output_fd, 1)
-        os.dup2(output_fd, 2)
-        os.close(output_fd)
         if not job.request.device.startswith("cuda"):
             limit_own_memory(limits)
         worker.run_job(job, result_fd)
@@ -171,27 +187,29 @@ def _work(job: Job, limits: Limits, result_fd: int, output_fd: int) -> NoReturn:
         os._exit(status)
 
 
-def _spawn(job: Job, result_fd: int, output_fd: int) -> int:
-    """Start a fresh interpreter for a job; it reads the job from its standard input."""
-    source = Path(job.cache_folder) / "jobs" / f"{os.getpid()}.json"
-    source.parent.mkdir(parents=True, exist_ok=True)
-    source.write_bytes(encode(job))
-    with source.open("rb") as file:
-        process = subprocess.Popen(
-            [sys.executable, "-P", "-m", __spec__.name, "--job", str(result_fd)],
-            stdin=file,
-            stdout=output_fd,
-            stderr=output_fd,
-            pass_fds=(result_fd,),
-            start_new_session=True,
-        )
-    source.unlink()
-    process.returncode = 0  # reaped by the supervisor, not by subprocess
-    return process.pid
+def _write_job(job: Job) -> int:
+    """A file without a name that holds the job, open at its beginning."""
+    descriptor = os.memfd_create("job") if hasattr(os, "memfd_create") else _unnamed_file()
+    with os.fdopen(os.dup(descriptor), "wb") as file:
+        file.write(encode(job))
+    os.lseek(descriptor, 0, os.SEEK_SET)
+    return descriptor
+
+
+def _unnamed_file() -> int:
+    with tempfile.TemporaryFile() as file:
+        return os.dup(file.fileno())
+
+
+def _become_worker(source: int, result_fd: int) -> NoReturn:
+    """Become a fresh interpreter that reads its job from standard input."""
+    os.dup2(source, 0)
+    os.set_inheritable(result_fd, True)
+    arguments = [sys.executable, "-P", "-m", __spec__.name, "--job", str(result_fd)]
+    os.execv(sys.executable, arguments)
 
 
 def run_spawned(result_fd: int) -> None:
-    die_with_parent()
     job = decode_job(sys.stdin.buffer.read())
     if not job.request.device.startswith("cuda"):
         limit_own_memory(Limits(job.timeout_s, job.memory_limit_gib))

@@ -5,12 +5,13 @@ import resource
 import selectors
 import signal
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
 from virnucpro_monitor.records.messages import MAX_MESSAGE_BYTES
+from virnucpro_monitor.runner.containment import Contained
 
 GIB = 1024**3
 POLL_S = 0.05
@@ -23,7 +24,7 @@ KEPT_TAIL_BYTES = 64 * 1024
 class Limits:
     """Attributes:
     timeout_s: from the start, and again from each result.
-    memory_limit_gib: GiB of private memory of the child and all its children.
+    memory_limit_gib: GiB of memory that the child and all its children really use together.
     """
 
     timeout_s: float
@@ -116,21 +117,21 @@ def limit_own_memory(limits: Limits) -> None:
     under CUDA, which reserves address space freely; there the polling alone counts.
     """
     if limits.memory_limit_gib is not None:
-        used = _field(Path("/proc/self/status"), "VmData:") or 0
+        used = _sizes(Path("/proc/self/status")).get("VmData", 0)
         size = used + int(limits.memory_limit_gib * GIB)
         with suppress(ValueError, OSError):
             resource.setrlimit(resource.RLIMIT_DATA, (size, size))
 
 
 def supervise(
-    pid: int,
+    child: Contained,
     result_fd: int,
     output_fd: int,
     limits: Limits,
     on_line: Callable[[bytes], bool],
     cancel_fd: int | None = None,
 ) -> Ending:
-    """Follow a child that leads its own session until it ends, then end what it left behind.
+    """Follow a child until it ends, then end what it left behind.
 
     Args:
         result_fd, output_fd: read ends of the child's pipes; closed here.
@@ -166,15 +167,17 @@ def supervise(
             if not cause and now > deadline:
                 cause = "timeout"
             if not cause and limits.memory_limit_gib is not None and now > next_memory_look:
-                next_memory_look = now + MEMORY_POLL_S
-                if private_memory_bytes(pid) > limits.memory_limit_gib * GIB:
+                if used_memory_bytes(child.pid) > limits.memory_limit_gib * GIB:
                     cause = "memory"
+                # The kernel walks all pages for an answer: at most a twentieth of the time.
+                took = time.monotonic() - now
+                next_memory_look = now + max(MEMORY_POLL_S, 20 * took)
             if not cause and lines.overflown:
                 cause = "garbage"
             if cause:
-                _kill_session(pid)
-            status = _reap(pid)
-    _kill_session(pid)
+                child.kill()
+            status = child.poll()
+    child.kill()
     end_descendants()
     while data := _read(result_fd):
         lines.add(data)
@@ -199,44 +202,37 @@ def _read(descriptor: int) -> bytes:
         return b""
 
 
-def _reap(pid: int) -> int | None:
-    """The child's exit status (negative for a signal), None while it runs."""
-    ended, status = os.waitpid(pid, os.WNOHANG)
-    return os.waitstatus_to_exitcode(status) if ended else None
-
-
-def _kill_session(pid: int) -> None:
-    with suppress(ProcessLookupError, PermissionError):
-        os.killpg(pid, signal.SIGKILL)
-
-
 def end_descendants() -> None:
     """Kill every process below this one and reap it.
 
-    On Linux the caller adopts orphans (see `adopt_orphans`), so that children which a target left
+    On Linux the caller adopts orphans (see `containment`), so that children which a target left
     running, even in sessions of their own, are found here.
     """
+    end_children(but=set())
+
+
+def end_children(*, but: Collection[int]) -> None:
+    """Kill this process's children and all below them, but for those in `but`, and reap them."""
     for _ in range(100):
-        below = descendants(os.getpid())
+        below = [one for one in _children(os.getpid()) if one not in but]
         if not below:
             return
-        for pid in below:
+        for pid in (one for child in below for one in (child, *descendants(child))):
             with suppress(ProcessLookupError, PermissionError):
                 os.kill(pid, signal.SIGKILL)
-        with suppress(ChildProcessError):
-            while os.waitpid(-1, os.WNOHANG)[0]:
-                pass
+        for child in below:
+            with suppress(ChildProcessError):
+                os.waitpid(child, os.WNOHANG)
         time.sleep(0.01)
+
+
+def _children(pid: int) -> list[int]:
+    return _family().get(pid, [])
 
 
 def descendants(pid: int) -> list[int]:
     """Ids of all processes below `pid`; none where /proc is missing."""
-    children: dict[int, list[int]] = {}
-    for entry in Path("/proc").glob("[0-9]*/stat"):
-        with suppress(OSError, ValueError, IndexError):
-            # The command name stands in brackets and may hold anything.
-            fields = entry.read_text(errors="replace").rpartition(")")[2].split()
-            children.setdefault(int(fields[1]), []).append(int(entry.parent.name))
+    children = _family()
     found: list[int] = []
     waiting = [pid]
     while waiting:
@@ -246,33 +242,41 @@ def descendants(pid: int) -> list[int]:
     return found
 
 
-def private_memory_bytes(pid: int) -> int:
-    """Private resident memory of a process and all below it, without shared and mapped pages."""
-    return sum(
-        _field(Path(f"/proc/{one}/status"), "RssAnon:") or 0 for one in (pid, *descendants(pid))
-    )
+def _family() -> dict[int, list[int]]:
+    """The children of each process that has any."""
+    children: dict[int, list[int]] = {}
+    for entry in Path("/proc").glob("[0-9]*/stat"):
+        with suppress(OSError, ValueError, IndexError):
+            # The command name stands in brackets and may hold anything.
+            fields = entry.read_text(errors="replace").rpartition(")")[2].split()
+            children.setdefault(int(fields[1]), []).append(int(entry.parent.name))
+    return children
 
 
-def _field(path: Path, name: str) -> int | None:
+def used_memory_bytes(pid: int) -> int:
+    """Memory that a process and all below it really use, in bytes.
+
+    A page that several share counts once in all (as a part in each); mapped files, which the kernel
+    can drop, do not count. What was swapped out does.
+    """
+    return sum(_used_bytes(one) for one in (pid, *descendants(pid)))
+
+
+def _used_bytes(pid: int) -> int:
+    sizes = _sizes(Path(f"/proc/{pid}/smaps_rollup"))
+    if "Pss_Anon" in sizes:
+        return sum(sizes.get(name, 0) for name in ("Pss_Anon", "Pss_Shmem", "SwapPss"))
+    # Not readable, or a kernel before 5.9: shared pages count once in each process.
+    sizes = _sizes(Path(f"/proc/{pid}/status"))
+    return sum(sizes.get(name, 0) for name in ("RssAnon", "RssShmem", "VmSwap"))
+
+
+def _sizes(path: Path) -> dict[str, int]:
+    """Name -> bytes of the lines that end in kB; nothing where the file cannot be read."""
+    found = {}
     with suppress(OSError, ValueError):
-        for line in path.read_text().splitlines():
-            if line.startswith(name):
-                return int(line.split()[1]) * 1024
-    return None
-
-
-def adopt_orphans() -> None:
-    """Make this process the parent of orphaned descendants, and end it with its own parent."""
-    import ctypes
-
-    with suppress(OSError, AttributeError):  # not Linux
-        library = ctypes.CDLL(None, use_errno=True)
-        library.prctl(36, 1, 0, 0, 0)  # PR_SET_CHILD_SUBREAPER
-
-
-def die_with_parent() -> None:
-    """Ask the kernel to kill this process when its parent ends, however that ends."""
-    import ctypes
-
-    with suppress(OSError, AttributeError):  # not Linux
-        ctypes.CDLL(None, use_errno=True).prctl(1, signal.SIGKILL, 0, 0, 0)  # PR_SET_PDEATHSIG
+        for line in path.read_text(errors="replace").splitlines():
+            name, _, value = line.partition(":")
+            if value.endswith("kB"):
+                found[name] = int(value.split()[0]) * 1024
+    return found

@@ -1,0 +1,178 @@
+"""Processes that foreign code cannot leave, stop or outlive.
+
+Where the kernel lets us, a job gets a process namespace of its own: it sees no process outside, so
+it can neither stop nor end the one that keeps its time, and when the namespace's first process
+ends, the kernel ends all others in it, whatever they did with sessions and signals.
+
+    supervisor ──fork── first process (reaps, tells how the worker ended) ──fork── worker
+                  └────────────── namespace ─────────────────────────────────────────┘
+
+Elsewhere the worker leads a session of its own, its orphans come to the supervisor, and what the
+supervisor's own end leaves comes to the server, which ends it.
+"""
+
+import ctypes
+import os
+import signal
+import sys
+from contextlib import suppress
+from dataclasses import dataclass, field
+from pathlib import Path
+
+_CLONE_NEWUSER = 0x10000000
+_CLONE_NEWPID = 0x20000000
+_PR_SET_PDEATHSIG = 1
+_PR_SET_CHILD_SUBREAPER = 36
+
+
+@dataclass(slots=True)
+class Contained:
+    """A child process and all that it starts.
+
+    Attributes:
+        pid: of the namespace's first process, or of the worker itself.
+        status_fd: read end of the pipe on which the first process tells how the worker ended; None
+            where there is no namespace.
+    """
+
+    pid: int
+    status_fd: int | None = None
+    _status: int | None = field(default=None, init=False)
+
+    def poll(self) -> int | None:
+        """The worker's exit status (negative for a signal), None while anything of it runs."""
+        if self._status is None:
+            ended, status = os.waitpid(self.pid, os.WNOHANG)
+            if ended:
+                self._status = os.waitstatus_to_exitcode(status)
+                if self.status_fd is not None:
+                    told = os.read(self.status_fd, 100)
+                    os.close(self.status_fd)
+                    self._status = int(told) if told else self._status
+        return self._status
+
+    def kill(self) -> None:
+        """End the child; in a namespace all of it, elsewhere its session."""
+        with suppress(ProcessLookupError, PermissionError):
+            if self._status is None:  # else the id may be another's by now
+                os.kill(self.pid, signal.SIGKILL)
+        with suppress(ProcessLookupError, PermissionError):
+            os.killpg(self.pid, signal.SIGKILL)
+
+
+def fork_contained(*, namespace: bool = True) -> Contained | None:
+    """Fork a worker; None in the worker itself, which leads a session of its own.
+
+    The caller has one thread, and does nothing else than watch that worker.
+
+    Args:
+        namespace: use one where the kernel offers it.
+    """
+    if not namespace or not enter_process_namespace():
+        pid = os.fork()
+        if pid == 0:
+            os.setsid()
+            die_with_parent()
+            return None
+        return Contained(pid)
+    status_read, status_write = os.pipe()
+    pid = os.fork()
+    if pid:
+        os.close(status_write)
+        return Contained(pid, status_read)
+    die_with_parent()
+    os.close(status_read)
+    worker = os.fork()
+    if worker == 0:
+        os.close(status_write)
+        os.setsid()
+        die_with_parent()
+        return None
+    _be_first(worker, status_write)
+    raise AssertionError("unreachable")
+
+
+def _be_first(worker: int, status_fd: int) -> None:
+    """Be the namespace's first process: reap orphans, and tell how the worker ended."""
+    # Without handlers the kernel keeps every signal from inside the namespace away from it.
+    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+        signal.signal(number, signal.SIG_DFL)
+    status = 1
+    try:
+        for descriptor in _open_descriptors():
+            if descriptor != status_fd:
+                with suppress(OSError):
+                    os.close(descriptor)
+        while True:
+            ended, how = os.waitpid(-1, 0)
+            if ended == worker:
+                os.write(status_fd, str(os.waitstatus_to_exitcode(how)).encode())
+                status = 0
+                break
+    finally:
+        os._exit(status)
+
+
+def _open_descriptors() -> list[int]:
+    with suppress(OSError):
+        return [int(path.name) for path in Path("/proc/self/fd").iterdir()]
+    return list(range(3, 256))
+
+
+def enter_process_namespace() -> bool:
+    """Put the children that this process will have into a process namespace of their own.
+
+    Needs either the right to make one or user namespaces, in which this process then keeps its user
+    and group. False where the kernel refuses; nothing has changed then.
+    """
+    if sys.platform != "linux":
+        return False
+    user, group = os.getuid(), os.getgid()
+    library = ctypes.CDLL(None, use_errno=True)
+    if library.unshare(_CLONE_NEWPID) == 0:
+        return True
+    if not _user_namespaces_work():
+        return False
+    if library.unshare(_CLONE_NEWUSER | _CLONE_NEWPID) != 0:
+        return False
+    _map_user(user, group)
+    return True
+
+
+def _user_namespaces_work() -> bool:
+    """Try it in a child: what half works (no mapping allowed) cannot be taken back."""
+    user, group = os.getuid(), os.getgid()
+    pid = os.fork()
+    if pid == 0:
+        status = 1
+        try:
+            library = ctypes.CDLL(None, use_errno=True)
+            if library.unshare(_CLONE_NEWUSER | _CLONE_NEWPID) == 0:
+                _map_user(user, group)
+                inner = os.fork()
+                if inner == 0:
+                    os._exit(0)
+                status = os.waitpid(inner, 0)[1]
+        except OSError:
+            pass
+        finally:
+            os._exit(1 if status else 0)
+    return os.waitpid(pid, 0)[1] == 0
+
+
+def _map_user(user: int, group: int) -> None:
+    Path("/proc/self/setgroups").write_text("deny")
+    Path("/proc/self/uid_map").write_text(f"{user} {user} 1")
+    Path("/proc/self/gid_map").write_text(f"{group} {group} 1")
+
+
+def adopt_orphans() -> None:
+    """Make this process the parent of orphaned descendants."""
+    with suppress(OSError, AttributeError):  # not Linux
+        ctypes.CDLL(None, use_errno=True).prctl(_PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0)
+
+
+def die_with_parent() -> None:
+    """Ask the kernel to kill this process when its parent ends, however that ends."""
+    with suppress(OSError, AttributeError):  # not Linux
+        ctypes.CDLL(None, use_errno=True).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL, 0, 0, 0)
