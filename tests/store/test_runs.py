@@ -142,7 +142,7 @@ def test_a_run_is_invisible_until_it_is_whole(
         seen.append((reader.load_runs(engine), reader.load_targets(engine)))
         raise RuntimeError("killed")
 
-    monkeypatch.setattr("virnucpro_monitor.store.writer.result_to_values", look)
+    monkeypatch.setattr("virnucpro_monitor.store.saving.insert_rows", look)
     with pytest.raises(RuntimeError, match="killed"):
         writer.save_run(make_report())
     assert seen == [([], [])]

@@ -316,7 +316,7 @@ class Run:
     unpacked_outcome: Outcome | None = None
     code_digest: str | None = None
     bridge: bool = False
-    digest: str | None = None
+    digest: str | None = field(default=None, compare=False)
     started_at: datetime
     duration_s: float
 

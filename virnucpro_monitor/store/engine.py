@@ -250,8 +250,10 @@ def alembic_config() -> "Config":
 
 
 def _migrate(url: URL) -> None:
-    """Run the migrations in one transaction, with foreign keys off."""
+    """Run the migrations in one transaction, with foreign keys off, and seal older runs."""
     from alembic import command
+
+    from virnucpro_monitor.store.integrity import seal_runs
 
     engine = make_engine(url, foreign_keys=False)
     try:
@@ -259,6 +261,7 @@ def _migrate(url: URL) -> None:
             config = alembic_config()
             config.attributes["connection"] = connection
             command.upgrade(config, "head")
+            seal_runs(connection)
             if is_sqlite(url):
                 orphan = connection.exec_driver_sql("PRAGMA foreign_key_check").first()
                 if orphan is not None:

@@ -3,12 +3,13 @@
 from collections.abc import Mapping
 from typing import Any
 
-from sqlalchemy import Connection, Engine, case, select, update
+from sqlalchemy import Connection, Engine, bindparam, case, select, update
 
 from virnucpro_monitor.records import VERDICTS, Outcome, Run
 from virnucpro_monitor.store.connection import reading
 from virnucpro_monitor.store.models import CommitRow, RunRow
 from virnucpro_monitor.store.queries import read_runs
+from virnucpro_monitor.store.statements import table_of
 
 
 def load_measured_run(engine: Engine, run: Run) -> Run:
@@ -50,25 +51,62 @@ def measured_run_id(connection: Connection, run: Run, ids: Mapping[str, Any]) ->
     ).scalar()
 
 
-def adopt_waiting_runs(
-    connection: Connection, run: Run, run_id: int, ids: Mapping[str, Any]
-) -> None:
-    """Point skipped runs at the run that was just stored, where they were stored before it.
-
-    A start that does not go from old to new may release a skipped run before the measured one.
-    """
-    if run.outcome not in VERDICTS:
-        return
-    connection.execute(
-        update(RunRow)
-        .where(
-            RunRow.inherited_run_id.is_(None),
-            RunRow.outcome == Outcome.SKIPPED,
-            RunRow.inherited_from == run.commit.hash,
-            RunRow.inherited_outcome == run.outcome,
-            RunRow.target_id == ids["target_id"],
-            RunRow.benchmark_set_id == ids["benchmark_set_id"],
-            RunRow.configuration_id == ids["configuration_id"],
-        )
-        .values(inherited_run_id=run_id)
+_RUNS = table_of(RunRow)
+_ADOPT = (
+    update(_RUNS)
+    .where(
+        _RUNS.c.inherited_run_id.is_(None),
+        _RUNS.c.outcome == Outcome.SKIPPED,
+        _RUNS.c.inherited_from == bindparam("of_hash"),
+        _RUNS.c.inherited_outcome == bindparam("of_outcome"),
+        _RUNS.c.target_id == bindparam("of_target"),
+        _RUNS.c.benchmark_set_id == bindparam("of_set"),
+        _RUNS.c.configuration_id == bindparam("of_configuration"),
     )
+    .values(inherited_run_id=bindparam("adopter"))
+)
+_WAITING = select(_RUNS.c.inherited_from).where(
+    _RUNS.c.inherited_from.is_not(None),
+    _RUNS.c.inherited_run_id.is_(None),
+    _RUNS.c.target_id == bindparam("of_target"),
+)
+
+
+class WaitingRuns:
+    """Skipped runs that were stored before the run that they inherit from.
+
+    A start that does not go from old to new may release them in that order. They are looked up
+    once for each transaction, during which nobody else stores runs of the same target.
+    """
+
+    def __init__(self, connection: Connection) -> None:
+        self._connection = connection
+        self._hashes: dict[int, set[str]] = {}
+
+    def settle(self, run: Run, run_id: int, ids: Mapping[str, Any]) -> None:
+        """Point them at the run that was just stored, or add it to them.
+
+        Args:
+            ids: the run's `target_id`, `benchmark_set_id`, `configuration_id` and
+                `inherited_run_id`.
+        """
+        target_id = ids["target_id"]
+        if target_id not in self._hashes:
+            found = self._connection.execute(_WAITING, {"of_target": target_id})
+            self._hashes[target_id] = set(found.scalars())
+        hashes = self._hashes[target_id]
+        if run.inherited_from is not None and ids["inherited_run_id"] is None:
+            hashes.add(run.inherited_from)
+        if run.commit.hash not in hashes or not run.outcome.has_verdict:
+            return
+        self._connection.execute(
+            _ADOPT,
+            {
+                "adopter": run_id,
+                "of_hash": run.commit.hash,
+                "of_outcome": run.outcome,
+                "of_target": target_id,
+                "of_set": ids["benchmark_set_id"],
+                "of_configuration": ids["configuration_id"],
+            },
+        )

@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator
 from dataclasses import dataclass, field
+from itertools import islice
 from typing import Any
 
 from sqlalchemy import Connection, func, select
@@ -9,6 +10,13 @@ from sqlalchemy import Connection, func, select
 from virnucpro_monitor.store.connection import describe, reading
 from virnucpro_monitor.store.engine import SCHEMA_REVISION, open_engine
 from virnucpro_monitor.store.health_reader import count_bytes, count_rows
+from virnucpro_monitor.store.integrity import (
+    find_altered_runs,
+    find_broken_chains,
+    find_false_digests,
+    find_strange_heirs,
+    fingerprint,
+)
 from virnucpro_monitor.store.models import Base, RunRow, SequenceResultRow
 
 MAX_PROBLEMS = 20
@@ -21,6 +29,8 @@ class DatabaseCheck:
     Attributes:
         database: path or URL, the password masked.
         problems: one sentence each; empty for a sound database.
+        fingerprint: digest over all runs in their order. Noted elsewhere, it shows later whether
+            the history up to then is still the same.
     """
 
     database: str
@@ -28,6 +38,7 @@ class DatabaseCheck:
     database_bytes: int
     row_counts: dict[str, int] = field(default_factory=dict)
     problems: tuple[str, ...] = ()
+    fingerprint: str = ""
 
 
 def check_database(url: str) -> DatabaseCheck:
@@ -45,11 +56,13 @@ def check_database(url: str) -> DatabaseCheck:
                 schema_revision=SCHEMA_REVISION,
                 database_bytes=count_bytes(connection),
                 row_counts=count_rows(connection),
+                fingerprint=fingerprint(connection),
                 problems=(
                     *_schema_differences(connection),
                     *_damaged_pages(connection),
                     *_orphans(connection),
                     *_incomplete_runs(connection),
+                    *islice(_altered_results(connection), MAX_PROBLEMS),
                 ),
             )
     finally:
@@ -108,3 +121,10 @@ def _incomplete_runs(connection: Connection) -> Iterator[str]:
     )
     for run_id, expected, stored in connection.execute(query):
         yield f"Run {run_id} has {stored} sequence results of {expected}."
+
+
+def _altered_results(connection: Connection) -> Iterator[str]:
+    yield from find_altered_runs(connection)
+    yield from find_broken_chains(connection)
+    yield from find_false_digests(connection)
+    yield from find_strange_heirs(connection)

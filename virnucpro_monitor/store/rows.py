@@ -3,7 +3,6 @@
 import dataclasses
 import math
 from collections.abc import Iterable, Mapping, Sequence
-from operator import attrgetter
 from typing import Any
 
 from sqlalchemy import Connection, Row, select
@@ -34,19 +33,9 @@ from virnucpro_monitor.store.models import (
     SequenceResultRow,
     TargetRow,
 )
+from virnucpro_monitor.store.results import RESULT_NAMES
 
 FIGURE_NAMES = tuple(field.name for field in dataclasses.fields(Figures))
-RESULT_NAMES = tuple(
-    field.name
-    for field in dataclasses.fields(SequenceResult)
-    if field.name not in {"index", "sequence_id"}
-)
-INSERTED_NAMES = ("run_id", "sequence_index", *RESULT_NAMES)
-"""Columns of `sequence_results` in the order of `result_to_values`."""
-
-_get_result = attrgetter("index", *RESULT_NAMES)
-_MEASURES = slice(RESULT_NAMES.index("similarity") + 1, None)
-
 TARGET_COLUMNS = tuple(getattr(TargetRow, field.name) for field in dataclasses.fields(Target))
 COMMIT_NAMES = tuple(field.name for field in dataclasses.fields(Commit))
 COMMIT_COLUMNS = tuple(getattr(CommitRow, name) for name in COMMIT_NAMES)
@@ -113,8 +102,16 @@ def figures_from_values(values: Sequence[Any]) -> Figures | None:
 
 def gates_to_json(gates: Iterable[GateResult]) -> Json:
     return [
-        [g.name, g.passed, g.value, g.limit, g.unit, g.culprit and g.culprit.value, g.detail]
-        for g in gates
+        [
+            gate.name,
+            gate.passed if gate.passed is None else bool(gate.passed),
+            gate.value if gate.value is None else float(gate.value),
+            gate.limit if gate.limit is None else float(gate.limit),
+            gate.unit,
+            gate.culprit and gate.culprit.value,
+            gate.detail,
+        ]
+        for gate in gates
     ]
 
 
@@ -133,26 +130,10 @@ def gates_from_json(content: Json) -> tuple[GateResult, ...]:
     )
 
 
-def result_to_values(run_id: int, result: SequenceResult) -> tuple[Any, ...]:
-    """The row of one sequence's result, in the order of `INSERTED_NAMES`.
-
-    Raises:
-        StoreError: a measure is NaN or infinite.
-    """
-    values = _get_result(result)
-    # One sum finds any NaN or infinity; SQLite would silently store NaN as NULL.
-    if not math.isfinite(sum(filter(None, values[_MEASURES]))):
-        refuse_not_finite(
-            f"sequence {result.sequence_id!r}", {n: getattr(result, n) for n in RESULT_NAMES}
-        )
-    index, length, truncated, status, *rest = values
-    return run_id, index, length, truncated, status.value, *rest
-
-
 def refuse_not_finite(owner: str, values: Mapping[str, Any]) -> None:
     """Raise `StoreError` if a number among `values` is NaN or infinite."""
     for name, value in values.items():
-        if isinstance(value, float) and not math.isfinite(value):
+        if hasattr(value, "__float__") and not math.isfinite(value):
             raise StoreError(
                 f"The {name} of {owner} is {value}, which is not stored: give None where a value "
                 "is not known."

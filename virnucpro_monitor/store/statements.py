@@ -1,11 +1,26 @@
 """Insert-or-find statements that work on SQLite and PostgreSQL."""
 
 import dataclasses
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
+from functools import cache
 from typing import Any, cast
 
-from sqlalchemy import Connection, Insert, Table, and_, case, func, insert, not_, or_, select
+from sqlalchemy import (
+    Connection,
+    Insert,
+    Select,
+    Table,
+    and_,
+    bindparam,
+    case,
+    func,
+    not_,
+    or_,
+    select,
+    text,
+)
 from sqlalchemy.dialects import postgresql, sqlite
+from sqlalchemy.exc import DBAPIError
 
 from virnucpro_monitor.errors import NotFoundError, StoreError
 from virnucpro_monitor.records import BenchmarkSet, Commit, Protocol, Target
@@ -17,6 +32,7 @@ from virnucpro_monitor.store.models import (
     ProtocolRow,
     TargetRow,
 )
+from virnucpro_monitor.store.types import clean_text
 
 CHUNK = 500
 """Hashes in one IN list: SQLite allows few parameters."""
@@ -28,8 +44,11 @@ def table_of(model: type[Base]) -> Table:
 
 def insert_or_update(connection: Connection, model: type[Base]) -> Any:
     """The dialect's own INSERT, which has `on_conflict_do_update` and `on_conflict_do_nothing`."""
-    dialect = postgresql if connection.dialect.name == "postgresql" else sqlite
-    return dialect.insert(table_of(model))
+    return insert_of_dialect(connection.dialect.name, model)
+
+
+def insert_of_dialect(dialect: str, model: type[Base]) -> Any:
+    return (postgresql if dialect == "postgresql" else sqlite).insert(table_of(model))
 
 
 def upsert(model: type[Base], connection: Connection, on: Sequence[str], values: Any) -> Insert:
@@ -48,24 +67,48 @@ def insert_rows(
     connection: Connection,
     model: type[Base],
     names: Sequence[str],
-    rows: Sequence[tuple[Any, ...]],
+    rows: Iterable[tuple[Any, ...]],
 ) -> None:
     """Insert many rows of plain values, `names` giving their order.
 
     The driver is called directly: SQLAlchemy's work on each row costs three times the insertion.
+    PostgreSQL takes them by COPY.
     """
     quote = connection.dialect.identifier_preparer.quote
-    mark = "?" if connection.dialect.paramstyle == "qmark" else "%s"
-    connection.exec_driver_sql(
-        f"INSERT INTO {quote(model.__tablename__)} ({', '.join(quote(name) for name in names)}) "
-        f"VALUES ({', '.join([mark] * len(names))})",
-        list(rows),
-    )
+    table, columns = quote(model.__tablename__), ", ".join(quote(name) for name in names)
+    driver: Any = connection.connection.driver_connection
+    cursor = driver.cursor()
+    try:
+        if connection.dialect.name == "postgresql":
+            with cursor.copy(f"COPY {table} ({columns}) FROM STDIN") as copy:
+                for row in rows:
+                    copy.write_row(row)
+        else:
+            marks = ", ".join(["?"] * len(names))
+            cursor.executemany(f"INSERT INTO {table} ({columns}) VALUES ({marks})", rows)
+    except driver_errors(connection) as error:
+        raise DBAPIError("", None, error) from error  # as SQLAlchemy would have it
+    finally:
+        cursor.close()
+
+
+def driver_errors(connection: Connection) -> type[Exception]:
+    """The class of the driver's own errors."""
+    return cast(type[Exception], connection.dialect.loaded_dbapi.Error)
+
+
+def lock_target(connection: Connection, target_id: int) -> None:
+    """Wait until nobody else stores runs of a target; SQLite has one writer anyway."""
+    if connection.dialect.name == "postgresql":
+        connection.execute(_LOCK_TARGET, {"id": target_id})
+
+
+_LOCK_TARGET = text("SELECT id FROM targets WHERE id = :id FOR NO KEY UPDATE")
 
 
 def find_target_id(connection: Connection, name: str) -> int:
     """Raises `NotFoundError` where there is no target of that name."""
-    found = connection.execute(select(TargetRow.id).where(TargetRow.name == name)).scalar()
+    found = _look_up_target(connection, name)
     if found is None:
         raise NotFoundError(
             f"There is no target {name!r} in the database: `virnucpro-monitor targets list` "
@@ -74,12 +117,24 @@ def find_target_id(connection: Connection, name: str) -> int:
     return found
 
 
+_TARGET_ID = select(table_of(TargetRow).c.id).where(
+    table_of(TargetRow).c.name == bindparam("of_name")
+)
+
+
+def _look_up_target(connection: Connection, name: str) -> int | None:
+    return connection.execute(_TARGET_ID, {"of_name": name}).scalar()
+
+
 def target_values(target: Target) -> dict[str, Any]:
     return {**dataclasses.asdict(target), "paths": list(target.paths)}
 
 
 def ensure_target(connection: Connection, target: Target) -> int:
     """The id of the target of that name; inserted as given where it is new."""
+    found = _look_up_target(connection, target.name)
+    if found is not None:
+        return found
     connection.execute(
         insert_or_update(connection, TargetRow)
         .values(target_values(target))
@@ -96,39 +151,15 @@ def ensure_commits(
     The conflicting row stays locked until the transaction ends, so that two runs of one commit
     are stored one after the other.
     """
-    rows = [
-        {**dataclasses.asdict(commit), "parents": list(commit.parents), "target_id": target_id}
-        for commit in commits
-    ]
-    if not rows:
+    if not commits:
         return {}
-    statement = insert_or_update(connection, CommitRow)
-    new, old = statement.excluded, table_of(CommitRow).c
     connection.execute(
-        statement.on_conflict_do_update(
-            index_elements=["target_id", "hash"],
-            set_={
-                "parents": case((new.parents == [], old.parents), else_=new.parents),
-                "subject": case((new.subject == "", old.subject), else_=new.subject),
-                "author": case((new.author == "", old.author), else_=new.author),
-                "authored_at": func.coalesce(new.authored_at, old.authored_at),
-                "committed_at": func.coalesce(new.committed_at, old.committed_at),
-                "position": case(
-                    (not_(new.on_branch), None),
-                    else_=func.coalesce(new.position, old.position),
-                ),
-                # Without a position, "on the branch" is only the record's default.
-                "on_branch": case(
-                    (or_(not_(new.on_branch), new.position.is_not(None)), new.on_branch),
-                    else_=old.on_branch,
-                ),
-            },
-        ),
-        rows,
+        _upsert_commits(connection.dialect.name),
+        [{**commit_values(commit), "target_id": target_id} for commit in commits],
     )
     ids: dict[str, int] = {}
-    for start in range(0, len(rows), CHUNK):
-        hashes = [row["hash"] for row in rows[start : start + CHUNK]]
+    for start in range(0, len(commits), CHUNK):
+        hashes = [commit.hash for commit in commits[start : start + CHUNK]]
         found = connection.execute(
             select(CommitRow.hash, CommitRow.id).where(
                 and_(CommitRow.target_id == target_id, CommitRow.hash.in_(hashes))
@@ -138,25 +169,78 @@ def ensure_commits(
     return ids
 
 
+_COMMIT_NAMES = tuple(field.name for field in dataclasses.fields(Commit))
+
+
+def ensure_commit(connection: Connection, target_id: int, commit: Commit) -> int:
+    """As `ensure_commits`, for one."""
+    statement = _upsert_commits(connection.dialect.name, returning=True)
+    given = {**commit_values(commit), "target_id": target_id}
+    return int(connection.execute(statement, given).scalar_one())
+
+
+def commit_values(commit: Commit) -> dict[str, Any]:
+    values = {name: getattr(commit, name) for name in _COMMIT_NAMES}
+    return {**values, "parents": list(commit.parents)}
+
+
+@cache
+def _upsert_commits(dialect: str, *, returning: bool = False) -> Any:
+    statement = insert_of_dialect(dialect, CommitRow)
+    new, old = statement.excluded, table_of(CommitRow).c
+    statement = statement.on_conflict_do_update(
+        index_elements=["target_id", "hash"],
+        set_={
+            "parents": case((new.parents == [], old.parents), else_=new.parents),
+            "subject": case((new.subject == "", old.subject), else_=new.subject),
+            "author": case((new.author == "", old.author), else_=new.author),
+            "authored_at": func.coalesce(new.authored_at, old.authored_at),
+            "committed_at": func.coalesce(new.committed_at, old.committed_at),
+            "position": case(
+                (not_(new.on_branch), None),
+                else_=func.coalesce(new.position, old.position),
+            ),
+            # Without a position, "on the branch" is only the record's default.
+            "on_branch": case(
+                (or_(not_(new.on_branch), new.position.is_not(None)), new.on_branch),
+                else_=old.on_branch,
+            ),
+        },
+    )
+    return statement.returning(old.id) if returning else statement
+
+
 def ensure_digested(
     connection: Connection, model: Any, digest: str, values: Mapping[str, Any]
 ) -> int:
     """The id of the row with `digest`; inserted with `values` where it is new."""
-    statement = select(model.id).where(model.digest == digest)
-    found = connection.execute(statement).scalar()
+    statement, given = _id_by_digest(model), {"of_digest": digest}
+    found = connection.execute(statement, given).scalar()
     if found is None:
         connection.execute(
             insert_or_update(connection, model)
             .values(digest=digest, **values)
             .on_conflict_do_nothing(index_elements=["digest"])
         )
-        found = connection.execute(statement).scalar_one()
+        found = connection.execute(statement, given).scalar_one()
     return int(found)
+
+
+@cache
+def _id_by_digest(model: Any) -> Select[int]:
+    columns = table_of(model).c
+    return select(columns.id).where(columns.digest == bindparam("of_digest"))
 
 
 def ensure_protocol(connection: Connection, protocol: Protocol) -> int:
     values = {"version": protocol.version, "content": dict(protocol.content)}
     return ensure_digested(connection, ProtocolRow, protocol.digest, values)
+
+
+_SETS = table_of(BenchmarkSetRow).c
+_SET_ID = select(_SETS.id, _SETS.digest).where(
+    _SETS.name == bindparam("of_name"), _SETS.version == bindparam("of_version")
+)
 
 
 def ensure_benchmark(connection: Connection, benchmark: BenchmarkSet) -> int:
@@ -165,10 +249,8 @@ def ensure_benchmark(connection: Connection, benchmark: BenchmarkSet) -> int:
     Raises:
         StoreError: the stored set of that name and version has another digest.
     """
-    statement = select(BenchmarkSetRow.id, BenchmarkSetRow.digest).where(
-        BenchmarkSetRow.name == benchmark.name, BenchmarkSetRow.version == benchmark.version
-    )
-    found = connection.execute(statement).first()
+    given = {"of_name": benchmark.name, "of_version": benchmark.version}
+    found = connection.execute(_SET_ID, given).first()
     if found is None:
         inserted = connection.execute(
             insert_or_update(connection, BenchmarkSetRow)
@@ -181,19 +263,16 @@ def ensure_benchmark(connection: Connection, benchmark: BenchmarkSet) -> int:
             .on_conflict_do_nothing(index_elements=["name", "version"])
             .returning(BenchmarkSetRow.id)
         ).first()
-        found = connection.execute(statement).one()
+        found = connection.execute(_SET_ID, given).one()
         if inserted is not None and benchmark.sequences:
-            connection.execute(
-                insert(table_of(BenchmarkSequenceRow)),
-                [
-                    {
-                        "benchmark_set_id": found.id,
-                        "sequence_index": index,
-                        "sequence_id": sequence.id,
-                        "residues": sequence.residues,
-                    }
+            insert_rows(
+                connection,
+                BenchmarkSequenceRow,
+                ("benchmark_set_id", "sequence_index", "sequence_id", "residues"),
+                (
+                    (found.id, index, clean_text(sequence.id), clean_text(sequence.residues))
                     for index, sequence in enumerate(benchmark.sequences)
-                ],
+                ),
             )
     if found.digest != benchmark.digest:
         raise StoreError(

@@ -42,13 +42,30 @@ class CleanText(TypeDecorator[str]):
     cache_ok = True
 
     def process_bind_param(self, value: str | None, dialect: Dialect) -> str | None:
-        if value is None or (value.isascii() and "\0" not in value):
-            return value
-        return (
-            value.replace("\0", "\ufffd")
-            .encode("utf-16", "surrogatepass")
-            .decode("utf-16", "replace")
-        )
+        return None if value is None else clean_text(value)
+
+
+def clean_text(value: str) -> str:
+    """The text as `CleanText` stores it."""
+    if value.isascii() and "\0" not in value:
+        return value
+    return (
+        value.replace("\0", "\ufffd").encode("utf-16", "surrogatepass").decode("utf-16", "replace")
+    )
+
+
+def json_text(value: Json) -> str:
+    """The JSON value as `JsonText` stores it.
+
+    Raises:
+        StoreError: it is no JSON value, or holds NaN or infinity.
+    """
+    try:
+        return json.dumps(value, separators=(",", ":"), allow_nan=False)
+    except (TypeError, ValueError) as error:
+        raise StoreError(
+            f"A value cannot be stored as JSON ({error}): give None where it is not known."
+        ) from error
 
 
 class JsonText(TypeDecorator[Json]):
@@ -58,12 +75,7 @@ class JsonText(TypeDecorator[Json]):
     cache_ok = True
 
     def process_bind_param(self, value: Json, dialect: Dialect) -> str | None:
-        try:
-            return json.dumps(value, separators=(",", ":"), allow_nan=False)
-        except (TypeError, ValueError) as error:
-            raise StoreError(
-                f"A value cannot be stored as JSON ({error}): give None where it is not known."
-            ) from error
+        return json_text(value)
 
     def process_result_value(self, value: Any, dialect: Dialect) -> Json:
         return None if value is None else json.loads(value)

@@ -95,6 +95,9 @@ CREATE TABLE chain_links (
  WITHOUT ROWID
 
 ;
+INSERT INTO "chain_links" VALUES(1,1,1,0,1,'60269ef60d42ed2049680ca0167ed9de8e0d9b9531c399b6a0b039165447f7ad','9e4c9313ea54ab5886e784cf32b53eb1d1fe70a4e19a72083a6149d7ab3359e1',NULL);
+INSERT INTO "chain_links" VALUES(1,1,1,1,2,'e9b014385147b917966bba34db1694f3bd454149862ab4765fc30ce62953c767','e06147f0a3657d0492a88ba7ae9730e34ed8f4140201aaa39cad1f7068f80165',NULL);
+INSERT INTO "chain_links" VALUES(1,1,1,2,3,'f7601e13851fd769395716bc1564664a2aae915fbe73f79c3eac4c42cd97d144','e5908afd5f7eb02f68240df985cf2029054910ae35198353ef44ad73930ddd1e',NULL);
 CREATE TABLE commits (
 	id INTEGER NOT NULL, 
 	target_id INTEGER NOT NULL, 
@@ -241,16 +244,16 @@ CREATE TABLE "runs" (
 	unpacked_outcome VARCHAR(16), 
 	digest TEXT, 
 	CONSTRAINT fk_runs_environment_id_environments FOREIGN KEY(environment_id) REFERENCES environments (id), 
-	CONSTRAINT fk_runs_configuration_id_configurations FOREIGN KEY(configuration_id) REFERENCES configurations (id), 
 	CONSTRAINT fk_runs_protocol_id_protocols FOREIGN KEY(protocol_id) REFERENCES protocols (id), 
 	CONSTRAINT fk_runs_commit_id_commits FOREIGN KEY(commit_id) REFERENCES commits (id) ON DELETE CASCADE, 
-	CONSTRAINT fk_runs_target_id_targets FOREIGN KEY(target_id) REFERENCES targets (id) ON DELETE CASCADE, 
 	CONSTRAINT fk_runs_benchmark_set_id_benchmark_sets FOREIGN KEY(benchmark_set_id) REFERENCES benchmark_sets (id), 
+	CONSTRAINT fk_runs_target_id_targets FOREIGN KEY(target_id) REFERENCES targets (id) ON DELETE CASCADE, 
+	CONSTRAINT fk_runs_configuration_id_configurations FOREIGN KEY(configuration_id) REFERENCES configurations (id), 
 	CONSTRAINT fk_runs_inherited_run_id_runs FOREIGN KEY(inherited_run_id) REFERENCES runs (id) ON DELETE SET NULL
 );
-INSERT INTO "runs" VALUES(1,1,1,1,1,1,1,1,'passed','none','All agree.','[["seed",true,1e-05,0.001,"1 - cos",null,"The seed''s rule."],["leak",null,null,0.0,"abs",null,""]]',NULL,NULL,'code-1',0,'2026-03-02 14:00:00.123456',1.5,0,NULL,NULL,NULL,NULL,NULL,NULL,NULL,NULL,NULL,NULL,NULL,NULL,NULL,NULL,NULL,NULL,NULL,NULL,NULL);
-INSERT INTO "runs" VALUES(2,1,2,1,1,1,1,0,'passed','none','All agree.','[["seed",true,1e-05,0.001,"1 - cos",null,"The seed''s rule."],["leak",null,null,0.0,"abs",null,""]]',NULL,NULL,'code-0',0,'2026-03-01 14:00:00.123456',1.5,3,3,29,3,0,1.0,0.99999,0.99999,0.9999999999999,1.0,'short_1',1,NULL,NULL,NULL,0.25,NULL,NULL,NULL,NULL);
-INSERT INTO "runs" VALUES(3,1,1,1,1,1,1,0,'failed','packed','short_1 differs.','[["seed",false,1e-05,0.001,"1 - cos","packed","The seed''s rule."],["leak",null,null,0.0,"abs",null,""]]',NULL,NULL,'code-1',0,'2026-03-02 14:00:00.123456',1.5,3,3,29,1,2,3.33333333333333314829e-01,0.9,0.9,1.0,1.0,'short_1',0,NULL,NULL,NULL,0.25,NULL,NULL,NULL,NULL);
+INSERT INTO "runs" VALUES(1,1,1,1,1,1,1,1,'passed','none','All agree.','[["seed",true,1e-05,0.001,"1 - cos",null,"The seed''s rule."],["leak",null,null,0.0,"abs",null,""]]',NULL,NULL,'code-1',0,'2026-03-02 14:00:00.123456',1.5,0,NULL,NULL,NULL,NULL,NULL,NULL,NULL,NULL,NULL,NULL,NULL,NULL,NULL,NULL,NULL,NULL,NULL,NULL,'60269ef60d42ed2049680ca0167ed9de8e0d9b9531c399b6a0b039165447f7ad');
+INSERT INTO "runs" VALUES(2,1,2,1,1,1,1,0,'passed','none','All agree.','[["seed",true,1e-05,0.001,"1 - cos",null,"The seed''s rule."],["leak",null,null,0.0,"abs",null,""]]',NULL,NULL,'code-0',0,'2026-03-01 14:00:00.123456',1.5,3,3,29,3,0,1.0,0.99999,0.99999,0.9999999999999,1.0,'short_1',1,NULL,NULL,NULL,0.25,NULL,NULL,NULL,'e9b014385147b917966bba34db1694f3bd454149862ab4765fc30ce62953c767');
+INSERT INTO "runs" VALUES(3,1,1,1,1,1,1,0,'failed','packed','short_1 differs.','[["seed",false,1e-05,0.001,"1 - cos","packed","The seed''s rule."],["leak",null,null,0.0,"abs",null,""]]',NULL,NULL,'code-1',0,'2026-03-02 14:00:00.123456',1.5,3,3,29,1,2,3.33333333333333314829e-01,0.9,0.9,1.0,1.0,'short_1',0,NULL,NULL,NULL,0.25,NULL,NULL,NULL,'f7601e13851fd769395716bc1564664a2aae915fbe73f79c3eac4c42cd97d144');
 CREATE TABLE sequence_results (
 	run_id INTEGER NOT NULL, 
 	sequence_index INTEGER NOT NULL, 
@@ -302,12 +305,12 @@ CREATE INDEX ix_commits_hash ON commits (hash);
 CREATE INDEX ix_commits_target_id_position_committed_at ON commits (target_id, position, committed_at);
 CREATE INDEX ix_bisect_steps_run_id ON bisect_steps (run_id);
 CREATE INDEX ix_failures_kind ON failures (kind);
-CREATE INDEX ix_runs_commit_id ON runs (commit_id);
-CREATE INDEX ix_runs_started_at ON runs (started_at, configuration_id, duration_s, num_results);
-CREATE UNIQUE INDEX uq_runs_current ON runs (commit_id, benchmark_set_id, configuration_id) WHERE superseded = 0;
 CREATE INDEX ix_runs_configuration_id_environment_id ON runs (configuration_id, environment_id);
-CREATE INDEX ix_runs_target_id_code_digest ON runs (target_id, code_digest);
 CREATE INDEX ix_runs_series ON runs (target_id, superseded, benchmark_set_id, configuration_id, commit_id, outcome, inherited_outcome);
+CREATE UNIQUE INDEX uq_runs_current ON runs (commit_id, benchmark_set_id, configuration_id) WHERE superseded = 0;
+CREATE INDEX ix_runs_target_id_code_digest ON runs (target_id, code_digest);
+CREATE INDEX ix_runs_started_at ON runs (started_at, configuration_id, duration_s, num_results);
+CREATE INDEX ix_runs_commit_id ON runs (commit_id);
 CREATE INDEX ix_runs_inherited_run_id ON runs (inherited_run_id);
 CREATE INDEX ix_runs_waiting ON runs (inherited_from) WHERE inherited_from IS NOT NULL AND inherited_run_id IS NULL;
 CREATE UNIQUE INDEX ix_chain_links_run_id ON chain_links (run_id);

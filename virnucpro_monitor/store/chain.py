@@ -1,0 +1,64 @@
+"""The chain of each series: every stored run has a link, in the order in which they were stored."""
+
+from collections.abc import Mapping, Sequence
+from datetime import UTC, datetime
+from typing import Any
+
+from sqlalchemy import Connection, bindparam, insert, select, update
+
+from virnucpro_monitor.store.digests import chain_digest
+from virnucpro_monitor.store.models import ChainLinkRow
+from virnucpro_monitor.store.statements import table_of
+
+LINKS = table_of(ChainLinkRow)
+SERIES_KEY = (LINKS.c.target_id, LINKS.c.benchmark_set_id, LINKS.c.configuration_id)
+_LAST_LINK = (
+    select(LINKS.c.place, LINKS.c.chain)
+    .where(*(column == bindparam(f"of_{column.name}") for column in SERIES_KEY))
+    .order_by(LINKS.c.place.desc())
+    .limit(1)
+)
+
+
+class Chains:
+    """Chains the runs of one transaction, while nobody else stores runs of their targets."""
+
+    def __init__(self, connection: Connection) -> None:
+        self._connection = connection
+        self._last: dict[tuple[int, ...], tuple[int, str]] = {}
+        self._new: list[dict[str, Any]] = []
+
+    def add(self, ids: Mapping[str, Any], run_id: int, digest: str) -> None:
+        """Chain a run that was just stored.
+
+        Args:
+            ids: the run's `target_id`, `benchmark_set_id` and `configuration_id`.
+        """
+        key = {column.name: ids[column.name] for column in SERIES_KEY}
+        series = tuple(key.values())
+        place, before = self._last.get(series) or self._read_last(key)
+        chain = chain_digest(before, digest)
+        self._last[series] = (place + 1, chain)
+        link = {"place": place + 1, "run_id": run_id, "digest": digest, "chain": chain}
+        self._new.append({**key, **link})
+
+    def _read_last(self, key: Mapping[str, int]) -> tuple[int, str]:
+        given = {f"of_{name}": value for name, value in key.items()}
+        last = self._connection.execute(_LAST_LINK, given).first()
+        return (-1, "") if last is None else (last.place, last.chain)
+
+    def write(self) -> None:
+        """Store the links of all runs that were added."""
+        if self._new:
+            self._connection.execute(insert(LINKS), self._new)
+            self._new = []
+
+
+def mark_removed(connection: Connection, run_ids: Sequence[int]) -> None:
+    """Say of runs that are deleted on purpose that they are: their links stay."""
+    statement = update(LINKS).where(LINKS.c.run_id == bindparam("of_run"))
+    now = datetime.now(UTC)
+    connection.execute(
+        statement.values(removed_at=bindparam("now")),
+        [{"of_run": run_id, "now": now} for run_id in run_ids],
+    )

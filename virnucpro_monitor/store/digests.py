@@ -1,0 +1,90 @@
+"""Digests of stored runs, and their chain: what makes a later change of a result visible.
+
+A digest is taken over the values as they are stored, so that it can be taken again from the rows
+of either database. `superseded` and `inherited_run_id` are left out: they rightly change.
+"""
+
+import hashlib
+import json
+from collections.abc import Mapping
+from datetime import UTC, datetime
+from typing import Any
+
+from virnucpro_monitor.store.results import Results
+
+DIGESTED_TEXTS = (
+    "target",
+    "commit",
+    "benchmark_digest",
+    "configuration_digest",
+    "environment_digest",
+    "protocol_digest",
+)
+"""What stands behind a run's ids, by name."""
+DIGESTED_COLUMNS = (
+    "outcome",
+    "culprit",
+    "reason",
+    "gates",
+    "inherited_from",
+    "inherited_outcome",
+    "packed_outcome",
+    "unpacked_outcome",
+    "code_digest",
+    "bridge",
+    "started_at",
+    "duration_s",
+    "num_results",
+    "num_sequences",
+    "num_tokens",
+    "num_strict",
+    "num_failed",
+    "strict_pass_rate",
+    "min_similarity",
+    "p01_similarity",
+    "median_similarity",
+    "max_similarity",
+    "worst_sequence",
+    "seed_passed",
+    "max_packed_relative_l2",
+    "max_unpacked_relative_l2",
+    "unpacked_s",
+    "packed_s",
+)
+"""Columns of `runs`, `gates` as its JSON text."""
+
+
+def digest_run(
+    values: Mapping[str, Any],
+    results: Results,
+    documents: Mapping[str, str],
+    failure: Mapping[str, str] | None,
+) -> str:
+    """SHA-256 (hex) of one run.
+
+    Args:
+        values: `DIGESTED_TEXTS` and `DIGESTED_COLUMNS`, as stored.
+        documents: JSON text by name.
+        failure: the columns of `failures` but `run_id`.
+    """
+    content = [_plain(values[name]) for name in (*DIGESTED_TEXTS, *DIGESTED_COLUMNS)]
+    described = json.dumps(
+        [content, sorted(documents.items()), failure and sorted(failure.items())],
+        ensure_ascii=False,
+        separators=(",", ":"),
+    )
+    digest = hashlib.sha256(described.encode())
+    digest.update(b"\n")
+    digest.update(results.digested)
+    return digest.hexdigest()
+
+
+def _plain(value: Any) -> Any:
+    if isinstance(value, datetime):
+        return value.astimezone(UTC).isoformat(timespec="microseconds")
+    return value
+
+
+def chain_digest(before: str, digest: str) -> str:
+    """The chain after a run with `digest`; `before` is that of the run before, "" where none is."""
+    return hashlib.sha256(f"{before}\n{digest}".encode()).hexdigest()
