@@ -77,6 +77,8 @@ def test_check_names_what_is_wrong(url: str, capsys: pytest.CaptureFixture[str])
         f"The schema differs from revision {SCHEMA_REVISION}: add index ix_runs_series.",
         "3 rows of sequence_results have lost their row of runs.",
         "Run 2 has 2 sequence results of 3.",
+        "Run 2 was changed: its rows no longer have its digest.",
+        "Run 3 was removed: its link is still in the chain of its series.",
     ]
 
 
@@ -95,8 +97,8 @@ def test_an_older_database_is_told_to_be_upgraded(
     url: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     run_command(["db", "create", "--db", url])
-    monkeypatch.setattr(connection, "REVISIONS", (SCHEMA_REVISION, "0002"))
-    monkeypatch.setattr(connection, "SCHEMA_REVISION", "0002")
+    monkeypatch.setattr(connection, "REVISIONS", (SCHEMA_REVISION, "9999"))
+    monkeypatch.setattr(connection, "SCHEMA_REVISION", "9999")
     capsys.readouterr()
     assert run_command(["db", "check", "--db", url]) == 1
     assert f"run `virnucpro-monitor db upgrade --db {url}`" in capsys.readouterr().err
