@@ -6,15 +6,26 @@ have).
 """
 
 import os
+
+if "PYTEST_XDIST_WORKER_COUNT" in os.environ:
+    # Before PyTorch is imported: processes that each take every core slow each other down.
+    _CORES = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
+    _SHARE = max(1, (_CORES or 1) // int(os.environ["PYTEST_XDIST_WORKER_COUNT"]))
+    os.environ.setdefault("OMP_NUM_THREADS", str(_SHARE))
+
 import shutil
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
+import hypothesis
 import pytest
+from filelock import FileLock
 
 CHROMIUM = "/usr/bin/chromium"
+hypothesis.settings.register_profile("busy", deadline=None)  # a machine may be busy with others
+hypothesis.settings.load_profile("busy")
 
 
 def _has_cuda() -> bool:
@@ -84,17 +95,33 @@ def private_folders(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
     patch.undo()
 
 
+def made_once(factory: pytest.TempPathFactory, name: str, make: Callable[[Path], None]) -> Path:
+    """A folder that one process of the test session fills and all of them read."""
+    root = factory.getbasetemp()
+    if "PYTEST_XDIST_WORKER" in os.environ:
+        root = root.parent  # each process has a folder of its own in it
+    folder, done = root / name, root / f"{name}.done"
+    with FileLock(root / f"{name}.lock"):
+        if not done.exists():
+            folder.mkdir()
+            make(folder)
+            done.touch()
+    return folder
+
+
 @pytest.fixture(scope="session")
 def demo_database_url(private_folders: Path, tmp_path_factory: pytest.TempPathFactory) -> str:
     """A database that the real `demo` made: its commits were all validated on the CPU."""
-    database = tmp_path_factory.mktemp("demo") / "demo.db"
-    url = f"sqlite:///{database}"
-    finished = subprocess.run(
-        [sys.executable, "-m", "virnucpro_monitor", "demo", "--no-open", "--db", url],
-        capture_output=True,
-        text=True,
-        timeout=600,
-        check=False,
-    )
-    assert finished.returncode == 0, finished.stderr
-    return url
+
+    def make(folder: Path) -> None:
+        url = f"sqlite:///{folder / 'demo.db'}"
+        finished = subprocess.run(
+            [sys.executable, "-m", "virnucpro_monitor", "demo", "--no-open", "--db", url],
+            capture_output=True,
+            text=True,
+            timeout=1200,
+            check=False,
+        )
+        assert finished.returncode == 0, finished.stderr
+
+    return f"sqlite:///{made_once(tmp_path_factory, 'demo', make) / 'demo.db'}"

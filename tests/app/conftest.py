@@ -71,7 +71,7 @@ def run_page(monkeypatch: pytest.MonkeyPatch) -> PageRunner:
             "with shown_problems():\n"
             "    data.check_database()\n"
             "    show()\n",
-            default_timeout=30,
+            default_timeout=180,
         )
         for name, value in parameters.items():
             app.query_params[name] = value

@@ -11,7 +11,7 @@ ENTRY = Path(app.__file__).parent / "streamlit_app.py"
 
 def test_the_entry_opens_the_overview(sample_url: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("VIRNUCPRO_MONITOR_DB", sample_url)
-    opened = AppTest.from_file(str(ENTRY), default_timeout=60).run()
+    opened = AppTest.from_file(str(ENTRY), default_timeout=180).run()
     assert not opened.exception
     assert "broken" in opened.title[0].value
     assert "<style>" in shown_html(opened)

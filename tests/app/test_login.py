@@ -46,7 +46,7 @@ def statements() -> Iterator[list[str]]:
 @pytest.fixture
 def entry(sample_url: str, monkeypatch: pytest.MonkeyPatch) -> AppTest:
     monkeypatch.setenv("VIRNUCPRO_MONITOR_DB", sample_url)
-    return AppTest.from_file(str(ENTRY), default_timeout=60)
+    return AppTest.from_file(str(ENTRY), default_timeout=180)
 
 
 def test_a_stranger_sees_the_login_alone_and_nothing_is_read(

@@ -84,21 +84,21 @@ def test_a_choice_stands_in_the_address_and_back_undoes_it(
 ) -> None:
     page = open_page(f"{sample_address}/?target=sample&benchmark=proteome")
     page.get_by_role("radio", name="Gates").click()
-    expect(page).to_have_url(re.compile("chart=gates"), timeout=30_000)
+    expect(page).to_have_url(re.compile("chart=gates"))
     settle(page)
     page.get_by_role("radio", name="Date order").click()
-    expect(page).to_have_url(re.compile("order=date"), timeout=30_000)
+    expect(page).to_have_url(re.compile("order=date"))
     settle(page)
     page.go_back()
     # Polled: within one document Playwright may miss the moment of a navigation.
-    expect(page).to_have_url(re.compile(r"^(?!.*order=date).*chart=gates"), timeout=30_000)
+    expect(page).to_have_url(re.compile(r"^(?!.*order=date).*chart=gates"))
     expect(page.get_by_role("radio", name="Commit order")).to_be_checked()
     settle(page)
     page.go_back()
-    expect(page).to_have_url(re.compile(r"^(?!.*chart=gates)"), timeout=30_000)
+    expect(page).to_have_url(re.compile(r"^(?!.*chart=gates)"))
     settle(page)
     page.go_forward()
-    expect(page).to_have_url(re.compile("chart=gates"), timeout=30_000)
+    expect(page).to_have_url(re.compile("chart=gates"))
     expect(page.get_by_role("radio", name="Gates")).to_be_checked()
 
 

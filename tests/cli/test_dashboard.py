@@ -131,14 +131,14 @@ def test_the_server_answers_and_ends_with_the_command(tmp_path: Path, stop: sign
                 assert command.poll() is None, log.read_text()
                 time.sleep(0.1)
             opener = build_opener(ProxyHandler({}))
-            with opener.open(f"http://127.0.0.1:{port}/_stcore/health", timeout=5) as answer:
+            with opener.open(f"http://127.0.0.1:{port}/_stcore/health", timeout=30) as answer:
                 assert answer.read() == b"ok"
-            with opener.open(f"http://127.0.0.1:{port}/_stcore/host-config", timeout=5) as answer:
+            with opener.open(f"http://127.0.0.1:{port}/_stcore/host-config", timeout=30) as answer:
                 assert json.load(answer)
         finally:
             command.send_signal(stop)
             try:
-                assert command.wait(timeout=30) == 0
+                assert command.wait(timeout=120) == 0
             finally:
                 command.kill()
     assert "Traceback" not in log.read_text()

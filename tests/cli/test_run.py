@@ -225,7 +225,7 @@ def test_sigterm_ends_a_run_and_keeps_what_is_stored(
     while not outcomes(database) and time.monotonic() < end:
         time.sleep(0.1)
     process.send_signal(signal.SIGTERM)
-    _, said = process.communicate(timeout=60)
+    _, said = process.communicate(timeout=300)
     assert process.returncode == 130
     assert b"what was stored so far is kept" in said
     assert outcomes(database) == [(first, "passed")]

@@ -51,7 +51,7 @@ def make_plan(tiny: TinyRepository, cache_folder: Path) -> MakePlan:
             "benchmarks": (SMALL,),
             "request": Request(model=MODEL, weights="synthetic"),
             "probes": False,
-            "timeout_s": 120.0,
+            "timeout_s": 900.0,  # no test waits for it
         }
         return RunPlan(
             target=target,

@@ -187,7 +187,7 @@ def test_a_commit_that_takes_the_runner_down_is_not_tried_for_ever(
             env={**os.environ, "PYTHONPATH": os.getcwd()},
             capture_output=True,
             text=True,
-            timeout=120,
+            timeout=600,
             check=False,
         )
 

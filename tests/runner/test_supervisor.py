@@ -59,7 +59,7 @@ def host_command(code: str, way: str, **limits: float) -> list[str]:
 
 def supervised(code: str, way: str = "namespace", **limits: float) -> tuple[Ending, list[str]]:
     done = subprocess.run(
-        host_command(code, way, **limits), capture_output=True, text=True, timeout=60, check=False
+        host_command(code, way, **limits), capture_output=True, text=True, timeout=300, check=False
     )
     assert done.returncode == 0, done.stderr
     cause, status, output, lines, left, told = json.loads(done.stdout)

@@ -113,7 +113,7 @@ def test_of_several_that_ensure_at_once_all_end_with_one_database(
         "ensure_database(sys.argv[1]); Writer(open_engine(sys.argv[1])).save_run(make_report())"
     )
     runners = [subprocess.Popen([sys.executable, "-c", code, url]) for _ in range(3)]
-    assert [runner.wait(timeout=120) for runner in runners] == [0, 0, 0]
+    assert [runner.wait(timeout=600) for runner in runners] == [0, 0, 0]
     engine = open_engine(url)
     assert len(reader.load_runs(engine, all_attempts=True)) == 3
     engine.dispose()

@@ -124,9 +124,9 @@ def test_two_writers_do_not_disturb_each_other(weights: Weights, tmp_path: Path)
     ]
     for writer in writers:
         writer.start()
-    sums = [results.get(timeout=120) for _ in writers]
+    sums = [results.get(timeout=600) for _ in writers]
     for writer in writers:
-        writer.join(timeout=60)
+        writer.join(timeout=600)
         assert writer.exitcode == 0
     assert sums[0] == sums[1]
     left = sorted(path.name for path in (tmp_path / "oracle").iterdir())

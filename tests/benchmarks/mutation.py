@@ -1,0 +1,117 @@
+"""How many small changes of the code no test notices.
+
+    pip install 'mutmut>=3.8,<4'
+    python -m tests.benchmarks.mutation                    # every part; hours on two cores
+    python -m tests.benchmarks.mutation gates analysis --workers 4
+
+mutmut changes one operator, number, name or argument at a time in a copy of the repository and runs
+the tests that reach the changed function. A part passes where at least 90 % of its mutants die; the
+survivors are listed with the command that shows each.
+"""
+
+import argparse
+import json
+import os
+import shutil
+import subprocess
+import sys
+import tempfile
+import tomllib
+from collections import Counter
+from pathlib import Path
+
+ROOT = Path(__file__).parent.parent.parent
+LEAST_KILLED = 0.9
+PARTS = {
+    "gates": (["virnucpro_monitor/validation/gates.py"], ["tests/validation"]),
+    "verdict": (["virnucpro_monitor/validation/verdict.py"], ["tests/validation"]),
+    "analysis": (["virnucpro_monitor/analysis/*"], ["tests/analysis"]),
+    "monitor": (["virnucpro_monitor/monitor/*"], ["tests/monitor", "tests/cli"]),
+}
+"""{part: (what is changed, the tests that should notice)}"""
+COPIED = ("app", "migrations", "tests", "README.md", "LICENSE", ".github", ".ci")
+KILLED = {"killed", "timeout", "caught by type check"}
+NOT_COUNTED = {"skipped", "not checked"}
+SETTINGS = """
+[tool.mutmut]
+source_paths = ["virnucpro_monitor"]
+only_mutate = {changed}
+also_copy = {copied}
+pytest_add_cli_args_test_selection = {tests}
+pytest_add_cli_args = ["-x", "-p", "no:cacheprovider"]
+"""
+
+
+def lay_out(folder: Path, part: str) -> None:
+    """Copy what git tracks, with mutmut's settings for this part."""
+    tracked = subprocess.run(
+        ["git", "ls-files", "-z"], cwd=ROOT, capture_output=True, text=True, check=True
+    ).stdout.split("\0")
+    for name in filter(None, tracked):
+        target = folder / name
+        target.parent.mkdir(parents=True, exist_ok=True)
+        shutil.copy2(ROOT / name, target)
+    changed, tests = PARTS[part]
+    settings = SETTINGS.format(
+        changed=json.dumps(changed), copied=json.dumps(list(COPIED)), tests=json.dumps(tests)
+    )
+    project = folder / "pyproject.toml"
+    project.write_text(project.read_text() + settings)
+    tomllib.loads(project.read_text())
+
+
+def run_part(part: str, workers: int) -> tuple[Counter[str], list[str]]:
+    """({status: mutants}, names of the survivors)"""
+    with tempfile.TemporaryDirectory(prefix="mutation-") as name:
+        folder = Path(name)
+        lay_out(folder, part)
+        mutmut = [sys.executable, "-m", "mutmut"]
+        subprocess.run([*mutmut, "run", "--max-children", str(workers)], cwd=folder, check=False)
+        listed = subprocess.run(
+            [*mutmut, "results", "--all", "true"],
+            cwd=folder,
+            capture_output=True,
+            text=True,
+            check=True,
+        ).stdout
+        counts: Counter[str] = Counter()
+        survivors = []
+        for line in listed.splitlines():
+            mutant, colon, status = line.strip().rpartition(": ")
+            if not colon:
+                continue
+            counts[status] += 1
+            if status not in KILLED | NOT_COUNTED:
+                shown = subprocess.run(
+                    [*mutmut, "show", mutant],
+                    cwd=folder,
+                    capture_output=True,
+                    text=True,
+                    check=True,
+                )
+                survivors.append(f"{mutant} ({status})\n{shown.stdout}")
+    return counts, survivors
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("parts", nargs="*", choices=[*PARTS, []], help="by default all of them")
+    parser.add_argument("--workers", type=int, default=os.cpu_count() or 1)
+    parser.add_argument("--survivors", type=Path, help="where to write their differences")
+    options = parser.parse_args()
+    rows, texts, enough = [], [], True
+    for part in options.parts or PARTS:
+        counts, survivors = run_part(part, options.workers)
+        total = sum(number for status, number in counts.items() if status not in NOT_COUNTED)
+        killed = sum(counts[status] for status in KILLED)
+        enough = enough and total > 0 and killed >= LEAST_KILLED * total
+        rows.append(f"| {part} | {total} | {killed} | {100 * killed / max(1, total):.1f} % |")
+        texts += survivors
+    print("\n| part | mutants | killed | |\n|---|--:|--:|--:|\n" + "\n".join(rows))
+    if options.survivors:
+        options.survivors.write_text("\n".join(texts))
+    sys.exit(0 if enough else 1)
+
+
+if __name__ == "__main__":
+    main()
