@@ -148,8 +148,14 @@ class Settings(BaseSettings):
     ] = "official"
     device: Annotated[
         str,
-        Field(pattern=r"^(cpu|cuda(:\d+)?)$"),
-        About("Where the model runs", "cpu or cuda:N", "device", "--device", "DEVICE"),
+        Field(pattern=r"^(cpu|cuda(:\d+(,\d+)*)?)$"),
+        About(
+            "Where the model runs",
+            "cpu, cuda:N, several cards as cuda:0,2, or cuda for all",
+            "device",
+            "--device",
+            "DEVICE",
+        ),
     ] = "cuda:0"
     dtype: Annotated[
         Literal["float32", "float16", "bfloat16"],

@@ -2,7 +2,6 @@ import os
 import time
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
 import pytest
 
@@ -16,13 +15,9 @@ from tests.runner.tiny_target import (
 )
 from virnucpro_monitor.errors import DeviceError, WeightsError
 from virnucpro_monitor.records import Culprit, Outcome, Request, Run, RunReport, Target
-from virnucpro_monitor.runner import capacity, workers
-from virnucpro_monitor.runner.capacity import count_workers
+from virnucpro_monitor.runner import workers
 from virnucpro_monitor.runner.client import WorkerPool
 from virnucpro_monitor.runner.commits import run_commits
-from virnucpro_monitor.runner.gpu import GIB, Gpu
-from virnucpro_monitor.runner.plan import RunPlan
-from virnucpro_monitor.runner.prepare import Prepared
 
 HEALTHY_MODEL = HEALTHY[MODEL_FILE]
 
@@ -267,28 +262,6 @@ def test_a_checkout_goes_wherever_it_ends(
     assert list(cache_folder.glob("repositories/worktrees/*")) == []
 
 
-def test_one_worker_for_each_core_and_several_where_a_gpu_has_room(
-    tiny: TinyRepository, make_plan: MakePlan, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    plan = make_plan([head(tiny)])
-    assert count_workers(plan, 1) == 1
-    assert count_workers(replace(plan, num_threads=1), 1000) == os.cpu_count()
-    assert count_workers(replace(plan, workers=3), 2) == 2
-    monkeypatch.setattr(os, "cpu_count", lambda: 16)
-    on_cpu = make_plan([head(tiny)])
-    assert (on_cpu.num_threads, count_workers(on_cpu, 1000)) == (4, 4)
-    on_gpu = replace(plan, request=replace(plan.request, device="cuda:0"))
-
-    def count(free_gib: int, commits: int = 1000) -> int:
-        gpu = Gpu("H200", "575", 140 * GIB, free_gib * GIB, (), 0)
-        return count_workers(on_gpu, commits, 4 * GIB, lambda _: gpu)
-
-    assert [count(140), count(48), count(31), count(3), count(140, 2)] == [4, 3, 1, 1, 2]
-    assert count_workers(on_gpu, 1000, 4 * GIB, lambda _: None) == 1
-    monkeypatch.setattr(os, "cpu_count", lambda: 4)
-    assert count(140) == 2
-
-
 def test_an_adapter_of_ones_own_may_fail_like_any_target(
     tiny: TinyRepository, make_plan: MakePlan
 ) -> None:
@@ -296,27 +269,3 @@ def test_an_adapter_of_ones_own_may_fail_like_any_target(
     report = one(list(run_commits(make_plan([head(tiny)], target=target))))
     assert report.run.outcome is Outcome.ERROR
     assert "TypeError" in report.run.reason
-
-
-def test_a_busy_gpu_is_recorded_as_not_run(
-    tiny: TinyRepository, make_plan: MakePlan, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    waited: list[int] = []
-
-    def busy(device: str, *, needed_bytes: int, **_: object) -> str:
-        waited.append(needed_bytes)
-        return f"The GPU {device} was busy."
-
-    monkeypatch.setattr(capacity, "wait_for_gpu", busy)
-    plan = make_plan([head(tiny)])
-    prepared = workers.prepare
-
-    def prepare_on_cpu(asked: RunPlan, *others: Any) -> Prepared:
-        return prepared(replace(asked, request=plan.request), *others)
-
-    monkeypatch.setattr(workers, "prepare", prepare_on_cpu)
-    on_gpu = replace(plan, request=replace(plan.request, device="cuda:0"))
-    report = one(list(run_commits(on_gpu)))
-    assert report.run.outcome is Outcome.NOT_RUN
-    assert report.run.reason == "The GPU cuda:0 was busy."
-    assert waited[0] > 2 * 1024**3

@@ -8,6 +8,7 @@ import json
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
+from dataclasses import replace
 from pathlib import Path
 
 from virnucpro_monitor.records import content_digest, to_json
@@ -28,7 +29,8 @@ class Begun:
 
     @classmethod
     def of(cls, plan: RunPlan) -> "Begun":
-        key = content_digest([plan.target.name, plan.target.location, to_json(plan.request)])
+        request = replace(plan.request, device=plan.request.device.partition(":")[0])
+        key = content_digest([plan.target.name, plan.target.location, to_json(request)])
         return cls(plan.cache_folder / "begun" / key[:16])
 
     def times(self, commit: str) -> int:

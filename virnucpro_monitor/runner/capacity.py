@@ -2,9 +2,11 @@
 
 import os
 import time
-from collections.abc import Callable
+from collections import Counter
+from collections.abc import Callable, Collection, Sequence
 from pathlib import Path
 
+from virnucpro_monitor.runner.cards import Card
 from virnucpro_monitor.runner.gpu import Gpu, find_gpu, wait_for_gpu
 from virnucpro_monitor.runner.plan import RunPlan
 from virnucpro_monitor.runner.progress import Say
@@ -14,66 +16,129 @@ GPU_RESERVE_BYTES = 2 * 1024**3  # CUDA itself, and the activations of a pack
 
 
 class Capacity:
-    """Room for a plan's commits. The clock of `max_minutes` runs from its making.
+    """Room for a plan's commits on its cards. The clock of `max_minutes` runs from its making.
 
     Args:
         checkpoint: its size tells how much GPU memory one commit takes.
-        say: receives lines while a busy GPU is waited for.
+        say: receives lines while a busy GPU is waited for, and when one is left out.
     """
 
-    def __init__(self, plan: RunPlan, num_commits: int, checkpoint: Path, say: Say) -> None:
+    def __init__(
+        self,
+        plan: RunPlan,
+        cards: Sequence[Card],
+        num_commits: int,
+        checkpoint: Path,
+        say: Say,
+        look: Callable[[str], Gpu | None] = find_gpu,
+    ) -> None:
         self._plan = plan
         self._say = say
+        self._look = look
         self._needed_bytes = needed_gpu_bytes(checkpoint)
         self._end = None if plan.max_minutes is None else time.monotonic() + plan.max_minutes * 60
         self._reason: str | None = None
-        self.num_workers = count_workers(plan, num_commits, self._needed_bytes)
+        self._said: set[str] = set()
+        self._seen: set[Card] = set()
+        self._slots = share_workers(plan, cards, num_commits, self._needed_bytes, look)
+        self.num_workers = sum(self._slots.values())
 
-    def why_not(self, num_active: int) -> str | None:
-        """Why the next commit waits for another start, None where it may begin.
+    def why_not(self, active: Collection[Card | None]) -> str | None:
+        """Why no further commit is begun by this start, None where one may be.
 
         A reason once found stays.
 
         Args:
-            num_active: commits that are being measured.
+            active: the card of each commit that is being measured.
         """
         if self._reason is None and self._end is not None and time.monotonic() > self._end:
             minutes = self._plan.max_minutes
             self._reason = f"The limit of {minutes:g} min was reached before this commit."
-        if self._reason is None and self._plan.request.device.startswith("cuda"):
+        if self._reason is None and not self._slots:
+            self._reason = f"No card of {self._plan.request.device} is left to measure this on."
+        if self._reason is None and not active and self._on_gpu:
             self._reason = wait_for_gpu(
                 self._plan.request.device,
                 limit_s=self._plan.gpu_wait_s,
                 needed_bytes=self._needed_bytes,
-                num_jobs=num_active,
+                look=lambda _: self._freest(),
                 on_wait=self._say,
             )
         return self._reason
 
+    def free_card(self, active: Collection[Card | None]) -> Card | None:
+        """The card to begin the next commit on, the least busy first; None where none has room."""
+        used = Counter(active)
+        for card in sorted(self._slots, key=lambda card: (used[card], card.place)):
+            if used[card] < self._slots[card] and (
+                not self._on_gpu or self._is_usable(card, used[card])
+            ):
+                return card
+        return None
 
-def count_workers(
+    @property
+    def _on_gpu(self) -> bool:
+        return self._plan.request.device.startswith("cuda")
+
+    def _is_usable(self, card: Card, num_jobs: int) -> bool:
+        gpu = self._look(card.device)
+        if gpu is None:
+            if card not in self._seen:
+                return True  # NVML does not tell: the worker sees for itself
+            del self._slots[card]
+            self._say_once(f"{card.device} has gone: going on without it.")
+            return False
+        self._seen.add(card)
+        busy = gpu.why_busy(self._needed_bytes, num_jobs)
+        if busy is not None:
+            self._say_once(f"{card.device} has no room for another commit now: {busy}.")
+        return busy is None
+
+    def _freest(self) -> Gpu | None:
+        """A GPU that nothing stands against, or else any."""
+        found = [gpu for card in self._slots if (gpu := self._look(card.device)) is not None]
+        free = [gpu for gpu in found if gpu.why_busy(self._needed_bytes) is None]
+        return next(iter(free or found), None)
+
+    def _say_once(self, text: str) -> None:
+        if text not in self._said:
+            self._said.add(text)
+            self._say(text)
+
+
+def share_workers(
     plan: RunPlan,
+    cards: Sequence[Card],
     num_commits: int,
     needed_bytes: int = 0,
     look: Callable[[str], Gpu | None] = find_gpu,
-) -> int:
-    """How many commits to measure at once: on the CPU as many as have threads of their own.
+) -> dict[Card, int]:
+    """How many commits to measure at once on each card; on the CPU as many as have threads.
 
     A GPU stands idle for most of a commit's time, while a process starts, loads its model and
-    launches short kernels, so it takes several, as far as they have memory to spare.
+    launches short kernels, so it takes several, as far as they have memory to spare and the host
+    has cores. `plan.workers` is dealt out over the cards.
 
     Args:
         needed_bytes: of GPU memory for one commit.
     """
-    count = plan.workers
-    if count is None:
-        cores = os.cpu_count() or 1
-        count = cores // plan.num_threads
-        if plan.request.device.startswith("cuda"):
-            gpu = look(plan.request.device)
-            room = gpu.free_bytes // max(1, 4 * needed_bytes) if gpu else 1
-            count = min(MAX_ON_GPU, cores // 2, room)
-    return max(1, min(count, num_commits))
+    cores = os.cpu_count() or 1
+    if plan.workers is not None:
+        room = dict.fromkeys(cards, plan.workers)
+        total = plan.workers
+    elif plan.request.device.startswith("cuda"):
+        room = {card: _gpu_room(look(card.device), needed_bytes) for card in cards}
+        total = max(len(cards), cores // 2)
+    else:
+        room = dict.fromkeys(cards, max(1, cores // plan.num_threads))
+        total = sum(room.values())
+    turns = [card for turn in range(max(room.values())) for card in cards if turn < room[card]]
+    return dict(Counter(turns[: max(1, min(total, num_commits))]))
+
+
+def _gpu_room(gpu: Gpu | None, needed_bytes: int) -> int:
+    room = gpu.free_bytes // max(1, 4 * needed_bytes) if gpu else 1
+    return max(1, min(MAX_ON_GPU, room))
 
 
 def needed_gpu_bytes(checkpoint: Path) -> int:

@@ -9,12 +9,14 @@ Holding     ... once they know their backend
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import ExitStack
+from dataclasses import replace
 from pathlib import Path
 from types import TracebackType
 
 from virnucpro_monitor.records import Commit, Run, RunReport
 from virnucpro_monitor.runner.branches import with_branches
 from virnucpro_monitor.runner.capacity import Capacity
+from virnucpro_monitor.runner.cards import find_cards
 from virnucpro_monitor.runner.crew import Crew, Finished
 from virnucpro_monitor.runner.decide import Decider, Work
 from virnucpro_monitor.runner.ledger import Ledger
@@ -83,7 +85,8 @@ class CommitRunner:
     def __enter__(self) -> "CommitRunner":
         plan = self._plan
         with ExitStack() as stack:
-            self._workers = stack.enter_context(Workers(plan))
+            self._cards = find_cards(plan.request.device, self._say)
+            self._workers = stack.enter_context(Workers(plan, self._cards[0]))
             base = self._workers.prepared(None, self._on_progress)
             self._ledger = Ledger(self._known, plan.request, base.weights_digest, plan.protocol)
             begun = self._workers.begun
@@ -111,7 +114,7 @@ class CommitRunner:
             return
         for report in self._bridge():
             yield from self._holding.take(report)
-        capacity = Capacity(self._plan, len(todo), self._checkpoint, self._say)
+        capacity = Capacity(self._plan, self._cards, len(todo), self._checkpoint, self._say)
         # Gaps must not go unnoticed where a start that goes back and forth is cut short.
         announced = self._plan.order == "oldest"
         for turn, report in self._in_turn(todo, capacity):
@@ -151,13 +154,17 @@ class CommitRunner:
         for index, work in list(waiting.items()):
             if not crew.has_room_for(work):
                 return
-            reason = capacity.why_not(len(crew.active))
+            active = [one.card for one in crew.active.values()]
+            reason = capacity.why_not(active)
+            card = None if reason else capacity.free_card(active)
+            if reason is None and card is None:
+                return
             if reason is not None:
                 reports = self._decider.unmeasured.not_run(work.commit, work.benchmarks, reason)
                 left = None
             else:
-                active = [one.code_digest for one in crew.active.values()]
-                decision = self._decider.decide(work, active)
+                digests = [one.code_digest for one in crew.active.values()]
+                decision = self._decider.decide(work, digests)
                 if decision is None:
                     continue
                 reports, left = list(decision.reports), decision.work
@@ -168,7 +175,7 @@ class CommitRunner:
             if left is None:
                 turns.finish(index)
             else:
-                crew.start(index, left)
+                crew.start(index, replace(left, card=card))
 
     def _take(self, crew: Crew, turns: Turns) -> None:
         """Wait for one event of the crew and act on it."""

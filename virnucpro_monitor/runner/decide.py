@@ -6,6 +6,7 @@ from dataclasses import dataclass, replace
 from virnucpro_monitor.errors import MonitorError, RepositoryError
 from virnucpro_monitor.records import BenchmarkSet, Commit, Run, RunReport
 from virnucpro_monitor.runner.begun import MAX_TIMES, Begun
+from virnucpro_monitor.runner.cards import Card
 from virnucpro_monitor.runner.code_digest import code_digest
 from virnucpro_monitor.runner.ledger import Ledger
 from virnucpro_monitor.runner.plan import RunPlan, ordered
@@ -26,6 +27,7 @@ class Work:
         code_digest: None until `Decider.decide` has found it out.
         bridge: measured again only because the environment changed.
         alone: nothing else is measured meanwhile: a runner did not survive this commit before.
+        card: that it is measured on; None until one is free.
     """
 
     commit: Commit
@@ -33,6 +35,7 @@ class Work:
     code_digest: str | None = None
     bridge: bool = False
     alone: bool = False
+    card: Card | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

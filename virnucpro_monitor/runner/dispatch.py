@@ -32,6 +32,7 @@ def measure(
     prepared: Prepared,
     work: Work,
     folder: Path,
+    device: str,
     *,
     configuration: Callable[[str | None], Configuration],
     on_progress: OnProgress,
@@ -42,6 +43,7 @@ def measure(
     A worker that ends early costs the benchmark set that it was at; the next set gets a new one.
 
     Args:
+        device: "cpu" or "cuda:N".
         configuration: makes the record for the backend that ran (None: it never came to that).
         note: what the checkout had to say; kept with the output.
     """
@@ -68,7 +70,7 @@ def measure(
     first, num_benchmarks = 0, len(work.benchmarks)
     while first < num_benchmarks:
         held: RunReport | None = None
-        job = _measure_job(plan, prepared, work, folder, first)
+        job = _measure_job(plan, prepared, work, folder, device, first)
         started_at, start = datetime.now(UTC), time.monotonic()
         accept = Acceptance(work.benchmarks, first)
         with closing(prepared.pool.run(job, accept)) as events:
@@ -134,16 +136,17 @@ def _with_log(report: RunReport, log: str) -> RunReport:
 
 
 def _measure_job(
-    plan: RunPlan, prepared: Prepared, work: Work, folder: Path, first: int
+    plan: RunPlan, prepared: Prepared, work: Work, folder: Path, device: str, first: int
 ) -> MeasureJob:
     reuse = None
     if plan.reuse and plan.repository is not None:
+        alike = replace(plan.request, device=device.partition(":")[0])  # whatever the card's number
         key = content_digest(
-            [to_json(plan.request), prepared.weights_digest, to_json(prepared.surroundings)]
+            [to_json(alike), prepared.weights_digest, to_json(prepared.surroundings)]
         )
         reuse = str(plan.cache_folder / "unpacked" / f"{plan.target.name}-{key[:16]}")
     return MeasureJob(
-        request=plan.request,
+        request=replace(plan.request, device=device),
         cache_folder=str(plan.cache_folder),
         benchmarks=work.benchmarks,
         timeout_s=plan.timeout_s,

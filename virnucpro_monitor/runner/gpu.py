@@ -79,6 +79,26 @@ def find_gpu(device: str) -> Gpu | None:
         pynvml.nvmlShutdown()
 
 
+def count_gpus() -> int:
+    """How many GPUs CUDA would see; 0 where NVML is missing."""
+    visible = os.environ.get("CUDA_VISIBLE_DEVICES")
+    try:
+        import pynvml
+
+        pynvml.nvmlInit()
+    except ImportError:
+        return 0
+    except pynvml.NVMLError:
+        return 0
+    try:
+        number = int(pynvml.nvmlDeviceGetCount())
+    except pynvml.NVMLError:
+        return 0
+    finally:
+        pynvml.nvmlShutdown()
+    return number if visible is None else min(number, len(visible.split(",")) if visible else 0)
+
+
 def _handle(pynvml: Any, index: int) -> Any:
     """CUDA counts only the visible GPUs; NVML counts all of them."""
     visible = os.environ.get("CUDA_VISIBLE_DEVICES")

@@ -40,14 +40,14 @@ class Prepared:
         return replace(self.surroundings.environment, packages=packages)
 
 
-def prepare(plan: RunPlan, pool: WorkerPool, on_progress: OnProgress) -> Prepared:
+def prepare(plan: RunPlan, pool: WorkerPool, device: str, on_progress: OnProgress) -> Prepared:
     """Resolve the weights, compute missing oracles and describe the environment, in a worker.
 
     Raises:
         MonitorError: as the worker met it (unknown model, bad weights, no such device).
     """
     job = PrepareJob(
-        request=plan.request,
+        request=replace(plan.request, device=device),
         cache_folder=str(plan.cache_folder),
         benchmarks=plan.benchmarks,
         timeout_s=max(plan.timeout_s, ORACLE_TIMEOUT_S),

@@ -6,6 +6,7 @@ A job answers with messages on a pipe of its own, so that what the target prints
 import errno
 import faulthandler
 import os
+import re
 import sys
 import time
 import traceback
@@ -32,6 +33,12 @@ from virnucpro_monitor.records.messages import (
 PROGRESS_INTERVAL_S = 0.2
 MAX_TRACEBACK_CHARACTERS = 20_000
 MAX_MESSAGE_CHARACTERS = 1_000
+
+# What CUDA says of a card that has gone, is broken, or is kept by others.
+_LOST_CARD = re.compile(
+    r"no CUDA-capable device is detected|devices? (is|are) busy or unavailable|uncorrectable ECC"
+    r"|invalid device ordinal|CUDA driver initialization failed|No CUDA GPUs are available"
+)
 
 Emit = Callable[[Said], None]
 
@@ -92,6 +99,8 @@ def check_device(device: str) -> None:
     kind, _, index = device.partition(":")
     if kind == "cpu" and not index:
         return
+    if kind == "cuda" and "," in index:
+        raise DeviceError(f"This runs on one device, not on {device}: name one as cuda:N.")
     if kind != "cuda" or (index and not index.isdigit()):
         raise DeviceError(f"{device!r} is not a device: use cpu or cuda:N.")
     if not torch.cuda.is_available():
@@ -260,6 +269,8 @@ def is_ours(error: BaseException) -> bool:
     seen: BaseException | None = error
     while seen is not None:
         if isinstance(seen, OSError) and seen.errno in (errno.ENOSPC, errno.EDQUOT):
+            return True
+        if isinstance(seen, RuntimeError) and _LOST_CARD.search(str(seen)):
             return True
         seen = seen.__cause__ or seen.__context__
     return isinstance(error, MonitorError) and not isinstance(error, TargetError)

@@ -9,6 +9,7 @@ from types import TracebackType
 from virnucpro_monitor.errors import ConfigurationError, RepositoryError
 from virnucpro_monitor.records import RunReport
 from virnucpro_monitor.runner.begun import Begun
+from virnucpro_monitor.runner.cards import Card
 from virnucpro_monitor.runner.client import WorkerPool
 from virnucpro_monitor.runner.decide import Work
 from virnucpro_monitor.runner.dispatch import measure
@@ -21,10 +22,15 @@ from virnucpro_monitor.runner.venv import PrivateEnvironmentError, target_python
 
 
 class Workers:
-    """Worker pools with their yardsticks, one for each interpreter. Threads may share it."""
+    """Worker pools with their yardsticks, one for each interpreter. Threads may share it.
 
-    def __init__(self, plan: RunPlan) -> None:
+    Args:
+        card: that oracles are computed on, and commits that name none.
+    """
+
+    def __init__(self, plan: RunPlan, card: Card) -> None:
         self._plan = plan
+        self._card = card
         self._stack = ExitStack()
         self._ready: dict[Path | None, Prepared] = {}
         self.begun = Begun.of(plan)
@@ -50,7 +56,7 @@ class Workers:
         with self._lock:
             if python not in self._ready:
                 pool = self._stack.enter_context(WorkerPool(python, fork=self._plan.fork))
-                self._ready[python] = prepare(self._plan, pool, on_progress)
+                self._ready[python] = prepare(self._plan, pool, self._card.device, on_progress)
             return self._ready[python]
 
     def end(self) -> None:
@@ -97,6 +103,7 @@ class Workers:
                     prepared,
                     work,
                     folder,
+                    (work.card or self._card).device,
                     configuration=lambda used: ledger.configuration(prepared.weights_name, used),
                     on_progress=on_progress,
                     note=note,
