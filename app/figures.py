@@ -64,7 +64,7 @@ def trend_figure(info: TrendInfo) -> go.Figure:
         tickformat=".3~%",
         nticks=4,
         zeroline=False,
-        title={"text": "above strict"},
+        title={"text": "agree"},
         automargin=True,
     )
     figure.update_yaxes(row=3, col=1, **axis.settings("error, 1 - cos"))
@@ -194,7 +194,7 @@ def _draw_rate(figure: go.Figure, info: TrendInfo) -> None:
             mode="lines+markers",
             line={"color": BLUE, "width": 1.6},
             marker={"color": BLUE, "size": _marker_size(info) - 1},
-            name="share above strict",
+            name="share that agrees",
             showlegend=False,
         ),
         row=2,

@@ -126,7 +126,7 @@ def usage_figure(usage: Sequence[DayUsage]) -> go.Figure:
     """Minutes of run time per day and kind of device."""
     figure = go.Figure()
     style(figure, 300, barmode="stack")
-    for device, colour, pattern in (("cuda", BLUE, ""), ("cpu", AMBER, "/")):
+    for device, colour, pattern in (("cuda", BLUE, ""), ("cpu", GREY, "/")):
         days = [day for day in usage if day.device == device]
         if days:
             figure.add_trace(

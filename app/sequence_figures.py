@@ -18,6 +18,7 @@ from virnucpro_monitor.analysis.comparison import (
 )
 from virnucpro_monitor.analysis.series import error_of
 from virnucpro_monitor.records import Outcome, SequenceResult, SequenceStatus
+from virnucpro_monitor.report.words import LEVEL_WORDS
 
 BINS_PER_DECADE = 4
 ROOM_FOR_NAMES = 1.16  # of the thresholds, above the bars
@@ -26,9 +27,9 @@ MAX_LABELLED_PACKS = 24
 HOVER = "%{customdata[1]}<extra></extra>"
 
 LEVELS = {
-    Level.STRICT: ("above strict", Outcome.PASSED, "circle"),
-    Level.LENIENT: ("between the thresholds", Outcome.SKIPPED, "diamond-open"),
-    Level.FAILED: ("failed", Outcome.FAILED, "x"),
+    Level.STRICT: (LEVEL_WORDS[Level.STRICT], Outcome.PASSED, "circle"),
+    Level.LENIENT: (LEVEL_WORDS[Level.LENIENT], Outcome.SKIPPED, "diamond-open"),
+    Level.FAILED: (LEVEL_WORDS[Level.FAILED], Outcome.FAILED, "x"),
 }
 
 
@@ -278,8 +279,8 @@ CHANGE_LOOKS: dict[Mark, tuple[str, str, str]] = {
     Mark.WORSE: ("worse", "triangle-up", AMBER),
     Mark.CLOSER_BUT_FURTHER: ("closer, but further from FP32", "diamond-tall", AMBER),
     Mark.NOT_COMPARABLE: ("not comparable", "line-ew-open", GREY),
-    Mark.NEWLY_FIXED: ("newly fixed", "star", MARKS[Outcome.PASSED].colour),
-    Mark.NEWLY_FAILING: ("newly failing", "x", MARKS[Outcome.FAILED].colour),
+    Mark.NEWLY_FIXED: ("mended", "star", MARKS[Outcome.PASSED].colour),
+    Mark.NEWLY_FAILING: ("newly bad", "x", MARKS[Outcome.FAILED].colour),
 }
 
 

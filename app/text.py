@@ -5,12 +5,13 @@ What foreign text must not do, and how numbers read, is the same in reports: see
 
 import html
 import math
-from datetime import UTC, datetime, timedelta
+from datetime import UTC, datetime
 from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 
 from virnucpro_monitor.report.text import (
     UNKNOWN,
     block,
+    format_age,
     format_error,
     format_share,
     format_value,
@@ -77,20 +78,6 @@ def format_duration(seconds: float | None) -> str:
     if seconds < 172_800:
         return f"{seconds / 3600:.1f} h"
     return f"{seconds / 86_400:.0f} days"
-
-
-def format_age(moment: datetime | None, now: datetime) -> str:
-    """How long ago, in one unit: "3 min ago"."""
-    if moment is None:
-        return UNKNOWN
-    age = now - moment
-    if age < timedelta(minutes=1):
-        return "just now"
-    for size, name in ((86_400, "day"), (3600, "hour"), (60, "min")):
-        count = int(age.total_seconds() // size)
-        if count:
-            return f"{count:,} {name if count == 1 or name == 'min' else name + 's'} ago"
-    return "just now"
 
 
 def zone(name: str | None) -> ZoneInfo:

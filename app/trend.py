@@ -116,7 +116,7 @@ def run_hover(run: Run, reader_zone: ZoneInfo) -> str:
     ]
     figures = run.figures
     if figures is not None:
-        lines.append(f"above strict: {format_share(figures.num_strict, figures.num_sequences)}")
+        lines.append(f"{format_share(figures.num_strict, figures.num_sequences)} sequences agree")
         lines.append(
             f"1 - cos: worst {format_error(error_of(figures.min_similarity))}, "
             f"1st percentile {format_error(error_of(figures.p01_similarity))}, "

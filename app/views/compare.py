@@ -25,6 +25,8 @@ def show() -> None:
     shell.title("Compare two commits")
     base_text, head_text = _ask()
     if not base_text or not head_text:
+        if not base_text and not head_text and not filters.parameter("branch"):
+            _show_default()
         _suggest()
         return
     target = filters.parameter("target")
@@ -44,6 +46,25 @@ def show() -> None:
         return
     comparison = data.load_comparison(*pair)
     show_comparison(comparison)
+
+
+def _show_default() -> None:
+    """The newest commit against the last good one, of the chosen target or the worst series."""
+    target = filters.parameter("target")
+    pairs = [pair for pair in data.suggest_pairs() if target in ("", pair[1].target)]
+    if not pairs:
+        return
+    base, head = pairs[0]
+    good = base.effective_outcome is Outcome.PASSED
+    shell.put(
+        markup.paragraph(
+            f"{one_line(head.target, 60)} · {head.benchmark_label}:",
+            markup.mono(head.commit.short),
+            "against the last good one," if good else "against the one before it,",
+            markup.mono(base.commit.short),
+        )
+    )
+    show_comparison(data.load_comparison(base, head))
 
 
 def _ask() -> tuple[str, str]:
@@ -111,7 +132,7 @@ def _suggest() -> None:
     if branches:
         options = {"": "Followed branch", **branches}
         branch = filters.choose("Branch", options, "branch", default="", width=230)
-    pairs = _pairs_of_branch(branch) if branch else _pairs_with_last_good()
+    pairs = _pairs_of_branch(branch) if branch else iter(data.suggest_pairs())
     rows: list[list[Value]] = [
         [
             f"{one_line(head.target, 60)} · {one_line(head.benchmark, 40)}",
@@ -127,7 +148,7 @@ def _suggest() -> None:
         return
     columns = [
         markup.Column(name="Series", kind="wide"),
-        markup.Column(name="Where it left" if branch else "Last good before", kind="nowrap"),
+        markup.Column(name="Where it left" if branch else "Last good, or before", kind="nowrap"),
         markup.Column(name="Latest", kind="nowrap"),
         markup.Column(name="Outcome", kind="nowrap"),
         markup.Column(name=""),
@@ -135,7 +156,7 @@ def _suggest() -> None:
     what = (
         f"the latest commit of {one_line(branch, 80)} against where it left the followed branch"
         if branch
-        else "a latest commit against the last good one"
+        else "a latest commit against the last good one before it, or the one before"
     )
     shell.put(
         markup.paragraph(f"Give two commits of one target, or choose {what}:", kind="quiet"),
@@ -145,14 +166,6 @@ def _suggest() -> None:
 
 def _other_branches(target: Target) -> Iterator[str]:
     return (name for name in data.load_branches(target.name) if name not in ("", data.EVERY_BRANCH))
-
-
-def _pairs_with_last_good() -> Iterator[tuple[Run, Run]]:
-    """Each bad series' last good run and its latest one."""
-    for entry in data.load_series():
-        good = data.load_last_good(entry.latest)
-        if good is not None:
-            yield good, entry.latest
 
 
 def _pairs_of_branch(branch: str) -> Iterator[tuple[Run, Run]]:

@@ -31,6 +31,7 @@ from virnucpro_monitor.analysis.series import ERROR_FLOOR
 from virnucpro_monitor.records import Commit, Culprit, Outcome, Run
 from virnucpro_monitor.report.export import format_comparisons
 from virnucpro_monitor.report.sentences import accuracy_sentence
+from virnucpro_monitor.report.words import LEVEL_WORDS, level_legend
 
 MAX_ROWS = 1000
 MAX_BETWEEN = 40
@@ -62,8 +63,8 @@ def show_comparison(comparison: Comparison) -> None:
     line = head.reason if comparison.verdict in ("broke", "still failing") else ""
     counts = comparison.counts()
     summary = (
-        f"{format_count(counts[Mark.NEWLY_FAILING], 'sequence')} newly failing, "
-        f"{counts[Mark.NEWLY_FIXED]:,} newly fixed, {counts[Mark.WORSE]:,} worse and "
+        f"{format_count(counts[Mark.NEWLY_FAILING], 'sequence')} newly bad, "
+        f"{counts[Mark.NEWLY_FIXED]:,} mended, {counts[Mark.WORSE]:,} worse and "
         f"{counts[Mark.BETTER]:,} better beyond noise, of "
         f"{comparison.num_common:,} in both (of {comparison.num_all:,})."
     )
@@ -141,10 +142,8 @@ def _sides(comparison: Comparison) -> None:
         markup.Column(name="", kind="nowrap"),
         markup.Column(name="Commit", kind="wide"),
         markup.Column(name="Outcome", kind="nowrap"),
-        markup.Column(
-            name="Above strict", kind="num", help="Among the sequences that both runs have"
-        ),
-        markup.Column(name="Failed", kind="num"),
+        markup.Column(name="Agree", kind="num", help="Among the sequences that both runs have"),
+        markup.Column(name="Fail", kind="num"),
         markup.Column(name="Worst 1 - cos", kind="num"),
         markup.Column(name="Wrong side", kind="nowrap"),
         markup.Column(name="Step", kind="nowrap"),
@@ -351,7 +350,10 @@ def _mark_legend(comparison: Comparison) -> None:
         f"{html_text(CHANGE_LOOKS[mark][0])}: {counts[mark]:,}</span>"
         for mark, meaning in MARK_MEANINGS.items()
     )
-    shell.put(Html(f'<div class="vm-legend">{parts}</div>'))
+    shell.put(
+        Html(f'<div class="vm-legend">{parts}</div>'),
+        markup.paragraph(level_legend(comparison.thresholds), kind="quiet"),
+    )
 
 
 COLUMN_SETTINGS = {
@@ -377,8 +379,8 @@ def change_frame(changes: list[SequenceChange]) -> pd.DataFrame:
                 "base 1 - cos": change.base_error,
                 "head 1 - cos": change.head_error,
                 "decades": change.decades,
-                "base level": change.base_level.value,
-                "head level": change.head_level.value,
+                "base": LEVEL_WORDS[change.base_level],
+                "head": LEVEL_WORDS[change.head_level],
                 "length": change.head.length,
                 "base similarity": change.base.similarity,
                 "head similarity": change.head.similarity,

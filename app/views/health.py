@@ -18,6 +18,13 @@ from virnucpro_monitor.records import Coverage, Health
 
 SILENT_AFTER_S = 26 * 3600.0  # a nightly runner may be late by two hours
 MAX_MISSING = 15
+EXIT_WORDS = {
+    0: "all passed",
+    1: "could not begin",
+    2: "something failed",
+    3: "something could not be run",
+    130: "interrupted",
+}
 
 
 def show() -> None:
@@ -33,27 +40,31 @@ def show() -> None:
 
 def _headline(health: Health) -> None:
     now = shell.now()
-    words = [beat.at for beat in health.heartbeats]
-    last = max([*words, *([health.last_run_at] if health.last_run_at else [])], default=None)
-    if last is None:
+    by_hand = (
+        markup.join(["The last run of any kind started", markup.age(health.last_run_at, now)])
+        if health.last_run_at
+        else "Nothing has been run yet."
+    )
+    if not health.heartbeats:
         shell.put(
             markup.banner(
-                "No runner has ever reported",
-                "Validate something: virnucpro-monitor run --target PATH --commit REVISION",
-                "Set up a schedule: virnucpro-monitor schedule install",
+                "No runner has ever reported: nothing is scheduled",
+                by_hand,
+                "Set up a schedule: virnucpro-monitor schedule install --target NAME",
                 colour=GREY,
             )
         )
         return
+    last = max(beat.at for beat in health.heartbeats)
     silent = (now - last).total_seconds() > SILENT_AFTER_S
-    queued = [beat.num_queued for beat in health.heartbeats if beat.num_queued is not None]
+    queued = sum(beat.num_queued or 0 for beat in health.heartbeats)
     shell.put(
         markup.banner(
-            "The monitor has fallen silent" if silent else "The monitor is alive",
-            markup.join(["Last sign of life:", markup.age(last, now)]),
-            f"{format_count(sum(queued), 'commit')} waiting to be measured."
+            "The runner has fallen silent" if silent else "The runner reports",
+            markup.join(["It was last heard", markup.age(last, now), "·", by_hand]),
+            f"{format_count(queued, 'commit')} left in the queue of its last start."
             if queued
-            else "The queue is not known.",
+            else "Its last start left no commit in the queue.",
             colour=VERMILION if silent else GREEN,
         )
     )
@@ -83,7 +94,7 @@ def _runners(health: Health) -> None:
             UNKNOWN if beat.num_queued is None else f"{beat.num_queued:,}",
             UNKNOWN
             if beat.exit_code is None
-            else f"code {beat.exit_code}, {format_age(beat.finished_at, now)}",
+            else f"{_ending(beat.exit_code)}, {format_age(beat.finished_at, now)}",
             one_line(beat.message),
         ]
         for beat in health.heartbeats
@@ -97,6 +108,10 @@ def _runners(health: Health) -> None:
                 kind="quiet",
             )
         )
+
+
+def _ending(exit_code: int) -> str:
+    return f"{EXIT_WORDS.get(exit_code, 'broken off')} (code {exit_code})"
 
 
 def _coverage() -> None:

@@ -15,8 +15,6 @@ from app.text import (
     UNKNOWN,
     format_age,
     format_count,
-    format_error,
-    format_share,
     html_text,
     one_line,
     shortened,
@@ -24,8 +22,10 @@ from app.text import (
 from app.trend import MAX_POINTS, threshold_errors, trend_info
 from app.views.series_choice import find_series
 from virnucpro_monitor.analysis.incidents import Incident, IncidentState
-from virnucpro_monitor.analysis.series import commit_date, error_of
-from virnucpro_monitor.records import Culprit, Outcome, Run
+from virnucpro_monitor.analysis.series import commit_date
+from virnucpro_monitor.records import Run
+from virnucpro_monitor.report.headline import headline
+from virnucpro_monitor.report.words import agreement, deciding_words, failing_words
 
 RANGES = {"50": "Last 50", "200": "Last 200", "1000": "Last 1,000", "all": "All"}
 MAX_CARDS = 24
@@ -48,34 +48,12 @@ def show() -> None:
             )
         )
         return
-    shell.title(_headline(series), _monitor_line(now))
+    shell.title(headline(series, now), _monitor_line(now))
     selected = _select(series)
     shown = _filtered(series)
     _cards(shown, selected, now)
     shell.let_paint()
     _trend(selected, now)
-
-
-def _headline(series: Sequence[data.SeriesCard]) -> str:
-    unwatched = [entry for entry in series if entry.is_unwatched]
-    bad = [
-        entry
-        for entry in series
-        if entry.latest.effective_outcome.is_bad and not entry.is_unwatched
-    ]
-    if unwatched:
-        watched = len(series) - len(unwatched)
-        told = f"{len(bad)} of {watched} series broken at HEAD" if bad else "None broken at HEAD"
-        return f"{told}, {len(unwatched)} not measured since it broke"
-    if not bad:
-        return f"All {len(series)} series are equivalent" if len(series) > 1 else "Equivalent"
-    failed = sum(entry.latest.effective_outcome is Outcome.FAILED for entry in bad)
-    parts = []
-    if failed:
-        parts.append(f"{failed} of {len(series)} series broken")
-    if len(bad) > failed:
-        parts.append(f"{len(bad) - failed} could not be run")
-    return ", ".join(parts)
 
 
 def _monitor_line(now: datetime) -> Value:
@@ -152,24 +130,27 @@ def _card(entry: data.SeriesCard, current: bool, now: datetime) -> Html:
                 [
                     markup.mono(run.commit.short),
                     shortened(run.commit.subject, 60),
-                    markup.quiet(markup.age(commit_date(run), now)),
+                    markup.quiet(
+                        markup.join(
+                            [
+                                "·",
+                                one_line(run.commit.author, 40) or "unknown author",
+                                "·",
+                                markup.age(commit_date(run), now),
+                            ]
+                        )
+                    ),
                 ]
             ),
         ),
         ("measured", _measured(entry, now)),
     ]
     if figures is not None:
-        worst = format_error(error_of(figures.min_similarity))
-        facts += [
-            ("pass", f"{format_share(figures.num_strict, figures.num_sequences)} above strict"),
-            (
-                "worst",
-                f"1 - cos {worst if figures.min_similarity is not None else 'not finite'}"
-                + (f" ({one_line(figures.worst_sequence, 40)})" if figures.worst_sequence else ""),
-            ),
-        ]
-    if run.culprit not in (None, Culprit.NONE):
-        facts.append(("wrong side", str(run.culprit)))
+        facts.append(("agree", f"{agreement(figures)} sequences"))
+    if run.gates:
+        facts.append(("worst gate", deciding_words(run)))
+    if run.effective_outcome.is_bad:
+        facts.append(("cause", failing_words(run)))
     rows = "".join(f"<dt>{name}</dt><dd>{markup.render(value)}</dd>" for name, value in facts)
     incident = "".join(
         f'<div class="open">{html_text(_incident_line(one, now))}</div>' for one in entry.incidents
@@ -334,23 +315,28 @@ def _places(runs: Sequence[Run], text: str, is_start: bool) -> int | None:
 
 def _latest_runs(runs: Sequence[Run], now: datetime) -> None:
     shell.heading("Latest runs")
-    shell.put(run_table(list(reversed(runs[-MAX_LISTED_RUNS:])), now, caption="Latest runs"))
+    newest = list(reversed(runs[-MAX_LISTED_RUNS - 1 :]))
+    shell.put(run_table(newest, now, caption="Latest runs", limit=MAX_LISTED_RUNS))
 
 
-def run_table(runs: Sequence[Run], now: datetime, *, caption: str) -> Html:
-    """Runs of one series, newest first, each with a link to it and to what changed before it."""
+def run_table(runs: Sequence[Run], now: datetime, *, caption: str, limit: int) -> Html:
+    """Runs of one series, newest first, each with a link to it and to what changed before it.
+
+    Args:
+        limit: rows at most; a run beyond it is what the last row is compared with.
+    """
     columns = [
         markup.Column(name="Outcome", kind="nowrap"),
         markup.Column(name="Commit", kind="wide"),
-        markup.Column(name="Above strict", kind="num"),
-        markup.Column(name="Worst 1 - cos", kind="num"),
-        markup.Column(name="Wrong side", kind="nowrap"),
-        markup.Column(name="Commit age", kind="nowrap"),
+        markup.Column(name="Author", kind="nowrap"),
+        markup.Column(name="Age", kind="nowrap"),
+        markup.Column(name="What is wrong", kind="wide"),
+        markup.Column(name="Worst gate", kind="nowrap"),
+        markup.Column(name="Agree", kind="num", help="Sequences below the strict threshold"),
         markup.Column(name="Against the one before", kind="nowrap"),
     ]
     rows: list[list[Value]] = []
-    for place, run in enumerate(runs):
-        figures = run.figures
+    for place, run in enumerate(runs[:limit]):
         before = runs[place + 1] if place + 1 < len(runs) else None
         rows.append(
             [
@@ -358,10 +344,11 @@ def run_table(runs: Sequence[Run], now: datetime, *, caption: str) -> Html:
                 markup.commit_label(
                     run.commit.hash, shortened(run.commit.subject, 90), links.run_link(run)
                 ),
-                format_share(figures.num_strict, figures.num_sequences) if figures else UNKNOWN,
-                format_error(error_of(figures.min_similarity)) if figures else UNKNOWN,
-                str(run.culprit) if run.culprit not in (None, Culprit.NONE) else "",
+                shortened(run.commit.author, 30) or UNKNOWN,
                 markup.age(commit_date(run), now),
+                failing_words(run),
+                deciding_words(run),
+                agreement(run.figures),
                 markup.anchor(links.compare_link(before, run), "compare") if before else "",
             ]
         )

@@ -8,7 +8,6 @@ from app.residues import put_residues
 from app.text import (
     UNKNOWN,
     block,
-    format_count,
     format_duration,
     format_error,
     format_similarity,
@@ -30,9 +29,12 @@ from virnucpro_monitor.records import (
     short_hash,
 )
 from virnucpro_monitor.report.sentences import reproduce_command
+from virnucpro_monitor.report.tracebacks import fold_traceback
+from virnucpro_monitor.report.words import agreement, deciding_words, failing_words
 
 PAGE_ROWS = 500
 MAX_DRAWN = 2000
+TALL_LINES = 40
 
 
 def show() -> None:
@@ -164,9 +166,14 @@ def _figures(run: Run) -> None:
         markup.tiles(
             [
                 (
-                    "Above strict",
-                    f"{figures.num_strict:,} of {figures.num_sequences:,}",
-                    f"{format_count(figures.num_failed, 'sequence')} failed",
+                    "Agree",
+                    agreement(figures),
+                    f"sequences; {figures.num_failed:,} fail",
+                ),
+                (
+                    "Worst gate",
+                    deciding_words(run),
+                    failing_words(run),
                 ),
                 (
                     "Worst error, 1 - cos",
@@ -231,12 +238,18 @@ def _failure(run: Run) -> None:
     shell.put(
         markup.paragraph(f"Kind of failure: {kind}." if already_said else f"{kind}: {message}")
     )
-    for name, text in (("Traceback", failure.traceback), ("Log", failure.log)):
+    folded = fold_traceback(failure.traceback)
+    if folded.last_line:
+        st.code(one_line(folded.last_line, 1000), language=None, wrap_lines=True)
+    for name, text, shown in (
+        ("Traceback", failure.traceback, folded.text),
+        ("Log", failure.log, failure.log),
+    ):
         if not text:
             continue
         with st.expander(name, expanded=name == "Traceback"):
-            tall = len(text) > 4000 or text.count("\n") > 18
-            st.code(block(text), language=None, wrap_lines=True, height=420 if tall else "content")
+            tall = len(shown) > 4000 or shown.count("\n") > TALL_LINES
+            st.code(block(shown), language=None, wrap_lines=True, height=420 if tall else "content")
             st.download_button(
                 f"Download the {name.lower()}",
                 visible(text),

@@ -20,6 +20,7 @@ from virnucpro_monitor.analysis.comparison import Thresholds
 from virnucpro_monitor.analysis.series import error_of
 from virnucpro_monitor.records import Run, SequenceResult, SequenceStatus
 from virnucpro_monitor.report.text import csv_text
+from virnucpro_monitor.report.words import level_legend
 
 PAGE_ROWS = 500
 MAX_DRAWN = 2000
@@ -58,7 +59,8 @@ def show_sequences(run: Run, thresholds: Thresholds) -> None:
             f"{format_share(min(len(results), PAGE_ROWS), total)} in the table. "
             "Select a row to see the sequence over all commits.",
             kind="quiet",
-        )
+        ),
+        markup.paragraph(level_legend(thresholds), kind="quiet"),
     )
     shown = results[:PAGE_ROWS]
     event = st.dataframe(

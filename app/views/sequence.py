@@ -113,7 +113,7 @@ def _history(points: Sequence[SequencePoint], card: data.SeriesCard) -> None:
 
 def _summary(points: Sequence[SequencePoint], levels: Sequence[Level]) -> None:
     """When it was last fine, first bad, and how often it changed between the two."""
-    bad = [level is Level.FAILED for level in levels]
+    bad = [level is not Level.STRICT for level in levels]
     flips = sum(before != after for before, after in pairwise(bad))
     first_bad = _start_of_last_bad_stretch(bad)
     values: list[tuple[str, Value, Value]] = [
@@ -122,8 +122,8 @@ def _summary(points: Sequence[SequencePoint], levels: Sequence[Level]) -> None:
             LEVELS[levels[-1]][0],
             f"1 - cos {format_error(error_of(points[-1].result.similarity))}",
         ),
-        ("Failed", f"{sum(bad):,} of {len(bad):,}", "runs"),
-        ("Flips", f"{flips:,}", "between fine and failed"),
+        ("Disagrees", f"in {sum(bad):,} of {len(bad):,}", "runs"),
+        ("Flips", f"{flips:,}", "between agreeing and not"),
     ]
     if first_bad is not None:
         values.append(("First bad", _commit(points[first_bad]), "of its last bad stretch"))
@@ -148,7 +148,7 @@ def _commit(point: SequencePoint) -> Value:
 
 def _packs(points: Sequence[SequencePoint], levels: Sequence[Level]) -> None:
     """Who shared its pack: in the runs where it changed, in the latest, and where it was asked."""
-    bad = [level is Level.FAILED for level in levels]
+    bad = [level is not Level.STRICT for level in levels]
     first_bad = _start_of_last_bad_stretch(bad)
     wanted = {len(points) - 1: "latest"}
     if first_bad is not None:

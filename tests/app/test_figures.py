@@ -83,7 +83,7 @@ def test_both_thresholds_are_drawn_and_a_changed_one_is_a_step() -> None:
 
 def test_rates_count_all_sequences() -> None:
     info = make_info()
-    (rate,) = traces(trend_figure(info), "share above strict")
+    (rate,) = traces(trend_figure(info), "share that agrees")
     by_id = {point.run.id: point.run.figures for point in info.trend.points}
     for custom, value in zip(rate["customdata"], rate["y"], strict=True):
         figures = by_id.get(custom[0])
@@ -129,7 +129,7 @@ def test_a_sequences_history_marks_where_it_failed() -> None:
     points = [SequencePoint(run=r.run, result=r.sequences[-1]) for r in reports]
     figure = sequence_figure(points, THRESHOLDS, UTC_ZONE)
     failed = [p.run.id for p in points if Thresholds().level(p.result).value == "failed"]
-    (trace,) = traces(figure, f"failed ({len(failed)})")
+    (trace,) = traces(figure, f"fails ({len(failed)})")
     assert [custom[0] for custom in trace["customdata"]] == failed != []
 
 

@@ -68,7 +68,7 @@ def test_without_a_secret_everybody_sees_the_overview(
 ) -> None:
     entry.run()
     assert not entry.exception
-    assert "broken" in entry.title[0].value
+    assert "broke" in entry.title[0].value
     assert "Log" not in [button.label[:3] for button in entry.button]
     assert "Logged in" not in shown_html(entry)
     assert statements

@@ -38,7 +38,7 @@ def failed_ids(report: RunReport) -> set[str]:
 def test_failed_sequences_have_their_own_shape_over_length() -> None:
     expected = failed_ids(BAD)
     traces = by_name(error_by_length_figure(BAD.sequences, Thresholds()))
-    failed = traces[f"failed ({len(expected)})"]
+    failed = traces[f"fails ({len(expected)})"]
     assert ids(failed) == expected != set()
     assert failed["marker"]["symbol"] == "x"
 
@@ -47,9 +47,9 @@ def test_a_lost_sequence_stands_above_all_errors() -> None:
     figure = error_by_length_figure(LOST.sequences, Thresholds())
     traces = by_name(figure)
     (lost,) = [r for r in LOST.sequences if r.status is SequenceStatus.LOST]
-    failed = traces["failed (1)"]
+    failed = traces["fails (1)"]
     assert ids(failed) == {lost.sequence_id}
-    others = [y for name, t in traces.items() if name != "failed (1)" for y in t["y"]]
+    others = [y for name, t in traces.items() if name != "fails (1)" for y in t["y"]]
     assert failed["y"][0] > max(others)
     assert "not finite" in figure.layout.yaxis.ticktext
 
@@ -86,6 +86,6 @@ def test_a_comparison_draws_every_common_sequence_under_its_mark() -> None:
     comparison = compare_runs(HEALTHY.run, HEALTHY.sequences, BAD.run, BAD.sequences)
     traces = by_name(before_after_figure(comparison, "base", "head"))
     newly = comparison.marked(Mark.NEWLY_FAILING)
-    assert ids(traces[f"newly failing ({len(newly)})"]) == {c.sequence_id for c in newly} != set()
+    assert ids(traces[f"newly bad ({len(newly)})"]) == {c.sequence_id for c in newly} != set()
     drawn = sum(len(t["x"]) for name, t in traces.items() if name != "unchanged")
     assert drawn == comparison.num_common

@@ -107,7 +107,7 @@ def test_from_the_overview_to_a_run_to_a_comparison(
     expect(page.get_by_text("It broke")).to_be_visible()
     newly = len(comparison.marked(Mark.NEWLY_FAILING))
     assert newly > 0
-    expect(page.get_by_text(re.compile(rf"^{newly} sequences? newly failing"))).to_be_visible()
+    expect(page.get_by_text(re.compile(rf"^{newly} sequences? newly bad"))).to_be_visible()
 
 
 def expect_sequence_table(page: Page, url: str, run: Run) -> None:

@@ -46,7 +46,7 @@ def test_nothing_is_shown_before_the_login_and_everything_after(
         assert run.commit.hash[:10] not in text
 
     page.get_by_role("button", name="Log in").click()
-    expect(page.get_by_role("heading", level=1)).to_have_text(re.compile("broken"))
+    expect(page.get_by_role("heading", level=1)).to_have_text(re.compile("broke"))
     expect(page.get_by_text(f"Logged in as {USER['email']}.")).to_be_visible()
     page.goto(f"{guarded_address}/run?run={run.id}")
     expect(page.get_by_role("heading", level=1)).to_contain_text(run.commit.hash[:10])

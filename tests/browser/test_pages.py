@@ -17,7 +17,7 @@ from virnucpro_monitor.store.engine import open_engine
 pytestmark = [pytest.mark.browser, pytest.mark.slow]
 
 PAGES = {
-    "": re.compile("broken|Equivalent|equivalent"),
+    "": re.compile("broke|healthy|Healthy"),
     "run": "Run",
     "compare": "Compare two commits",
     "sequence": "One sequence over all commits",

@@ -51,7 +51,7 @@ def test_a_person_reads_what_is_wrong(
     text = " ".join(capsys.readouterr().out.split())
     assert "FAILED: Packed is the wrong side" in text
     assert "looks like a missing 0.88 token-dropout rescale" in text
-    assert "0 of 3 sequences above the strict threshold" in text
+    assert "0 of 3 sequences agree" in text
     assert "failed gates: seed, gain, residue, oracle, ceiling, embedding." in text
     # What failed stands before what holds, with the amount allowed beside what was found.
     assert text.index("embedding FAILED packed") < text.index("coverage passed")

@@ -16,11 +16,13 @@ from tests.monitor.conftest import CommandLine
 from tests.store.builders import BENCHMARK, CONFIGURATION, CONTENT, make_commit, make_report
 from virnucpro_monitor.analysis.incidents import Incident
 from virnucpro_monitor.analysis.series import series_key
+from virnucpro_monitor.cli.main import run_command
 from virnucpro_monitor.monitor.histories import SeriesCard
-from virnucpro_monitor.records import Outcome, Protocol, RunReport, content_digest
+from virnucpro_monitor.records import Failure, Outcome, Protocol, RunReport, content_digest
 from virnucpro_monitor.store.engine import open_engine
 from virnucpro_monitor.store.notes_reader import load_acknowledgements
 from virnucpro_monitor.store.reader import load_run
+from virnucpro_monitor.store.writer import Writer
 
 GOOD = (0.99999, 1.0, 0.9999999)
 BAD = (0.99, 1.0, 0.9999)
@@ -291,3 +293,60 @@ def test_a_day_that_ends_a_range_belongs_to_it_at_both_doors(
 def test_series_have_one_key(store: Store, url: str) -> None:
     (run_id,) = store(make_report(0))
     assert fresh_card().key == series_key(load_run(open_engine(url, read_only=True), run_id))
+
+
+def test_a_comparison_without_names_is_the_newest_against_the_last_good(
+    store: Store, command: CommandLine, run_page: PageRunner, url: str
+) -> None:
+    first = make_report(0)
+    ids = store(first, skipped(1, first), make_report(2, BAD), make_report(3, BAD))
+    found = command("compare")
+    assert (found["base"], found["head"]) == (make_commit(1).hash, make_commit(3).hash)
+    assert [one["head"]["id"] for one in found["comparisons"]] == [ids[3]]
+    assert command("compare", make_commit(0).hash)["head"] == make_commit(3).hash
+    page = shown_html(run_page("compare", url))
+    assert "It broke" in page
+    assert make_commit(1).short in page
+    store(make_report(4))
+    data.suggest_pairs.forget()  # type: ignore[attr-defined]
+    found = command("compare")
+    assert (found["base"], found["head"]) == (make_commit(3).hash, make_commit(4).hash)
+    assert "It was fixed" in shown_html(run_page("compare", url))
+
+
+def test_an_error_shows_what_was_raised_first(
+    store: Store, run_page: PageRunner, url: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    text = (
+        'Traceback (most recent call last):\n  File "/x/virnucpro_monitor/runner/worker.py", '
+        'line 1, in go\n    load()\n  File "/target/pack.py", line 2, in <module>\n'
+        "    import rest\nModuleNotFoundError: No module named 'rest'\n"
+    )
+    failure = Failure(kind="import", message="No module named 'rest'", traceback=text)
+    (run_id,) = store(replace(unable(0), failure=failure))
+    app = run_page("run", url, run=str(run_id))
+    assert app.code[0].value == "ModuleNotFoundError: No module named 'rest'"
+    shown = app.code[1].value
+    assert "1 frame of the monitor" in shown
+    assert "/target/pack.py" in shown
+    assert "worker.py" not in shown
+    assert run_command(["runs", "show", str(run_id)]) == 0
+    printed = capsys.readouterr().out
+    assert "1 frame of the monitor" in printed
+    assert "worker.py" not in printed
+
+
+def test_health_speaks_of_the_runner_not_of_a_run_by_hand(
+    store: Store, run_page: PageRunner, url: str
+) -> None:
+    store(make_report(0))
+    page = shown_html(run_page("health", url))
+    assert "No runner has ever reported: nothing is scheduled" in page
+    engine = open_engine(url)
+    Writer(engine).heartbeat("gpu-1", "sample", "finished", "Done.", num_queued=1, exit_code=3)
+    engine.dispose()
+    data.load_health.forget()  # type: ignore[attr-defined]
+    page = shown_html(run_page("health", url))
+    assert "The runner reports" in page
+    assert "1 commit left in the queue" in page
+    assert "something could not be run (code 3)" in page

@@ -69,7 +69,7 @@ def test_html_shows_the_figures_and_a_point_for_each_sequence() -> None:
     assert "4 of 5 (80 %)" in page.text
     assert page.tags.count("circle") == 1  # d is unchanged
     assert page.tags.count("path") == 4
-    for text in ("1.0e-2", "strict → failed", "newly fixed"):
+    for text in ("1.0e-2", "agrees → fails", "mended"):
         assert text in page.text
 
 
@@ -94,7 +94,7 @@ def test_an_incomparable_pair_is_said_first_in_each_format() -> None:
         run(0), sequences({"a": 0.9}), run(1, protocol_digest="aa" * 32), sequences({"a": 0.9})
     )
     for text in (comparison_markdown(comparison), comparisons_html([comparison])):
-        assert text.index("Not comparable:") < text.index("Above strict")
+        assert text.index("Not comparable:") < text.index("Agree")
     assert next(csv.DictReader(io.StringIO(comparisons_csv([comparison]))))["comparable"] == "no"
 
 
@@ -116,8 +116,8 @@ def test_markdown_tables_keep_their_columns_whatever_they_hold() -> None:
 
 def test_markdown_of_a_comparison() -> None:
     text = comparison_markdown(plain_comparison())
-    assert "| `!` | a | 100 | 1.0e-6 | 1.0e-2 | strict | failed |" in text
-    assert "| `*` | c | 100 | 1.0e-1 | 1.0e-5 | failed | strict |" in text
+    assert "| `!` | a | 100 | 1.0e-6 | 1.0e-2 | agrees | fails |" in text
+    assert "| `*` | c | 100 | 1.0e-1 | 1.0e-5 | fails | agrees |" in text
     assert "| `+` | b |" in text
     assert "| `-` | e |" in text
     assert "| d |" not in text

@@ -28,7 +28,7 @@ def first_incident(letters: str, *acknowledgements: Acknowledgement) -> Incident
 @pytest.mark.parametrize(
     ("letter", "sentence"),
     [
-        ("P", "Passed: 3 of 3 (100 %) sequences are above strict, worst error 1.0e-6 (s0)."),
+        ("P", "Passed: 3 of 3 (100 %) sequences agree, worst error 1.0e-6 (s0)."),
         ("F", "Failed: A reason for failed."),
         ("E", "Could not be run: A reason for error."),
         ("N", "Not run: A reason for not_run."),
@@ -41,7 +41,7 @@ def test_each_outcome_has_its_sentence(letter: str, sentence: str) -> None:
 
 def test_a_comparison_says_what_changed_and_on_how_much() -> None:
     assert comparison_sentence(plain_comparison()) == (
-        "The promise broke from 0000000000 to 0000000000: 1 newly failing, 1 newly fixed, 1 worse, "
+        "The promise broke from 0000000000 to 0000000000: 1 newly bad, 1 mended, 1 worse, "
         "1 better; 5 of 5 sequences compared."
     )
 

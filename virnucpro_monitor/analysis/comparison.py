@@ -42,8 +42,8 @@ class Mark(StrEnum):
 
 
 MARK_MEANINGS: Mapping[Mark, str] = {
-    Mark.NEWLY_FAILING: "newly failing: it does not keep a threshold that it kept before",
-    Mark.NEWLY_FIXED: "newly fixed: it keeps a threshold that it did not keep before",
+    Mark.NEWLY_FAILING: "newly bad: it agrees no more, or fails where it deviated before",
+    Mark.NEWLY_FIXED: "mended: it agrees again, or deviates where it failed before",
     Mark.WORSE: "worse: packed and unpacked are further apart, beyond noise",
     Mark.BETTER: "better: packed and unpacked are closer, beyond noise, and no further from FP32",
     Mark.CLOSER_BUT_FURTHER: "closer to each other, but further from FP32: not better",

@@ -26,12 +26,13 @@ def register(app: typer.Typer) -> None:
 
 def compare(
     base: Annotated[
-        str,
+        str | None,
         typer.Argument(metavar="BASE", help="Hash, branch or tag before.", show_default=False),
-    ],
+    ] = None,
     head: Annotated[
-        str, typer.Argument(metavar="HEAD", help="Hash, branch or tag after.", show_default=False)
-    ],
+        str | None,
+        typer.Argument(metavar="HEAD", help="Hash, branch or tag after.", show_default=False),
+    ] = None,
     target: TargetOption = None,
     benchmark: Annotated[
         str | None,
@@ -56,13 +57,17 @@ def compare(
 ) -> None:
     """Compare two commits: verdict, gates, and sequence by sequence.
 
-    Marks: ! newly failing, * newly fixed, + worse, - better, ~ changed within noise, x without a
+    Without HEAD it is the newest measured commit of the followed branch; without both, that one
+    against the last good one, or against the one before it where nothing is broken.
+
+    Marks: ! newly bad, * mended, + worse, - better, ~ changed within noise, x without a
     counterpart.
     """
     from virnucpro_monitor.monitor.comparing import compare_commits
     from virnucpro_monitor.monitor.opening import open_database
     from virnucpro_monitor.report.export import format_comparisons, write_report
     from virnucpro_monitor.report.values import comparison_values
+    from virnucpro_monitor.report.words import setup_words
 
     with open_database(db) as engine:
         found = compare_commits(engine, base, head, target=target, benchmark=benchmark)
@@ -89,8 +94,7 @@ def compare(
             for run in runs:
                 say(
                     f"Only the {role} was run on {run.benchmark_label} with "
-                    f"{run.configuration.model}, {run.configuration.dtype}, "
-                    f"{run.configuration.device} (run {run.id})."
+                    f"{run.configuration.model}, {setup_words(run.configuration)} (run {run.id})."
                 )
     if fail and any(comparison.verdict == "broke" for comparison in found.comparisons):
         raise typer.Exit(2)
@@ -100,12 +104,12 @@ def print_comparison(comparison: "Comparison", *, everything: bool = False) -> N
     from virnucpro_monitor.analysis.comparison import MARK_MEANINGS, Mark
     from virnucpro_monitor.report.sentences import comparison_sentence, verdict_sentence
     from virnucpro_monitor.report.text import format_error, format_value, one_line
+    from virnucpro_monitor.report.words import LEVEL_WORDS, level_legend, setup_words
 
     base, head = comparison.base, comparison.head
     run = head.run
     typer.echo(
-        f"{run.benchmark_label}, {run.configuration.model}, "
-        f"{run.configuration.dtype} on {run.configuration.device}"
+        f"{run.benchmark_label}, {run.configuration.model}, {setup_words(run.configuration)}"
     )
     typer.echo(comparison_sentence(comparison))
     for reason in comparison.reasons:
@@ -153,14 +157,15 @@ def print_comparison(comparison: "Comparison", *, everything: bool = False) -> N
                     str(change.head.length),
                     format_error(change.base_error),
                     format_error(change.head_error),
-                    change.base_level,
-                    change.head_level,
+                    LEVEL_WORDS[change.base_level],
+                    LEVEL_WORDS[change.head_level],
                 ]
                 for change in listed
             ],
         )
         used = [mark for mark in Mark if any(change.mark is mark for change in listed)]
         say("; ".join(f"{mark.value} {MARK_MEANINGS[mark].split(':')[0]}" for mark in used))
+        say(level_legend(comparison.thresholds))
     if len(listed) < len(shown):
         say(f"Only {len(listed)} of {len(shown)} changed sequences are listed: --all shows all.")
     for role, names in (("base", comparison.only_in_base), ("head", comparison.only_in_head)):

@@ -81,6 +81,7 @@ def regressions(
 def print_incidents(incidents: "Sequence[Incident]") -> None:
     from virnucpro_monitor.report.sentences import cause_words
     from virnucpro_monitor.report.text import UNKNOWN, format_error
+    from virnucpro_monitor.report.words import setup_words
 
     rows = []
     for incident in incidents:
@@ -90,9 +91,11 @@ def print_incidents(incidents: "Sequence[Incident]") -> None:
                 incident.key,
                 incident.state.value,
                 f"{incident.series.target} {incident.series.benchmark}",
+                setup_words(incident.first_bad.configuration),
                 cause_words(incident),
                 incident.first_bad.commit.short,
                 incident.first_bad.commit.subject[:40],
+                incident.first_bad.commit.author[:24],
                 good.commit.short if good else UNKNOWN,
                 fixed.commit.short if fixed else UNKNOWN,
                 str(incident.num_bad_runs),
@@ -104,9 +107,11 @@ def print_incidents(incidents: "Sequence[Incident]") -> None:
             "Key",
             "State",
             "Series",
+            "Setup",
             "Cause",
             "First bad",
             "Subject",
+            "Author",
             "Last good",
             "Fixed by",
             ">Bad runs",
@@ -120,6 +125,8 @@ def print_incidents(incidents: "Sequence[Incident]") -> None:
 def _print_notes(title: str, notes: "Sequence[SeriesNote]") -> None:
     if not notes:
         return
+    from virnucpro_monitor.report.words import setup_words
+
     typer.echo(f"\n{title}:")
     print_table(
         ["Target", "Benchmark", "Configuration", "Note"],
@@ -127,8 +134,7 @@ def _print_notes(title: str, notes: "Sequence[SeriesNote]") -> None:
             [
                 note.key.target,
                 note.key.benchmark_label,
-                f"{note.latest.configuration.model} {note.latest.configuration.dtype} "
-                f"{note.latest.configuration.device} {note.latest.configuration.backend}",
+                f"{note.latest.configuration.model} {setup_words(note.latest.configuration)}",
                 note.note,
             ]
             for note in notes

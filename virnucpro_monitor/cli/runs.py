@@ -102,13 +102,11 @@ def _outcomes(names: list[str] | None) -> list[Outcome] | None:
 
 
 def print_runs(runs: list[Run]) -> None:
-    from virnucpro_monitor.analysis.series import worst_error
-    from virnucpro_monitor.report.text import UNKNOWN, format_error
+    from virnucpro_monitor.report.words import agreement, deciding_words, setup_words
 
     targets = {run.target for run in runs}
     rows = []
     for run in runs:
-        figures = run.figures
         failed = [gate.name for gate in run.gates if gate.passed is False]
         rows.append(
             [
@@ -117,11 +115,11 @@ def print_runs(runs: list[Run]) -> None:
                 run.commit.short,
                 run.commit.subject[:40],
                 run.benchmark_label,
-                f"{run.configuration.dtype} {run.configuration.device}",
+                setup_words(run.configuration),
                 outcome_text(run),
-                f"{figures.num_strict} of {figures.num_sequences}" if figures else UNKNOWN,
-                format_error(worst_error(run)),
-                ", ".join(failed) or ("" if figures else run.reason[:60]),
+                agreement(run.figures),
+                deciding_words(run),
+                ", ".join(failed) or ("" if run.figures else run.reason[:60]),
             ]
         )
     print_table(
@@ -133,8 +131,8 @@ def print_runs(runs: list[Run]) -> None:
             "Benchmark",
             "Setup",
             "Outcome",
-            ">Above strict",
-            ">Worst error",
+            ">Agree",
+            "Worst gate",
             "Failed gates, or why",
         ],
         rows,
@@ -236,6 +234,7 @@ def _print_run(
 ) -> None:
     from virnucpro_monitor.report.sentences import reproduce_command, verdict_sentence
     from virnucpro_monitor.report.text import block, format_value, one_line
+    from virnucpro_monitor.report.tracebacks import fold_traceback
 
     typer.echo(verdict_sentence(run))
     typer.echo("")
@@ -263,7 +262,7 @@ def _print_run(
         _print_sequences(worst, thresholds)
     if failure is not None:
         typer.echo(f"\n{one_line(failure.kind)}: {one_line(failure.message)}")
-        for part in (failure.traceback, failure.log):
+        for part in (fold_traceback(failure.traceback).text, failure.log):
             if part.strip():
                 typer.echo(f"\n{block(part.rstrip())}")
     typer.echo(f"\nRepeat it:\n  {reproduce_command(run, target)}")
@@ -311,11 +310,10 @@ def _environment_text(environment: Environment) -> str:
 
 
 def _print_sequences(results: "list[SequenceResult]", thresholds: "Thresholds") -> None:
-    from virnucpro_monitor.analysis.comparison import Level
     from virnucpro_monitor.analysis.series import error_of
     from virnucpro_monitor.report.text import UNKNOWN, format_error
+    from virnucpro_monitor.report.words import LEVEL_WORDS, level_legend
 
-    words = {Level.STRICT: "ok", Level.LENIENT: "not above strict", Level.FAILED: "failed"}
     print_table(
         [
             "Worst sequences",
@@ -332,7 +330,9 @@ def _print_sequences(results: "list[SequenceResult]", thresholds: "Thresholds") 
             [
                 result.sequence_id,
                 str(result.length),
-                words[thresholds.level(result)] if result.status == "ok" else result.status,
+                LEVEL_WORDS[thresholds.level(result)]
+                if result.status == "ok"
+                else result.status.value.replace("_", " "),
                 format_error(error_of(result.similarity)),
                 format_error(result.packed_relative_l2),
                 format_error(result.unpacked_relative_l2),
@@ -343,3 +343,4 @@ def _print_sequences(results: "list[SequenceResult]", thresholds: "Thresholds") 
             for result in results
         ],
     )
+    typer.echo(f"({level_legend(thresholds)})")

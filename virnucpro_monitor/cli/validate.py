@@ -71,7 +71,7 @@ def print_verdict(verdict: Verdict) -> None:
     lines = verdict.reason.replace("; ", ";\n  ")
     console.print(f"{verdict.outcome.upper()}: {lines}", highlight=False, markup=False)
     console.print(
-        f"\n{figures.num_strict} of {figures.num_sequences} sequences above the strict threshold; "
+        f"\n{figures.num_strict} of {figures.num_sequences} sequences agree; "
         f"lowest similarity {similarity_text(figures.min_similarity)}; culprit: {verdict.culprit}.",
         highlight=False,
     )

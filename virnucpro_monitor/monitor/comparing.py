@@ -14,7 +14,7 @@ from virnucpro_monitor.errors import NotFoundError
 from virnucpro_monitor.monitor.histories import list_series, load_last_good, load_neighbours
 from virnucpro_monitor.monitor.naming import choose_target, find_commit
 from virnucpro_monitor.monitor.questions import load_measured
-from virnucpro_monitor.records import Commit, Outcome, Run
+from virnucpro_monitor.records import Commit, Outcome, Run, Target
 from virnucpro_monitor.store import reader
 from virnucpro_monitor.store.engine import Engine
 
@@ -47,8 +47,8 @@ class CommitComparison:
 
 def compare_commits(
     engine: Engine,
-    base: str,
-    head: str,
+    base: str | None = None,
+    head: str | None = None,
     *,
     target: str | None = None,
     benchmark: str | None = None,
@@ -56,7 +56,9 @@ def compare_commits(
     """Compare two commits.
 
     Args:
-        base, head: a hash or its first digits, a branch, a tag.
+        base, head: a hash or its first digits, a branch, a tag. Without a head the followed
+            branch's newest measured commit; without both that one against the last good one, or
+            against the one before it where nothing is broken.
         target: a name, or the path or URL of the repository; None for the one that has the base.
         benchmark: a set's name, or "name@version"; None for all.
 
@@ -65,8 +67,13 @@ def compare_commits(
         NotFoundError: a commit has no stored run, or the two have no benchmark set in common.
     """
     stored = choose_target(engine, target, revision=base)
-    base_commit = find_commit(engine, base, stored)
-    head_commit = find_commit(engine, head, stored)
+    if base is None:
+        base_commit, head_commit = _default_commits(engine, stored, benchmark)
+    else:
+        base_commit = find_commit(engine, base, stored)
+        head_commit = (
+            newest_commit(engine, stored) if head is None else find_commit(engine, head, stored)
+        )
     pairing = pair_runs(engine, stored.name, base_commit, head_commit, benchmark)
     return CommitComparison(
         target=stored.name,
@@ -75,6 +82,26 @@ def compare_commits(
         comparisons=tuple(compare_pair(engine, one, other) for one, other in pairing.pairs),
         only_base=pairing.only_base,
         only_head=pairing.only_head,
+    )
+
+
+def newest_commit(engine: Engine, target: Target) -> Commit:
+    """The newest commit of the followed branch that has a run."""
+    runs = reader.load_runs(engine, target=target.name, on_branch=True, limit=1)
+    if not runs:
+        raise NotFoundError(f"No commit of {target.name} has a stored run.")
+    return runs[-1].commit
+
+
+def _default_commits(
+    engine: Engine, target: Target, benchmark: str | None
+) -> tuple[Commit, Commit]:
+    for base, head in suggest_pairs(engine):
+        fits = benchmark in (None, head.benchmark, head.benchmark_label)
+        if head.target == target.name and fits:
+            return base.commit, head.commit
+    raise NotFoundError(
+        f"{target.name} has no two measured commits to compare: name them, or measure more."
     )
 
 

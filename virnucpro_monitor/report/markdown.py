@@ -24,6 +24,7 @@ from virnucpro_monitor.report.text import (
     markdown,
     markdown_block,
 )
+from virnucpro_monitor.report.words import LEVEL_WORDS
 
 LISTED = 100
 QUIET = (Mark.EQUAL, Mark.WITHIN_NOISE)
@@ -52,10 +53,10 @@ def comparison_markdown(comparison: Comparison) -> str:
                 [title, *(markdown(text) for text in texts)]
                 for title, texts in (
                     (
-                        "Above strict",
+                        "Agree",
                         [format_share(s.num_strict, comparison.num_common) for s in sides],
                     ),
-                    ("Failed", [str(side.num_failed) for side in sides]),
+                    ("Fail", [str(side.num_failed) for side in sides]),
                     ("Worst error (1 - cos)", [format_error(side.worst_error) for side in sides]),
                     *(
                         (
@@ -104,8 +105,8 @@ def _sequences(comparison: Comparison) -> list[str]:
                     str(change.head.length),
                     format_error(change.base_error),
                     format_error(change.head_error),
-                    change.base_level.value,
-                    change.head_level.value,
+                    LEVEL_WORDS[change.base_level],
+                    LEVEL_WORDS[change.head_level],
                 ]
                 for change in changed[:LISTED]
             ],

@@ -19,6 +19,7 @@ from virnucpro_monitor.report.text import (
     format_value,
     html_text,
 )
+from virnucpro_monitor.report.words import LEVEL_WORDS
 
 LISTED = 500
 _STYLE = """
@@ -123,10 +124,10 @@ def _sides(comparison: Comparison) -> str:
         ("Author", [html_text(s.run.commit.author or "unknown") for s in sides]),
         ("Verdict", [html_text(verdict_sentence(s.run), 800) for s in sides]),
         (
-            "Above strict",
+            "Agree",
             [format_share(s.num_strict, comparison.num_common) for s in sides],
         ),
-        ("Failed", [str(s.num_failed) for s in sides]),
+        ("Fail", [str(s.num_failed) for s in sides]),
         ("Worst error (1 - cos)", [format_error(s.worst_error) for s in sides]),
         ("Protocol", [html_text(s.measured.protocol_version) for s in sides]),
     ]  # fmt: skip
@@ -171,7 +172,7 @@ def _sequences(comparison: Comparison) -> str:
             _number(f"{change.head.length:,}"),
             _number(format_error(change.base_error)),
             _number(format_error(change.head_error)),
-            _cell(f"{change.base_level} → {change.head_level}"),
+            _cell(f"{LEVEL_WORDS[change.base_level]} → {LEVEL_WORDS[change.head_level]}"),
         ]
         for change in changed[:LISTED]
     ]

@@ -40,7 +40,7 @@ def figures_sentence(run: Run) -> str:
     worst = f", worst error {format_error(worst_error(run))}"
     if figures.worst_sequence is not None:
         worst += f" ({one_line(figures.worst_sequence, 60)})"
-    return f"{share} sequences are above strict{worst}."
+    return f"{share} sequences agree{worst}."
 
 
 def comparison_sentence(comparison: Comparison) -> str:
@@ -60,8 +60,8 @@ def comparison_sentence(comparison: Comparison) -> str:
     changes = ", ".join(
         f"{counts[mark]:,} {words}"
         for mark, words in (
-            (Mark.NEWLY_FAILING, "newly failing"),
-            (Mark.NEWLY_FIXED, "newly fixed"),
+            (Mark.NEWLY_FAILING, "newly bad"),
+            (Mark.NEWLY_FIXED, "mended"),
             (Mark.WORSE, "worse"),
             (Mark.BETTER, "better"),
             (Mark.CLOSER_BUT_FURTHER, "closer to each other but further from FP32"),

@@ -9,6 +9,7 @@ import html
 import math
 import re
 import unicodedata
+from datetime import datetime, timedelta
 
 MAX_INLINE_CHARACTERS = 300
 MAX_BLOCK_CHARACTERS = 40_000
@@ -102,12 +103,29 @@ def format_value(value: float | None, unit: str = "") -> str:
 
 
 def format_share(part: int, whole: int) -> str:
-    """ "199 of 200 (99.5 %)"; cut, so that 100 % means all of them."""
+    """ "199 of 200 (99.5 %)"; rounded, but 100 % means all of them and 0 % none."""
     if whole == 0:
         return "0 of 0"
-    return f"{part:,} of {whole:,} ({math.floor(part / whole * 1000 + 1e-9) / 10:g} %)"
+    percent = round(part / whole * 100, 1)
+    if 0 < part < whole:
+        percent = min(max(percent, 0.1), 99.9)
+    return f"{part:,} of {whole:,} ({percent:g} %)"
 
 
 def count(number: int, noun: str, plural: str | None = None) -> str:
     """ "1 sequence", "2 sequences"."""
     return f"{number:,} {noun if number == 1 else plural or noun + 's'}"
+
+
+def format_age(moment: datetime | None, now: datetime) -> str:
+    """How long ago, in one unit: "3 min ago"."""
+    if moment is None:
+        return UNKNOWN
+    age = now - moment
+    if age < timedelta(minutes=1):
+        return "just now"
+    for size, name in ((86_400, "day"), (3600, "hour"), (60, "min")):
+        number = int(age.total_seconds() // size)
+        if number:
+            return f"{count(number, name, 'min' if name == 'min' else None)} ago"
+    return "just now"

@@ -1,0 +1,74 @@
+"""What broke, when, by whom and which side: one sentence over all series. Plain text."""
+
+from collections.abc import Sequence
+from datetime import datetime
+
+from virnucpro_monitor.analysis.incidents import Incident, IncidentState
+from virnucpro_monitor.analysis.series import commit_date
+from virnucpro_monitor.monitor.histories import SeriesCard
+from virnucpro_monitor.records import Outcome
+from virnucpro_monitor.report.sentences import cause_words
+from virnucpro_monitor.report.text import count, format_age, one_line
+
+_LASTING = (IncidentState.OPEN, IncidentState.ACKNOWLEDGED)
+
+
+def headline(series: Sequence[SeriesCard], now: datetime) -> str:
+    """The gravest series in a sentence, and how many others there are.
+
+    A series whose newest run is good is healthy; how far behind its measurements are is said.
+    """
+    unwatched = sum(card.is_unwatched for card in series)
+    watched = [card for card in series if not card.is_unwatched]
+    bad = [card for card in watched if card.latest.effective_outcome.is_bad]
+    if bad:
+        parts = [broken_words(bad[0], now)]
+        others = len(bad) - 1
+        if others:
+            parts.append(f"{others} more of {len(series)} series {_are(others)} bad")
+    else:
+        parts = [_healthy_words(watched)]
+    if unwatched:
+        parts.append(f"{unwatched} {_are(unwatched)} not measured since {_it(unwatched)} broke")
+    return "; ".join(parts)
+
+
+def _healthy_words(series: Sequence[SeriesCard]) -> str:
+    if not series:
+        return "No series is measured now"
+    whole = "Healthy" if len(series) == 1 else f"All {len(series)} series are healthy"
+    behind = [card for card in series if card.commits_behind]
+    if not behind:
+        return f"{whole} at the newest commit"
+    most = max(card.commits_behind for card in behind)
+    if len(series) == 1:
+        return f"{whole} when last measured, {count(most, 'commit')} ago"
+    return f"{whole}; {len(behind)} {_are(len(behind))} behind, by up to {count(most, 'commit')}"
+
+
+def _are(number: int) -> str:
+    return "is" if number == 1 else "are"
+
+
+def _it(number: int) -> str:
+    return "it" if number == 1 else "they"
+
+
+def broken_words(card: SeriesCard, now: datetime) -> str:
+    """ "fastpack broken since 57673e67be (Attend in half precision; A. Author, 23 h ago): …"."""
+    target = one_line(card.key.target, 60)
+    last = [one for one in card.incidents if one.state in _LASTING]
+    if not last:
+        state = "broken" if card.latest.effective_outcome is Outcome.FAILED else "not runnable"
+        return f"{target} is {state} at {card.latest.commit.short}"
+    incident = max(last, key=lambda one: commit_date(one.first_bad))
+    verb = "cannot be run" if incident.first_bad.outcome is Outcome.ERROR else "broken"
+    return f"{target} {verb} since {origin_words(incident, now)}: {cause_words(incident)}"
+
+
+def origin_words(incident: Incident, now: datetime) -> str:
+    """The first bad commit with its subject, author and age."""
+    commit = incident.first_bad.commit
+    author = one_line(commit.author, 60) or "unknown author"
+    age = format_age(commit_date(incident.first_bad), now)
+    return f"{commit.short} ({one_line(commit.subject, 80)}; {author}, {age})"
