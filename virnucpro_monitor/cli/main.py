@@ -17,6 +17,7 @@ from virnucpro_monitor.cli import (
     benchmark,
     bisect,
     bisections,
+    check,
     compare,
     dashboard,
     db,
@@ -46,6 +47,7 @@ app = typer.Typer(
 for command_module in (
     demo,
     run,
+    check,
     validate,
     dashboard,
     runs,

@@ -29,6 +29,29 @@ def run_junit(
     Args:
         thresholds: of the run's protocol; the seed's if not given.
     """
+    return _document(_suite(run, sequences, failure, thresholds))
+
+
+def runs_junit(
+    runs: Iterable[tuple[Run, Iterable[SequenceResult], Failure | None, Thresholds | None]],
+) -> str:
+    """JUnit XML of several runs, each with its sequences, failure and thresholds."""
+    root = ET.Element("testsuites")
+    root.extend(_suite(*one) for one in runs)
+    return _document(root)
+
+
+def _document(root: ET.Element) -> str:
+    ET.indent(root)
+    return '<?xml version="1.0" encoding="UTF-8"?>\n' + ET.tostring(root, encoding="unicode") + "\n"
+
+
+def _suite(
+    run: Run,
+    sequences: Iterable[SequenceResult],
+    failure: Failure | None,
+    thresholds: Thresholds | None,
+) -> ET.Element:
     thresholds = thresholds or Thresholds()
     name = f"{run.target}.{run.benchmark_label}"
     suite = ET.Element("testsuite", name=_text(name), timestamp=run.started_at.isoformat())
@@ -55,10 +78,7 @@ def run_junit(
     for attribute, tag in (("failures", "failure"), ("errors", "error"), ("skipped", "skipped")):
         suite.set(attribute, str(sum(case.find(tag) is not None for case in cases)))
     suite.set("time", f"{run.duration_s:.3f}")
-    ET.indent(suite)
-    return (
-        '<?xml version="1.0" encoding="UTF-8"?>\n' + ET.tostring(suite, encoding="unicode") + "\n"
-    )
+    return suite
 
 
 def _add_verdict(suite: ET.Element, name: str, run: Run, failure: Failure | None) -> None:

@@ -204,6 +204,20 @@ class Repository:
             ).split()
         )
 
+    def merge_base(self, one: str, other: str) -> str:
+        """The commit at which two lines of history part; a full hash.
+
+        Raises:
+            RepositoryError: they have none in common.
+        """
+        try:
+            return self._read("merge-base", one, other).split()[0]
+        except (GitError, IndexError) as error:
+            raise RepositoryError(
+                f"{short_hash(one)} and {short_hash(other)} have no commit in common here: fetch "
+                "the whole history ('git fetch --unshallow')."
+            ) from error
+
     def is_ancestor(self, ancestor: str, descendant: str) -> bool:
         try:
             self._read("merge-base", "--is-ancestor", ancestor, descendant)

@@ -1,0 +1,60 @@
+"""A pull request on the sample repository is stopped by `check`, and let through once mended."""
+
+import json
+import subprocess
+import xml.etree.ElementTree as ET
+from pathlib import Path
+
+import pytest
+
+from virnucpro_monitor.cli.main import run_command
+from virnucpro_monitor.cli.sample.repository import build_repository, load_history
+from virnucpro_monitor.store.engine import open_engine
+from virnucpro_monitor.store.reader import load_runs
+
+FASTA = ">a\nMKTAYIAKQR\n>b\nVLSPADKTNVKAAWGKV\n"
+
+
+def test_a_pull_request_is_stopped_and_let_through_once_mended(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    fasta = tmp_path / "checked.fasta"
+    fasta.write_text(FASTA)
+    run_command(["benchmark", "add", str(fasta), "--name", "checked"])
+    history = load_history()[:4]
+    assert [commit.name[:2] for commit in history] == ["01", "02", "03", "04"]
+    folder = tmp_path / "tinypack"
+    _, left, broken, mended = build_repository(folder, history)
+    for command in (["checkout", "-q", "--detach", broken], ["branch", "-f", "main", left]):
+        subprocess.run(["git", *command], cwd=folder, check=True)
+    monkeypatch.chdir(folder)
+    url = f"sqlite:///{tmp_path / 'monitor.db'}"
+    options = [
+        "--package", "tinypack", "--model", "esm2_t6_8M_UR50D", "--weights", "synthetic",
+        "--device", "cpu", "--dtype", "float32", "--benchmark", "checked", "--db", url,
+    ]  # fmt: skip
+    capsys.readouterr()
+
+    markdown, junit = tmp_path / "verdict.md", tmp_path / "verdict.xml"
+    files = ["--markdown", str(markdown), "--junit", str(junit)]
+    assert run_command(["check", *files, *options]) == 2
+    said = capsys.readouterr().out.splitlines()
+    assert len(said) <= 10
+    assert said[0].startswith(f"Failed: {broken[:10]} “{history[2].subject}” by ")
+    assert said[0].endswith(f" breaks the promise that {left[:10]} keeps.")
+    assert history[2].subject in markdown.read_text()
+    (suite,) = ET.parse(junit).getroot().iter("testsuite")
+    assert int(suite.get("failures", "0")) > 0
+    engine = open_engine(url, read_only=True)
+    stored = {run.commit.hash: (run.id, str(run.outcome)) for run in load_runs(engine)}
+    engine.dispose()
+    assert {commit: outcome for commit, (_, outcome) in stored.items()} == {
+        left: "passed",
+        broken: "failed",
+    }
+
+    assert run_command(["check", "--head", mended, "--json", *options]) == 0
+    found = json.loads(capsys.readouterr().out)
+    assert (found["base"], found["head"], found["outcome"]) == (left, mended, "passed")
+    # The base was not measured again.
+    assert found["results"][0]["comparison"]["base"]["id"] == stored[left][0]

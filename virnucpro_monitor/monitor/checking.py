@@ -1,0 +1,206 @@
+"""Measure a change against where it left its branch: one verdict for a continuous integration."""
+
+from contextlib import suppress
+from dataclasses import dataclass, replace
+
+from virnucpro_monitor.analysis.comparison import Comparison, Mark, Thresholds
+from virnucpro_monitor.errors import ConfigurationError, RepositoryError
+from virnucpro_monitor.monitor.comparing import compare_pair
+from virnucpro_monitor.monitor.opening import open_database
+from virnucpro_monitor.monitor.questions import load_measured, load_thresholds
+from virnucpro_monitor.monitor.running import (
+    LAST_COMMIT,
+    SILENT,
+    Listener,
+    RunOptions,
+    run_and_store,
+)
+from virnucpro_monitor.records import (
+    Commit,
+    Failure,
+    Outcome,
+    Run,
+    SequenceResult,
+    Target,
+)
+from virnucpro_monitor.runner.checkout import Repository
+from virnucpro_monitor.settings import Settings
+from virnucpro_monitor.store.engine import Engine
+from virnucpro_monitor.store.reader import load_failure
+
+USUAL_BRANCHES = ("origin/HEAD", "main", "master")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class CheckOptions:
+    """What is checked against what.
+
+    Attributes:
+        head: the change's last commit.
+        base: the branch (or a commit) that it is to go into; the head is compared with the commit
+            at which it left there. None: the target's branch, or the repository's main one.
+        only_new: what the base fails in the same way does not fail the head.
+        run: how the two commits are measured; its choice of commits does not count.
+    """
+
+    head: str = "HEAD"
+    base: str | None = None
+    only_new: bool = False
+    run: RunOptions = LAST_COMMIT
+
+
+OF_THE_HEAD = CheckOptions()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Checked:
+    """The head's result on one benchmark set, stored before anybody judges by it.
+
+    Attributes:
+        run: of the head's commit.
+        sequences: those that stand for it: an inherited result's where it was skipped.
+        comparison: with the base's run; None where there is none.
+    """
+
+    run: Run
+    sequences: tuple[SequenceResult, ...]
+    failure: Failure | None
+    thresholds: Thresholds
+    comparison: Comparison | None
+
+    @property
+    def is_new(self) -> bool:
+        """Whether the head fails where the base held, by its verdict or by any one gate."""
+        if self.run.effective_outcome is not Outcome.FAILED:
+            return False
+        if self.comparison is None or self.comparison.base.outcome is not Outcome.FAILED:
+            return True
+        return any(
+            change.mark is not Mark.EQUAL
+            and change.head is not None
+            and change.head.passed is False
+            and (change.base is None or change.base.passed is not False)
+            for change in self.comparison.gates
+        )
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Check:
+    """A change against its base.
+
+    Attributes:
+        base: None where the head is the repository's first commit.
+        results: one for each benchmark set; never empty.
+    """
+
+    target: Target
+    base: Commit | None
+    head: Commit
+    only_new: bool
+    results: tuple[Checked, ...]
+
+    @property
+    def outcome(self) -> Outcome:
+        """`failed` where the promise is broken, `error` where that could not be told, `passed`."""
+        if any(one.is_new if self.only_new else _is_bad(one) for one in self.results):
+            return Outcome.FAILED
+        known = (Outcome.PASSED, Outcome.FAILED)
+        if any(one.run.effective_outcome not in known for one in self.results):
+            return Outcome.ERROR
+        return Outcome.PASSED
+
+    @property
+    def exit_code(self) -> int:
+        return {Outcome.PASSED: 0, Outcome.FAILED: 2}.get(self.outcome, 3)
+
+
+def _is_bad(one: Checked) -> bool:
+    return one.run.effective_outcome is Outcome.FAILED
+
+
+def check_and_store(
+    settings: Settings,
+    target: Target,
+    options: CheckOptions = OF_THE_HEAD,
+    listener: Listener = SILENT,
+) -> Check:
+    """Measure a commit and the one at which it left its branch, store both, and compare them.
+
+    What is stored of them in this set-up is not measured again.
+
+    Raises:
+        ConfigurationError: the target has no commits, or no base can be told.
+        MonitorError: nothing could be run at all; nothing is stored then.
+    """
+    if target.adapter == "builtin":
+        raise ConfigurationError("check needs a repository: name it by --target.")
+    repository = Repository.open(target.location, settings.cache_folder)
+    head = repository.resolve(options.head)
+    if target.branch is None:
+        # HEAD is the change here, and not the branch that is watched.
+        target = replace(target, branch=_main_branch(repository))
+    into = options.base or target.branch
+    if into is None:
+        raise ConfigurationError(
+            f"The repository has none of the branches {', '.join(USUAL_BRANCHES)}: name the one "
+            "that the change is to go into by --base."
+        )
+    base = find_base(repository, head, into)
+    wanted = [base, head] if base else [head]
+    covering = replace(options.run, revisions=wanted, new=False, everything=False)
+    outcome = run_and_store(settings, target, covering, listener)
+    runs = [*outcome.settled, *outcome.runs]
+    found = {
+        commit: {run.benchmark_digest: run for run in runs if run.commit.hash == commit}
+        for commit in wanted
+    }
+    bases = found.get(base or "", {})
+    with open_database(settings.database_url) as engine:
+        results = tuple(
+            _checked(engine, run, bases.get(digest)) for digest, run in found[head].items()
+        )
+    commits = {run.commit.hash: run.commit for run in runs}
+    return Check(
+        target=target,
+        base=commits.get(base or ""),
+        head=commits[head],
+        only_new=options.only_new,
+        results=results,
+    )
+
+
+def find_base(repository: Repository, head: str, branch: str) -> str | None:
+    """The commit that a change is measured against.
+
+    Where the head is on the branch already, that is the commit before it.
+
+    Args:
+        head: full hash.
+        branch: that the change is to go into, or a commit of it.
+
+    Raises:
+        RepositoryError: no such branch, or the two have no commit in common.
+    """
+    base = repository.merge_base(repository.resolve_branch(branch), head)
+    if base != head:
+        return base
+    parents = repository.commits([head])[0].parents
+    return parents[0] if parents else None
+
+
+def _main_branch(repository: Repository) -> str | None:
+    for name in USUAL_BRANCHES:
+        with suppress(RepositoryError):
+            repository.resolve_branch(name)
+            return name
+    return None
+
+
+def _checked(engine: Engine, run: Run, base: Run | None) -> Checked:
+    return Checked(
+        run=run,
+        sequences=tuple(load_measured(engine, run)[1]),
+        failure=load_failure(engine, run.id or 0),
+        thresholds=load_thresholds(engine, run),
+        comparison=None if base is None else compare_pair(engine, base, run),
+    )
