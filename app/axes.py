@@ -14,7 +14,6 @@ import plotly.graph_objects as go
 from app.marks import GREY
 
 MAX_TICKS = 7
-LINE_WIDTH = 1.6
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

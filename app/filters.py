@@ -6,7 +6,6 @@ not given.
 
 import re
 from collections.abc import Mapping
-from datetime import date
 from typing import Literal, TypeVar
 
 import streamlit as st
@@ -26,13 +25,6 @@ def number_parameter(name: str) -> int | None:
     """A positive whole number of the address; None where there is none or it is something else."""
     text = parameter(name)
     return int(text) if text.isascii() and text.isdecimal() and len(text) <= 15 else None
-
-
-def date_parameter(name: str) -> date | None:
-    try:
-        return date.fromisoformat(parameter(name))
-    except ValueError:
-        return None
 
 
 def is_hash(text: str) -> bool:
