@@ -153,7 +153,8 @@ def _serve(job: Job, connection: socket.socket, forking: bool) -> None:
     result_read, result_write = os.pipe()
     output_read, output_write = os.pipe()
     source = None if forking else _write_job(job)
-    child = fork_contained()
+    # CUDA reads /proc/self, which a process namespace without a /proc of its own lacks.
+    child = fork_contained(namespace=not job.request.device.startswith("cuda"))
     if child is None:
         connection.close()
         os.dup2(output_write, 1)
