@@ -10,6 +10,7 @@ from virnucpro_monitor.analysis.change_points import (
     ChangeKind,
     _segment,
     find_change_points,
+    find_changes,
     noise_scale,
 )
 
@@ -50,27 +51,68 @@ def test_a_step_is_found_where_it_is(number: int, decades: float) -> None:
 
 def test_a_jump_in_the_last_run_is_found() -> None:
     (point,) = find_change_points([*noisy(-5, 40), 1e-4]).points
-    assert (point.place, point.kind) == (40, ChangeKind.STEP)
+    assert (point.place, point.kind, point.num_after) == (40, ChangeKind.STEP, 1)
 
 
 @pytest.mark.parametrize("number", [40, 200, 1000])
-@pytest.mark.parametrize("length", [1, 2, 3, 5])
-def test_a_short_outage_that_was_mended_is_found(number: int, length: int) -> None:
+@pytest.mark.parametrize("length", [1, 2, 3, 5, 10])
+@pytest.mark.parametrize("decades", [4.0, -1.0])
+def test_a_burst_that_was_mended_is_found(number: int, length: int, decades: float) -> None:
     half = number // 2
-    errors = noisy(-5, half) + noisy(-1, length, seed=1) + noisy(-5, half, seed=2)
+    errors = noisy(-5, half) + noisy(-5 + decades, length, seed=1) + noisy(-5, half, seed=2)
+    (point,) = find_change_points(errors).points
+    assert point.kind is ChangeKind.BURST
+    assert (point.place, point.end, point.num_after) == (half, half + length, length)
+    assert point.decades == pytest.approx(decades, abs=0.15)
+
+
+def test_a_long_stretch_off_the_level_is_a_step_there_and_a_step_back() -> None:
+    errors = noisy(-5, 50) + noisy(-4, 30, seed=1) + noisy(-5, 50, seed=2)
     points = find_change_points(errors).points
-    assert points[0].place == half
-    if length == 1:
-        assert [point.kind for point in points] == [ChangeKind.BLIP]
-    else:
-        assert [(point.place, point.kind) for point in points] == [
-            (half, ChangeKind.STEP),
-            (half + length, ChangeKind.STEP),
-        ]
+    assert [(point.place, point.kind) for point in points] == [
+        (50, ChangeKind.STEP),
+        (80, ChangeKind.STEP),
+    ]
+
+
+@pytest.mark.parametrize("seed", range(5))
+def test_a_slow_drift_is_one_drift_and_no_stairs(seed: int) -> None:
+    """A hundredth of a decade each commit, a fifth of the noise."""
+    generator = random.Random(seed)
+    levels = [-5.0] * 80 + [-5 + 0.01 * n for n in range(60)] + [-4.4] * 80
+    (point,) = find_change_points([10 ** generator.gauss(one, 0.05) for one in levels]).points
+    assert point.kind is ChangeKind.DRIFT
+    assert 60 <= point.place <= 100
+    assert 120 <= point.end <= 160
+    assert point.decades == pytest.approx(0.6, abs=0.1)
+
+
+def test_heavy_tails_are_no_alarm() -> None:
+    generator = random.Random(3)
+
+    def student() -> float:
+        spread = sum(generator.gauss(0, 1) ** 2 for _ in range(3)) / 3
+        return 0.05 * generator.gauss(0, 1) / math.sqrt(spread)
+
+    alarms = sum(
+        len(find_change_points([10 ** (-5 + student()) for _ in range(300)]).points)
+        for _ in range(10)
+    )
+    assert alarms <= 3  # of 3,000 commits: a run 16 times as far off as is usual is news
+
+
+def test_long_series_are_cut_in_blocks_without_a_seam() -> None:
+    errors = noisy(-5, 5000)
+    for place in (300, 1020, 2500):  # the second lies where two blocks meet
+        errors[place:] = [None if e is None else e * 3 for e in errors[place:]]
+    points = find_change_points(errors).points
+    assert [point.kind for point in points] == [ChangeKind.STEP] * 3
+    for point, place in zip(points, (300, 1020, 2500), strict=True):
+        assert abs(point.place - place) <= 1
 
 
 def test_a_change_below_the_least_effect_is_not_reported() -> None:
-    errors = noisy(-5, 200, sigma=0.01) + noisy(-4.8, 200, seed=1, sigma=0.01)
+    errors = noisy(-5, 200, sigma=0.01) + noisy(-4.85, 200, seed=1, sigma=0.01)
     assert find_change_points(errors).points == ()
     assert len(find_change_points(errors, min_effect_decades=0.1).points) == 1
 
@@ -92,6 +134,11 @@ def test_zero_is_at_the_floor_and_not_infinitely_far() -> None:
 def test_an_impossible_error_is_refused(error: float) -> None:
     with pytest.raises(ValueError, match="negative or not finite"):
         find_change_points([1e-5] * 20 + [error])
+
+
+def test_a_value_that_is_not_finite_never_reaches_the_detector() -> None:
+    with pytest.raises(ValueError, match="not finite"):
+        find_changes([0.0] * 20 + [math.nan])
 
 
 def test_the_noise_scale_ignores_steps() -> None:

@@ -1,8 +1,10 @@
-"""Where a series of errors changed its level: a second layer below the gates, for slow drift.
+"""Where a series changed its level below the gates: steps, bursts that went back, slow drifts.
 
-Optimal segmentation (least squares with a penalty for each change) of log10 of the errors, by
-ruptures' `KernelCPD`. Unlike tests that compare windows, it finds outages of one or two commits
-that were mended at once. The gates remain the alarm; this needs no threshold on the error itself.
+All values are in decades. Runs off the level for a moment are found first, by their distance from
+a running median in units of the series' own tails, so that heavy tails are no alarm. What is left
+is cut by optimal segmentation (least squares with a penalty for each change, ruptures'
+`KernelCPD`), and what a ramp explains better than stairs is one drift. The gates remain the alarm;
+this needs no threshold on the error itself.
 """
 
 import math
@@ -10,23 +12,36 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from enum import StrEnum
 from itertools import pairwise
-from statistics import fmean, median
+from typing import Any
 
 from virnucpro_monitor.analysis.series import ERROR_FLOOR, log10_error
 
 MIN_POINTS = 10
 PENALTY = 8.0
-"""K of the penalty K log(n) sigma^2. At 6 a clean Gaussian series almost never shows a change; with
-heavy tails it takes 12. Steps of half a decade are found with any of these."""
-MIN_EFFECT_DECADES = 0.3
+"""K of the penalty K log(n) sigma^2. At 6 a clean Gaussian series almost never shows a change."""
+MIN_EFFECT_DECADES = 0.2
 MIN_SIGMA_DECADES = 0.02
 """A floor of the noise scale: series without any noise would make every rounding a change."""
 MAX_POINTS = 20_000
+MAX_BURST = 10
+"""Runs off the level that came back are a burst up to this length, a step there and back beyond."""
+
+_WINDOW = 2 * MAX_BURST + 7
+_TAIL = 5.0  # times the 95 % quantile of the distances: a single run within that is a tail
+_TAIL_POWER = 0.75  # and this power of their number less where several runs agree
+_FAR = 8.0  # sigmas: what is searched for is left out of the tails
+_CLIP = 3.5  # sigmas
+_MIN_DRIFT = 15  # values
+_CERTAIN = 4.0  # standard errors
+_BLOCK = 1024
+_OVERLAP = 256
+_SAME_CHANGE = 2  # places
 
 
 class ChangeKind(StrEnum):
     STEP = "step"  # a new level
-    BLIP = "blip"  # one run off the level, and back
+    BURST = "burst"  # some runs off the level, and back
+    DRIFT = "drift"  # a slow way to a new level: each run within noise, all of them not
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -34,18 +49,22 @@ class ChangePoint:
     """A change of level.
 
     Attributes:
-        place: index, in the series that was given, of the first value at the new level.
-        before, after: mean log10 error on each side.
+        place: index, in the series that was given, of the first value off the old level.
+        end: of the first value back (burst) or at the new level (step, drift: where the ramp ends).
+        before, after: the old and the new level; of a burst the level inside it.
+        num_after: values seen since it began (step, drift), or inside it (burst).
     """
 
     place: int
+    end: int
     kind: ChangeKind
     before: float
     after: float
+    num_after: int
 
     @property
     def decades(self) -> float:
-        """Positive where the error grew."""
+        """Positive where the value grew."""
         return self.after - self.before
 
 
@@ -56,6 +75,7 @@ class ChangePoints:
     Attributes:
         enough_history: False below `MIN_POINTS` values; `points` is then empty and says nothing.
         sigma: the robust noise scale that was used, in decades.
+        points: in the order of their places.
     """
 
     enough_history: bool
@@ -71,100 +91,289 @@ def find_change_points(
     min_effect_decades: float = MIN_EFFECT_DECADES,
     floor: float = ERROR_FLOOR,
 ) -> ChangePoints:
-    """Find changes of level in errors in commit order.
+    """Find changes of level in errors, or other positive sizes, in commit order.
 
     Args:
-        errors: e = 1 - cos; None where there is no figure, and where it was inherited rather than
-            measured (a repeated value would hide the noise): left out, and never interpolated.
-        penalty: K of K log(n) sigma^2.
-        min_effect_decades: smaller changes are not reported.
+        errors: None where there is no figure, and where it was inherited rather than measured (a
+            repeated value would hide the noise): left out, and never interpolated.
         floor: smaller errors count as this.
+        penalty, min_effect_decades: as of `find_changes`.
 
     Raises:
         ValueError: an error is negative or not finite, or there are more than `MAX_POINTS`.
     """
-    places = [place for place, error in enumerate(errors) if error is not None]
     known = [error for error in errors if error is not None]
     if any(not math.isfinite(error) or error < 0 for error in known):
         raise ValueError("An error is negative or not finite: leave such runs out as None.")
+    values = [None if error is None else log10_error(error, floor) for error in errors]
+    return find_changes(values, penalty=penalty, min_effect_decades=min_effect_decades)
+
+
+def find_changes(
+    values: Sequence[float | None],
+    *,
+    penalty: float = PENALTY,
+    min_effect_decades: float = MIN_EFFECT_DECADES,
+    min_sigma: float = MIN_SIGMA_DECADES,
+) -> ChangePoints:
+    """Find changes of level in values in decades, in commit order.
+
+    Args:
+        values: None where nothing was measured.
+        penalty: K of K log(n) sigma^2.
+        min_effect_decades: smaller changes are not reported.
+        min_sigma: the least noise that is believed.
+
+    Raises:
+        ValueError: a value is not finite, or there are more than `MAX_POINTS`.
+    """
+    import numpy as np
+
+    places = [place for place, value in enumerate(values) if value is not None]
+    known = np.asarray([value for value in values if value is not None], dtype=np.float64)
+    if not np.isfinite(known).all():
+        raise ValueError("A value is not finite: leave such runs out as None.")
     if len(known) > MAX_POINTS:
-        raise ValueError(
-            f"{len(known)} values are more than {MAX_POINTS}: look at a shorter range."
-        )
+        raise ValueError(f"{len(known)} values are more than {MAX_POINTS}: take a shorter range.")
     if len(known) < MIN_POINTS:
         return ChangePoints(enough_history=False, num_values=len(known), sigma=None, points=())
-    values = [log10_error(error, floor) for error in known]
-    sigma = noise_scale(values)
-    bounds = _merge_small_steps(values, _segment(values, penalty, sigma), min_effect_decades)
+    sigma = noise_scale(known, min_sigma)
+    bursts = _find_bursts(known, min_effect_decades, sigma)
+    kept = np.ones(len(known), dtype=bool)
+    for start, end in bursts:
+        kept[start:end] = False
+    rest = np.flatnonzero(kept)  # [m] indices into `known`
+    level = known[rest]
+    bounds = _merge(level, _segment(_clip(level, sigma), penalty, sigma), min_effect_decades, sigma)
+    found = [
+        ChangePoint(
+            place=places[int(rest[change.place])],
+            end=places[int(rest[change.end])],
+            kind=change.kind,
+            before=change.before,
+            after=change.after,
+            num_after=change.num_after,
+        )
+        for change in _changes(level, bounds, penalty, sigma, min_effect_decades)
+    ]
+    for start, end in bursts:
+        before = float(np.median(known[max(0, start - MAX_BURST) : start]))
+        is_open = end == len(known)  # nothing says yet that it goes back
+        found.append(
+            ChangePoint(
+                place=places[start],
+                end=places[start] if is_open else places[end],
+                kind=ChangeKind.STEP if is_open else ChangeKind.BURST,
+                before=before,
+                after=float(np.median(known[start:end])),
+                num_after=end - start,
+            )
+        )
     return ChangePoints(
         enough_history=True,
         num_values=len(known),
         sigma=sigma,
-        points=tuple(_label(values, places, bounds, min_effect_decades)),
+        points=tuple(sorted(found, key=lambda change: change.place)),
     )
 
 
-def noise_scale(values: Sequence[float]) -> float:
+def noise_scale(values: Any, least: float = MIN_SIGMA_DECADES) -> float:
     """Robust standard deviation of the noise around a level that changes rarely.
 
     From the median absolute difference of neighbours, so that steps do not count as noise:
     differences of two normal values have sqrt(2) sigma, and their median is 0.6745 of that.
     """
-    steps = [abs(after - before) for before, after in pairwise(values)]
-    return max(MIN_SIGMA_DECADES, median(steps) / (0.6745 * math.sqrt(2.0)))
+    import numpy as np
+
+    steps = np.abs(np.diff(np.asarray(values, dtype=np.float64)))
+    return max(least, float(np.median(steps)) / (0.6745 * math.sqrt(2.0)))
 
 
-def _segment(values: Sequence[float], penalty: float, sigma: float) -> list[int]:
-    """Bounds 0 = b0 < b1 < … = n of the segments."""
+def _running_median(values: Any) -> Any:
+    """Median of each value's surroundings; at the ends of what there is of them. [n] -> [n]"""
+    import numpy as np
+
+    half = min(_WINDOW, len(values)) // 2
+    padded = np.concatenate([np.full(half, np.nan), values, np.full(half, np.nan)])
+    windows = np.lib.stride_tricks.sliding_window_view(padded, 2 * half + 1)
+    middle = np.median(windows[half : len(values) - half], axis=1)
+    ends = (np.nanmedian(windows[:half], axis=1), np.nanmedian(windows[-half:], axis=1))
+    return (
+        np.concatenate([ends[0], middle, ends[1]])
+        if len(values) > 2 * half
+        else np.nanmedian(windows, axis=1)
+    )
+
+
+def _find_bursts(values: Any, min_effect: float, sigma: float) -> list[tuple[int, int]]:
+    """[start, end) of values off the level that came back, or that are the last there are."""
+    import numpy as np
+
+    off = values - _running_median(values)
+    near = np.abs(off)[np.abs(off) <= _FAR * sigma]
+    tail = max(2.0 * sigma, float(np.quantile(near, 0.95)))
+    flagged = np.zeros(len(values), dtype=bool)
+    for length in range(1, min(MAX_BURST, len(values) // 3) + 1):
+        mean = np.convolve(off, np.full(length, 1.0 / length), mode="valid")
+        least = np.min(
+            np.lib.stride_tricks.sliding_window_view(np.abs(off), length), axis=1
+        )  # [n - length + 1]
+        enough = max(min_effect, _TAIL * tail / length**_TAIL_POWER)
+        starts = np.flatnonzero((np.abs(mean) >= enough) & (least >= 0.5 * np.abs(mean)))
+        for start in starts:
+            flagged[start : start + length] = True
+    edges = np.flatnonzero(np.diff(np.concatenate([[0], flagged.astype(int), [0]])))
+    bursts = []
+    for start, end in edges.reshape(-1, 2):
+        if start == 0 or end - start > MAX_BURST:
+            continue  # the series begins with it, or it is a level of its own
+        before = np.median(values[max(0, start - MAX_BURST) : start])
+        after = np.median(values[end : end + MAX_BURST]) if end < len(values) else before
+        if abs(after - before) < max(min_effect, 0.5 * abs(np.median(values[start:end]) - before)):
+            bursts.append((int(start), int(end)))
+    return bursts
+
+
+def _clip(values: Any, sigma: float) -> Any:
+    import numpy as np
+
+    middle = _running_median(values)
+    return np.clip(values, middle - _CLIP * sigma, middle + _CLIP * sigma)
+
+
+def _segment(values: Any, penalty: float, sigma: float) -> list[int]:
+    """Bounds 0 = b0 < b1 < … = n of the segments.
+
+    The cost of an optimal segmentation grows with the square of the length, so long series are cut
+    in overlapping blocks; what two blocks see of one change is taken once.
+    """
+    import numpy as np
+
+    signal = np.asarray(values, dtype=np.float64).reshape(-1, 1)  # [n, 1]
+    charge = penalty * math.log(len(signal)) * sigma**2
+    if len(signal) <= 2 * _BLOCK:
+        return [0, *_segment_block(signal, charge)]
+    bounds = [0]
+    for start in range(0, len(signal), _BLOCK - _OVERLAP):
+        block = signal[start : start + _BLOCK]
+        for end in _segment_block(block, charge)[:-1]:
+            if start + end > bounds[-1] + _SAME_CHANGE:
+                bounds.append(start + end)
+    return [*bounds, len(signal)]
+
+
+def _segment_block(signal: Any, charge: float) -> list[int]:
+    """Ends of the segments of a block [n, 1], n itself the last."""
     import numpy as np
     import ruptures
 
-    signal = np.asarray(values, dtype=np.float64).reshape(-1, 1)  # [n, 1]
-    if float(np.ptp(signal)) == 0.0:
-        return [0, len(values)]
-    detector = ruptures.KernelCPD(kernel="linear", min_size=1).fit(signal)
-    ends = detector.predict(pen=penalty * math.log(len(values)) * sigma**2)
-    return [0, *(int(end) for end in ends)]
+    if len(signal) < 2 or float(np.ptp(signal)) == 0.0:
+        return [len(signal)]
+    # A coarser grid (`jump`) would hide changes between its points.
+    detector = ruptures.KernelCPD(kernel="linear", min_size=1, jump=1).fit(signal)
+    return [int(end) for end in detector.predict(pen=charge)]
 
 
-def _merge_small_steps(
-    values: Sequence[float], bounds: list[int], min_effect_decades: float
-) -> list[int]:
-    """Remove the smallest step, again and again, until none is below the least effect."""
+def _merge(values: Any, bounds: Sequence[int], min_effect: float, sigma: float) -> list[int]:
+    """Remove the least step, again and again, until each is large and certain enough."""
     bounds = list(bounds)
     while len(bounds) > 2:
         levels = _levels(values, bounds)
-        steps = [abs(b - a) for a, b in pairwise(levels)]
-        smallest = min(range(len(steps)), key=steps.__getitem__)
-        if steps[smallest] >= min_effect_decades:
+        sizes = [end - start for start, end in pairwise(bounds)]
+        excess = [
+            abs(levels[n + 1] - levels[n])
+            / max(min_effect, _CERTAIN * sigma * math.sqrt(1 / sizes[n] + 1 / sizes[n + 1]))
+            for n in range(len(levels) - 1)
+        ]
+        smallest = min(range(len(excess)), key=excess.__getitem__)
+        if excess[smallest] >= 1.0:
             break
         del bounds[smallest + 1]
     return bounds
 
 
-def _levels(values: Sequence[float], bounds: Sequence[int]) -> list[float]:
-    return [fmean(values[a:b]) for a, b in pairwise(bounds)]
+def _levels(values: Any, bounds: Sequence[int]) -> list[float]:
+    import numpy as np
+
+    return [float(np.median(values[start:end])) for start, end in pairwise(bounds)]
 
 
-def _label(
-    values: Sequence[float], places: Sequence[int], bounds: Sequence[int], min_effect: float
+def _changes(
+    values: Any, bounds: Sequence[int], penalty: float, sigma: float, min_effect: float
 ) -> list[ChangePoint]:
-    """Turn segments into change points; a single value with the old level after it is a blip."""
+    """Steps between the segments; neighbouring ones of one direction that a ramp explains better
+    are one drift. Places are indices into `values`."""
     levels = _levels(values, bounds)
-    found = []
-    before = levels[0]
-    for number in range(1, len(levels)):
-        start, end = bounds[number], bounds[number + 1]
-        is_last = number + 1 == len(levels)
-        if end - start == 1 and not is_last and abs(levels[number + 1] - before) < min_effect:
-            kind = ChangeKind.BLIP
-        elif abs(levels[number] - before) < min_effect:
-            continue  # back from a blip
-        else:
-            kind = ChangeKind.STEP
-        found.append(
-            ChangePoint(place=places[start], kind=kind, before=before, after=levels[number])
+    found: list[ChangePoint] = []
+    number = 1
+    while number < len(levels):
+        last = number
+        upwards = levels[number] > levels[number - 1]
+        while last + 1 < len(levels) and (levels[last + 1] > levels[last]) is upwards:
+            last += 1
+        start, end = bounds[number - 1], bounds[last + 1]
+        ramp = _ramp(
+            values[start:end], [b - start for b in bounds[number : last + 1]], penalty, sigma
         )
-        if kind is ChangeKind.STEP:
-            before = levels[number]
+        if ramp is not None and abs(ramp[3] - ramp[2]) >= min_effect:
+            first, until, before, after = ramp
+            found.append(
+                ChangePoint(
+                    place=start + first,
+                    end=min(start + until, len(values) - 1),
+                    kind=ChangeKind.DRIFT,
+                    before=before,
+                    after=after,
+                    num_after=len(values) - start - first,
+                )
+            )
+        else:
+            found += [
+                ChangePoint(
+                    place=bounds[n],
+                    end=bounds[n],
+                    kind=ChangeKind.STEP,
+                    before=levels[n - 1],
+                    after=levels[n],
+                    num_after=len(values) - bounds[n],
+                )
+                for n in range(number, last + 1)
+            ]
+        number = last + 1
     return found
+
+
+def _ramp(
+    values: Any, steps: Sequence[int], penalty: float, sigma: float
+) -> tuple[int, int, float, float] | None:
+    """(first, end, level before, level after) of a ramp that explains `values` better than stairs.
+
+    Both are charged for their parameters: a place and a level for each step, two places and one
+    level for a ramp between two levels.
+    """
+    import numpy as np
+
+    size = len(values)
+    if size < _MIN_DRIFT:
+        return None
+    clipped = _clip(values, sigma)
+    charge = penalty * math.log(size) * sigma**2
+    stairs = sum(
+        float(np.sum((clipped[a:b] - np.mean(clipped[a:b])) ** 2))
+        for a, b in pairwise([0, *steps, size])
+    )
+    best: tuple[float, int, int, float, float] | None = None
+    grid = np.unique(np.linspace(0, size, 17).astype(int))
+    where = np.arange(size)
+    for first in grid[:-1]:
+        for end in grid[grid >= first + _MIN_DRIFT]:
+            share = np.clip((where - first) / (end - first), 0.0, 1.0)  # [size], 0 before, 1 after
+            centred = share - share.mean()
+            slope = float(np.dot(centred, clipped) / np.dot(centred, centred))
+            base = float(clipped.mean() - slope * share.mean())
+            rest = float(np.sum((clipped - base - slope * share) ** 2))
+            if best is None or rest < best[0]:
+                best = (rest, int(first), int(end), base, base + slope)
+    if best is None or best[0] + 1.5 * charge >= stairs + len(steps) * charge:
+        return None
+    return best[1:]
