@@ -17,7 +17,11 @@ from virnucpro_monitor.analysis.regressions import (
     find_regressions,
 )
 from virnucpro_monitor.errors import MonitorError
-from virnucpro_monitor.report.sentences import regressions_sentence
+from virnucpro_monitor.report.sentences import (
+    accuracy_move_sentence,
+    movement_sentence,
+    regressions_sentence,
+)
 
 SPANS = {
     "7": "Last week",
@@ -71,6 +75,7 @@ def _show(found: Regressions) -> None:
     _section("Broken and not fixed", found.broken, "Nothing that broke in this range is still so.")
     _section("Broken and fixed again", found.recovered, "")
     _section("Older, and fixed in this range", found.fixed, "")
+    _moved(found)
     _notes("Vanished: measured before, not in this range", found.vanished)
     _notes("Measured without any verdict", found.unjudged)
     if found.appeared:
@@ -99,6 +104,35 @@ def _section(title: str, incidents: Sequence[Incident], nothing: str) -> None:
                 kind="quiet",
             )
         )
+
+
+def _moved(found: Regressions) -> None:
+    """What changed its level without failing a gate, with a link to the first run there."""
+    lines = [
+        (one.movement.run, one.key.benchmark_label, movement_sentence(one.movement))
+        for one in found.moved
+    ]
+    lines += [
+        (move.after, move.after.benchmark_label, accuracy_move_sentence(move))
+        for move in found.accuracy
+    ]
+    if not lines:
+        return
+    shell.heading(f"Moved below the gates ({len(lines):,})")
+    columns = [
+        markup.Column(name="Series", kind="nowrap"),
+        markup.Column(name="First run", kind="nowrap"),
+        markup.Column(name="", kind="wide"),
+    ]
+    rows: list[list[Value]] = [
+        [
+            f"{one_line(run.target, 60)} · {one_line(label, 40)}",
+            markup.anchor(links.run_link(run), run.commit.short),
+            sentence,
+        ]
+        for run, label, sentence in lines[:MAX_ROWS]
+    ]
+    shell.put(markup.table(columns, rows, caption="Moved below the gates"))
 
 
 def _notes(title: str, notes: Sequence[SeriesNote]) -> None:

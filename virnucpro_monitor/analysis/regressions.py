@@ -4,7 +4,9 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 
+from virnucpro_monitor.analysis.accuracy import AccuracyMove, find_accuracy_moves
 from virnucpro_monitor.analysis.incidents import Incident
+from virnucpro_monitor.analysis.movements import LOOKED_AT, Movement, find_movements
 from virnucpro_monitor.analysis.series import SeriesKey, commit_date, split_series
 from virnucpro_monitor.records import Commit, Run
 
@@ -22,6 +24,14 @@ class SeriesNote:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class SeriesMovement:
+    """A figure of a series that changed its level."""
+
+    key: SeriesKey
+    movement: Movement
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Regressions:
     """What happened in the range (since, until]: after `since`, up to and with `until`.
 
@@ -34,6 +44,8 @@ class Regressions:
         unjudged: series with runs in the range of which none gave a verdict.
         appeared: judged series whose first verdict lies in the range: what they were before is not
             known.
+        moved: figures below the gates that changed their level in the range, worse ones first.
+        accuracy: where a side's worst distance to FP32 moved from one measured run to the next.
     """
 
     since: Bound | None
@@ -45,6 +57,8 @@ class Regressions:
     vanished: tuple[SeriesNote, ...]
     unjudged: tuple[SeriesNote, ...]
     appeared: tuple[SeriesKey, ...]
+    moved: tuple[SeriesMovement, ...] = ()
+    accuracy: tuple[AccuracyMove, ...] = ()
 
     @property
     def num_judged(self) -> int:
@@ -87,12 +101,24 @@ def find_regressions(
     vanished: list[SeriesNote] = []
     unjudged: list[SeriesNote] = []
     appeared: list[SeriesKey] = []
+    moved: list[SeriesMovement] = []
+    accuracy: list[AccuracyMove] = []
     for key, members in split_series(runs).items():
         known = [run for run in members if until is None or not is_after(run, until)]
         inside = [run for run in known if since is None or is_after(run, since)]
         before = [run for run in known if since is not None and not is_after(run, since)]
         if not known:
             continue
+        moved += [
+            SeriesMovement(key=key, movement=one)
+            for one in find_movements(known)
+            if _in_range(one.run, since, until)
+        ]
+        accuracy += [
+            one
+            for one in find_accuracy_moves(known[-LOOKED_AT:])
+            if _in_range(one.after, since, until)
+        ]
         if not inside:
             vanished.append(SeriesNote(key=key, latest=known[-1], note=_since_when(known[-1])))
         elif not _has_verdict(inside):
@@ -113,6 +139,8 @@ def find_regressions(
         vanished=tuple(vanished),
         unjudged=tuple(unjudged),
         appeared=tuple(appeared),
+        moved=tuple(sorted(moved, key=lambda one: not one.movement.is_worse)),
+        accuracy=tuple(accuracy),
     )
 
 

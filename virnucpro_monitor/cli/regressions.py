@@ -50,7 +50,11 @@ def regressions(
     """Say what broke between two commits or dates, and what nobody could judge."""
     from virnucpro_monitor.monitor.opening import open_database
     from virnucpro_monitor.monitor.questions import load_regressions
-    from virnucpro_monitor.report.sentences import regressions_sentence
+    from virnucpro_monitor.report.sentences import (
+        accuracy_move_sentence,
+        movement_sentence,
+        regressions_sentence,
+    )
     from virnucpro_monitor.report.values import regressions_values
 
     with open_database(db) as engine:
@@ -69,6 +73,14 @@ def regressions(
             if listed:
                 typer.echo(f"\n{title}:")
                 print_incidents(listed)
+        if found.moved or found.accuracy:
+            typer.echo("\nMoved below the gates:")
+            for one in found.moved:
+                typer.echo(f"{one.key.target} {one.key.benchmark_label}: "
+                           f"{movement_sentence(one.movement)}")  # fmt: skip
+            for move in found.accuracy:
+                typer.echo(f"{move.after.target} {move.after.benchmark_label}: "
+                           f"{accuracy_move_sentence(move)}")  # fmt: skip
         _print_notes("Vanished: no run in the range", found.vanished)
         _print_notes("Not judged", found.unjudged)
         if found.appeared:

@@ -7,9 +7,12 @@ visible and cut, but not escaped for any format.
 import shlex
 from collections.abc import Sequence
 
-from virnucpro_monitor.analysis.accuracy import Movement
+from virnucpro_monitor.analysis.accuracy import AccuracyMove
+from virnucpro_monitor.analysis.accuracy import Movement as Moved
+from virnucpro_monitor.analysis.change_points import ChangeKind
 from virnucpro_monitor.analysis.comparison import Comparison, Mark
 from virnucpro_monitor.analysis.incidents import Cause, Incident, IncidentState
+from virnucpro_monitor.analysis.movements import Movement
 from virnucpro_monitor.analysis.regressions import Regressions
 from virnucpro_monitor.analysis.series import UNKNOWN_BACKENDS, commit_date, worst_error
 from virnucpro_monitor.records import Culprit, Outcome, Run, Target, short_hash
@@ -79,7 +82,7 @@ def accuracy_sentence(comparison: Comparison) -> str:
         f"{one.side} is {one.movement.value} (worst relative L2 {format_error(one.base)} → "
         f"{format_error(one.head)})"
         for one in comparison.accuracy
-        if one.movement in (Movement.FURTHER, Movement.CLOSER)
+        if one.movement in (Moved.FURTHER, Moved.CLOSER)
     ]
     return f" Accuracy: {_listed(moved)}." if moved else ""
 
@@ -129,6 +132,31 @@ def incident_sentence(incident: Incident) -> str:
     return f"{text[0].upper()}{text[1:]}."
 
 
+def accuracy_move_sentence(move: AccuracyMove) -> str:
+    """ "packed is further from FP32 at d4b6197a3c (2026-03-02): 1.6e-3 → 2.1e-3"."""
+    return (
+        f"{move.side} is {move.movement.value} at {_commit_words(move.after)}: worst relative L2 "
+        f"{format_error(move.base)} → {format_error(move.head)}."
+    )
+
+
+def movement_sentence(one: Movement) -> str:
+    """ "Tokens per second fell from 2,810 to 1,190 at 57673e671a (2026-03-02): worse"."""
+    grew = one.after > one.before
+    way = {
+        ChangeKind.STEP: "grew" if grew else "fell",
+        ChangeKind.DRIFT: "has slowly grown" if grew else "has slowly fallen",
+        ChangeKind.BURST: f"{'grew' if grew else 'fell'} for {count(one.num_after, 'run')}",
+    }[one.kind]
+    levels = [
+        f"{value:,.4g}" if one.figure.is_speed else format_error(value)
+        for value in (one.before, one.after)
+    ]
+    name = f"{one.figure.value[:1].upper()}{one.figure.value[1:]}"
+    judged = "worse" if one.is_worse else "better"
+    return f"{name} {way} from {levels[0]} to {levels[1]} at {_commit_words(one.run)}: {judged}."
+
+
 def regressions_sentence(found: Regressions) -> str:
     """What broke, said together with how much could be judged at all."""
     judged = f"{found.num_judged:,} of {found.num_series:,} series could be judged"
@@ -143,7 +171,13 @@ def regressions_sentence(found: Regressions) -> str:
     ]
     told = _listed(parts) if parts else "No regression"
     vanished = f"; {len(found.vanished):,} vanished" if found.vanished else ""
-    return f"{told}; {judged}{vanished}."
+    moved = ""
+    if found.moved:
+        worse = sum(one.movement.is_worse for one in found.moved)
+        moved = (
+            f"; {count(len(found.moved), 'figure')} moved below the gates, {worse:,} for the worse"
+        )
+    return f"{told}; {judged}{vanished}{moved}."
 
 
 def reproduce_command(run: Run, target: Target | None) -> str:

@@ -10,12 +10,13 @@ from typing import Any
 
 from virnucpro_monitor.analysis.comparison import Comparison, Mark, SequenceChange, Side
 from virnucpro_monitor.analysis.incidents import Incident
-from virnucpro_monitor.analysis.regressions import Bound, Regressions, SeriesNote
+from virnucpro_monitor.analysis.regressions import Bound, Regressions, SeriesMovement, SeriesNote
 from virnucpro_monitor.analysis.series import SeriesKey, worst_error
 from virnucpro_monitor.records import GateResult, Run, to_json
 from virnucpro_monitor.report.sentences import (
     comparison_sentence,
     incident_sentence,
+    movement_sentence,
     regressions_sentence,
     verdict_sentence,
 )
@@ -210,6 +211,35 @@ def regressions_values(found: Regressions) -> Values:
         "appeared": _keys(found.appeared),
         "vanished": [_note_values(note) for note in found.vanished],
         "unjudged": [_note_values(note) for note in found.unjudged],
+        "moved": [_movement_values(one) for one in found.moved],
+        "accuracy": [
+            {
+                "side": one.side.value,
+                "movement": one.movement.name.lower(),
+                "benchmark": one.after.benchmark_label,
+                "before": _place_values(one.before),
+                "after": _place_values(one.after),
+                "base": one.base,
+                "head": one.head,
+            }
+            for one in found.accuracy
+        ],
+    }
+
+
+def _movement_values(found: SeriesMovement) -> Values:
+    one = found.movement
+    return {
+        **to_json(found.key),
+        "sentence": movement_sentence(one),
+        "figure": one.figure.name.lower(),
+        "kind": one.kind.value,
+        "is_worse": one.is_worse,
+        "before": one.before,
+        "after": one.after,
+        "num_runs": one.num_after,
+        "first": _place_values(one.run),
+        "until": _place_values(one.until),
     }
 
 
