@@ -122,3 +122,74 @@ def test_half_precision_on_the_cpu_has_limits_of_its_own() -> None:
     assert limits_key("bfloat16", "cpu") == "bfloat16 on cpu"
     assert limits_key("bfloat16", "cuda:1") == "bfloat16"
     assert limits_key("float32", "cpu") == limits_key("float32", "cuda") == "float32"
+
+
+NO_NUMBERS = ["NaN", "Infinity", "-Infinity", "1e999", "null", '"0.999"', "[]", "{}", "true", "-1"]
+
+
+def with_value(place: str, value: str) -> str:
+    """The latest protocol as JSON text, with one value replaced by `value` as it is."""
+    content = copy.deepcopy(dict(load_protocol().content))
+    *parents, last = place.split(".")
+    holder = content
+    for part in parents:
+        holder = holder[part]
+    holder[last] = "@value@"
+    return json.dumps(content).replace('"@value@"', value)
+
+
+@pytest.mark.parametrize("value", NO_NUMBERS)
+@pytest.mark.parametrize(
+    "place",
+    [
+        "thresholds.strict",
+        "thresholds.lenient",
+        "thresholds.lenient_fraction",
+        "oracle_factor",
+        "limits.float32.gain",
+        "limits.bfloat16 on cpu.ceiling",
+        "exact.leak",
+    ],
+)
+def test_a_number_that_is_none_is_refused(place: str, value: str) -> None:
+    with pytest.raises(ProtocolError) as caught:
+        parse_protocol(with_value(place, value), "mine.json")
+    assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("place", "value"),
+    [
+        ("thresholds.strict", "5"),
+        ("thresholds.lenient", "1.5"),
+        ("exact.repeat", "0.1"),
+        ("limits", "[]"),
+        ("limits.float32", "null"),
+        ("probes", "null"),
+        ("probes.sequences", "[]"),
+        ("probes.sequences", "[1]"),
+        ("probes.sequences", '["acgt"]'),
+        ("probes.mask_fractions", "[1.0]"),
+        ("probes.mask_fractions", "[NaN]"),
+        ("evidence", "7"),
+        ("evidence.runs", "[null]"),
+        ("version", "1"),
+        ("version", '""'),
+        ("version", '"a\\u0000b"'),
+        ("version", '"\\ud800"'),
+        ("metrics", "[" * 100 + "]" * 100),
+        ("metrics", "[" * 100_000 + "]" * 100_000),
+        ("metrics", '{"a":' * 30 + "1" + "}" * 30),
+        ("metrics", "9" * 5000),
+    ],
+)
+def test_what_a_protocol_cannot_hold_is_one_sentence(place: str, value: str) -> None:
+    with pytest.raises(ProtocolError, match="is not a protocol file") as caught:
+        parse_protocol(with_value(place, value), "mine.json")
+    assert "\n" not in str(caught.value)
+    assert len(str(caught.value)) < 400
+
+
+def test_the_released_protocols_pass_their_own_check() -> None:
+    for version in protocols.RELEASED_DIGESTS:
+        assert load_protocol(version).version == version

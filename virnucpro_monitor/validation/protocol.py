@@ -5,13 +5,13 @@ seed's are 3 x the worst value of at least 200 healthy runs, rounded up, and the
 the protocol's own file.
 """
 
-import json
 from collections.abc import Mapping
 from importlib import resources
 from pathlib import Path
 
 from virnucpro_monitor.errors import ProtocolError
-from virnucpro_monitor.records import LIMIT_GATES, Json, Protocol, Thresholds, content_digest
+from virnucpro_monitor.records import LIMIT_GATES, Protocol, Thresholds, content_digest
+from virnucpro_monitor.validation.protocol_form import read_content
 
 LATEST = "1"
 RELEASED_DIGESTS: dict[str, str] = {
@@ -87,7 +87,7 @@ def parse_protocol(text: str, name: str) -> Protocol:
         ProtocolError: not JSON, a part is missing, or the seed's thresholds are loosened.
     """
     try:
-        content: Json = json.loads(text)
+        content = read_content(text)
         protocol = Protocol(
             version=content["version"], digest=content_digest(content), content=content
         )
@@ -102,8 +102,9 @@ def parse_protocol(text: str, name: str) -> Protocol:
                     f"{name}: the limits for {limits_name} lack {', '.join(sorted(missing))}."
                 )
     except (ValueError, KeyError, TypeError, AttributeError) as error:
-        raise ProtocolError(f"{name} is not a protocol file ({error!r}).") from error
-    if rule.strict < 0.999 or rule.lenient < 0.995 or rule.fraction > 0.01:
+        raise ProtocolError(f"{name} is not a protocol file ({error}).") from error
+    # Told by what must hold, since with a NaN nothing does.
+    if not (rule.strict >= 0.999 and rule.lenient >= 0.995 and rule.fraction <= 0.01):
         raise ProtocolError(
             f"{name} loosens the seed's thresholds (0.999, 0.995, 0.01), which no protocol may do."
         )
