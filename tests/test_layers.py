@@ -12,11 +12,12 @@ LEFT_OF: dict[str, set[str]] = {
     "records": {"errors"},
     "scratch": {"errors"},
     "secrecy": set(),
+    "disks": {"errors"},
     "settings": {"errors", "records"},
     "analysis": {"errors", "records"},
 }
 for _room, _left in [
-    ("models", ["errors", "settings", "records", "scratch", "secrecy"]),
+    ("models", ["errors", "settings", "records", "scratch", "secrecy", "disks"]),
     ("data", ["models"]),
     ("validation", ["data"]),
     ("runner", ["validation"]),

@@ -7,6 +7,7 @@ wrong, where, and what to do. `cli.main` catches it once, prints it and exits wi
     ├── ConfigurationError      a setting, option or file of the user's is wrong
     ├── WeightsError            a checkpoint is missing, corrupt or not safe to load
     ├── BenchmarkError          a FASTA file or benchmark set cannot be used
+    ├── DiskError               a disk of our own files is full, closed or gone
     ├── DeviceError             the device asked for is not there, or has no room
     ├── ProtocolError           a protocol is unknown, altered or tighter than the noise
     ├── FaultNotInPlaceError    the self-test could not plant one of its faults
@@ -39,6 +40,10 @@ class WeightsError(MonitorError):
 
 class BenchmarkError(MonitorError, ValueError):
     """Also a `ValueError`, which is what callers of the seed's interface expect."""
+
+
+class DiskError(MonitorError):
+    pass
 
 
 class DeviceError(MonitorError):

@@ -61,3 +61,18 @@ def test_the_watched_part_begins_at_the_first_commit_of_interest() -> None:
     branch = tuple(Commit(hash=name) for name in "abcd")
     assert watched_part(branch, [Commit(hash="c"), Commit(hash="x")]) == branch[2:]
     assert watched_part(branch, []) == ()
+
+
+def test_what_a_runner_said_last_moves_no_cursor(
+    tmp_path: Path, database: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    target = Target(name="tiny", location=str(tmp_path / "\x1b[2Jgone"))
+    with Sink(database, target, say=print, heartbeat=True) as sink:
+        sink.writer.save_target(target)
+        sink.end(1, "\x1b]0;title\x07 \x9b31m \u202e postgresql://u:S3cr3t@h/d\r")
+    capsys.readouterr()
+    assert run_command(["status", "--db", database]) == 0
+    said = capsys.readouterr().out
+    assert not set(said) & set("\x1b\x07\x9b\u202e\r")
+    assert "␛]0;title␇" in said
+    assert "S3cr3t" not in said

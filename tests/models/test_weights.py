@@ -1,4 +1,5 @@
 import argparse
+import hashlib
 import os
 import pickle
 import shutil
@@ -244,3 +245,17 @@ def test_a_missing_checkpoint_is_named(tmp_path: Path) -> None:
         resolve_weights(SMALL, str(tmp_path / "none.pt"), cache_folder=tmp_path)
     with pytest.raises(WeightsError, match="No checkpoint at"):
         load_checkpoint(SMALL, tmp_path)
+
+
+@pytest.mark.parametrize("content", [b"\xff\xfe\x00", b"", b"1 2 zz", b"x" * 100_000])
+def test_a_damaged_note_of_a_digest_is_passed_over(content: bytes, tmp_path: Path) -> None:
+    path = tmp_path / "model.pt"
+    path.write_bytes(b"weights")
+    note = tmp_path / "model.pt.sha256"
+    note.write_bytes(content)
+    expected = hashlib.sha256(b"weights").hexdigest()
+    assert file_digest(path) == expected
+    status = path.stat()
+    assert note.read_text() == f"{status.st_size} {status.st_mtime_ns} {expected}"
+    note.write_text(f"{status.st_size} {status.st_mtime_ns} {'z' * 64}")
+    assert file_digest(path) == expected

@@ -5,8 +5,10 @@ from pathlib import Path
 import pytest
 
 from tests.runner.tiny_target import HEALTHY, MODEL_FILE, TinyRepository
-from virnucpro_monitor.errors import AmbiguousRevision, RepositoryError
+from virnucpro_monitor.errors import AmbiguousRevision, DiskError, MonitorError, RepositoryError
+from virnucpro_monitor.runner import worktrees
 from virnucpro_monitor.runner.checkout import Repository, is_url
+from virnucpro_monitor.runner.git import GitError
 
 
 def listing(folder: Path) -> dict[str, tuple[int, int]]:
@@ -28,23 +30,33 @@ def test_a_checkout_holds_the_commits_files_and_goes_away(
     assert not folder.exists()
 
 
-@pytest.mark.parametrize(("free_bytes", "said"), [(4096, True), (10**9, False)])
+@pytest.mark.parametrize(
+    ("free_bytes", "kind", "sentence"),
+    [
+        (4096, DiskError, "the disk of .*worktrees is full: free some space there"),
+        (10**9, RepositoryError, "git worktree failed"),
+    ],
+)
 def test_a_checkout_that_fails_on_a_full_disk_says_so(
     free_bytes: int,
-    said: bool,
+    kind: type[MonitorError],
+    sentence: str,
     tiny: TinyRepository,
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
+    """Whatever git makes of the disk; and a fault of the disk is none of the commit's."""
     repository = Repository.open(str(tiny.folder), tmp_path / "cache")
-    (worktrees,) = {path.parent / "worktrees" for path in (tmp_path / "cache").rglob("*.git")}
-    worktrees.write_text("in the way")
+    head = repository.resolve("HEAD")
+
+    def fail(*arguments: str, **_: object) -> str:
+        raise GitError(f"git {arguments[0]} failed (it said nothing).", "")
+
+    monkeypatch.setattr(worktrees, "run_git", fail)
     usage = shutil.disk_usage(tmp_path)._replace(free=free_bytes)
     monkeypatch.setattr(shutil, "disk_usage", lambda _: usage)
-    checkout = repository.checkout(repository.resolve("HEAD"))
-    with pytest.raises(RepositoryError, match="cannot be checked out") as caught, checkout:
+    with pytest.raises(kind, match=f"cannot be checked out: {sentence}"), repository.checkout(head):
         pass
-    assert str(caught.value).endswith("is full: free some space.") is said
 
 
 def test_the_users_repository_is_not_touched(tiny: TinyRepository, tmp_path: Path) -> None:
@@ -232,7 +244,7 @@ def test_a_cache_that_cannot_be_written_is_an_error(tiny: TinyRepository, tmp_pa
     repository = Repository.open(str(tiny.folder), tmp_path / "cache")
     (tmp_path / "cache" / "repositories" / "worktrees").write_text("in the way")
     with (
-        pytest.raises(RepositoryError, match="cannot be checked out"),
+        pytest.raises(DiskError, match=r"cannot be checked out: .*worktrees is in the way"),
         repository.checkout(repository.resolve("HEAD")),
     ):
         pass

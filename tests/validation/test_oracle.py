@@ -3,6 +3,8 @@
 import json
 import multiprocessing
 import shutil
+import subprocess
+import sys
 from dataclasses import replace
 from pathlib import Path
 
@@ -11,7 +13,7 @@ import pytest
 import torch
 
 from tests.validation.conftest import MODEL, SEQUENCES, make_benchmark
-from virnucpro_monitor.errors import WeightsError
+from virnucpro_monitor.errors import DiskError, WeightsError
 from virnucpro_monitor.models.weights import Weights, load_checkpoint
 from virnucpro_monitor.records import BenchmarkSet
 from virnucpro_monitor.validation import oracle as oracles
@@ -174,3 +176,42 @@ def test_the_facts_say_what_it_was_made_from(oracle: Oracle, weights, benchmark_
     assert facts["weights_digest"] == weights.digest
     assert facts["benchmark_digest"] == benchmark_set.digest
     assert "TF32 off" in facts["definition"]
+
+
+@pytest.mark.parametrize("kind", ["file", "link"])
+def test_what_stands_in_the_folders_place_is_replaced(
+    kind: str, weights: Weights, benchmark_set: BenchmarkSet, tmp_path: Path
+) -> None:
+    folder = folder_of(weights, benchmark_set, tmp_path)
+    folder.parent.mkdir()
+    if kind == "file":
+        folder.write_text("in the way")
+    else:
+        folder.symlink_to(tmp_path / "nowhere")
+    opened = prepare_oracle(MODEL, weights, benchmark_set, cache_folder=tmp_path)
+    assert opened.digest == folder.name
+    assert [path.name for path in folder.parent.iterdir()] == [folder.name]
+
+
+def test_a_cache_that_is_no_folder_is_named(
+    weights: Weights, benchmark_set: BenchmarkSet, tmp_path: Path
+) -> None:
+    (tmp_path / "oracle").write_text("in the way")
+    with pytest.raises(DiskError, match=r"The oracle cannot be written: .*/oracle is in the way"):
+        prepare_oracle(MODEL, weights, benchmark_set, cache_folder=tmp_path)
+
+
+def test_what_a_killed_computation_left_is_swept(
+    weights: Weights, benchmark_set: BenchmarkSet, tmp_path: Path
+) -> None:
+    code = (
+        "import os, sys; from pathlib import Path; from virnucpro_monitor.scratch import *;"
+        "claim = scratch_folder(Path(sys.argv[1]), '.c689-'); folder = claim.__enter__();"
+        "folder.mkdir();"
+        "(folder / 'residues.npy').write_bytes(bytes(1000)); os.kill(os.getpid(), 9)"
+    )
+    folder = folder_of(weights, benchmark_set, tmp_path)
+    subprocess.run([sys.executable, "-c", code, str(folder.parent)], check=False)
+    assert len(list(folder.parent.iterdir())) == 2
+    prepare_oracle(MODEL, weights, benchmark_set, cache_folder=tmp_path)
+    assert [path.name for path in folder.parent.iterdir()] == [folder.name]

@@ -34,6 +34,7 @@ from virnucpro_monitor.cli import (
     validate,
     weights,
 )
+from virnucpro_monitor.disks import explain
 from virnucpro_monitor.errors import MonitorError
 from virnucpro_monitor.secrecy import masked
 
@@ -119,6 +120,9 @@ def run_command(arguments: list[str]) -> int:
         # The reader of our output has gone (`… | head`): nothing left to say to it.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 1
+    except OSError as error:  # of a file of ours, whichever it was
+        sentence = explain(error)
+        return _complain(f"{sentence[0].upper()}{sentence[1:]}", called, code=1)
     except Exception as error:
         message = f"Unexpected {type(error).__name__}: {error} (--debug shows where)."
         return _complain(message, called, code=1)

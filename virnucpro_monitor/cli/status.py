@@ -9,6 +9,7 @@ import typer
 
 from virnucpro_monitor.cli.options import DatabaseOption, JsonOption, TargetOption, print_json
 from virnucpro_monitor.errors import StoreError
+from virnucpro_monitor.report.text import visible
 from virnucpro_monitor.settings import Settings
 
 if TYPE_CHECKING:
@@ -62,12 +63,13 @@ def describe_status(one: TargetStatus) -> list[str]:
         lines.append("last run    never")
     else:
         age = _age(one.last_heartbeat)
-        lines.append(f"last heard  {age} ago, {one.last_state}: {one.last_message}")
+        said = visible(f"{one.last_state}: {one.last_message}")
+        lines.append(f"last heard  {age} ago, {said}")
     if one.last_finished_at is not None:
         age = _age(one.last_finished_at)
         lines.append(f"last end    {age} ago, exit code {one.last_exit_code}")
     if one.repository_problem:
-        lines.append(f"behind      unknown: {one.repository_problem}")
+        lines.append(f"behind      unknown: {visible(one.repository_problem)}")
     elif one.commits_behind is not None:
         lines.append(f"behind      {one.commits_behind} commits")
     lines.append(

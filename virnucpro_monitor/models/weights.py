@@ -5,9 +5,11 @@ here from a seed in fair-esm's own format.
 """
 
 import argparse
+import errno
 import hashlib
 import os
 import pickle
+import re
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -20,6 +22,7 @@ import torch
 from esm import Alphabet
 from esm.model.esm2 import ESM2
 
+from virnucpro_monitor.disks import writing
 from virnucpro_monitor.errors import WeightsError
 from virnucpro_monitor.models.synthetic import Calibration, calibration_for, synthetic_state
 
@@ -209,10 +212,10 @@ def file_digest(path: Path) -> str:
     stamp = f"{status.st_size} {status.st_mtime_ns}"
     note = path.with_name(f"{path.name}.sha256")
     try:
-        remembered, _, digest = note.read_text().rpartition(" ")
-    except OSError:
+        remembered, _, digest = note.read_text(encoding="ascii").rpartition(" ")
+    except (OSError, UnicodeDecodeError):
         remembered, digest = "", ""
-    if remembered == stamp and len(digest) == 64:
+    if remembered == stamp and re.fullmatch("[0-9a-f]{64}", digest):
         return digest
     with path.open("rb") as file:
         digest = hashlib.file_digest(file, "sha256").hexdigest()
@@ -283,10 +286,17 @@ def _download_official(model_name: str) -> tuple[Path, Path]:
 
 
 def _save(content: Any, path: Path) -> None:
-    with _replacing(path) as temporary, temporary.open("wb") as file:
+    with (
+        writing("The checkpoint", path),
+        _replacing(path) as temporary,
+        temporary.open("wb") as file,
+    ):
         # Through a file object the archive inside isn't named after the temporary file, so equal
         # content gives equal bytes.
-        torch.save(content, file)
+        try:
+            torch.save(content, file)
+        except RuntimeError as error:  # what torch makes of a disk without room
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC)) from error
 
 
 @contextmanager

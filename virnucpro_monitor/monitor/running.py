@@ -4,9 +4,11 @@ import math
 from collections import Counter
 from collections.abc import Callable, Generator, Sequence
 from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from virnucpro_monitor.data.benchmarks import load_benchmark
+from virnucpro_monitor.disks import probe_folder
 from virnucpro_monitor.errors import ConfigurationError, MissingDatabase
 from virnucpro_monitor.monitor.sink import Sink, holding_locks
 from virnucpro_monitor.records import Outcome, Request, Run, Target
@@ -197,6 +199,7 @@ def stream_runs(
         Sink(settings.database_url, target, say=listener.on_message, heartbeat=options.new) as sink,
         holding_locks(settings, sink, wait_s=options.wait_s, on_wait=listener.on_message),
     ):
+        check_disks(settings)
         known = sink.known_runs()
         plan, selection = make_plan(settings, target, known, options)
         if selection.note:
@@ -218,6 +221,18 @@ def stream_runs(
         outcome = RunOutcome(tuple(stored), tuple(settled))
         sink.end(outcome.exit_code, outcome.summary)
         return outcome
+
+
+def check_disks(settings: Settings) -> None:
+    """Write a little where results and caches go, before hours are spent on what goes there.
+
+    Raises:
+        DiskError: naming the disk, and what to do.
+    """
+    probe_folder("The cache", settings.cache_folder)
+    if settings.database_url.startswith("sqlite"):
+        path = Path(settings.database_url.partition(":///")[2]).expanduser()
+        probe_folder("The database", path.resolve().parent)
 
 
 def make_plan(

@@ -10,10 +10,11 @@ import os
 import re
 import shutil
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from urllib.parse import unquote
 
+from virnucpro_monitor.disks import writing
 from virnucpro_monitor.errors import AmbiguousRevision, RepositoryError
 from virnucpro_monitor.records import Commit, short_hash
 from virnucpro_monitor.runner.commit_objects import first_parent, read_commits, read_objects
@@ -285,15 +286,17 @@ class Repository:
 @contextmanager
 def _alone(cache: Path) -> Iterator[None]:
     """Let one process at a time make or change a repository of the cache."""
-    cache.parent.mkdir(parents=True, exist_ok=True)
-    with cache.with_suffix(".lock").open("a") as file:
+    with ExitStack() as stack:
+        with writing("The cache of repositories", cache):
+            cache.parent.mkdir(parents=True, exist_ok=True)
+            file = stack.enter_context(cache.with_suffix(".lock").open("a"))
         fcntl.flock(file, fcntl.LOCK_EX)
         yield
 
 
 def _borrow(source: Path, cache: Path) -> None:
     """Make `cache` a bare repository that reads the objects of `source`."""
-    with _alone(cache):
+    with _alone(cache), writing("The cache of repositories", cache):
         if not cache.joinpath("HEAD").exists():
             cache.mkdir(parents=True, exist_ok=True)
             run_git("init", "--quiet", "--bare", "--template=", str(cache))
@@ -336,7 +339,7 @@ def _mirror(url: str, cache: Path, *, fetch: bool) -> None:
                        network=True, environment=secret)  # fmt: skip
 
     try:
-        with _alone(cache):
+        with _alone(cache), writing("The cache of repositories", cache):
             if not cache.joinpath("HEAD").exists():
                 shutil.rmtree(cache, ignore_errors=True)
                 partial = cache.with_suffix(".partial")

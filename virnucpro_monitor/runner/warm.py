@@ -11,6 +11,8 @@ from typing import Any
 
 import torch
 
+from virnucpro_monitor.disks import writing
+
 _mapped: dict[tuple[str, int, int], Any] = {}
 
 
@@ -72,14 +74,15 @@ def make_torch_home(
     """Make a `TORCH_HOME` in which fair-esm's hub finds the chosen weights under its own names."""
     home = cache_folder / "torch_home" / digest[:16]
     folder = home / "hub" / "checkpoints"
-    folder.mkdir(parents=True, exist_ok=True)
-    for name, path in (
-        (f"{model_name}.pt", checkpoint),
-        (f"{model_name}-contact-regression.pt", regression),
-    ):
-        link, fresh = folder / name, folder / f".{name}.{os.getpid()}"
-        if not (link.is_symlink() and link.readlink() == path):
-            fresh.unlink(missing_ok=True)
-            fresh.symlink_to(path)
-            fresh.replace(link)
+    with writing("The folder of links to the weights", folder):
+        folder.mkdir(parents=True, exist_ok=True)
+        for name, path in (
+            (f"{model_name}.pt", checkpoint),
+            (f"{model_name}-contact-regression.pt", regression),
+        ):
+            link, fresh = folder / name, folder / f".{name}.{os.getpid()}"
+            if not (link.is_symlink() and link.readlink() == path):
+                fresh.unlink(missing_ok=True)
+                fresh.symlink_to(path)
+                fresh.replace(link)
     return home

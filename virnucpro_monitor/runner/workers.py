@@ -6,7 +6,8 @@ from contextlib import ExitStack
 from pathlib import Path
 from types import TracebackType
 
-from virnucpro_monitor.errors import ConfigurationError, RepositoryError
+from virnucpro_monitor.disks import explain
+from virnucpro_monitor.errors import ConfigurationError, DiskError, RepositoryError
 from virnucpro_monitor.records import RunReport
 from virnucpro_monitor.runner.begun import Begun
 from virnucpro_monitor.runner.cards import Card
@@ -94,8 +95,9 @@ class Workers:
                 yield from unmeasured.failed(work.commit, work.benchmarks, "environment", error)
             except RepositoryError as error:
                 yield from unmeasured.failed(work.commit, work.benchmarks, "checkout", error)
-            except OSError as error:
-                reason = f"The machine failed before this commit could run: {describe(error)}"
+            except (OSError, DiskError) as error:
+                why = explain(error) if isinstance(error, OSError) else str(error)
+                reason = f"The machine failed before this commit could run: {why}"
                 yield from unmeasured.not_run(work.commit, work.benchmarks, reason)
             else:
                 yield from measure(
@@ -117,9 +119,3 @@ class Workers:
             if python is None:
                 raise
             raise PrivateEnvironmentError(str(error)) from error
-
-
-def describe(error: OSError) -> str:
-    """What the system said, with the file that it is about."""
-    where = f" ({error.filename})" if error.filename else ""
-    return f"{error.strerror or error}{where}."

@@ -1,18 +1,18 @@
 """One folder for each commit that is being measured, checked out byte for byte as it is stored."""
 
+import errno
 import os
 import re
-import shutil
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 
-from virnucpro_monitor.errors import RepositoryError
+from virnucpro_monitor.disks import explain, is_full
+from virnucpro_monitor.errors import DiskError, RepositoryError
 from virnucpro_monitor.records import short_hash
 from virnucpro_monitor.runner.git import GitError, run_git
 from virnucpro_monitor.scratch import is_in_use, remove_tree, scratch_folder, sweep
 
-FULL_DISK_BYTES = 2**20  # file systems keep a little to themselves
 _MISSING_OBJECT = re.compile(r"unable to read sha1 file of (.+) \(")
 # The last word on attributes, above what a commit's own .gitattributes files say: no filters, no
 # conversions. Encodings are "unspecified", since git dies of an encoding that is "unset".
@@ -26,7 +26,8 @@ def check_out(commit: str, repository: Path) -> Iterator[tuple[Path, str]]:
     Yields the folder, and a note about files whose content is lacking, empty if there are none.
 
     Raises:
-        RepositoryError: disk full, or the repository has gone.
+        DiskError: the disk is full, read-only or has gone.
+        RepositoryError: the repository has gone, or lacks what the commit needs.
     """
     parent = repository.parent / "worktrees"
     with ExitStack() as stack:
@@ -35,8 +36,14 @@ def check_out(commit: str, repository: Path) -> Iterator[tuple[Path, str]]:
             folder = stack.enter_context(scratch_folder(parent, f"{short_hash(commit)}-"))
             stack.callback(remove_tree, repository / "worktrees" / folder.name)
             note = _fill(folder, commit, repository)
-        except (GitError, OSError) as error:
-            raise _failure(commit, parent, error) from error
+        except GitError as error:
+            # Git does not always say that the disk is what failed it.
+            if is_full(parent):
+                full = OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+                raise DiskError(f"{_failure(commit)} {explain(full, parent)}") from error
+            raise RepositoryError(f"{_failure(commit)} {error}") from error
+        except OSError as error:
+            raise DiskError(f"{_failure(commit)} {explain(error, parent)}") from error
         yield folder, note
 
 
@@ -74,10 +81,5 @@ def _sweep_worktrees(parent: Path, repository: Path) -> None:
                 remove_tree(entry)
 
 
-def _failure(commit: str, parent: Path, error: Exception) -> RepositoryError:
-    """Git does not always say that the disk is what failed it."""
-    hint = ""
-    with suppress(OSError):
-        if shutil.disk_usage(parent).free < FULL_DISK_BYTES:
-            hint = f" The disk of {os.fspath(parent)} is full: free some space."
-    return RepositoryError(f"Commit {short_hash(commit)} cannot be checked out: {error}{hint}")
+def _failure(commit: str) -> str:
+    return f"Commit {short_hash(commit)} cannot be checked out:"

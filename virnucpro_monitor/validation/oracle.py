@@ -15,7 +15,6 @@ import hashlib
 import json
 import os
 import shutil
-import tempfile
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -27,9 +26,11 @@ import torch
 
 from virnucpro_monitor.data.benchmarks import truncate
 from virnucpro_monitor.data.pooling import mean_pool
+from virnucpro_monitor.disks import writing
 from virnucpro_monitor.errors import WeightsError
 from virnucpro_monitor.models.weights import MODEL_SHAPES, Weights, load_checkpoint
 from virnucpro_monitor.records import BenchmarkSet, Json, content_digest
+from virnucpro_monitor.scratch import scratch_folder, sweep
 from virnucpro_monitor.validation.tokens import encode
 
 DEFINITION = "fair-esm 2.0.0, FP32, TF32 off, final LayerNorm, mean over residues in FP64; 1"
@@ -148,9 +149,13 @@ def prepare_oracle(
             return Oracle.open(folder)
         except TornOracleError:
             shutil.rmtree(folder, ignore_errors=True)
-    folder.parent.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(prefix=f".{digest[:12]}-", dir=folder.parent) as name:
-        private = Path(name) / "oracle"
+    sweep(folder.parent, ".")
+    with (
+        writing("The oracle", folder),
+        scratch_folder(folder.parent, f".{digest[:12]}-") as private,
+    ):
+        if folder.is_symlink() or folder.is_file():  # in the way, and nothing of ours
+            folder.unlink()
         private.mkdir()
         _compute(private, model_name, weights, benchmark, digest, device, on_progress)
         # Another writer may have been faster: its folder holds the same, ours is dropped.
