@@ -39,6 +39,7 @@ def sample_protocol(version: str = "1", strict: float = 0.999) -> Protocol:
         "version": version,
         "thresholds": {"strict": strict, "lenient": 0.995, "lenient_fraction": 0.01},
         "oracle_factor": 2.0,
+        "probes": {"sequences": ["MKT"], "mask_fractions": [0.0]},
         "limits": {"float32": limits, "float16": limits, "bfloat16": limits},
     }
     return parse_protocol(json.dumps(content), f"protocol {version}")
