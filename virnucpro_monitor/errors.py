@@ -16,6 +16,7 @@ wrong, where, and what to do. `cli.main` catches it once, prints it and exits wi
     ├── TargetError             a target's code cannot be loaded or breaks its interface
     ├── StoreError              the database cannot be read or written
     │   ├── MissingDatabase
+    │   ├── DatabaseAway        it cannot be reached just now
     │   ├── OutdatedSchema
     │   ├── NewerSchema
     │   └── ClosedMonitor       a monitor was asked after it was closed
@@ -76,6 +77,16 @@ class StoreError(MonitorError):
 
 class MissingDatabase(StoreError):
     pass
+
+
+class DatabaseAway(StoreError):
+    """The database cannot be reached just now; the same may succeed a little later.
+
+    Attributes:
+        unsure: whether it was lost while a transaction was being stored, which may have succeeded.
+    """
+
+    unsure = False
 
 
 class OutdatedSchema(StoreError):

@@ -22,47 +22,67 @@ def _find_program(name: str) -> str:
     return str(found)
 
 
+class PostgresServer:
+    """A PostgreSQL server of our own, on a free port; while entered, it runs.
+
+    Attributes:
+        url: without a database.
+    """
+
+    def __init__(self) -> None:
+        # The server refuses to run as root.
+        self._owner = "postgres" if os.geteuid() == 0 else None
+        with socket.socket() as free:
+            free.bind(("127.0.0.1", 0))
+            self._port = free.getsockname()[1]
+        self.url = f"postgresql://monitor@127.0.0.1:{self._port}"
+
+    def __enter__(self) -> "PostgresServer":
+        self._folder = Path(tempfile.mkdtemp(prefix="virnucpro-monitor-postgres-"))
+        if self._owner:
+            os.chown(self._folder, pwd.getpwnam(self._owner).pw_uid, -1)
+        data = self._folder / "data"
+        self._control = [_find_program("pg_ctl"), "-D", str(data), "-w"]
+        try:
+            make = [_find_program("initdb"), "-D", str(data), "-E", "UTF8"]
+            self._run([*make, "-U", "monitor", "-A", "trust"])
+            self.start()
+        except BaseException:
+            shutil.rmtree(self._folder)
+            raise
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        try:
+            if (self._folder / "data" / "postmaster.pid").exists():
+                self.stop()
+        finally:
+            shutil.rmtree(self._folder)
+
+    def start(self) -> None:
+        options = f"-p {self._port} -c listen_addresses=127.0.0.1 -c unix_socket_directories= "
+        options += "-c fsync=off"
+        log = str(self._folder / "log")
+        self._run([*self._control, "-o", options, "-l", log, "start"])
+
+    def stop(self) -> None:
+        """End it as a crash would."""
+        self._run([*self._control, "-m", "immediate", "stop"])
+
+    def execute(self, statement: str) -> None:
+        run_on_server(f"{self.url}/postgres", statement)
+
+    def _run(self, command: list[str]) -> None:
+        subprocess.run(
+            command, user=self._owner, cwd=self._folder, check=True, stdout=subprocess.DEVNULL
+        )
+
+
 @pytest.fixture(scope="session")
 def postgres_url() -> Iterator[str]:
-    """A PostgreSQL server of our own, on a free port, gone afterwards; URL without a database."""
-    # The server refuses to run as root.
-    owner = "postgres" if os.geteuid() == 0 else None
-    folder = Path(tempfile.mkdtemp(prefix="virnucpro-monitor-postgres-"))
-    if owner:
-        os.chown(folder, pwd.getpwnam(owner).pw_uid, -1)
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
-    data = folder / "data"
-    options = f"-p {port} -c listen_addresses=127.0.0.1 -c unix_socket_directories= -c fsync=off"
-    control = [_find_program("pg_ctl"), "-D", str(data), "-w"]
-    try:
-        subprocess.run(
-            [_find_program("initdb"), "-D", data, "-U", "monitor", "-A", "trust", "-E", "UTF8"],
-            user=owner,
-            cwd=folder,
-            check=True,
-            capture_output=True,
-        )
-        subprocess.run(
-            [*control, "-o", options, "-l", folder / "log", "start"],
-            user=owner,
-            cwd=folder,
-            check=True,
-            stdout=subprocess.DEVNULL,
-        )
-        try:
-            yield f"postgresql://monitor@127.0.0.1:{port}"
-        finally:
-            subprocess.run(
-                [*control, "-m", "immediate", "stop"],
-                user=owner,
-                cwd=folder,
-                check=True,
-                stdout=subprocess.DEVNULL,
-            )
-    finally:
-        shutil.rmtree(folder)
+    """A server that all tests share; URL without a database."""
+    with PostgresServer() as server:
+        yield server.url
 
 
 def run_on_server(url: str, statement: str) -> None:

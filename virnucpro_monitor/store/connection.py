@@ -1,10 +1,11 @@
 """Engines and connections: how each database is opened, and what its errors mean."""
 
 import os
+import re
 import shlex
 import sqlite3
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 from urllib.parse import quote
@@ -15,6 +16,7 @@ from sqlalchemy.exc import ArgumentError, SQLAlchemyError, StatementError
 
 from virnucpro_monitor.errors import (
     ConfigurationError,
+    DatabaseAway,
     MissingDatabase,
     MonitorError,
     NewerSchema,
@@ -158,7 +160,7 @@ def _make_sqlite_engine(url: URL, *, read_only: bool, foreign_keys: bool) -> Eng
 @contextmanager
 def reading(engine: Engine) -> Iterator[Connection]:
     """A connection that sees one state of the database throughout."""
-    with translated_errors(engine.url):
+    with translated_errors(engine.url), damage_named(engine.url):
         _drop_connections_to_replaced_file(engine)
         with engine.connect() as connection:
             check_revision(connection)
@@ -172,9 +174,20 @@ def writing(engine: Engine) -> Iterator[Connection]:
         _drop_connections_to_replaced_file(engine)
         with engine.connect() as plain:
             connection = plain.execution_options(writes=True)
-            with connection.begin():
+            transaction = connection.begin()
+            try:
                 check_revision(connection)
                 yield connection
+            except BaseException:
+                with suppress(SQLAlchemyError):  # a lost connection has rolled back by itself
+                    transaction.rollback()
+                raise
+            try:
+                with translated_errors(engine.url):
+                    transaction.commit()
+            except DatabaseAway as error:
+                error.unsure = True
+                raise
 
 
 _FILE_IDENTITY: WeakKeyDictionary[Engine, tuple[int, int]] = WeakKeyDictionary()
@@ -236,11 +249,63 @@ def translated_errors(url: URL) -> Iterator[None]:
         raise explain(cause or error, url) from error
 
 
+@contextmanager
+def damage_named(url: URL) -> Iterator[None]:
+    """Say that a database is damaged where its rows cannot be understood."""
+    try:
+        yield
+    except (ValueError, TypeError, LookupError) as error:
+        what = masked(" ".join(str(error).split()))[:200]
+        raise StoreError(
+            f"The database {describe(url)} is damaged: a row cannot be understood "
+            f"({type(error).__name__}: {what}). Restore a backup, or see what is wrong with "
+            f"`virnucpro-monitor db check {option_for(url)}`."
+        ) from error
+
+
+PASSING_STATES = {
+    "40001",  # serialization failure
+    "40P01",  # deadlock
+    "53300",  # too many connections
+    "55P03",  # lock not available
+    "57P01",  # shut down by its administrator
+    "57P02",  # shut down after a crash
+    "57P03",  # starting up
+}
+PASSING_SIGNS = ("starting up", "shutting down", "recovery", "too many", "terminating connection")
+
+
+def is_passing(error: BaseException) -> bool:
+    """Whether PostgreSQL's error is one that a later try may not meet."""
+    state = getattr(error, "sqlstate", None)
+    if state is not None:
+        return str(state).startswith("08") or str(state) in PASSING_STATES  # 08: connection lost
+    if type(error).__name__ not in {"OperationalError", "InterfaceError"}:
+        return False
+    lowered = str(error).lower()
+    # A server that answers, and refuses, will do so again.
+    return "fatal" not in lowered or any(sign in lowered for sign in PASSING_SIGNS)
+
+
 def explain(error: BaseException, url: URL) -> StoreError:
     """The sentence for a database's error."""
     message = masked(" ".join(str(error).split()))
     lowered = message.lower()
     name = describe(url)
+    if not is_sqlite(url):
+        if re.search(r'database "[^"]*" does not exist', lowered):
+            return MissingDatabase(
+                f"The server of {name} has no database {url.database!r}: create it (`createdb "
+                f"{url.database}`, or CREATE DATABASE), and then its tables by `virnucpro-monitor "
+                f"db create {option_for(url)}`."
+            )
+        if re.search(r'role "[^"]*" does not exist', lowered):
+            return StoreError(
+                f"The server of {name} does not know the user {url.username!r}: check the --db "
+                "option, or create the user."
+            )
+        if is_passing(error):
+            return DatabaseAway(f"The database {name} cannot be reached just now: {message}.")
     if "no such table: alembic_version" in lowered or 'relation "alembic_version"' in lowered:
         return missing_database(url)
     for sign, sentence in (
@@ -249,6 +314,7 @@ def explain(error: BaseException, url: URL) -> StoreError:
         ("no space left", f"The disk of the database {name} is full: free some space."),
         ("not a database", f"{name} is not an SQLite database: check the --db option."),
         ("malformed", f"The database {name} is damaged: restore a backup."),
+        ("could not decode", f"The database {name} is damaged: restore a backup."),
         ("readonly", f"The database {name} cannot be written: check who owns the file and folder."),
         ("read-only", f"The database {name} was opened read-only."),
         ("unable to open", f"The database {name} cannot be opened: check the path and its rights."),

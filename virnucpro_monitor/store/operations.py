@@ -1,6 +1,7 @@
 """Stores what keeps the monitor itself going: heartbeats, leases, acknowledgements and searches."""
 
 import dataclasses
+from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
 
 from sqlalchemy import Connection, Engine, delete, func, insert, or_, select, update
@@ -27,6 +28,7 @@ from virnucpro_monitor.store.models import (
     RunRow,
     TargetRow,
 )
+from virnucpro_monitor.store.retrying import PATIENCE_S, patient, patient_once
 from virnucpro_monitor.store.rows import gates_to_json, refuse_not_finite
 from virnucpro_monitor.store.statements import (
     ensure_protocol,
@@ -38,9 +40,18 @@ from virnucpro_monitor.store.statements import (
 
 
 class OperationsWriter:
-    def __init__(self, engine: Engine) -> None:
+    def __init__(
+        self,
+        engine: Engine,
+        *,
+        patience_s: float = PATIENCE_S,
+        on_wait: Callable[[str], None] | None = None,
+    ) -> None:
         self.engine = engine
+        self.patience_s = patience_s
+        self.on_wait = on_wait
 
+    @patient
     def heartbeat(
         self,
         host: str,
@@ -72,6 +83,7 @@ class OperationsWriter:
         with writing(self.engine) as connection:
             connection.execute(upsert(HeartbeatRow, connection, ["host", "target"], values))
 
+    @patient_once
     def begin_commit(self, target: Target, commit: str, *, owner: str, setup: str = "") -> int:
         """Note that a commit is about to be measured.
 
@@ -106,6 +118,7 @@ class OperationsWriter:
                 ).scalar_one()
             )
 
+    @patient
     def end_commit(self, target: str, commit: str, *, setup: str = "") -> None:
         """Take back what `begin_commit` noted: the commit came to an end, whatever the outcome."""
         with writing(self.engine) as connection:
@@ -118,6 +131,7 @@ class OperationsWriter:
                 )
             )
 
+    @patient
     def acquire_lease(self, name: str, owner: str, ttl_s: float) -> bool:
         """Take or renew a lock that all programs on this database share.
 
@@ -146,6 +160,7 @@ class OperationsWriter:
             )
             return taken.first() is not None
 
+    @patient
     def release_lease(self, name: str, owner: str) -> bool:
         """Give a lock back; False where `owner` did not hold it."""
         with writing(self.engine) as connection:
@@ -154,6 +169,7 @@ class OperationsWriter:
             )
             return result.rowcount == 1
 
+    @patient_once
     def acknowledge(self, acknowledgement: Acknowledgement) -> int:
         """Store an acknowledgement and return its id."""
         values = dataclasses.asdict(acknowledgement)
@@ -163,6 +179,7 @@ class OperationsWriter:
             statement = insert(AcknowledgementRow).values(values).returning(AcknowledgementRow.id)
             return connection.execute(statement).scalar_one()
 
+    @patient
     def withdraw_acknowledgements(self, incident: str, who: str, at: datetime | None = None) -> int:
         """Withdraw all standing acknowledgements of an incident, and return how many there were."""
         with writing(self.engine) as connection:
@@ -176,6 +193,7 @@ class OperationsWriter:
             )
             return connection.execute(statement).rowcount
 
+    @patient
     def save_judgement(self, judgement: Judgement, protocol: Protocol) -> None:
         """Store a run's new judgement, in place of an earlier one under the same protocol.
 
@@ -196,6 +214,7 @@ class OperationsWriter:
             }
             connection.execute(upsert(JudgementRow, connection, ["run_id", "protocol_id"], values))
 
+    @patient_once
     def start_bisection(self, bisection: Bisection) -> int:
         """Store a bisection with the steps it has so far, and return its id.
 
@@ -217,11 +236,13 @@ class OperationsWriter:
                 )
             return bisection_id
 
+    @patient
     def save_bisect_step(self, bisection_id: int, step: BisectStep) -> None:
         with writing(self.engine) as connection:
             values = {"bisection_id": bisection_id, **dataclasses.asdict(step)}
             connection.execute(upsert(BisectStepRow, connection, ["bisection_id", "step"], values))
 
+    @patient
     def finish_bisection(
         self,
         bisection_id: int,

@@ -58,6 +58,10 @@ _CURRENT = and_(
     _RUNS.c.superseded.is_(False),
 )
 _FIND_CURRENT = select(_RUNS.c.outcome).where(_CURRENT)
+# The digest holds the time to the microsecond, benchmark set and configuration.
+_SAME_RUN = select(_RUNS.c.id).where(
+    _RUNS.c.commit_id == bindparam("of_commit"), _RUNS.c.digest == bindparam("of_digest")
+)
 _SUPERSEDE = update(_RUNS).where(_CURRENT).values(superseded=True)
 # JSON comes as text: it has been made for the digest.
 _INSERT_RUN = insert(_RUNS).values(gates=bindparam("gates", type_=Text())).returning(_RUNS.c.id)
@@ -140,8 +144,12 @@ class Saving:
         self._targets: dict[str, int] = {}
         self._shared: dict[tuple[str, ...], int] = {}
 
-    def save(self, draft: Draft) -> int:
-        """Store one run with all that belongs to it, and return its id."""
+    def save(self, draft: Draft, *, again: bool = False) -> int:
+        """Store one run with all that belongs to it, and return its id.
+
+        Args:
+            again: the very same run may be stored already: it is looked for first.
+        """
         connection, report = self._connection, draft.report
         run = report.run
         ids: dict[str, Any] = {"target_id": self._target(report.target)}
@@ -156,6 +164,11 @@ class Saving:
         )
         ids["inherited_run_id"] = measured_run_id(connection, run, ids)
         digest = draft.digest
+        if again:
+            given = {"of_commit": ids["commit_id"], "of_digest": digest}
+            found = connection.execute(_SAME_RUN, given).scalar()
+            if found is not None:
+                return int(found)
         run_id: int = connection.execute(
             _INSERT_RUN,
             {

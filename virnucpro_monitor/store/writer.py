@@ -1,6 +1,6 @@
 """Stores runs, targets, commits and benchmark sets, each call in one transaction."""
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 
 from sqlalchemy import bindparam, delete, select, update
 
@@ -14,6 +14,7 @@ from virnucpro_monitor.store.models import (
     TargetRow,
 )
 from virnucpro_monitor.store.operations import OperationsWriter
+from virnucpro_monitor.store.retrying import patient, retried
 from virnucpro_monitor.store.saving import Draft, Saving
 from virnucpro_monitor.store.statements import (
     ensure_commits,
@@ -30,22 +31,29 @@ class Writer(OperationsWriter):
     Every method raises `StoreError` where the database cannot be written.
     """
 
-    def save_run(self, report: RunReport) -> int:
+    def save_run(self, report: RunReport, *, again: bool = False) -> int:
         """Store a run with all that belongs to it, and return its id.
 
         An earlier run of the same commit, benchmark set and configuration is kept but no longer
         current. A run that only says `not_run` never takes the place of one that says more.
+
+        Args:
+            again: the very same run may be stored already, and is not stored twice then.
 
         Raises:
             StoreError: a number is NaN or infinite, a result does not fit the benchmark set, or
                 the set differs from the stored one of its name and version.
         """
         draft = Draft.of(report)
-        with writing(self.engine) as connection:
-            saving = Saving(connection)
-            run_id = saving.save(draft)
-            saving.finish()
-        return run_id
+
+        def save(unsure: bool) -> int:
+            with writing(self.engine) as connection:
+                saving = Saving(connection)
+                run_id = saving.save(draft, again=again or unsure)
+                saving.finish()
+            return run_id
+
+        return retried(save, patience_s=self.patience_s, on_wait=self.on_wait)
 
     def save_runs(self, reports: Iterable[RunReport]) -> list[int]:
         """Store many runs in one transaction, and return their ids in the same order.
@@ -59,11 +67,13 @@ class Writer(OperationsWriter):
             saving.finish()
         return ids
 
+    @patient
     def save_target(self, target: Target) -> None:
         """Store a target, or change the stored one of its name."""
         with writing(self.engine) as connection:
             connection.execute(upsert(TargetRow, connection, ["name"], target_values(target)))
 
+    @patient
     def delete_target(self, name: str) -> None:
         """Delete a target with its commits, runs and all that belongs to them.
 
@@ -104,7 +114,12 @@ class Writer(OperationsWriter):
         Raises:
             NotFoundError: there is no such target.
         """
-        commits = list(commits)
+        return self._save_commits(target_name, list(commits), whole_history)
+
+    @patient
+    def _save_commits(
+        self, target_name: str, commits: Sequence[Commit], whole_history: bool
+    ) -> int:
         with writing(self.engine) as connection:
             target_id = find_target_id(connection, target_name)
             ensure_commits(connection, target_id, commits)

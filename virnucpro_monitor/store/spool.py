@@ -1,0 +1,115 @@
+"""Keeps finished measurements in files while their database is away.
+
+Each report is one file, on the disk before it counts as kept; it leaves only when the database
+holds it. A report that was stored while its file still lay there is not stored twice.
+"""
+
+import fcntl
+import json
+import os
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from virnucpro_monitor.errors import StoreError
+from virnucpro_monitor.records import RunReport, from_json, to_json
+from virnucpro_monitor.store.saving import Draft
+from virnucpro_monitor.store.writer import Writer
+
+UNREADABLE = ".unreadable"
+
+
+class Spool:
+    """The folder of one database's waiting reports; several processes may share it."""
+
+    def __init__(self, folder: Path) -> None:
+        self._folder = folder
+
+    def __len__(self) -> int:
+        return len(self._files())
+
+    def keep(self, report: RunReport) -> None:
+        """Write a report down, behind those that wait already.
+
+        Raises:
+            StoreError: it could not be stored in any database, or its file cannot be written.
+        """
+        digest = Draft.of(report).digest
+        content = json.dumps(to_json(report), allow_nan=False, default=_plain_number)
+        try:
+            with self._locked():
+                files = self._files()
+                number = int(files[-1].name.partition("-")[0]) + 1 if files else 0
+                path = self._folder / f"{number:08d}-{digest[:16]}.json"
+                draft = path.with_suffix(".draft")
+                with draft.open("w") as file:
+                    file.write(content)
+                    file.flush()
+                    os.fsync(file.fileno())
+                draft.rename(path)
+                self._sync()
+        except OSError as error:
+            raise StoreError(
+                f"The result of {report.run.commit.short} cannot be kept in {self._folder} either "
+                f"({error.strerror or error}): it is lost, and its commit will be measured again."
+            ) from error
+
+    def replay(self, writer: Writer, say: Callable[[str], None]) -> int:
+        """Store what waits, in its order, and return how many there were.
+
+        What cannot be read, or not be stored in this database, is set aside and told.
+
+        Raises:
+            DatabaseAway: the database is still not there; what was not stored goes on waiting.
+        """
+        if not self._files():
+            return 0
+        stored = 0
+        with self._locked():
+            for path in self._files():
+                try:
+                    report = from_json(RunReport, json.loads(path.read_text()))
+                    draft = Draft.of(report)
+                except (ValueError, TypeError, LookupError, AttributeError, StoreError) as error:
+                    self._set_aside(path, str(error), say)
+                    continue
+                if not path.name.startswith(f"{path.name[:8]}-{draft.digest[:16]}"):
+                    self._set_aside(path, "its content was changed", say)
+                    continue
+                writer.save_run(report, again=True)
+                path.unlink()
+                self._sync()
+                stored += 1
+        return stored
+
+    def _set_aside(self, path: Path, why: str, say: Callable[[str], None]) -> None:
+        aside = path.with_suffix(UNREADABLE)
+        path.rename(aside)
+        say(f"A waiting result cannot be read ({why}): it is kept as {aside}.")
+
+    def _files(self) -> list[Path]:
+        return sorted(self._folder.glob("*.json"))
+
+    @contextmanager
+    def _locked(self) -> Iterator[None]:
+        self._folder.mkdir(parents=True, exist_ok=True, mode=0o700)
+        descriptor = os.open(self._folder / ".lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_EX)
+            yield
+        finally:
+            os.close(descriptor)
+
+    def _sync(self) -> None:
+        """Make a new or gone name last beyond a power cut."""
+        descriptor = os.open(self._folder, os.O_RDONLY | os.O_DIRECTORY)
+        try:
+            os.fsync(descriptor)
+        finally:
+            os.close(descriptor)
+
+
+def _plain_number(value: Any) -> Any:
+    """NumPy's numbers as Python's."""
+    return value.item()
