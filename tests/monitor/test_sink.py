@@ -2,11 +2,14 @@ from pathlib import Path
 
 import pytest
 
-from tests.store.conftest import postgres_database_url, postgres_url
+from tests.store.builders import make_report
+from tests.store.conftest import PostgresServer, postgres_database_url, postgres_url
 from virnucpro_monitor.errors import LockedError
 from virnucpro_monitor.monitor.sink import Sink, holding_locks
 from virnucpro_monitor.records import Target
 from virnucpro_monitor.settings import load_settings
+from virnucpro_monitor.store.engine import create_database
+from virnucpro_monitor.store.maintenance import check_database
 
 __all__ = ["postgres_database_url", "postgres_url"]  # fixtures, by their import
 
@@ -52,3 +55,31 @@ def test_hosts_that_share_a_server_exclude_each_other(
         holding_locks(settings, other, wait_s=0.0, on_wait=pytest.fail),
     ):
         assert other.writer.acquire_lease("run shared", "someone else", 1.0) is False
+
+
+@pytest.mark.postgres
+def test_a_result_outlives_its_database_and_is_stored_by_the_next_start(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("XDG_DATA_HOME", str(tmp_path))
+    words: list[str] = []
+    reports = [make_report(number) for number in range(4)]
+    with PostgresServer() as server:
+        server.execute("CREATE DATABASE monitor")
+        url = f"{server.url}/monitor"
+        create_database(url)
+        with Sink(url, reports[0].target, say=words.append, heartbeat=True, patience_s=1) as sink:
+            assert sink.save(reports[0]) == 1
+            server.stop()
+            assert sink.save(reports[1]) is None
+            assert sink.save(reports[2]) is None
+        assert sum("waits in a file until then" in word for word in words) == 2
+        server.start()
+        words.clear()
+        with Sink(url, reports[0].target, say=words.append) as sink:
+            known = [run.commit.hash for run in sink.known_runs()]
+            assert known == [report.run.commit.hash for report in reports[:3]]
+            assert sink.save(reports[3]) is not None
+            assert len(sink.known_runs()) == 4
+        assert words == ["The database is back: 2 waiting results were stored."]
+        assert check_database(url).problems == ()

@@ -1,6 +1,8 @@
 """Heartbeats, leases, acknowledgements, judgements and bisections, alike on both databases."""
 
 import dataclasses
+import subprocess
+import sys
 import threading
 import time
 from datetime import timedelta
@@ -27,6 +29,7 @@ from virnucpro_monitor.store.notes_reader import (
     load_bisections,
     load_judgements,
 )
+from virnucpro_monitor.store.owners import is_dead_here, new_owner
 from virnucpro_monitor.store.writer import Writer
 
 
@@ -74,6 +77,35 @@ def test_a_lease_that_ran_out_is_free(writer: Writer) -> None:
     time.sleep(0.1)
     assert writer.acquire_lease("run", "living", 60)
     assert not writer.acquire_lease("run", "dead", 60)
+
+
+def test_a_lease_of_a_dead_process_of_this_host_is_free_at_once(writer: Writer) -> None:
+    script = "from virnucpro_monitor.store.owners import new_owner; print(new_owner()); input()"
+    other = subprocess.Popen(
+        [sys.executable, "-c", script], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+    )
+    assert other.stdout is not None
+    owner = other.stdout.readline().strip()
+    assert writer.acquire_lease("run", owner, 600)
+    assert not writer.acquire_lease("run", new_owner(), 600)
+    other.kill()
+    other.communicate()
+    mine = new_owner()
+    assert writer.acquire_lease("run", mine, 600)
+    assert not writer.acquire_lease("run", new_owner(), 600)  # this process lives
+    assert writer.release_lease("run", mine)
+
+
+@pytest.mark.parametrize(
+    ("place", "other"), [(0, "another-host"), (3, "1"), (4, "another-boot"), (4, "?")]
+)
+def test_a_lease_from_elsewhere_is_never_taken(place: int, other: str, writer: Writer) -> None:
+    pieces = new_owner().split(":")
+    pieces[1] = "4194304"  # no process has that
+    assert is_dead_here(":".join(pieces))
+    pieces[place] = other
+    assert writer.acquire_lease("run", ":".join(pieces), 600)
+    assert not writer.acquire_lease("run", new_owner(), 600)
 
 
 def test_of_many_at_once_one_gets_the_lease(database_url: str) -> None:

@@ -90,6 +90,7 @@ def lease(
     acquire: Callable[[str, str, float], bool],
     release: Callable[[str, str], object],
     *,
+    owner: str | None = None,
     wait_s: float = 0.0,
     on_wait: Callable[[str], None] | None = None,
     ttl_s: float = LEASE_TTL_S,
@@ -100,11 +101,12 @@ def lease(
     Args:
         acquire: (name, owner, seconds) -> whether owner now holds it.
         release: (name, owner).
+        owner: unlike that of every other process; made up where it is not given.
 
     Raises:
         LockedError: another host holds it, and still does after `wait_s`.
     """
-    owner = f"{socket.gethostname()}:{os.getpid()}:{time.monotonic_ns()}"
+    owner = owner or f"{socket.gethostname()}:{os.getpid()}:{time.monotonic_ns()}"
     end, said = time.monotonic() + wait_s, False
     while not acquire(name, owner, ttl_s):
         if time.monotonic() >= end:

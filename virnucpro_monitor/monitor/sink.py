@@ -5,14 +5,17 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from types import TracebackType
 
-from virnucpro_monitor.errors import LockedError, MissingDatabase, MonitorError
+from virnucpro_monitor.errors import DatabaseAway, LockedError, MissingDatabase, MonitorError
 from virnucpro_monitor.host.lock import file_lock, lease, lock_path
 from virnucpro_monitor.records import Commit, Run, RunReport, Target
 from virnucpro_monitor.runner.selection import Selection
 from virnucpro_monitor.secrecy import masked
 from virnucpro_monitor.settings import Settings
 from virnucpro_monitor.store.engine import Engine, ensure_database, open_engine
+from virnucpro_monitor.store.owners import new_owner
 from virnucpro_monitor.store.reader import load_commits, load_runs
+from virnucpro_monitor.store.retrying import PATIENCE_S
+from virnucpro_monitor.store.spool import Spool, spool_folder
 from virnucpro_monitor.store.writer import Writer
 
 INTERRUPTED = "Interrupted; what was stored so far is kept."
@@ -28,14 +31,25 @@ class Sink:
         say: receives what a person should know.
         heartbeat: whether this is the target's runner, which says what it does and how it ended.
             A start by hand says nothing there: its mistakes are no word of the runner's.
+        patience_s: how long a database that is away is waited for.
     """
 
-    def __init__(self, url: str, target: Target, *, say: Say, heartbeat: bool = False) -> None:
+    def __init__(
+        self,
+        url: str,
+        target: Target,
+        *,
+        say: Say,
+        heartbeat: bool = False,
+        patience_s: float = PATIENCE_S,
+    ) -> None:
+        self._patience_s = patience_s
         self._url = url
         self.target = target
         self._say = say
         self._heartbeat = heartbeat
         self._engine: Engine | None = None
+        self._spool = Spool(spool_folder(url))
         self._open_commits: set[str] = set()
 
     def __enter__(self) -> "Sink":
@@ -43,6 +57,8 @@ class Sink:
             self._engine = open_engine(self._url)
         if self._engine is None and not self._url.startswith("sqlite"):
             open_engine(self._url)  # only SQLite is created by itself: let the error say how
+        if self._engine is not None:
+            self._replay(self.writer)  # before anybody asks what has been measured
         return self
 
     def __exit__(
@@ -74,7 +90,7 @@ class Sink:
 
     @property
     def writer(self) -> Writer:
-        return Writer(self.engine)
+        return Writer(self.engine, patience_s=self._patience_s, on_wait=self._say)
 
     def known_runs(self) -> list[Run]:
         """The target's current runs, oldest commit first."""
@@ -96,13 +112,31 @@ class Sink:
         self._open_commits = {commit.hash for commit in selection.commits}
         self._beat("running", f"{len(selection.commits)} commits to cover")
 
-    def save(self, report: RunReport) -> int:
-        """Store one report whole, and return the run's id."""
-        run_id = self.writer.save_run(report)
-        commit = report.run.commit
-        self._open_commits.discard(commit.hash)
-        self._beat("running", f"{commit.short} {report.run.outcome}")
+    def save(self, report: RunReport) -> int | None:
+        """Store one report whole, and return the run's id.
+
+        None where the database is away: the report waits in a file then, and is stored by the next
+        call, or the next start, that finds the database again.
+        """
+        # Who waits behind others has waited already.
+        writer = Writer(self.engine, patience_s=0) if len(self._spool) else self.writer
+        try:
+            self._replay(writer)
+            run_id = writer.save_run(report)
+        except DatabaseAway as error:
+            self._spool.keep(report)
+            self._say(
+                f"{error} The result of {report.run.commit.short} waits in a file until then."
+            )
+            return None
+        self._open_commits.discard(report.run.commit.hash)
+        self._beat("running", f"{report.run.commit.short} {report.run.outcome}")
         return run_id
+
+    def _replay(self, writer: Writer) -> None:
+        stored = self._spool.replay(writer, self._say)
+        if stored:
+            self._say(f"The database is back: {stored} waiting results were stored.")
 
     def end(self, exit_code: int, message: str) -> None:
         """Say how the start ended, as the last word of the target's runner."""
@@ -111,8 +145,10 @@ class Sink:
             self._beat("finished", message, exit_code=exit_code)
 
     def _beat(self, state: str, message: str, *, exit_code: int | None = None) -> None:
-        if self._heartbeat:
-            self.writer.heartbeat(
+        if not self._heartbeat:
+            return
+        with suppress(DatabaseAway):  # what was measured is told when it is stored
+            Writer(self.engine, patience_s=0).heartbeat(
                 socket.gethostname(),
                 self.target.name,
                 state,
@@ -138,10 +174,16 @@ def holding_locks(settings: Settings, sink: Sink, *, wait_s: float, on_wait: Say
             yield
             return
         writer = sink.writer
+
+        def release(name: str, owner: str) -> None:
+            with suppress(DatabaseAway):  # it runs out, and this host sees that we have ended
+                Writer(sink.engine, patience_s=0).release_lease(name, owner)
+
         with lease(
             f"run {sink.target.name}",
             writer.acquire_lease,
-            writer.release_lease,
+            release,
+            owner=new_owner(),
             wait_s=wait_s,
             on_wait=on_wait,
         ):

@@ -28,6 +28,7 @@ from virnucpro_monitor.store.models import (
     RunRow,
     TargetRow,
 )
+from virnucpro_monitor.store.owners import is_dead_here
 from virnucpro_monitor.store.retrying import PATIENCE_S, patient, patient_once
 from virnucpro_monitor.store.rows import gates_to_json, refuse_not_finite
 from virnucpro_monitor.store.statements import (
@@ -135,14 +136,21 @@ class OperationsWriter:
     def acquire_lease(self, name: str, owner: str, ttl_s: float) -> bool:
         """Take or renew a lock that all programs on this database share.
 
-        It is free where nobody holds it or its holder let it run out, and is renewed where
-        `owner` holds it already. Expiry goes by the database server's clock.
+        It is free where nobody holds it, its holder let it run out, or is seen to be a dead process
+        of this host (see `owners`); it is renewed where `owner` holds it already. Expiry goes by
+        the database server's clock.
 
         Returns:
             Whether `owner` now holds it, for `ttl_s` seconds.
         """
         with writing(self.engine) as connection:
             now = _database_time(connection)
+            holder = connection.execute(
+                select(LeaseRow.owner).where(LeaseRow.name == name)
+            ).scalar()
+            free = [LeaseRow.owner == owner, LeaseRow.expires_at <= now]
+            if holder is not None and is_dead_here(holder):
+                free.append(LeaseRow.owner == holder)
             statement = insert_or_update(connection, LeaseRow).values(
                 name=name, owner=owner, acquired_at=now, expires_at=now + timedelta(seconds=ttl_s)
             )
@@ -155,7 +163,7 @@ class OperationsWriter:
                         "acquired_at": new.acquired_at,
                         "expires_at": new.expires_at,
                     },
-                    where=or_(LeaseRow.owner == owner, LeaseRow.expires_at <= now),
+                    where=or_(*free),
                 ).returning(LeaseRow.name)
             )
             return taken.first() is not None

@@ -5,6 +5,7 @@ holds it. A report that was stored while its file still lay there is not stored 
 """
 
 import fcntl
+import hashlib
 import json
 import os
 from collections.abc import Callable, Iterator
@@ -14,10 +15,18 @@ from typing import Any
 
 from virnucpro_monitor.errors import StoreError
 from virnucpro_monitor.records import RunReport, from_json, to_json
+from virnucpro_monitor.settings import user_folder
+from virnucpro_monitor.store.connection import describe, parse_url
 from virnucpro_monitor.store.saving import Draft
 from virnucpro_monitor.store.writer import Writer
 
 UNREADABLE = ".unreadable"
+
+
+def spool_folder(database_url: str) -> Path:
+    """Where results wait for that database, in the user's data folder."""
+    key = hashlib.sha256(describe(parse_url(database_url)).encode()).hexdigest()[:16]
+    return user_folder("XDG_DATA_HOME", ".local/share") / "spool" / key
 
 
 class Spool:
