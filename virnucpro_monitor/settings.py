@@ -311,6 +311,23 @@ SETTINGS: Mapping[str, Setting] = {
 }
 
 
+RUN_SETTINGS = (
+    "benchmark",
+    "model",
+    "weights",
+    "device",
+    "dtype",
+    "backend",
+    "token_budget",
+    "protocol",
+    "timeout_s",
+    "memory_limit_gib",
+    "workers",
+    "db",
+)
+"""What `run` takes, and with it whatever starts a run."""
+
+
 def load_settings(*, defaults: Mapping[str, Any] | None = None, **flags: Any) -> Settings:
     """Read the settings; a flag that is None counts as not given.
 

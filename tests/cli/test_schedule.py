@@ -117,7 +117,7 @@ def test_the_status_is_of_the_only_stored_target_where_none_is_named(
     assert run_command(["schedule", "status", *database]) == 0
     said = capsys.readouterr().out
     assert "(0 */2 * * *)" in said
-    assert "behind      1 commits" in said
+    assert "behind      1 commit\n" in said
     repository = table.parent.parent / "tiny"
     assert run_command(["targets", "add", "other", str(repository), *database]) == 0
     capsys.readouterr()

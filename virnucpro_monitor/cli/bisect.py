@@ -6,10 +6,10 @@ import typer
 
 from virnucpro_monitor.cli.options import (
     DEFAULT_GPU_WAIT_S,
-    RUN_SETTINGS,
     GpuWaitOption,
     JsonOption,
     PackageOption,
+    RetryErrorsOption,
     TargetOption,
     WaitOption,
     advising_to_wait,
@@ -17,7 +17,7 @@ from virnucpro_monitor.cli.options import (
     takes,
     time_option,
 )
-from virnucpro_monitor.settings import SETTINGS, Settings
+from virnucpro_monitor.settings import RUN_SETTINGS, SETTINGS, Settings
 
 _AS_STORED = ("benchmark", "model", "weights", "device", "dtype", "token_budget")
 
@@ -45,6 +45,7 @@ def bisect(
     max_time: Annotated[
         float | None, time_option("--max-time", help="Stop measuring after this much run time.")
     ] = None,
+    retry_errors: RetryErrorsOption = False,
     wait: WaitOption = None,
     gpu_wait: GpuWaitOption = None,
     as_json: JsonOption = False,
@@ -70,6 +71,7 @@ def bisect(
     options = BisectOptions(
         gate=gate,
         max_time_s=max_time,
+        retry_errors=retry_errors,
         wait_s=wait or 0.0,
         gpu_wait_s=DEFAULT_GPU_WAIT_S if gpu_wait is None else gpu_wait,
     )

@@ -7,18 +7,18 @@ import typer
 
 from virnucpro_monitor.cli.options import (
     DEFAULT_GPU_WAIT_S,
-    RUN_SETTINGS,
     GpuWaitOption,
     JsonOption,
     MaxTimeOption,
     PackageOption,
+    RetryErrorsOption,
     WaitOption,
     advising_to_wait,
     print_json,
     say,
     takes,
 )
-from virnucpro_monitor.settings import Settings
+from virnucpro_monitor.settings import RUN_SETTINGS, Settings
 
 HERE = "."
 
@@ -59,6 +59,7 @@ def check(
         Path | None, typer.Option("--junit", metavar="FILE", help="Also write JUnit XML.")
     ] = None,
     max_time: MaxTimeOption = None,
+    retry_errors: RetryErrorsOption = False,
     wait: WaitOption = None,
     gpu_wait: GpuWaitOption = None,
     as_json: JsonOption = False,
@@ -81,6 +82,7 @@ def check(
         only_new=only_new,
         run=RunOptions(
             max_time_s=max_time,
+            retry_errors=retry_errors,
             wait_s=wait or 0.0,
             gpu_wait_s=DEFAULT_GPU_WAIT_S if gpu_wait is None else gpu_wait,
         ),

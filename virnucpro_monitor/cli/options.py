@@ -62,22 +62,6 @@ _OPTION_TYPES: dict[str, Any] = {
     "workers": int | None,
 }
 
-RUN_SETTINGS = (
-    "benchmark",
-    "model",
-    "weights",
-    "device",
-    "dtype",
-    "backend",
-    "token_budget",
-    "protocol",
-    "timeout_s",
-    "memory_limit_gib",
-    "workers",
-    "db",
-)
-"""What `run` takes, and with it whatever starts a run."""
-
 
 def takes(
     *names: str, defaults: dict[str, Any] | None = None, shown: dict[str, str] | None = None
@@ -145,6 +129,9 @@ WaitOption = Annotated[
 ]
 GpuWaitOption = Annotated[
     float | None, time_option("--gpu-wait", help="Wait this long for a busy GPU. [default: 10m]")
+]
+RetryErrorsOption = Annotated[
+    bool, typer.Option("--retry-errors", help="Measure commits again that could not be run.")
 ]
 DEFAULT_GPU_WAIT_S = 600.0
 

@@ -10,11 +10,11 @@ import typer
 
 from virnucpro_monitor.cli.options import (
     DEFAULT_GPU_WAIT_S,
-    RUN_SETTINGS,
     GpuWaitOption,
     JsonOption,
     MaxTimeOption,
     PackageOption,
+    RetryErrorsOption,
     TargetOption,
     WaitOption,
     advising_to_wait,
@@ -23,7 +23,7 @@ from virnucpro_monitor.cli.options import (
     takes,
 )
 from virnucpro_monitor.errors import ConfigurationError
-from virnucpro_monitor.settings import Settings
+from virnucpro_monitor.settings import RUN_SETTINGS, Settings
 
 COMMIT_HELP = "A hash, tag or branch; may be given several times."
 
@@ -62,9 +62,7 @@ def run(
     force: Annotated[
         bool, typer.Option("--force", help="Measure again what is known already.")
     ] = False,
-    retry_errors: Annotated[
-        bool, typer.Option("--retry-errors", help="Measure commits again that could not be run.")
-    ] = False,
+    retry_errors: RetryErrorsOption = False,
     wait: WaitOption = None,
     gpu_wait: GpuWaitOption = None,
     log: Annotated[

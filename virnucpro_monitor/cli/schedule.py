@@ -1,34 +1,17 @@
 """`virnucpro-monitor schedule`: the crontab line (or systemd timer) that watches a target."""
 
-from __future__ import annotations
-
-from collections.abc import Collection
-from datetime import datetime
-from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import Annotated
 
 import typer
 
 from virnucpro_monitor.cli.options import (
-    RUN_SETTINGS,
     DatabaseOption,
     MaxTimeOption,
     TargetOption,
     say,
     takes,
 )
-from virnucpro_monitor.errors import ConfigurationError, MonitorError
-from virnucpro_monitor.secrecy import masked_url
-from virnucpro_monitor.settings import (
-    SETTINGS,
-    SETTINGS_VARIABLE,
-    Settings,
-    load_settings,
-    user_folder,
-)
-
-if TYPE_CHECKING:
-    from virnucpro_monitor.host.schedule import Job
+from virnucpro_monitor.settings import RUN_SETTINGS, Settings, load_settings
 
 EveryOption = Annotated[
     str, typer.Option("--every", metavar="TIME", help="How often: 15m, 2h or 1d.")
@@ -39,7 +22,6 @@ CronOption = Annotated[
 SystemdOption = Annotated[
     bool, typer.Option("--systemd", help="A user's systemd timer instead of a crontab line.")
 ]
-ALWAYS_WRITTEN = ("model", "weights", "device", "dtype", "benchmark", "db")
 
 
 def register(app: typer.Typer) -> None:
@@ -64,6 +46,7 @@ def print_line(
     from virnucpro_monitor.host.private_settings import private_settings_path
     from virnucpro_monitor.host.schedule import crontab_line
     from virnucpro_monitor.host.systemd import systemd_units
+    from virnucpro_monitor.monitor.scheduling import make_job
 
     job = make_job(settings, target, every, cron, max_time)
     if job.private:
@@ -90,6 +73,7 @@ def install(
     """Put the line into the user's crontab, in place of an older one for the same target."""
     from virnucpro_monitor.host import private_settings, schedule
     from virnucpro_monitor.host.systemd import install_units, systemd_units, unit_name
+    from virnucpro_monitor.monitor.scheduling import make_job
 
     job = make_job(settings, target, every, cron, max_time)
     units = systemd_units(job) if systemd else {}
@@ -115,8 +99,9 @@ def remove(
     """Take a target's line out of the crontab; all other lines stay."""
     from virnucpro_monitor.host import private_settings, schedule
     from virnucpro_monitor.host.systemd import remove_units
+    from virnucpro_monitor.monitor.scheduling import scheduled_name
 
-    name = _target_name(load_settings(db=db), target)
+    name = scheduled_name(load_settings(db=db), target)
     if systemd:
         removed = remove_units(name)
     else:
@@ -135,143 +120,20 @@ def status(target: TargetOption = None, db: DatabaseOption = None) -> None:
     Without --target: the only one stored.
     """
     from virnucpro_monitor.cli.status import target_status
-    from virnucpro_monitor.host import schedule
-    from virnucpro_monitor.host.times import local_zone, next_start
-
-    settings = load_settings(db=db)
-    name = _target_name(settings, target or _only_stored(settings))
-    try:
-        line = schedule.find_line(schedule.read_crontab(), name)
-    except ConfigurationError as error:
-        line = None
-        say(str(error))
-    if line is None:
-        typer.echo("next run    not scheduled by cron")
-    else:
-        fields = " ".join(line.split()[:5])
-        moment = next_start(fields, datetime.now(local_zone()))
-        typer.echo(f"next run    {moment:%Y-%m-%d %H:%M %Z} ({fields})")
-    for text in target_status(settings, name):
-        typer.echo(text)
-
-
-def make_job(
-    settings: Settings,
-    target: str | None,
-    every: str,
-    cron: str | None,
-    max_time_s: float | None,
-) -> Job:
-    """What is to be started, with every path absolute.
-
-    Raises:
-        ConfigurationError: the target is not known, or the times cannot be read.
-    """
-    from virnucpro_monitor.host import schedule
-    from virnucpro_monitor.host.private_settings import private_settings_path
-    from virnucpro_monitor.host.times import check_cron
-    from virnucpro_monitor.host.times import every as interval
-    from virnucpro_monitor.monitor.running import find_run_target, stored_targets
-    from virnucpro_monitor.runner.builtin import BUILTIN
-
-    chosen = find_run_target(settings, target)
-    if cron is None:
-        cron, calendar = interval(every)
-    else:
-        cron, calendar = check_cron(cron), None
-    environment, private = schedule.scheduled_environment()
-    environment |= _folders(settings)
-    environment.pop(SETTINGS["db"].variable, None)  # the address is written once
-    private = {name: value for name, value in private.items() if name in SETTINGS}
-    private.pop("db", None)
-    url = _elsewhere(settings, "db")
-    if masked_url(url) != url:
-        private["db"] = url
-    if private:
-        environment[SETTINGS_VARIABLE] = str(private_settings_path(chosen.name))
-    arguments = ["run", "--new"]
-    if chosen.name != BUILTIN:
-        # By name where a start from another folder finds it so: in the database.
-        stored = {one.name for one in stored_targets(settings)}
-        arguments += ["--target", chosen.name if chosen.name in stored else chosen.location]
-        if chosen.name not in stored and masked_url(chosen.location) != chosen.location:
-            raise ConfigurationError(
-                f"The repository's address holds a password: store it first, by "
-                f"`virnucpro-monitor targets add {chosen.name} …`, and schedule it by that name."
-            )
-    arguments += setting_arguments(settings, leave_out=private)
-    if max_time_s is not None:
-        arguments += ["--max-time", f"{max_time_s:g}s"]
-    return schedule.Job(
-        name=chosen.name,
-        arguments=tuple(arguments),
-        log=user_folder("XDG_DATA_HOME", ".local/share") / "logs" / f"{chosen.name}.log",
-        cron=cron,
-        calendar=calendar,
-        environment=environment,
-        private=private,
+    from virnucpro_monitor.monitor.scheduling import (
+        find_next_start,
+        only_stored_target,
+        scheduled_name,
     )
 
-
-def setting_arguments(settings: Settings, leave_out: Collection[str] = ()) -> list[str]:
-    """The options of `run` that say what holds here: the folder's file is not there for cron."""
-    arguments: list[str] = []
-    for name in RUN_SETTINGS:
-        set_here = name in ALWAYS_WRITTEN or name in settings.model_fields_set
-        if name in leave_out or not set_here:
-            continue
-        value = _elsewhere(settings, name)
-        for one in value if isinstance(value, list) else [value]:
-            arguments += [SETTINGS[name].about.flag, str(one)]
-    return arguments
-
-
-def _folders(settings: Settings) -> dict[str, str]:
-    """What no option says, and the folder's settings file may."""
-    if "cache_dir" not in settings.model_fields_set:
-        return {}
-    return {SETTINGS["cache_dir"].variable: str(settings.cache_folder.expanduser().resolve())}
-
-
-def _elsewhere(settings: Settings, name: str) -> Any:
-    """A setting's value as it is written for a start from another folder."""
-    if name == "db":
-        return _absolute_url(settings.database_url)
-    value = getattr(settings, name)
-    if name == "weights" and value not in ("official", "synthetic"):
-        return Path(value).expanduser().resolve()
-    if name == "protocol" and value.endswith(".json"):
-        return Path(value).expanduser().resolve()
-    return value
-
-
-def _absolute_url(url: str) -> str:
-    prefix = "sqlite:///"
-    if not url.startswith(prefix) or url.startswith((f"{prefix}/", f"{prefix}file:")):
-        return url
-    return f"{prefix}{Path(url.removeprefix(prefix)).resolve()}"
-
-
-def _only_stored(settings: Settings) -> str | None:
-    """The name of the only stored target; None where there is none, or where there are several."""
-    from virnucpro_monitor.monitor.running import stored_targets
-
-    try:
-        names = [one.name for one in stored_targets(settings)]
-    except MonitorError:
-        return None  # what ails the database is said below
-    if len(names) > 1:
-        raise ConfigurationError(
-            f"Several targets are stored: choose by --target ({', '.join(names)})."
-        )
-    return names[0] if names else None
-
-
-def _target_name(settings: Settings, target: str | None) -> str:
-    """The name that a scheduled line bears; the target itself may be gone by now."""
-    from virnucpro_monitor.monitor.running import find_run_target
-
-    try:
-        return find_run_target(settings, target).name
-    except ConfigurationError:
-        return target or ""
+    settings = load_settings(db=db)
+    name = scheduled_name(settings, target or only_stored_target(settings))
+    found = find_next_start(name)
+    if found.problem:
+        say(found.problem)
+    if found.at is None:
+        typer.echo("next run    not scheduled by cron")
+    else:
+        typer.echo(f"next run    {found.at:%Y-%m-%d %H:%M %Z} ({found.fields})")
+    for text in target_status(settings, name):
+        typer.echo(text)

@@ -58,6 +58,8 @@ def target_status(settings: Settings, name: str) -> list[str]:
 
 def describe_status(one: TargetStatus) -> list[str]:
     """A target's status in lines for a person."""
+    from virnucpro_monitor.report.text import count
+
     lines = []
     if one.last_heartbeat is None:
         lines.append("last run    never")
@@ -71,9 +73,9 @@ def describe_status(one: TargetStatus) -> list[str]:
     if one.repository_problem:
         lines.append(f"behind      unknown: {visible(one.repository_problem)}")
     elif one.commits_behind is not None:
-        lines.append(f"behind      {one.commits_behind} commits")
+        lines.append(f"behind      {count(one.commits_behind, 'commit')}")
     lines.append(
-        f"watched     {one.commits_on_branch} commits: {one.commits_measured} measured or "
+        f"watched     {count(one.commits_on_branch, 'commit')}: {one.commits_measured} measured or "
         f"inherited, {one.commits_not_measured} error or not run, "
         f"{one.commits_missing} without any run"
     )

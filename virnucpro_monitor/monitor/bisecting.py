@@ -39,6 +39,7 @@ class BisectOptions:
     Attributes:
         gate: the gate that decides, None for the whole verdict.
         max_time_s: of run time, after which nothing more is measured; None: no limit.
+        retry_errors: measure commits again that could not be run.
         wait_s: how long another runner of this target is waited for.
         gpu_wait_s: how long a busy GPU is waited for.
 
@@ -48,6 +49,7 @@ class BisectOptions:
 
     gate: str | None = None
     max_time_s: float | None = None
+    retry_errors: bool = False
     wait_s: float = 0.0
     gpu_wait_s: float = 600.0
 
@@ -57,7 +59,10 @@ class BisectOptions:
     @property
     def for_a_run(self) -> RunOptions:
         return RunOptions(
-            max_time_s=self.max_time_s, wait_s=self.wait_s, gpu_wait_s=self.gpu_wait_s
+            max_time_s=self.max_time_s,
+            retry_errors=self.retry_errors,
+            wait_s=self.wait_s,
+            gpu_wait_s=self.gpu_wait_s,
         )
 
 

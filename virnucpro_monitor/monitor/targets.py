@@ -1,0 +1,127 @@
+"""The repositories that are watched: listed, stored, looked at and deleted."""
+
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+
+from virnucpro_monitor.errors import ConfigurationError
+from virnucpro_monitor.monitor.opening import open_database
+from virnucpro_monitor.monitor.running import stored_targets
+from virnucpro_monitor.monitor.sink import Sink
+from virnucpro_monitor.records import Commit, Target, short_hash
+from virnucpro_monitor.runner.builtin import BUILTIN
+from virnucpro_monitor.runner.checkout import Repository
+from virnucpro_monitor.runner.code_digest import covers
+from virnucpro_monitor.runner.interface import find_names
+from virnucpro_monitor.runner.selection import branch_history
+from virnucpro_monitor.runner.targets import absolute_location, check_name, read_targets
+from virnucpro_monitor.settings import Settings
+from virnucpro_monitor.store.reader import load_target
+from virnucpro_monitor.store.writer import Writer
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TargetFindings:
+    """What a target's repository has, at one commit. Nothing of its code was run.
+
+    Attributes:
+        num_commits: on the branch that is watched.
+        note: what a checkout had to leave out; empty if nothing.
+        num_files: files that each of the target's paths covers.
+        package, loader, collator: where the interface stands, as importable names; None where an
+            adapter of its own loads the target.
+    """
+
+    num_commits: int
+    commit: Commit
+    note: str
+    num_files: tuple[tuple[str, int], ...]
+    package: str | None = None
+    loader: str | None = None
+    collator: str | None = None
+
+
+def known_targets(settings: Settings, on_problem: Callable[[str], object]) -> list[Target]:
+    """Stored targets and those of the settings file, by name.
+
+    Args:
+        on_problem: receives a sentence for each target of the file that cannot be used.
+    """
+    in_file = read_targets(on_problem=lambda _, error: on_problem(str(error)))
+    known = {one.name: one for one in (*stored_targets(settings), *in_file)}
+    return [known[name] for name in sorted(known)]
+
+
+def store_target(settings: Settings, target: Target, say: Callable[[str], None]) -> int:
+    """Store a target once its repository can be read; returns its branch's number of commits.
+
+    The same name again changes it.
+
+    Raises:
+        ConfigurationError: its name cannot be one.
+        RepositoryError: the repository or the branch is not there.
+    """
+    if target.name == BUILTIN:
+        raise ConfigurationError("The name 'builtin' stands for this package's own model.")
+    check_name(target.name)
+    target = replace(target, location=absolute_location(target.location))
+    history = branch_history(Repository.open(target.location, settings.cache_folder), target)
+    with Sink(settings.database_url, target, say=say) as sink:
+        sink.writer.save_target(target)
+    return len(history)
+
+
+def look_at(settings: Settings, target: Target, commit: str | None = None) -> TargetFindings | None:
+    """Whether a commit of a target has the interface and what the target names; not run.
+
+    Args:
+        commit: None for the branch's last.
+
+    Returns:
+        None for the built-in target, which has no repository.
+
+    Raises:
+        MonitorError: what is missing, in one sentence.
+    """
+    if target.adapter == "builtin":
+        return None
+    repository = Repository.open(target.location, settings.cache_folder)
+    history = branch_history(repository, target)
+    full = repository.resolve(commit) if commit else history[-1]
+    files = repository.files(full)
+    num_files = tuple(
+        (pattern, sum(covers(pattern, path) for path in files)) for pattern in target.paths
+    )
+    for pattern, number in num_files:
+        if not number:
+            raise ConfigurationError(f"The path {pattern!r} covers no file of {short_hash(full)}.")
+    if target.requirements and target.requirements not in files:
+        raise ConfigurationError(
+            f"The requirement file {target.requirements!r} is not in {short_hash(full)}."
+        )
+    with repository.checkout(full) as (folder, note):
+        found = TargetFindings(
+            num_commits=len(history),
+            commit=repository.commits([full])[0],
+            note=note,
+            num_files=num_files,
+        )
+        if target.adapter != "seed-interface":
+            return found
+        names = find_names(folder, target.package)
+        return replace(
+            found,
+            package=names.package,
+            loader=f"{names.loader_module}.load_esm2_model",
+            collator=f"{names.collator_module}.VarlenCollator",
+        )
+
+
+def delete_target(settings: Settings, name: str) -> None:
+    """Delete a stored target with all that was measured of it.
+
+    Raises:
+        NotFoundError: there is none of that name.
+    """
+    with open_database(settings.database_url, read_only=False) as engine:
+        load_target(engine, name)
+        Writer(engine).delete_target(name)
