@@ -7,10 +7,10 @@ MASK = "***"
 
 _NAMES = r"pass(?:word|wd|phrase)|pwd|secret|api[_-]?key|access[_-]?key|private[_-]?key|sslpassword"
 # A password may hold an unescaped @, : or /, so all up to the last @ of the word is taken for it.
-_IN_TEXT = re.compile(r"(\b[a-z][a-z0-9+.-]*://[^\s:/@]*):\S*@", re.I)
+_IN_TEXT = re.compile(r"(\b[a-z][a-z0-9+.-]{0,30}://[^\s:/@]*):\S*@", re.I)
 _IN_URL = re.compile(r"(^[a-z][a-z0-9+.-]*://[^:/@]*):.*@", re.I | re.S)
-_IN_QUERY = re.compile(rf"([?&][\w-]*(?:{_NAMES}|token|auth|credentials?))=[^\s&#]+", re.I)
-_ASSIGNED = re.compile(rf"""([\w-]*(?:{_NAMES})["']?)\s*=\s*(?:"[^"]*"|'[^']*'|[^\s&;'"]+)""", re.I)
+_IN_QUERY = re.compile(rf"([?&][\w-]{{0,60}}(?:{_NAMES}|token|auth|credentials?))=[^\s&#]+", re.I)
+_ASSIGNED = re.compile(rf"""((?:{_NAMES})["']?)\s*=\s*(?:"[^"]*"|'[^']*'|[^\s&;'"]+)""", re.I)
 
 _PRIVATE_NAME = re.compile(
     r"^(?:VIRNUCPRO_MONITOR_|PG[A-Z]|AWS_|AZURE_|ARM_|GOOGLE_|GCP_|GCLOUD_|CLOUDSDK_|DIGITALOCEAN_"

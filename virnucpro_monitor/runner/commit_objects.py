@@ -4,6 +4,7 @@ Nothing here goes through git's formatting, which obeys the user's configuration
 by characters that a commit may hold, and prints dates that no calendar has.
 """
 
+import re
 import subprocess
 import tempfile
 import threading
@@ -19,6 +20,12 @@ from virnucpro_monitor.runner.git import QUICK_TIMEOUT_S, GitError, git_command,
 MAX_OBJECT_BYTES = 2**20  # of one commit; what lies behind is message, of which one line is kept
 MAX_SUBJECT_CHARACTERS = 2_000
 MAX_NAME_CHARACTERS = 500
+# Python knows more "encodings" than there are character sets: escapes, punycode, rot13, …
+_CHARACTER_SET = re.compile(
+    r"(utf|ucs|iso|latin|l\d|cp|ibm|windows|ms|koi8|euc|shift|s_?jis|big5|gb|hz|mac|johab|tis|ptcp"
+    r"|(us-)?ascii)",
+    re.IGNORECASE,
+)
 
 
 def read_commits(
@@ -197,8 +204,9 @@ def parse_moment(text: str) -> datetime | None:
 def _decoded(text: bytes, encoding: str) -> str:
     """The text in the encoding that the commit names, or as UTF-8 where there is no such."""
     start = text[: 4 * MAX_SUBJECT_CHARACTERS]
-    with suppress(LookupError, ValueError):
-        return start.decode(encoding)
+    if _CHARACTER_SET.match(encoding):
+        with suppress(LookupError, ValueError):
+            return start.decode(encoding)
     return start.decode(errors="replace")
 
 

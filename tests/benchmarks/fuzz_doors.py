@@ -1,0 +1,115 @@
+"""Knock ten thousand times at each door where foreign text comes in.
+
+    python -m tests.benchmarks.fuzz_doors [--cases 10000] [DOOR …]
+
+Prints, for each door, cases, seconds, and the growth of this process's memory. Ends with 1 where a
+door let through what it must not, with the smallest case that shows it. The pages' door runs the
+dashboard's pages without a browser, which takes about a second each: a hundredth of the cases.
+"""
+
+import argparse
+import resource
+import sys
+import tempfile
+import time
+import traceback
+from collections.abc import Iterator
+from contextlib import ExitStack
+from pathlib import Path
+
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from tests import doors
+from tests.app.conftest import fill
+from tests.app.samples import HISTORY
+from tests.app.test_pages import PAGES
+from virnucpro_monitor.store.engine import open_engine
+
+
+def knock(door: doors.Door, cases: int) -> None:
+    settings(
+        max_examples=cases,
+        deadline=None,
+        database=None,
+        suppress_health_check=list(HealthCheck),
+    )(given(door.cases)(door.knock))()
+
+
+def pages_door(url: str) -> doors.Door:
+    """The dashboard's pages under made-up addresses."""
+    from streamlit.testing.v1 import AppTest
+
+    def visit(case: tuple[str, dict[str, str]]) -> None:
+        page, parameters = case
+        app = AppTest.from_string(
+            "from app import data\n"
+            "from app.problems import shown_problems\n"
+            f"from app.views.{page} import show\n"
+            "with shown_problems():\n"
+            "    data.check_database()\n"
+            "    show()\n",
+            default_timeout=180,
+        )
+        for name, value in parameters.items():
+            app.query_params[name] = value
+        assert not app.run().exception, case
+
+    names = st.sampled_from(
+        [
+            "run", "base", "head", "target", "benchmark", "config", "since", "until", "branch",
+            "sequence", "at", "last", "incident", "rows", "cards",
+        ]
+    )  # fmt: skip
+    texts = doors.TEXTS.filter(lambda text: text.isprintable() or "\0" in text)
+    return doors.Door(
+        st.tuples(st.sampled_from(PAGES), st.dictionaries(names, texts, max_size=4)), visit
+    )
+
+
+def all_doors(stack: ExitStack) -> Iterator[tuple[str, doors.Door]]:
+    folder = Path(stack.enter_context(tempfile.TemporaryDirectory()))
+    patch = stack.enter_context(pytest.MonkeyPatch.context())
+    patch.setenv("XDG_DATA_HOME", str(folder / "data"))
+    patch.setenv("XDG_CACHE_HOME", str(folder / "cache"))
+    for name in ("COMMITS", "PROTOCOLS", "MESSAGES", "CRON", "SECRETS"):
+        yield name.lower(), getattr(doors, name)
+    with doors.settings_door(folder) as door:
+        yield "settings", door
+    url = f"sqlite:///{folder / 'sample.db'}"
+    fill(url, {"history": HISTORY}, {"history": HISTORY[:2], "target": "other"})
+    engine = open_engine(url, read_only=True)
+    stack.callback(engine.dispose)
+    yield "addresses", doors.addresses_door(engine)
+    patch.setenv("VIRNUCPRO_MONITOR_DB", url)
+    yield "pages", pages_door(url)
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--cases", type=int, default=10_000)
+    parser.add_argument("doors", nargs="*", help="names; all where none is given")
+    arguments = parser.parse_args()
+    failed = False
+    with ExitStack() as stack:
+        for name, door in all_doors(stack):
+            if arguments.doors and name not in arguments.doors:
+                continue
+            cases = arguments.cases // 100 if name == "pages" else arguments.cases
+            before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+            start = time.monotonic()
+            try:
+                knock(door, cases)
+                outcome = "held"
+            except Exception:
+                traceback.print_exc()
+                outcome, failed = "FAILED", True
+            grown = (resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before) / 1024
+            took = time.monotonic() - start
+            print(f"{name:<10} {cases:>6} cases  {took:7.1f} s  +{grown:.0f} MiB  {outcome}")
+    return int(failed)
+
+
+if __name__ == "__main__":
+    sys.exit(main())
