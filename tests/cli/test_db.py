@@ -113,3 +113,55 @@ def test_an_upgrade_says_where_the_old_file_is(
     lines = capsys.readouterr().err.splitlines()
     assert lines[0].endswith("from schema 0001 to 0002.")
     assert lines[1] == "As it was before: old.backup"
+
+
+def fill(url: str) -> None:
+    run_command(["db", "create", "--db", url])
+    store = open_engine(url)
+    for number in (0, 1, 1):
+        Writer(store).save_run(make_report(number, duration_s=float(number)))
+    store.dispose()
+
+
+def test_a_backup_can_be_made_and_opened(
+    url: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    fill(url)
+    capsys.readouterr()
+    file = tmp_path / "backup.db"
+    assert run_command(["db", "backup", str(file), "--db", url, "--json"]) == 0
+    copied = json.loads(capsys.readouterr().out)
+    assert (copied["database"], copied["num_runs"]) == (str(file), 3)
+    assert run_command(["db", "check", "--db", f"sqlite:///{file}", "--json"]) == 0
+    assert json.loads(capsys.readouterr().out)["fingerprint"] == copied["fingerprint"]
+    assert run_command(["db", "backup", str(file), "--db", url]) == 1
+    assert "exists already" in capsys.readouterr().err
+
+
+def test_a_copy_is_made_and_never_into_a_full_database(
+    url: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    fill(url)
+    there = f"sqlite:///{tmp_path / 'copy.db'}"
+    capsys.readouterr()
+    assert run_command(["db", "copy", there, "--db", url]) == 0
+    assert "Copied 3 runs" in capsys.readouterr().err
+    assert run_command(["db", "copy", there, "--db", url]) == 1
+    assert "is not empty" in capsys.readouterr().err
+
+
+def test_pruning_says_first_what_it_would_delete(
+    url: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    fill(url)
+    old = ["db", "prune", "--older-than", "0", "--db", url]
+    capsys.readouterr()
+    assert run_command(old) == 0
+    assert capsys.readouterr().err.splitlines() == [
+        "Would delete 1 superseded attempts with 3 sequence results; 0 others of that age are "
+        "kept, since something points to them.",
+        "Nothing was deleted: add --apply.",
+    ]
+    assert run_command([*old, "--apply", "--json"]) == 0
+    assert json.loads(capsys.readouterr().out)["run_ids"] == [2]
+    assert run_command(["db", "check", "--db", url, "--quiet"]) == 0

@@ -5,6 +5,8 @@ from collections.abc import Sequence
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
+from sqlalchemy import Engine, delete
+
 from virnucpro_monitor.records import (
     BenchmarkSet,
     Commit,
@@ -22,6 +24,9 @@ from virnucpro_monitor.records import (
     Target,
     content_digest,
 )
+from virnucpro_monitor.store.chain import mark_removed
+from virnucpro_monitor.store.connection import writing
+from virnucpro_monitor.store.models import RunRow
 
 START = datetime(2026, 3, 1, 12, 0, 0, 123456, tzinfo=UTC)
 TARGET = Target(
@@ -164,3 +169,10 @@ def make_report(
         failure=failure,
         documents=documents or {},
     )
+
+
+def remove_run(engine: Engine, run_id: int) -> None:
+    """Delete a run as pruning does."""
+    with writing(engine) as connection:
+        connection.execute(delete(RunRow).where(RunRow.id == run_id))
+        mark_removed(connection, [run_id])

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from sqlalchemy import Engine
 
-from tests.store.builders import CONFIGURATION, ENVIRONMENT, make_report
+from tests.store.builders import CONFIGURATION, ENVIRONMENT, make_report, remove_run
 from tests.store.test_inheritance import skip
 from virnucpro_monitor.errors import StoreError
 from virnucpro_monitor.records import Failure, Outcome, SequenceStatus
@@ -143,10 +143,10 @@ def test_an_inserted_run_is_found(engine: Engine, database_url: str, history: No
 
 
 def test_a_run_that_is_deleted_on_purpose_is_no_finding(
-    database_url: str, writer: Writer, history: None
+    engine: Engine, database_url: str, writer: Writer, history: None
 ) -> None:
     before = check_database(database_url).fingerprint
-    writer.delete_run(6)
+    remove_run(engine, 6)
     writer.save_run(make_report(8))
     found = check_database(database_url)
     assert found.problems == ()

@@ -10,7 +10,15 @@ from datetime import timedelta
 import pytest
 from sqlalchemy import Engine
 
-from tests.store.builders import CONTENT, PROTOCOL, START, make_commit, make_figures, make_report
+from tests.store.builders import (
+    CONTENT,
+    PROTOCOL,
+    START,
+    make_commit,
+    make_figures,
+    make_report,
+    remove_run,
+)
 from virnucpro_monitor.errors import NotFoundError, StoreError
 from virnucpro_monitor.records import (
     Acknowledgement,
@@ -235,7 +243,7 @@ def test_every_step_of_a_bisection_is_stored(engine: Engine, writer: Writer) -> 
     )
     (found,) = load_bisections(engine, "sample")
     assert (found.first_bad, found.finished_at) == (make_commit(7).hash, START)
-    writer.delete_run(run_id)
+    remove_run(engine, run_id)
     (found,) = load_bisections(engine, "sample")
     assert [step.run_id for step in found.steps] == [None, None]
     with pytest.raises(NotFoundError, match="no bisection 99"):

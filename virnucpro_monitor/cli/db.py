@@ -1,5 +1,10 @@
-"""`virnucpro-monitor db`: create, upgrade and check the database; nothing else changes a schema."""
+"""`virnucpro-monitor db`: create, upgrade, check, back up, copy and prune the database.
 
+Nothing else changes a schema.
+"""
+
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
 from typing import Annotated
 
 import typer
@@ -7,7 +12,9 @@ import typer
 from virnucpro_monitor.cli.options import DatabaseOption, JsonOption, print_json, say
 from virnucpro_monitor.settings import load_settings
 
-group = typer.Typer(help="Create, upgrade and check the database.", no_args_is_help=True)
+group = typer.Typer(
+    help="Create, upgrade, check, back up, copy and prune the database.", no_args_is_help=True
+)
 
 
 def register(app: typer.Typer) -> None:
@@ -53,6 +60,10 @@ def check(
 ) -> None:
     """Compare schema, foreign keys, integrity and row counts with what they should be.
 
+    Takes the digest of every run again and follows the chain of each series, so that a result that
+    was changed, inserted or removed is found. "history" is one digest of all of it: note it
+    elsewhere, and you see later whether what came before is still the same.
+
     Reads every row and writes none. Exit code 1 where something is wrong.
     """
     from virnucpro_monitor.store.maintenance import check_database
@@ -63,6 +74,7 @@ def check(
     elif not quiet:
         typer.echo(f"database  {found.database}")
         typer.echo(f"schema    {found.schema_revision}")
+        typer.echo(f"history   {found.fingerprint or 'no runs'}")
         typer.echo(f"size      {found.database_bytes / 2**20:.1f} MiB")
         for table, number in found.row_counts.items():
             typer.echo(f"{number:>12,}  {table}")
@@ -72,3 +84,86 @@ def check(
         raise typer.Exit(1)
     if not as_json and not quiet:
         typer.echo("Nothing is wrong.")
+
+
+@group.command("backup")
+def backup(
+    file: Annotated[Path, typer.Argument(metavar="FILE", help="A new SQLite file.")],
+    db: DatabaseOption = None,
+    as_json: JsonOption = False,
+) -> None:
+    """Copy the database into a new file, while others go on reading and writing.
+
+    A plain copy of a file that is in use can be empty. To restore, name the backup by --db or put
+    it where the database was; a backup of PostgreSQL is an SQLite file, which `db copy` brings
+    back.
+    """
+    from virnucpro_monitor.store.copying import back_up_database
+
+    copied = back_up_database(load_settings(db=db).database_url, file)
+    if as_json:
+        print_json(copied)
+    else:
+        say(f"Backed up {copied.num_runs:,} runs ({copied.num_rows:,} rows) to {copied.database}.")
+
+
+@group.command("copy")
+def copy(
+    to: Annotated[str, typer.Argument(metavar="URL", help="The new database's URL.")],
+    db: DatabaseOption = None,
+    as_json: JsonOption = False,
+) -> None:
+    """Copy everything into another, empty database, from SQLite to PostgreSQL or back.
+
+    Every run of the copy is compared with its source by its digest before the copy counts.
+
+    An example: virnucpro-monitor db copy postgresql://monitor@host/monitor
+    """
+    from virnucpro_monitor.store.copying import copy_database
+
+    copied = copy_database(load_settings(db=db).database_url, to)
+    if as_json:
+        print_json(copied)
+    else:
+        say(
+            f"Copied {copied.num_runs:,} runs ({copied.num_rows:,} rows) to {copied.database}, "
+            "each with the digest of its source."
+        )
+
+
+@group.command("prune")
+def prune(
+    older_than_days: Annotated[
+        float, typer.Option("--older-than", metavar="DAYS", min=0, help="Age of what may go.")
+    ] = 90,
+    apply: Annotated[
+        bool, typer.Option("--apply", help="Delete; without it, only say what would be.")
+    ] = False,
+    db: DatabaseOption = None,
+    as_json: JsonOption = False,
+) -> None:
+    """Delete old attempts that a later one has replaced and that nothing points to.
+
+    Current runs stay, and with them all lists, incidents and comparisons; so do attempts that a
+    skipped run inherits from, that a bisection tried, that were judged again, or whose verdict
+    another attempt of the same code contradicts.
+    """
+    from virnucpro_monitor.store.engine import open_engine
+    from virnucpro_monitor.store.pruning import prune as prune_attempts
+
+    engine = open_engine(load_settings(db=db).database_url, read_only=not apply)
+    try:
+        before = datetime.now(UTC) - timedelta(days=older_than_days)
+        found = prune_attempts(engine, before, apply=apply)
+    finally:
+        engine.dispose()
+    if as_json:
+        print_json(found)
+        return
+    verb = "Deleted" if apply else "Would delete"
+    say(
+        f"{verb} {len(found.run_ids):,} superseded attempts with {found.num_results:,} sequence "
+        f"results; {found.num_kept:,} others of that age are kept, since something points to them."
+    )
+    if found.run_ids and not apply:
+        say("Nothing was deleted: add --apply.")

@@ -4,13 +4,10 @@ from collections.abc import Iterable, Sequence
 
 from sqlalchemy import bindparam, delete, select, update
 
-from virnucpro_monitor.errors import NotFoundError
 from virnucpro_monitor.records import Commit, RunReport, Target
-from virnucpro_monitor.store.chain import mark_removed
 from virnucpro_monitor.store.connection import writing
 from virnucpro_monitor.store.models import (
     CommitRow,
-    RunRow,
     TargetRow,
 )
 from virnucpro_monitor.store.operations import OperationsWriter
@@ -83,19 +80,6 @@ class Writer(OperationsWriter):
         with writing(self.engine) as connection:
             target_id = find_target_id(connection, name)
             connection.execute(delete(TargetRow).where(TargetRow.id == target_id))
-
-    def delete_run(self, run_id: int) -> None:
-        """Delete one run; an earlier attempt at the same does not become current again.
-
-        Its link stays in the chain of its series and says when it was removed.
-
-        Raises:
-            NotFoundError: there is no such run.
-        """
-        with writing(self.engine) as connection:
-            if not connection.execute(delete(RunRow).where(RunRow.id == run_id)).rowcount:
-                raise NotFoundError(f"There is no run {run_id} in the database.")
-            mark_removed(connection, [run_id])
 
     def save_commits(
         self, target_name: str, commits: Iterable[Commit], *, whole_history: bool = False
