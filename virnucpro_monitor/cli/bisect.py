@@ -36,12 +36,13 @@ def register(app: typer.Typer) -> None:
 def bisect(
     good: Annotated[str, typer.Argument(metavar="GOOD", help="A commit that passes.")],
     bad: Annotated[str, typer.Argument(metavar="BAD", help="A commit that fails.")],
-    settings: Settings,
+    *,
     target: TargetOption = None,
     package: PackageOption = None,
     gate: Annotated[
         str | None, typer.Option("--gate", metavar="NAME", help="Judge by one gate alone.")
     ] = None,
+    settings: Settings,
     max_time: Annotated[
         float | None, time_option("--max-time", help="Stop measuring after this much run time.")
     ] = None,

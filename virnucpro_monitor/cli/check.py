@@ -29,7 +29,7 @@ def register(app: typer.Typer) -> None:
 
 @takes(*RUN_SETTINGS)
 def check(
-    settings: Settings,
+    *,
     target: Annotated[
         str,
         typer.Option("--target", metavar="NAME|PATH", help="A target's name, or a git repository."),
@@ -58,6 +58,7 @@ def check(
     junit: Annotated[
         Path | None, typer.Option("--junit", metavar="FILE", help="Also write JUnit XML.")
     ] = None,
+    settings: Settings,
     max_time: MaxTimeOption = None,
     retry_errors: RetryErrorsOption = False,
     wait: WaitOption = None,

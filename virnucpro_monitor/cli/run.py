@@ -34,7 +34,7 @@ def register(app: typer.Typer) -> None:
 
 @takes(*RUN_SETTINGS)
 def run(
-    settings: Settings,
+    *,
     target: TargetOption = None,
     package: PackageOption = None,
     commit: Annotated[
@@ -55,6 +55,7 @@ def run(
     everything: Annotated[
         bool, typer.Option("--all", help="The branch's whole history, its first commit included.")
     ] = False,
+    settings: Settings,
     order: Annotated[
         str, typer.Option("--order", metavar="ORDER", help="oldest, newest or bisect.")
     ] = "oldest",

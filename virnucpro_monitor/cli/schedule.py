@@ -35,11 +35,12 @@ def register(app: typer.Typer) -> None:
 
 @takes(*RUN_SETTINGS)
 def print_line(
-    settings: Settings,
+    *,
     target: TargetOption = None,
     every: EveryOption = "1h",
     cron: CronOption = None,
     systemd: SystemdOption = False,
+    settings: Settings,
     max_time: MaxTimeOption = None,
 ) -> None:
     """Print a crontab line that works as it is, or a systemd service with its timer."""
@@ -63,11 +64,12 @@ def print_line(
 
 @takes(*RUN_SETTINGS)
 def install(
-    settings: Settings,
+    *,
     target: TargetOption = None,
     every: EveryOption = "1h",
     cron: CronOption = None,
     systemd: SystemdOption = False,
+    settings: Settings,
     max_time: MaxTimeOption = None,
 ) -> None:
     """Put the line into the user's crontab, in place of an older one for the same target."""
