@@ -1,7 +1,10 @@
 """A pull request on the sample repository is stopped by `check`, and let through once mended."""
 
 import json
+import os
+import re
 import subprocess
+import sys
 import xml.etree.ElementTree as ET
 from pathlib import Path
 
@@ -58,3 +61,25 @@ def test_a_pull_request_is_stopped_and_let_through_once_mended(
     assert (found["base"], found["head"], found["outcome"]) == (left, mended, "passed")
     # The base was not measured again.
     assert found["results"][0]["comparison"]["base"]["id"] == stored[left][0]
+
+    # The README's hook, with the set-up in the environment: nothing is measured again.
+    for name, value in zip(options[2:-1:2], options[3::2], strict=True):
+        monkeypatch.setenv(f"VIRNUCPRO_MONITOR_{name[2:].upper()}", value)
+    monkeypatch.setenv("PATH", f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}")
+    readme = (Path(__file__).parents[2] / "README.md").read_text()
+    hook = folder / ".git" / "hooks" / "pre-push"
+    hook.parent.mkdir(exist_ok=True)
+    hook.write_text(re.findall(r"```sh\n(#!/bin/sh\n.*?)```", readme, re.DOTALL)[0])
+    hook.chmod(0o755)
+    subprocess.run(["git", "init", "-q", "--bare", str(tmp_path / "remote.git")], check=True)
+
+    def push(refspec: str) -> int:
+        command = ["git", "push", "-q", str(tmp_path / "remote.git"), refspec]
+        return subprocess.run(command, cwd=folder, check=False).returncode
+
+    assert push(f"{broken}:refs/heads/change") != 0
+    assert push(f"{mended}:refs/heads/change") == 0
+    assert push(":refs/heads/change") == 0  # deleting a branch checks nothing
+    engine = open_engine(url, read_only=True)
+    assert len(load_runs(engine, all_attempts=True)) == 3
+    engine.dispose()
