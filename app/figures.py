@@ -17,7 +17,8 @@ from app.trend import Place, TrendInfo, change_hover
 from virnucpro_monitor.analysis.trends import TrendPoint
 from virnucpro_monitor.records import GateResult, Outcome, short_hash
 
-MAX_COMMIT_LABELS = 5  # more would overlap on a narrow screen
+MAX_COMMIT_LABELS = 30  # upright where they do not fit side by side
+OUTCOME_ROW = "error, skipped"
 MAX_CHANGE_LINES = 60
 MAX_SPANS = 200
 MANY_POINTS = 300
@@ -283,7 +284,7 @@ def _commit_axis(figure: go.Figure, info: TrendInfo) -> None:
     figure.update_xaxes(
         tickvals=list(labelled),
         ticktext=[short_hash(points[place].run.commit.hash)[:7] for place in labelled],
-        tickangle=0,
+        autotickangles=[0, 90],
         range=[-0.8, len(points) - 0.2],
     )
 
@@ -317,6 +318,23 @@ def gates_figure(info: TrendInfo) -> go.Figure:
                     "line": {"width": 1, "color": mark.colour},
                 },
                 customdata=listed([p.run.id, _gate_hover(p, gate)] for p, gate in hits),
+                hovertemplate=HOVER,
+            )
+        )
+    names.append(OUTCOME_ROW)
+    for outcome in (Outcome.ERROR, Outcome.SKIPPED, Outcome.NOT_RUN):
+        without = [point for point in points if point.run.outcome is outcome]
+        if not without:
+            continue
+        mark = MARKS[outcome]
+        figure.add_trace(
+            marks_trace(len(without))(
+                x=_at(info, [point.place for point in without]),
+                y=[names.index(OUTCOME_ROW)] * len(without),
+                mode="markers",
+                name=mark.word,
+                marker={"symbol": mark.symbol, "color": mark.colour, "size": 10},
+                customdata=listed([point.run.id, info.hovers[point.place]] for point in without),
                 hovertemplate=HOVER,
             )
         )

@@ -21,16 +21,18 @@ from virnucpro_monitor.records import (
     Commit,
     Coverage,
     Failure,
+    Finding,
     Health,
     Heartbeat,
     Json,
+    Outcome,
     Run,
     SequencePoint,
     SequenceResult,
     Target,
 )
 from virnucpro_monitor.report import addresses
-from virnucpro_monitor.store import health_reader, reader, series_reader
+from virnucpro_monitor.store import findings_reader, health_reader, reader, series_reader
 
 COMPARISON_S = 600  # two stored runs never change
 BENCHMARKS_S = 60
@@ -107,6 +109,19 @@ def load_branch_runs(card: SeriesCard, branch: str, limit: int | None) -> tuple[
 def load_runs_between(card: SeriesCard, start: Place | None, end: Place | None) -> tuple[Run, ...]:
     """The runs of a series on the followed branch from `start` to `end`, both included."""
     return branches.runs_between(engine(), card, start, end)
+
+
+@kept()
+def load_findings(target: str) -> dict[int, Finding]:
+    """What trace and probes recognised in a target's failed runs, by run id."""
+    return findings_reader.load_findings(engine(), target=target)
+
+
+def load_finding(run: Run) -> Finding | None:
+    """The same of one run; of a skipped one what was recognised where it was measured."""
+    if run.effective_outcome is not Outcome.FAILED:
+        return None
+    return load_findings(run.target).get(load_measured(run).id or 0)
 
 
 @kept()

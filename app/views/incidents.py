@@ -74,7 +74,10 @@ def _list_incidents() -> None:
     if not shown:
         nothing = {"current": "Nothing is broken now.", "open": "Nothing is open."}
         shell.put(markup.empty(nothing.get(state, "No incident fits the filters.")))
-        return
+        if state != "current" or words:
+            return
+        shell.heading("Mended before")
+        state, shown = "fixed", [one for one in reversed(incidents) if _is_wanted(one, "fixed")]
     everything = filters.parameter("rows") == "all"
     rows = shown if everything else shown[:PAGE_ROWS]
     shell.put(incident_table(rows, caption="Incidents"))
@@ -113,8 +116,10 @@ def incident_table(incidents: Sequence[Incident], *, caption: str) -> Html:
         markup.Column(name="State", kind="nowrap"),
         markup.Column(name="What", kind="wide"),
         markup.Column(name="First bad commit", kind="wide"),
+        markup.Column(name="Author", kind="nowrap"),
+        markup.Column(name="Fixed by", kind="nowrap"),
         markup.Column(name="Series", kind="wide"),
-        markup.Column(name="Began", kind="nowrap"),
+        markup.Column(name="Began", kind="nowrap", help="By the commit's date"),
         markup.Column(name="Lasted", kind="num"),
         markup.Column(name="Worst 1 - cos", kind="num"),
     ]
@@ -130,6 +135,8 @@ def incident_table(incidents: Sequence[Incident], *, caption: str) -> Html:
                 markup.commit_label(
                     first.commit.hash, shortened(first.commit.subject, 80), links.run_link(first)
                 ),
+                shortened(first.commit.author, 30),
+                _fixed_by(incident),
                 _series(incident),
                 markup.when(commit_date(first), shell.reader_zone()),
                 _lasted(incident),
@@ -137,6 +144,13 @@ def incident_table(incidents: Sequence[Incident], *, caption: str) -> Html:
             ]
         )
     return markup.table(columns, rows, caption=caption)
+
+
+def _fixed_by(incident: Incident) -> Value:
+    run = incident.fixed_by
+    if run is None:
+        return ""
+    return markup.anchor(links.run_link(run), markup.mono(run.commit.short))
 
 
 def _lasted(incident: Incident) -> str:

@@ -150,7 +150,7 @@ def _card(entry: data.SeriesCard, current: bool, now: datetime) -> Html:
     if run.gates:
         facts.append(("worst gate", deciding_words(run)))
     if run.effective_outcome.is_bad:
-        facts.append(("cause", failing_words(run)))
+        facts.append(("cause", failing_words(run, data.load_finding(run))))
     rows = "".join(f"<dt>{name}</dt><dd>{markup.render(value)}</dd>" for name, value in facts)
     incident = "".join(
         f'<div class="open">{html_text(_incident_line(one, now))}</div>' for one in entry.incidents
@@ -346,7 +346,7 @@ def run_table(runs: Sequence[Run], now: datetime, *, caption: str, limit: int) -
                 ),
                 shortened(run.commit.author, 30) or UNKNOWN,
                 markup.age(commit_date(run), now),
-                failing_words(run),
+                failing_words(run, data.load_finding(run)),
                 deciding_words(run),
                 agreement(run.figures),
                 markup.anchor(links.compare_link(before, run), "compare") if before else "",

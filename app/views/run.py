@@ -173,7 +173,7 @@ def _figures(run: Run) -> None:
                 (
                     "Worst gate",
                     deciding_words(run),
-                    failing_words(run),
+                    failing_words(run, data.load_finding(run)),
                 ),
                 (
                     "Worst error, 1 - cos",

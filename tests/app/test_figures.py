@@ -109,6 +109,20 @@ def test_each_gate_has_a_row_with_its_own_verdicts() -> None:
     assert drawn == stored != set()
 
 
+def test_gates_mark_commits_that_have_none_of_their_own() -> None:
+    info = make_info()
+    for outcome, name in ((Outcome.ERROR, "error"), (Outcome.NOT_RUN, "not run")):
+        expected = [p.run.id for p in info.trend.points if p.run.outcome is outcome]
+        shown = [t for t in traces(gates_figure(info), name) if len(t["x"]) == len(expected)]
+        assert [custom[0] for custom in shown[-1]["customdata"]] == expected != []
+
+
+def test_every_commit_is_labelled_while_they_fit() -> None:
+    info = make_info()
+    axis = json.loads(trend_figure(info).to_json())["layout"]["xaxis"]
+    assert axis["ticktext"] == [p.run.commit.hash[:7] for p in info.trend.points]
+
+
 def test_speed_leaves_inherited_runs_out() -> None:
     info = make_info()
     (packed,) = traces(speed_figure(info), "packed path")

@@ -145,6 +145,11 @@ WINDOWED: dict[str, tuple[int, Call]] = {
         10,
         lambda r: data.load_sequence_history(r.cards[0], f"{r.run.benchmark}_00003", 10),
     ),
+    "load_findings": (0, lambda r: data.load_findings(TARGET.name)),
+    "load_finding": (
+        2,
+        lambda r: data.load_finding(replace(r.run, outcome=Outcome.FAILED)),
+    ),
     "load_coverage": (4, lambda r: data.load_coverage(TARGET.name)),
 }
 WHOLE: dict[str, tuple[int, Call]] = {

@@ -310,8 +310,8 @@ def test_a_comparison_without_names_is_the_newest_against_the_last_good(
     store(make_report(4))
     data.suggest_pairs.forget()  # type: ignore[attr-defined]
     found = command("compare")
-    assert (found["base"], found["head"]) == (make_commit(3).hash, make_commit(4).hash)
-    assert "It was fixed" in shown_html(run_page("compare", url))
+    assert (found["base"], found["head"]) == (make_commit(1).hash, make_commit(4).hash)
+    assert "Still passing" in shown_html(run_page("compare", url))
 
 
 def test_an_error_shows_what_was_raised_first(

@@ -7,7 +7,15 @@ from tests.store.builders import CONFIGURATION, make_commit, make_report
 from virnucpro_monitor.analysis.incidents import derive_incidents
 from virnucpro_monitor.analysis.series import series_key
 from virnucpro_monitor.monitor.histories import SeriesCard
-from virnucpro_monitor.records import Culprit, Figures, GateResult, Outcome, Run, Thresholds
+from virnucpro_monitor.records import (
+    Culprit,
+    Figures,
+    Finding,
+    GateResult,
+    Outcome,
+    Run,
+    Thresholds,
+)
 from virnucpro_monitor.report.headline import headline
 from virnucpro_monitor.report.words import (
     agreement,
@@ -61,12 +69,18 @@ def test_a_commit_that_cannot_be_run_is_told_so() -> None:
 
 def test_healthy_series_say_how_far_they_reach() -> None:
     good = card(GOOD_RUN)
-    assert headline([good], NOW) == "Healthy at the newest commit"
-    assert headline([good, good], NOW) == "All 2 series are healthy at the newest commit"
+    assert headline([good], NOW) == "sample is healthy at the newest commit"
+    assert headline([good, good], NOW) == ("sample: all 2 series are healthy at the newest commit")
     behind = card(GOOD_RUN, commits_behind=1)
-    assert headline([behind], NOW) == "Healthy when last measured, 1 commit ago"
+    assert headline([behind], NOW) == "sample is healthy when last measured, 1 commit ago"
     told = headline([good, card(GOOD_RUN, commits_behind=9)], NOW)
-    assert told == "All 2 series are healthy; 1 is behind, by up to 9 commits"
+    assert told == "sample: all 2 series are healthy; 1 is behind, by up to 9 commits"
+
+
+def test_several_targets_have_no_one_name() -> None:
+    other = replace(GOOD_RUN, target="other")
+    told = headline([card(GOOD_RUN), card(other)], NOW)
+    assert told == "All 2 series are healthy at the newest commit"
 
 
 def gate(
@@ -99,6 +113,12 @@ def test_why_a_run_is_bad_in_a_few_words() -> None:
     run = replace(with_gates(*gates), culprit=Culprit.UNPACKED)
     assert failing_words(run) == "unpacked side: seed, gain, leak, order and 1 more"
     assert failing_words(GOOD_RUN) == ""
+    # What trace and probes recognised says more than which gates it failed.
+    finding = Finding(signatures=("rescale missing", "padding <cls>"), text="It looks like that.")
+    assert failing_words(run, finding) == "unpacked side: rescale missing, padding <cls>"
+    assert failing_words(run, Finding(text="departs in layer 5")) == (
+        "unpacked side: seed, gain, leak, order and 1 more"
+    )
 
 
 def test_words_of_states_carry_their_numbers() -> None:

@@ -58,3 +58,9 @@ def test_a_traceback_of_own_frames_alone_keeps_its_last_line() -> None:
 def test_other_text_stays_as_it_is() -> None:
     assert fold_traceback("").last_line == ""
     assert fold_traceback("killed by signal 9\n").text == "killed by signal 9"
+
+
+def test_the_module_of_an_error_of_our_own_is_left_out() -> None:
+    text = "virnucpro_monitor.runner.adapters.TargetImportError: pack cannot be imported"
+    assert fold_traceback(text).last_line == "TargetImportError: pack cannot be imported"
+    assert fold_traceback("pack.errors.Broken: no").last_line == "pack.errors.Broken: no"

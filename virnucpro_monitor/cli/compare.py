@@ -58,7 +58,7 @@ def compare(
     """Compare two commits: verdict, gates, and sequence by sequence.
 
     Without HEAD it is the newest measured commit of the followed branch; without both, that one
-    against the last good one, or against the one before it where nothing is broken.
+    against the last good one before it.
 
     Marks: ! newly bad, * mended, + worse, - better, ~ changed within noise, x without a
     counterpart.

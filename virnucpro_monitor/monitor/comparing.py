@@ -11,7 +11,7 @@ from virnucpro_monitor.analysis.comparison import (
 )
 from virnucpro_monitor.analysis.series import series_key
 from virnucpro_monitor.errors import NotFoundError
-from virnucpro_monitor.monitor.histories import list_series, load_last_good, load_neighbours
+from virnucpro_monitor.monitor.histories import find_good_before, list_series, load_neighbours
 from virnucpro_monitor.monitor.naming import choose_target, find_commit
 from virnucpro_monitor.monitor.questions import load_measured
 from virnucpro_monitor.records import Commit, Outcome, Run, Target
@@ -57,8 +57,8 @@ def compare_commits(
 
     Args:
         base, head: a hash or its first digits, a branch, a tag. Without a head the followed
-            branch's newest measured commit; without both that one against the last good one, or
-            against the one before it where nothing is broken.
+            branch's newest measured commit; without both that one against the last good one
+            before it.
         target: a name, or the path or URL of the repository; None for the one that has the base.
         benchmark: a set's name, or "name@version"; None for all.
 
@@ -173,11 +173,11 @@ def compare_pair(engine: Engine, base: Run, head: Run) -> Comparison:
 def suggest_pairs(engine: Engine) -> tuple[tuple[Run, Run], ...]:
     """What is worth comparing, one pair of runs for each series, the bad series first.
 
-    A bad series' last good run and its newest one; of a good series the last two.
+    The newest run of each against the last good one before it, or the one before where none is.
     """
     pairs = []
     for card in list_series(engine):
-        base = load_last_good(engine, card.latest) or load_neighbours(engine, card.latest)[0]
+        base = find_good_before(engine, card.latest) or load_neighbours(engine, card.latest)[0]
         if base is not None:
             pairs.append((base, card.latest))
     return tuple(pairs)

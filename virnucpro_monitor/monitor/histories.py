@@ -296,7 +296,12 @@ def load_last_good(engine: Engine, run: Run) -> Run | None:
 
     A run that inherits a pass is as good as the one that passed: the incidents count it too.
     """
-    if not run.effective_outcome.is_bad or run.commit.position is None:
+    return find_good_before(engine, run) if run.effective_outcome.is_bad else None
+
+
+def find_good_before(engine: Engine, run: Run) -> Run | None:
+    """The last good run of the same series before `run`, whatever became of `run` itself."""
+    if run.commit.position is None:
         return None
     key, configurations = series_of(engine, run)
     for limit in (1, *WINDOWS):

@@ -36,7 +36,13 @@ def headline(series: Sequence[SeriesCard], now: datetime) -> str:
 def _healthy_words(series: Sequence[SeriesCard]) -> str:
     if not series:
         return "No series is measured now"
-    whole = "Healthy" if len(series) == 1 else f"All {len(series)} series are healthy"
+    targets = {card.key.target for card in series}
+    name = one_line(targets.pop(), 60) if len(targets) == 1 else ""
+    if len(series) == 1:
+        whole = f"{name} is healthy"
+    else:
+        whole = f"{name}: all" if name else "All"
+        whole += f" {len(series)} series are healthy"
     behind = [card for card in series if card.commits_behind]
     if not behind:
         return f"{whole} at the newest commit"

@@ -7,6 +7,7 @@ _FRAME = re.compile(r'^(\s*)File "([^"]+)", line \d+')
 _OWN = re.compile(
     r"virnucpro_monitor/(?:runner|validation|monitor|cli)/|^<frozen |/importlib/|/multiprocessing/"
 )
+_OWN_ERROR = re.compile(r"^virnucpro_monitor(?:\.\w+)+\.(?=\w+(?:: |$))")
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,6 +53,7 @@ def fold_traceback(text: str) -> Traceback:
     if waiting:
         kept.append(f"{indent}… {waiting} {_frames(waiting)} of the monitor")
     last = next((line.strip() for line in reversed(lines) if line.strip()), "")
+    last = _OWN_ERROR.sub("", last)
     return Traceback(last, "\n".join(kept), num_folded)
 
 

@@ -11,6 +11,7 @@ from virnucpro_monitor.records import (
     Configuration,
     Culprit,
     Figures,
+    Finding,
     GateResult,
     Level,
     Outcome,
@@ -97,10 +98,16 @@ def deciding_words(run: Run) -> str:
     )
 
 
-def failing_words(run: Run) -> str:
-    """Why a bad run is bad, in a few words; empty for a good one."""
+def failing_words(run: Run, finding: Finding | None = None) -> str:
+    """Why a bad run is bad, in a few words; empty for a good one.
+
+    Args:
+        finding: what trace and probes recognised in it: it is named instead of the gates.
+    """
     if run.effective_outcome is Outcome.FAILED:
         names = [gate.name for gate in run.gates if gate.passed is False]
+        if finding is not None and finding.signatures:
+            names = list(finding.signatures)
         shown = ", ".join(names[:MAX_GATES])
         more = f" and {len(names) - MAX_GATES} more" if len(names) > MAX_GATES else ""
         side = side_words(run.culprit) or "side not known"
