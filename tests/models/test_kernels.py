@@ -34,17 +34,17 @@ def random(*size: int, dtype: torch.dtype) -> Tensor:
 def test_embeddings_are_the_plain_ones_bit_for_bit(width: int, dtype: torch.dtype) -> None:
     from virnucpro_monitor.models.kernels import embed
 
-    pack, mask_idx = make_pack(), 32
+    pack, mask = make_pack(), 32
     table = random(33, width, dtype=dtype)
-    table[mask_idx] = torch.nan  # its row must not be read
+    table[mask] = torch.nan  # its row must not be read
     tokens = torch.arange(pack.num_tokens, device=DEVICE) * 7 % 29 + 4
-    masked = tokens == mask_idx
+    masked = tokens == mask
     assert bool(masked.any())
     counts = torch.zeros(pack.num_sequences, dtype=torch.int64, device=DEVICE)
     counts.index_add_(0, pack.sequence_index, masked.long())
     num_masked = counts[pack.sequence_index]
     length = pack.cu_seqlens.diff()[pack.sequence_index]
-    found = embed(tokens, table, num_masked, length, mask_idx=mask_idx, scale=0.88)
+    found = embed(tokens, table, masked, num_masked, length, scale=0.88)
     wide = table[tokens].masked_fill(masked[:, None], 0).float()
     expected = wide * 0.88 / (1 - num_masked.float() / length)[:, None]
     assert torch.equal(found, expected.to(dtype))

@@ -270,9 +270,9 @@ class ESM2WithFlashAttention(nn.Module):
             return embed(
                 tokens,
                 self.embed_tokens.weight,
+                masked,
                 num_masked,
                 length,
-                mask_idx=self.alphabet.mask_idx,
                 scale=1 - _TRAINING_MASK_RATIO,
             )
         embedded: Tensor = self.embed_tokens(tokens)

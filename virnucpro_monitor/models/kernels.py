@@ -22,20 +22,21 @@ QUERIES = 64
 
 @triton.jit
 def _embed_kernel(
-    input_ids, table, num_masked, length, out, num_rows, width, mask_idx, scale,
+    input_ids, table, masked, num_masked, length, out, num_rows, width, scale,
     ROWS: tl.constexpr, COLUMNS: tl.constexpr,
 ):  # fmt: skip
     rows = tl.program_id(0) * ROWS + tl.arange(0, ROWS)
     known = rows < num_rows
     token = tl.load(input_ids + rows, known, other=0)
-    masked = tl.load(num_masked + rows, known, other=0).to(tl.float32)
+    zeroed = tl.load(masked + rows, known, other=0) != 0
+    count = tl.load(num_masked + rows, known, other=0).to(tl.float32)
     total = tl.load(length + rows, known, other=1).to(tl.float32)
-    observed = 1.0 - tl.div_rn(masked, total)
+    observed = 1.0 - tl.div_rn(count, total)
     for first in range(0, width, COLUMNS):
         columns = first + tl.arange(0, COLUMNS)
         inside = known[:, None] & (columns < width)[None, :]
         # A masked token's row is not even read, because 0 x NaN would bring in what it keeps out.
-        read = inside & (token != mask_idx)[:, None]
+        read = inside & (zeroed == 0)[:, None]
         places = token.to(tl.int64)[:, None] * width + columns[None, :]
         embedded = tl.load(table + places, read, other=0.0).to(tl.float32)
         value = tl.div_rn(embedded * scale, tl.broadcast_to(observed[:, None], (ROWS, COLUMNS)))
@@ -44,14 +45,15 @@ def _embed_kernel(
 
 
 def embed(
-    input_ids: Tensor, table: Tensor, num_masked: Tensor, length: Tensor,
-    *, mask_idx: int, scale: float,
+    input_ids: Tensor, table: Tensor, masked: Tensor, num_masked: Tensor, length: Tensor, *,
+    scale: float,
 ) -> Tensor:  # fmt: skip
-    """Embeddings with `<mask>` zeroed, divided by the sequence's share of unmasked tokens.
+    """Embeddings, masked ones zeroed, divided by the sequence's share of unmasked tokens.
 
     Args:
         input_ids: [tokens]
         table: [vocabulary, width]
+        masked: [tokens] bool, which rows are zeroed.
         num_masked, length: of the token's sequence, [tokens].
         scale: multiplies every row first.
 
@@ -62,7 +64,7 @@ def embed(
     out = torch.empty(num_rows, width, dtype=table.dtype, device=table.device)
     rows = 16
     _embed_kernel[(triton.cdiv(num_rows, rows),)](
-        input_ids, table, num_masked, length, out, num_rows, width, mask_idx, scale,
+        input_ids, table, masked, num_masked, length, out, num_rows, width, scale,
         ROWS=rows, COLUMNS=128, num_warps=4,
     )  # fmt: skip
     return out
