@@ -1,5 +1,6 @@
 """Write comparisons and runs to a file, in the format that its name asks for."""
 
+import os
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -78,3 +79,19 @@ def write_report(path: Path, text: str) -> None:
         raise ConfigurationError(
             f"{path} cannot be written ({error.strerror}): choose another file."
         ) from error
+
+
+def replace_file(path: Path, text: str) -> None:
+    """Write a file that somebody may be reading: it is exchanged when it is complete.
+
+    Raises:
+        ConfigurationError: the file cannot be written.
+    """
+    partial = path.with_name(f".{path.name}.{os.getpid()}.partial")
+    try:
+        write_report(partial, text)
+        partial.replace(path)
+    except (OSError, ConfigurationError) as error:
+        raise ConfigurationError(f"{path} cannot be written: choose another file.") from error
+    finally:
+        partial.unlink(missing_ok=True)
