@@ -30,10 +30,9 @@ from virnucpro_monitor.validation.evidence import collect_evidence
 from virnucpro_monitor.validation.oracle import prepare_oracle
 from virnucpro_monitor.validation.protocol import limits_for, limits_key, load_protocol
 from virnucpro_monitor.validation.selftest import (
-    SELFTEST_TOKEN_BUDGET,
     run_selftest,
-    selftest_benchmark,
 )
+from virnucpro_monitor.validation.selftest_material import SELFTEST_TOKEN_BUDGET, selftest_benchmark
 
 
 def evidence_benchmark(count: int) -> BenchmarkSet:

@@ -8,7 +8,8 @@ from virnucpro_monitor.cli.main import run_command
 from virnucpro_monitor.monitor import validating
 from virnucpro_monitor.records import Culprit
 from virnucpro_monitor.settings import Settings
-from virnucpro_monitor.validation.faults import CONTROLS, FAULTS
+from virnucpro_monitor.validation.faults import FAULTS
+from virnucpro_monitor.validation.harmless import CONTROLS
 from virnucpro_monitor.validation.selftest import FaultResult, SelftestReport
 
 

@@ -13,6 +13,7 @@ import torch
 
 from virnucpro_monitor.errors import WeightsError
 from virnucpro_monitor.models import weights as weights_module
+from virnucpro_monitor.models.synthetic import calibration_for, synthetic_state, with_outliers
 from virnucpro_monitor.models.weights import (
     MODEL_SHAPES,
     file_digest,
@@ -83,6 +84,43 @@ def test_synthetic_weights_are_made_once(tmp_path: Path) -> None:
     assert len(first.digest) == 64
     other = resolve_weights(SMALL, "synthetic", cache_folder=tmp_path, seed=1)
     assert other.digest != first.digest
+
+
+def test_outlier_channels_are_those_of_trained_weights(tmp_path: Path) -> None:
+    """The residual stream reaches a hundred, and the other channels still tell residues apart."""
+    found = resolve_weights(SMALL, "synthetic-outliers", cache_folder=tmp_path)
+    assert found.source == "synthetic-outliers"
+    model, alphabet = load_checkpoint(SMALL, found.path)
+    converter = alphabet.get_batch_converter()
+    pairs = [("a", "MKTAYIAKQRQISFVKSHFSRQ"), ("b", "MKTAYIAKQRQISFVKSHFSRW")]
+    _, _, tokens = converter(pairs)
+    layers = list(range(model.num_layers + 1))
+    with torch.no_grad():
+        rows = model(tokens, repr_layers=layers)["representations"]
+    largest = [float(rows[layer].abs().max()) for layer in layers]
+    assert largest[1] < 30 < 60 < largest[model.num_layers - 1] < 200
+    # After the final LayerNorm they are as large as the others.
+    assert largest[-1] < 15
+    apart = (rows[layers[-1]][0, 1:-1] - rows[layers[-1]][1, 1:-1]).norm()
+    assert float(apart / rows[layers[-1]][0, 1:-1].norm()) > 0.05
+
+
+def test_outliers_leave_the_draws_of_synthetic_weights_as_they_are() -> None:
+    """Stored runs and oracles are filed under the digest of `synthetic`."""
+    plain, _ = synthetic_state(2, 40, 4, 0, calibration_for(2))
+    outliers, _ = synthetic_state(2, 40, 4, 0, with_outliers(calibration_for(2)))
+    changed = {name for name in plain if not torch.equal(plain[name], outliers[name])}
+    assert {name.rpartition(".layers.")[2] for name in changed} == {
+        "0.fc2.bias",
+        "1.fc2.bias",
+        "1.self_attn_layer_norm.weight",
+        "1.final_layer_norm.weight",
+        "encoder.sentence_encoder.emb_layer_norm_after.weight",
+    }
+    assert torch.equal(
+        plain["encoder.sentence_encoder.layers.0.fc2.bias"][3:],
+        outliers["encoder.sentence_encoder.layers.0.fc2.bias"][3:],
+    )
 
 
 def test_a_path_without_contact_head_gets_one(checkpoint: Path, tmp_path: Path) -> None:

@@ -5,7 +5,7 @@ import pytest
 from tests.validation.conftest import with_content
 from virnucpro_monitor.validation import evidence
 from virnucpro_monitor.validation.evidence import collect_evidence, freeze_limits
-from virnucpro_monitor.validation.faults import CONTROLS
+from virnucpro_monitor.validation.harmless import CONTROLS
 from virnucpro_monitor.validation.protocol import limit_names
 
 
@@ -45,13 +45,15 @@ def test_healthy_runs_are_shuffled_by_the_seed_and_take_every_rewriting(subject)
     pairs = [(f"p{number}", "MKTAYIAK" + "G" * number) for number in range(7)]
     (pack,) = subject.pack(pairs)
 
+    count = 3 * len(CONTROLS)
+
     def orders(seed: int) -> list[tuple[str, ...]]:
-        return [v.on_batch(pack).sequence_ids for v in evidence._variants(18, seed)]
+        return [v.on_batch(pack).sequence_ids for v in evidence.healthy_runs(count, seed)]
 
     assert orders(0) == orders(0)
     assert orders(0) != orders(1)
-    assert len(set(orders(1))) == 18
-    variants = list(evidence._variants(18, 1))
+    assert len(set(orders(1))) == count
+    variants = list(evidence.healthy_runs(count, 1))
     assert [v.name for v in variants[2::3]] == [control.name for control in CONTROLS]
     assert len({v.token_budget for v in variants}) >= 5
     for rewriting, control in zip(variants[2::3], CONTROLS, strict=True):

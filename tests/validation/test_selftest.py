@@ -1,22 +1,35 @@
 """The kill matrix: every injected fault is killed, with the right side and signature."""
 
 import pytest
+import torch
 from torch.nn import functional
 
+from tests.validation.conftest import MODEL
 from virnucpro_monitor.errors import FaultNotInPlaceError, ProtocolError
-from virnucpro_monitor.models import esm2_flash
+from virnucpro_monitor.models import esm2_flash, kernels
 from virnucpro_monitor.models.rotary import rotate
 from virnucpro_monitor.records import Culprit, Outcome
 from virnucpro_monitor.validation import measure
-from virnucpro_monitor.validation.faults import CONTROLS, FAULTS
+from virnucpro_monitor.validation.faults import FAULTS
 from virnucpro_monitor.validation.faulty_subject import Fault, FaultySubject, fault_installed
+from virnucpro_monitor.validation.harmless import CONTROLS
+from virnucpro_monitor.validation.oracle import prepare_oracle
 from virnucpro_monitor.validation.planting import Patch, Witness, idle_parts, planted
+from virnucpro_monitor.validation.protocol import load_protocol
 from virnucpro_monitor.validation.selftest import (
     FaultResult,
     healthy_variants,
+    judge_fault,
     run_selftest,
-    selftest_benchmark,
     summarise,
+)
+from virnucpro_monitor.validation.selftest_material import (
+    SELFTEST_TOKEN_BUDGET,
+    SMALL_TOKEN_BUDGET,
+    USUAL_LENGTHS,
+    WHOLE_LENGTHS,
+    Material,
+    selftest_benchmark,
 )
 from virnucpro_monitor.validation.subject import embed_packed
 from virnucpro_monitor.validation.validate import validate_subject
@@ -43,6 +56,12 @@ KILLED_BY = {
 }
 
 
+@pytest.fixture(scope="module")
+def material(weights, oracle_cache) -> Material:
+    benchmark = selftest_benchmark()
+    return Material(benchmark, prepare_oracle(MODEL, weights, benchmark, cache_folder=oracle_cache))
+
+
 def judge(fault: Fault, subject, benchmark_set, oracle, protocol):
     with fault_installed(fault):
         return validate_subject(
@@ -51,17 +70,20 @@ def judge(fault: Fault, subject, benchmark_set, oracle, protocol):
 
 
 @pytest.mark.parametrize("fault", FAULTS, ids=lambda fault: fault.name)
-def test_every_fault_is_killed_and_named(
-    fault: Fault, subject, benchmark_set, oracle, protocol
-) -> None:
-    verdict = judge(fault, subject, benchmark_set, oracle, protocol)
-    result = summarise(fault, verdict, "float32")
+def test_every_fault_is_killed_and_named(fault: Fault, subject, material) -> None:
+    verdict, witness = judge_fault(fault, subject, material, load_protocol())
+    result = summarise(fault, verdict, "float32", witness)
+    if fault.kind == "range":
+        # Synthetic weights do not reach this far; those with outliers do.
+        assert result.idle
+        return
+    assert result.idle == ()
     assert result.killed_by, fault.name
     assert KILLED_BY.get(fault.name, set()) <= set(result.killed_by)
     assert result.culprit is Culprit.PACKED
-    # A lost or a doubled sequence needs none: the coverage gate names it.
-    assert result.signature == fault.signature
-    assert fault.signature or "coverage" in result.killed_by
+    # None where the coverage gate names it, or where no name is known.
+    assert result.signature == fault.signature, result.reason
+    assert result.group == fault.group or fault.group is None, result.reason
     assert result.reason.startswith("Packed is the wrong side")
 
 
@@ -88,8 +110,8 @@ def test_a_fault_is_taken_out_again(subject, benchmark_set, oracle, protocol) ->
 
 
 def test_the_lists_are_long_enough() -> None:
-    assert sum(fault.kind == "fault" for fault in FAULTS) >= 25
-    assert len(CONTROLS) >= 6
+    assert len(FAULTS) >= 70
+    assert len(CONTROLS) >= 12
     assert len({fault.name for fault in (*FAULTS, *CONTROLS)}) == len(FAULTS) + len(CONTROLS)
 
 
@@ -159,22 +181,34 @@ def test_a_disarmed_fault_fails_the_report(subject, benchmark_set, oracle, proto
     assert not report.controls[0].as_expected
 
 
-@pytest.mark.parametrize("fault", [*FAULTS, *CONTROLS], ids=lambda fault: fault.name)
+@pytest.mark.parametrize(
+    "fault",
+    [fault for fault in (*FAULTS, *CONTROLS) if fault.kind != "range"],
+    ids=lambda fault: fault.name,
+)
 def test_every_fault_is_in_place_beside_the_kernels_too(
-    fault: Fault, subject, monkeypatch: pytest.MonkeyPatch
+    fault: Fault, subject, material, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The path of half precision on a GPU, with plain arithmetic in place of the kernels."""
     monkeypatch.setattr(esm2_flash, "can_fuse", lambda device, dtype: True)
     monkeypatch.setattr(esm2_flash, "run_layers", run_layers_plainly)
+    monkeypatch.setattr(kernels, "embed", embed_plainly)
     witness = Witness()
+    benchmark, _ = material.part(fault.lengths or USUAL_LENGTHS)
+    pairs = [(s.id, s.residues) for s in benchmark.sequences]
     with fault_installed(fault, witness):
         faulty = FaultySubject(subject, fault, witness)
-        texts = ("MKTAYIAKQRQ", "DERKH<mask>GG", "MVLSPADKTNVKAAWGK")
-        packs = list(faulty.pack([(f"{n}", text) for n, text in enumerate(texts)]))
-        for pack in (*packs, *packs):
-            rows = faulty.embed_packed_layers(pack, [subject.num_layers])[subject.num_layers]
-            measure.cut_residues(rows, 0, int(pack.cu_seqlens[1]))
+        for pack in faulty.pack([*pairs, ("masked", "MKTAYIA<mask>KQR")]):
+            for _ in range(2):
+                rows = faulty.embed_packed_layers(pack, [subject.num_layers])[subject.num_layers]
+                measure.cut_residues(rows, 0, int(pack.cu_seqlens[1]))
     assert idle_parts(witness) == ()
+
+
+def embed_plainly(tokens, table, num_masked, length, *, mask_idx, scale):
+    """`kernels.embed` without the kernel."""
+    rows = table[tokens].masked_fill((tokens == mask_idx)[:, None], 0.0)
+    return rows * scale / (1 - num_masked.float() / length)[:, None]
 
 
 def run_layers_plainly(layers, final_norm, hidden, attend, wanted):
@@ -203,6 +237,7 @@ def test_the_stand_in_for_the_kernels_is_right(subject, monkeypatch: pytest.Monk
     plain = subject.embed_packed_layers(pack, layers)
     monkeypatch.setattr(esm2_flash, "can_fuse", lambda device, dtype: True)
     monkeypatch.setattr(esm2_flash, "run_layers", run_layers_plainly)
+    monkeypatch.setattr(kernels, "embed", embed_plainly)
     beside = subject.embed_packed_layers(pack, layers)
     assert all(float((plain[n] - beside[n]).abs().max()) < 1e-5 for n in layers)
 
@@ -254,8 +289,22 @@ def test_only_arithmetic_below_the_noise_may_survive() -> None:
     assert not result(kind="control", killed_by=("seed",)).as_expected
 
 
-def test_the_selftest_set_crosses_tile_edges_and_needs_two_packs() -> None:
+def test_the_selftest_set_crosses_tile_edges_and_needs_two_packs(material) -> None:
     lengths = [len(s.residues) for s in selftest_benchmark().sequences]
-    assert max(lengths) >= 400
-    assert sum(length + 2 for length in lengths) > 512
-    assert len(lengths) == 7
+    assert {*USUAL_LENGTHS, *WHOLE_LENGTHS, 62, 600} <= set(lengths)
+    assert sum(length + 2 for length in USUAL_LENGTHS) > SMALL_TOKEN_BUDGET
+    assert sum(length + 2 for length in WHOLE_LENGTHS) > SELFTEST_TOKEN_BUDGET
+    letters = next(s.residues for s in selftest_benchmark().sequences if s.id == "letters")
+    assert set("UZOBX") <= set(letters)
+
+
+def test_a_part_is_the_oracle_of_its_own_sequences(material) -> None:
+    part, oracle = material.part((63, 22))
+    assert [len(s.residues) for s in part.sequences] == [63, 22]
+    assert oracle.benchmark_digest == part.digest != material.benchmark.digest
+    whole = {s.id: n for n, s in enumerate(material.benchmark.sequences)}
+    for index, sequence in enumerate(part.sequences):
+        rows = material.oracle.residues_of(whole[sequence.id])
+        assert torch.equal(oracle.residues_of(index), rows)
+        assert torch.allclose(oracle.pooled_of(index), rows.double().mean(0), atol=1e-6)
+    assert material.part((63, 11)) == (material.benchmark, material.oracle)

@@ -5,14 +5,17 @@ import torch
 
 from tests.validation.conftest import MODEL
 from virnucpro_monitor.models.weights import load_checkpoint
-from virnucpro_monitor.validation import signatures
+from virnucpro_monitor.validation import embedding_faults, outside, signatures
+from virnucpro_monitor.validation.embedding_faults import (
+    name_embedding_factor,
+    name_embedding_fault,
+)
 from virnucpro_monitor.validation.hypotheses import Surroundings
 from virnucpro_monitor.validation.perturb import expected_embedding, mask_tokens
+from virnucpro_monitor.validation.signature import Signature
 from virnucpro_monitor.validation.signatures import (
     describe,
     describe_few_rows,
-    name_embedding_factor,
-    name_mask_fault,
 )
 from virnucpro_monitor.validation.tokens import alphabet, encode
 
@@ -61,12 +64,10 @@ def test_embedding_factors(factor: float | None, name: str | None) -> None:
 
 
 def test_the_names_are_unique() -> None:
-    table = [
-        value for value in vars(signatures).values() if isinstance(value, signatures.Signature)
-    ]
-    table += [signature for _, signature in signatures.EMBEDDING_SIGNATURES]
-    assert len(table) >= 12
-    assert len({signature.name for signature in table}) == len(table)
+    modules = (signatures, embedding_faults, outside)
+    found = {v for module in modules for v in vars(module).values() if isinstance(v, Signature)}
+    assert len(found) >= 15
+    assert len({signature.name for signature in found}) == len(found)
 
 
 def test_a_missing_final_norm_is_told_from_a_layer_off_by_one(fair_esm, exact) -> None:
@@ -118,7 +119,9 @@ def test_single_rows_of_unknown_origin_and_noise() -> None:
     assert describe_few_rows(right[:4], right[:4]) is None
 
 
-def embedded(zeroed: bool, rescaled: bool) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+def embedded(
+    zeroed: bool, rescaled: bool, ratio: bool = True
+) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
     """(packed, exact, tokens) of a half-masked sequence whose embedding has a fault."""
     table = torch.randn(33, 16, generator=torch.Generator().manual_seed(3))
     tokens = mask_tokens(TOKENS, 0.5)
@@ -129,19 +132,88 @@ def embedded(zeroed: bool, rescaled: bool) -> tuple[torch.Tensor, torch.Tensor, 
         packed[masked] = table.double()[alphabet().mask_idx]
     if not rescaled:
         packed *= 1.0 - float(masked.double().mean())
+    if not ratio:
+        packed /= 0.88
     return packed, exact, tokens
 
 
 @pytest.mark.parametrize(
-    ("zeroed", "rescaled", "name"),
-    [(False, True, "mask not zeroed"), (True, False, "mask rescale missing"), (True, True, None)],
+    ("zeroed", "rescaled", "ratio", "name"),
+    [
+        (False, True, True, "mask not zeroed"),
+        (True, False, True, "mask rescale missing"),
+        (True, True, False, "rescale missing"),
+        (False, False, False, "token dropout off"),
+        (True, True, True, None),
+    ],
 )
-def test_mask_faults(zeroed: bool, rescaled: bool, name: str | None) -> None:
-    found = name_mask_fault(*embedded(zeroed, rescaled))
+def test_mask_faults(zeroed: bool, rescaled: bool, ratio: bool, name: str | None) -> None:
+    found = name_embedding_fault(*embedded(zeroed, rescaled, ratio))
     assert (found.name if found else None) == name
 
 
-def test_without_masks_or_finite_values_no_mask_fault_is_named() -> None:
-    packed, exact, tokens = embedded(False, True)
-    assert name_mask_fault(packed, exact, TOKENS) is None
-    assert name_mask_fault(packed * float("nan"), exact, tokens) is None
+def test_no_explanation_speaks_of_what_the_sequence_does_not_hold() -> None:
+    """Token dropout is off, and the quoted sequence has no <mask>: the factor is all it shows."""
+    table = torch.randn(33, 16, generator=torch.Generator().manual_seed(3))
+    exact = expected_embedding(table, TOKENS)
+    found = name_embedding_fault(exact / 0.88, exact, TOKENS)
+    assert found is not None
+    assert found.name == "rescale missing"
+    assert "<mask>" not in found.text
+    assert name_embedding_fault(exact * float("nan"), exact, TOKENS) is None
+    assert name_embedding_fault(exact * 1.3, exact, TOKENS) is None
+
+
+def test_several_embedding_faults_are_named_together() -> None:
+    packed, exact, tokens = embedded(False, False)
+    found = name_embedding_fault(packed, exact, tokens)
+    assert found is not None
+    assert "observed share" in found.text
+    assert "not zeroed" in found.text
+
+
+def test_the_share_of_the_whole_pack_is_told_from_the_sequences_own() -> None:
+    _, exact, tokens = embedded(True, True)
+    own = float((tokens == alphabet().mask_idx).double().mean())
+    packed = exact * (1.0 - own) / (1.0 - 0.2)
+    found = name_embedding_fault(packed, exact, tokens, pack_share=0.2)
+    assert found is not None
+    assert found.name == "mask rescale of the pack"
+
+
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
+def test_what_the_table_tells(dtype: torch.dtype) -> None:
+    table = torch.randn(33, 16, generator=torch.Generator().manual_seed(3))
+    exact = expected_embedding(table, TOKENS)
+    rounded = expected_embedding(table.to(dtype).float(), TOKENS)
+    found = name_embedding_fault(rounded, exact, TOKENS, table=table)
+    assert found is not None
+    assert found.name == f"weights {str(dtype).removeprefix('torch.')}"
+    other = TOKENS.clone()
+    other[alphabet().get_idx("Q") == TOKENS] = alphabet().get_idx("X")
+    found = name_embedding_fault(expected_embedding(table, other), exact, TOKENS, table=table)
+    assert found is not None
+    assert (found.name, found.text) == ("letters", "Q read as X")
+
+
+def test_tokens_that_are_not_the_sequences_own() -> None:
+    other = TOKENS.clone()
+    other[alphabet().get_idx("Q") == TOKENS] = alphabet().get_idx("X")
+    shuffled = TOKENS.clone()
+    shuffled[1:-1] = shuffled[1:-1].roll(5)
+    for tokens, name in (
+        (TOKENS, None),
+        (TOKENS[:-1], "eos missing"),
+        (TOKENS[1:], "bos missing"),
+        (TOKENS[1:-1], "bos and eos missing"),
+        (torch.cat([TOKENS[:9], TOKENS[-1:]]), "cut short"),
+        (torch.cat([TOKENS[:1], TOKENS[1:-1].flip(0), TOKENS[-1:]]), "reversed"),
+        (other, "letters"),
+        (shuffled, None),
+        (encode("DERKH"), None),
+    ):
+        found = outside.name_token_fault(TOKENS, tokens)
+        assert (found.name if found else None) == name
+    found = outside.name_token_fault(TOKENS, other)
+    assert found is not None
+    assert found.text == "Q read as X in the packed tokens"

@@ -7,6 +7,12 @@ from tests.validation.conftest import MODEL, FakeSubject, make_benchmark
 from virnucpro_monitor.models.weights import load_checkpoint
 from virnucpro_monitor.records import SequenceStatus
 from virnucpro_monitor.validation import trace as tracing
+from virnucpro_monitor.validation.departure import (
+    Departure,
+    find_departures,
+    first_departure,
+    is_within_noise,
+)
 from virnucpro_monitor.validation.hypotheses import (
     Surroundings,
     explain,
@@ -18,11 +24,7 @@ from virnucpro_monitor.validation.measure import measure
 from virnucpro_monitor.validation.one_layer import Hypothesis, run_layer
 from virnucpro_monitor.validation.perturb import reorder
 from virnucpro_monitor.validation.tokens import encode
-from virnucpro_monitor.validation.trace import (
-    first_departure,
-    trace,
-    worst_sequences,
-)
+from virnucpro_monitor.validation.trace import trace, worst_sequences
 
 TOKENS = encode("MKTAYIAKQRQI")
 PREVIOUS, FOLLOWING = encode("DERKHGG"), encode("AILVFMWPGG")
@@ -120,18 +122,49 @@ def test_an_unknown_fault_stays_unnamed(fair_esm) -> None:
     assert explain(fair_esm, TOKENS, exact + 0.3 * noise, AROUND) is None
 
 
+LIMITS = [1e-7, 1e-6, 1e-6]
+
+
 @pytest.mark.parametrize(
-    ("packed", "unpacked", "departs"),
+    ("errors", "departs"),
     [
-        ([0.0, 1e-7, 1e-7], [0.0, 1e-7, 1e-7], None),
-        ([0.1, 0.2, 0.3], [0.0, 1e-7, 1e-7], 0),
-        ([0.0, 1e-7, 1e-3], [0.0, 1e-7, 1e-7], 2),
-        ([0.0, None, 1e-3], [0.0, 0.0, 0.0], 1),
-        ([0.0, 1e-3, 1e-3], [0.0, 1e-3, 1e-3], None),
+        ([0.0, 9e-7, 9e-7], None),
+        ([0.1, 0.2, 0.3], 0),
+        ([0.0, 1e-7, 1e-3], 2),
+        ([0.0, None, 1e-3], 1),
+        # Beyond rounding, but it cannot have brought about what came after it.
+        ([0.0, 2e-6, 0.5], 2),
+        ([0.0, 2e-3, 0.5], 1),
     ],
 )
-def test_first_departure(packed, unpacked, departs: int | None) -> None:
-    assert first_departure(packed, unpacked, torch.finfo(torch.float32).eps) == departs
+def test_first_departure(errors, departs: int | None) -> None:
+    assert first_departure(errors, LIMITS) == departs
+
+
+@pytest.mark.parametrize(
+    ("packed", "unpacked", "found"),
+    [
+        ([0.1, 0.2, 0.3], [0.0, 0.0, 0.0], [Departure(0, "packed")]),
+        ([0.0, 0.0, 0.0], [0.1, 0.2, 0.3], [Departure(0, "unpacked")]),
+        ([0.1, 0.2, 0.3], [0.11, 0.2, 0.3], [Departure(0, "both sides")]),
+        (
+            [0.1, 0.2, 0.3],
+            [0.0, 0.01, 0.02],
+            [Departure(0, "packed"), Departure(1, "unpacked")],
+        ),
+        ([None, None, None], [None, None, None], [Departure(0, "both sides")]),
+        ([0.0, 0.0, 0.0], [], []),
+    ],
+)
+def test_each_side_departs_from_fp32_by_itself(packed, unpacked, found) -> None:
+    assert find_departures(packed, unpacked, "float32") == found
+
+
+def test_the_rounding_of_a_healthy_target_is_no_departure() -> None:
+    """Of a target that rounds otherwise than the oracle, on six layers."""
+    errors = [0.0, 1.5e-7, 3.9e-7, 6.6e-7, 8.8e-7, 1.0e-6, 1.1e-6]
+    assert find_departures(errors, [0.0] * 7, "float32") == []
+    assert is_within_noise(errors, "float32")
 
 
 BENCHMARK = make_benchmark({"a": "MKTAYIAK", "b": "DERKH", "c": "AILVFMWP"})

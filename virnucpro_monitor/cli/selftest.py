@@ -159,6 +159,8 @@ def margin_text(result: FaultResult) -> str:
 
 def verdict_text(result: FaultResult) -> str:
     """What became of one injected change, in a word or two."""
+    if result.idle and result.kind == "range":
+        return "not reached"
     if result.idle:
         return f"NOT IN PLACE: {', '.join(result.idle)}"
     if result.kind == "control":

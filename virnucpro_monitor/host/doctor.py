@@ -10,6 +10,7 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
 from virnucpro_monitor.errors import MonitorError
+from virnucpro_monitor.records.request import NAMED_WEIGHTS
 from virnucpro_monitor.runner.git import run_git
 from virnucpro_monitor.runner.gpu import GIB, find_gpu
 
@@ -108,7 +109,7 @@ def _weights(model: str, weights: str, cache_folder: Path) -> Finding:
     name = f"{model}, {weights}"
     try:
         model_shape(model)
-        if weights == "synthetic":
+        if weights in NAMED_WEIGHTS and weights != "official":
             return Finding("weights", OK, f"{name}: made when they are needed")
         path = Path(weights).expanduser()
         if weights == "official":

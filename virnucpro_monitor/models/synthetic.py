@@ -6,7 +6,7 @@ affine make the embeddings depend on order, position and every residual stream.
 """
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 
@@ -22,10 +22,12 @@ class Calibration:
         attention_gain: factor on the query and on the key weights; logits grow by its square.
         layer_norm_spread: standard deviation of the LayerNorm weights around 1 and biases
             around 0.
+        outliers: what the first channels of the residual stream grow to by the last layer.
     """
 
     attention_gain: float
     layer_norm_spread: float
+    outliers: tuple[float, ...] = ()
 
 
 def calibration_for(num_layers: int) -> Calibration:
@@ -36,6 +38,44 @@ def calibration_for(num_layers: int) -> Calibration:
     gain 3 would leave a healthy bfloat16 run no room under 0.999.
     """
     return Calibration(3.0 if num_layers <= 12 else 2.0, 0.25)
+
+
+# Trained models keep a few channels of their residual stream at a hundred times the others.
+OUTLIERS = (110.0, -85.0, 65.0)
+# A channel's own variance in the stream, roughly, and what a LayerNorm leaves of an outlier.
+_STREAM_VARIANCE = 4.0
+_OUTLIER_WEIGHT = 0.1
+
+
+def with_outliers(calibration: Calibration) -> Calibration:
+    """The same with outlier channels, on which clamps and overflow show."""
+    return replace(calibration, outliers=OUTLIERS)
+
+
+def _add_outliers(
+    state: dict[str, torch.Tensor], num_layers: int, outliers: tuple[float, ...]
+) -> None:
+    """Let the first channels grow by a share in each layer; the norms see to the other channels.
+
+    Each LayerNorm divides by the whole row's deviation, so its weights make good for what the
+    outliers add to that, as training does.
+    """
+    count = len(outliers)
+    grown = torch.tensor(outliers)
+    encoder = "encoder.sentence_encoder"
+    for layer in range(num_layers):
+        prefix = f"{encoder}.layers.{layer}"
+        state[f"{prefix}.fc2.bias"][:count] += grown / num_layers
+        for norm in ("self_attn_layer_norm", "final_layer_norm"):
+            _make_good(state[f"{prefix}.{norm}.weight"], grown * layer / num_layers)
+    _make_good(state[f"{encoder}.emb_layer_norm_after.weight"], grown)
+
+
+def _make_good(weight: torch.Tensor, values: torch.Tensor) -> None:
+    added = float(values.square().sum()) / len(weight)
+    weight *= math.sqrt(1.0 + added / _STREAM_VARIANCE)
+    if added > 0:
+        weight[: len(values)] *= _OUTLIER_WEIGHT
 
 
 def synthetic_state(
@@ -100,6 +140,8 @@ def synthetic_state(
     state["encoder.lm_head.layer_norm.weight"] = torch.ones(embed_dim)
     state["encoder.lm_head.layer_norm.bias"] = torch.zeros(embed_dim)
 
+    if calibration.outliers:
+        _add_outliers(state, num_layers, calibration.outliers)
     bound = 1 / math.sqrt(num_layers * num_heads)
     regression = {
         "contact_head.regression.weight": uniform(bound, 1, num_layers * num_heads),

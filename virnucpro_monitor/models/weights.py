@@ -1,7 +1,8 @@
 """ESM-2 checkpoints: where they come from, and how they are read without running their code.
 
 Three sources: `official` (fair-esm's own download and cache), a `.pt` file, and `synthetic`, made
-here from a seed in fair-esm's own format.
+here from a seed in fair-esm's own format; `synthetic-outliers` are the same with channels of the
+residual stream as large as trained models have.
 """
 
 import argparse
@@ -24,10 +25,19 @@ from esm.model.esm2 import ESM2
 
 from virnucpro_monitor.disks import writing
 from virnucpro_monitor.errors import WeightsError
-from virnucpro_monitor.models.synthetic import Calibration, calibration_for, synthetic_state
+from virnucpro_monitor.models.synthetic import (
+    Calibration,
+    calibration_for,
+    synthetic_state,
+    with_outliers,
+)
 
 _OFFICIAL_URL = "https://dl.fbaipublicfiles.com/fair-esm"
 _STATE_PREFIXES = ("encoder.sentence_encoder.", "encoder.")
+
+
+SYNTHETIC_OUTLIERS = "synthetic-outliers"
+SYNTHETIC = ("synthetic", SYNTHETIC_OUTLIERS)
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,7 +68,7 @@ class Weights:
     Attributes:
         path: the model's `.pt` file; its stem is the model's name, as fair-esm's loaders want.
         regression_path: the contact head's own file, which fair-esm's loaders want beside it.
-        source: "official", "synthetic" or the checkpoint's file name.
+        source: "official", one of `SYNTHETIC` or the checkpoint's file name.
         digest: SHA-256 (hex) of the file at `path`.
     """
 
@@ -94,7 +104,7 @@ def resolve_weights(
     """Find, download or make the checkpoint that `weights` names.
 
     Args:
-        weights: "official", "synthetic" or the path of a `.pt` file.
+        weights: "official", one of `SYNTHETIC` or the path of a `.pt` file.
         cache_folder: where synthetic weights are kept; the user's cache folder by default.
         seed: of synthetic weights.
 
@@ -106,12 +116,15 @@ def resolve_weights(
     if weights == "official":
         path, regression_path = _download_official(model_name)
         source = "official"
-    elif weights == "synthetic":
-        path = cache_folder / "weights" / f"synthetic-v1-seed{seed}" / f"{model_name}.pt"
+    elif weights in SYNTHETIC:
+        path = cache_folder / "weights" / f"{weights}-v1-seed{seed}" / f"{model_name}.pt"
         regression_path = _regression_beside(path)
-        source = "synthetic"
+        source = weights
         if not (path.is_file() and regression_path.is_file()):
-            synthesize(model_name, path, seed)
+            calibration = calibration_for(model_shape(model_name).num_layers)
+            if weights == SYNTHETIC_OUTLIERS:
+                calibration = with_outliers(calibration)
+            synthesize(model_name, path, seed, calibration)
     else:
         path = Path(weights).expanduser()
         regression_path = _regression_beside(path)

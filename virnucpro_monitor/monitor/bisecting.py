@@ -15,6 +15,7 @@ from virnucpro_monitor.monitor.running import (
 )
 from virnucpro_monitor.monitor.sink import Sink, holding_locks
 from virnucpro_monitor.records import Bisection, BisectStep, Commit, Run, Target, short_hash
+from virnucpro_monitor.records.request import NAMED_WEIGHTS
 from virnucpro_monitor.runner.bisect import (
     BAD,
     GOOD,
@@ -91,7 +92,7 @@ def as_measured_last(settings: Settings, target: Target) -> Settings:
     }
     if used.device != settings.device.partition(":")[0]:
         stored["device"] = "cpu" if used.device == "cpu" else f"{used.device}:0"
-    if used.weights in ("official", "synthetic"):  # a file's place is not stored
+    if used.weights in NAMED_WEIGHTS:  # a file's place is not stored
         stored["weights"] = used.weights
     unset = stored.keys() - settings.model_fields_set
     return settings.model_copy(update={name: stored[name] for name in unset})

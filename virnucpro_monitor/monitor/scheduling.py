@@ -12,6 +12,7 @@ from virnucpro_monitor.host.private_settings import private_settings_path
 from virnucpro_monitor.host.times import check_cron, local_zone, next_start
 from virnucpro_monitor.host.times import every as interval
 from virnucpro_monitor.monitor.running import find_run_target, stored_targets
+from virnucpro_monitor.records.request import NAMED_WEIGHTS
 from virnucpro_monitor.runner.builtin import BUILTIN
 from virnucpro_monitor.secrecy import masked_url
 from virnucpro_monitor.settings import (
@@ -109,7 +110,7 @@ def _elsewhere(settings: Settings, name: str) -> Any:
     if name == "db":
         return _absolute_url(settings.database_url)
     value = getattr(settings, name)
-    if name == "weights" and value not in ("official", "synthetic"):
+    if name == "weights" and value not in NAMED_WEIGHTS:
         return Path(value).expanduser().resolve()
     if name == "protocol" and value.endswith(".json"):
         return Path(value).expanduser().resolve()

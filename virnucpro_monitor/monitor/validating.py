@@ -9,11 +9,10 @@ from virnucpro_monitor.validation.builtin import BuiltinSubject, load_builtin
 from virnucpro_monitor.validation.oracle import Oracle, prepare_oracle
 from virnucpro_monitor.validation.protocol import limits_for, limits_key, load_protocol
 from virnucpro_monitor.validation.selftest import (
-    SELFTEST_TOKEN_BUDGET,
     SelftestReport,
     run_selftest,
-    selftest_benchmark,
 )
+from virnucpro_monitor.validation.selftest_material import SELFTEST_TOKEN_BUDGET, selftest_benchmark
 from virnucpro_monitor.validation.validate import validate_subject
 
 OnProgress = Callable[[str, int, int], None]

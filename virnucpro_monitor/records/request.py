@@ -6,11 +6,12 @@ from virnucpro_monitor.errors import ConfigurationError
 from virnucpro_monitor.records.runs import Configuration
 
 DTYPES = ("float32", "float16", "bfloat16")
+NAMED_WEIGHTS = ("official", "synthetic", "synthetic-outliers")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Request:
-    """How the model is to be run. `weights` is "official", "synthetic" or a path."""
+    """How the model is to be run. `weights` is one of `NAMED_WEIGHTS` or a path."""
 
     model: str
     weights: str

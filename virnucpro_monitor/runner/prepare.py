@@ -8,6 +8,7 @@ from pathlib import Path
 from virnucpro_monitor.errors import ConfigurationError
 from virnucpro_monitor.records import Environment
 from virnucpro_monitor.records.messages import Advanced, Ended, PrepareJob, Ready, Refused
+from virnucpro_monitor.records.request import NAMED_WEIGHTS
 from virnucpro_monitor.runner.client import WorkerPool, raise_refused
 from virnucpro_monitor.runner.endings import explain
 from virnucpro_monitor.runner.plan import RunPlan
@@ -85,7 +86,7 @@ def prepare(plan: RunPlan, pool: WorkerPool, device: str, on_progress: OnProgres
 
 
 def _weights_name(weights: str) -> str:
-    return weights if weights in ("official", "synthetic") else Path(weights).name
+    return weights if weights in NAMED_WEIGHTS else Path(weights).name
 
 
 def _last_line(text: str) -> str:

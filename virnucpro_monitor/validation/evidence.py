@@ -25,8 +25,8 @@ from virnucpro_monitor.records import (
     to_json,
 )
 from virnucpro_monitor.validation.builtin import BuiltinSubject
-from virnucpro_monitor.validation.faults import CONTROLS
 from virnucpro_monitor.validation.faulty_subject import Fault, FaultySubject
+from virnucpro_monitor.validation.harmless import CONTROLS
 from virnucpro_monitor.validation.measure import measure
 from virnucpro_monitor.validation.noise import worst_of
 from virnucpro_monitor.validation.oracle import Oracle
@@ -94,7 +94,7 @@ def collect_evidence(
     margins: dict[str, float | None] = {}
     key = limits_key(dtype_name(subject.dtype), subject.device.type)
     failed: list[str] = []
-    for number, fault in enumerate(_variants(num_runs, seed)):
+    for number, fault in enumerate(healthy_runs(num_runs, seed)):
         side = FaultySubject(sides[number % len(sides)], fault)
         measured = measure(side, benchmark, oracle)
         probes = run_probes(side, protocol, oracle, exact=exact_probes)
@@ -204,8 +204,8 @@ def _narrower(
     return narrower
 
 
-def _variants(count: int, seed: int) -> Iterator[Fault]:
-    """Healthy variants, every third one with a harmless rewriting too."""
+def healthy_runs(count: int, seed: int) -> Iterator[Fault]:
+    """Healthy variants, every third one with a harmless rewriting too, all of them in turn."""
     rewritings: Sequence[Fault] = CONTROLS
     for number, variant in enumerate(healthy_variants(count, seed)):
         if number % 3 == 2:

@@ -7,6 +7,7 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 import torch
+from torch.nn import functional
 
 from virnucpro_monitor.models.packed_attention import Pack
 from virnucpro_monitor.models.rotary import RotaryTables
@@ -90,6 +91,9 @@ def plain_attention(
     *,
     keys: Callable[[int], Range] | None = None,
     softmax_dtype: torch.dtype = torch.float32,
+    zero_keys: Callable[[int], int] | None = None,
+    hidden: bool = False,
+    visible: Callable[[torch.Tensor], torch.Tensor] | None = None,
 ) -> torch.Tensor:
     """Attention written out, each sequence by itself.
 
@@ -97,6 +101,9 @@ def plain_attention(
         q, k, v: [tokens, heads, head_dim]; q comes scaled.
         keys: slot -> the range of tokens that its queries see; its own by default.
         softmax_dtype: what scores are held in for the softmax.
+        zero_keys: tokens of a sequence -> how many keys and values of zeros are added to its own;
+            `hidden` hides them from the queries.
+        visible: key place - query place, [n, n] int64 -> whether the query sees the key.
     """
     output = torch.empty_like(q)
     for slot, (start, end) in enumerate(itertools.pairwise(pack.bounds)):
@@ -104,7 +111,15 @@ def plain_attention(
         # [tokens, heads, head_dim] -> [heads, tokens, head_dim]
         queries = q[start:end].transpose(0, 1).float()
         seen, values = (x[first:last].transpose(0, 1).float() for x in (k, v))
-        scores = (queries @ seen.transpose(-1, -2)).to(softmax_dtype)
+        added = zero_keys(end - start) if zero_keys else 0
+        seen, values = (functional.pad(x, (0, 0, 0, added)) for x in (seen, values))
+        scores = queries @ seen.transpose(-1, -2)
+        if hidden and added:
+            scores[..., -added:] = float("-inf")
+        if visible is not None:
+            places = torch.arange(end - start, device=q.device)
+            scores = scores.masked_fill(~visible(places[None, :] - places[:, None]), float("-inf"))
+        scores = scores.to(softmax_dtype)
         shares = scores.softmax(-1).float()
         output[start:end] = (shares @ values).transpose(0, 1).to(q)
     return output
@@ -162,6 +177,11 @@ def swap_lengths(bounds: list[int]) -> list[int]:
             lengths[slot], lengths[slot + 1] = lengths[slot + 1], lengths[slot]
             break
     return accumulate(lengths)
+
+
+def lengths(pack: Pack) -> list[int]:
+    """Tokens of each sequence."""
+    return [end - start for start, end in itertools.pairwise(pack.bounds)]
 
 
 def accumulate(lengths: Sequence[int]) -> list[int]:

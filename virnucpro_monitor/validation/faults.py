@@ -13,40 +13,15 @@ from torch.nn import functional
 
 from virnucpro_monitor.models import esm2_flash
 from virnucpro_monitor.models.packed_attention import Pack, packed_attention
-from virnucpro_monitor.models.rotary import RotaryTables
+from virnucpro_monitor.validation import fault_parts as parts
 from virnucpro_monitor.validation import fault_tools as tools
 from virnucpro_monitor.validation.faulty_subject import Fault, Rows
+from virnucpro_monitor.validation.numeric_faults import NUMERIC_FAULTS
+from virnucpro_monitor.validation.packing_faults import PACKING_FAULTS
 from virnucpro_monitor.validation.perturb import bounds_of, reorder
 from virnucpro_monitor.validation.planting import Patch
 from virnucpro_monitor.validation.subject import PackedBatch
 from virnucpro_monitor.validation.tokens import alphabet
-
-
-def _bounds(change: Callable[[list[int]], list[int]]) -> Callable[[Any], list[Patch]]:
-    return lambda model: [Patch(Pack, "from_cu_seqlens", tools.changed_bounds(change))]
-
-
-def _positions(change: Callable[[Pack], torch.Tensor]) -> Callable[[Any], list[Patch]]:
-    return lambda model: [
-        Patch(Pack, "from_cu_seqlens", tools.changed_positions(change)),
-        Patch(model.rotary, "get", tools.longer_tables(65536)),
-    ]
-
-
-def _attention(change: Callable[..., torch.Tensor | None]) -> Callable[[Any], list[Patch]]:
-    """Exchange attention for a function of (q, k, v, pack, backend)."""
-    return lambda model: [
-        Patch(esm2_flash, "packed_attention", lambda original, *given: change(*given))
-    ]
-
-
-def _embedding(change: Callable[..., torch.Tensor | None]) -> Callable[[Any], list[Patch]]:
-    """Exchange the embedding for a function of (original, tokens, masked, num_masked, length)."""
-    return lambda model: [Patch(model, "_embed", change)]
-
-
-def _tables(change: Callable[[RotaryTables], Callable[..., Any]]) -> Callable[[Any], list[Patch]]:
-    return lambda model: [Patch(model.rotary, "get", change(model.rotary))]
 
 
 def _shift_inner(bounds: list[int], by: int) -> list[int]:
@@ -75,14 +50,6 @@ def _roll_v_of_one_head(
     rolled = v.clone()
     rolled[:, 0] = tools.roll_segments(v[:, 0], pack)
     return packed_attention(q, k, rolled, pack, backend)
-
-
-def _roll_k_and_v(
-    q: torch.Tensor, k: torch.Tensor, v: torch.Tensor, pack: Pack, backend: str
-) -> torch.Tensor:
-    return packed_attention(
-        q, tools.roll_segments(k, pack), tools.roll_segments(v, pack), pack, backend
-    )
 
 
 def _low_precision_softmax(
@@ -181,65 +148,65 @@ def _one_doubled(batch: PackedBatch) -> PackedBatch:
     return reorder(batch, [*range(len(batch.sequence_ids)), 0])
 
 
-def _shuffled(batch: PackedBatch) -> PackedBatch:
-    slots = len(batch.sequence_ids)
-    if slots < 2:
-        return batch
-    generator = torch.Generator().manual_seed(slots)
-    return reorder(batch, torch.randperm(slots, generator=generator).tolist())
-
-
-FAULTS: tuple[Fault, ...] = (
+_CORE: tuple[Fault, ...] = (
     Fault(
         name="positions reset one token late",
+        probes=True,
         signature="positions late",
-        patches=_positions(tools.positions_reset_late),
+        patches=parts.positions(tools.positions_reset_late),
     ),
     Fault(
         name="positions doubled",
         signature="positions doubled",
-        patches=_positions(lambda pack: 2 * pack.positions),
+        patches=parts.positions(lambda pack: 2 * pack.positions),
     ),
     Fault(
         name="positions restarted in mid-sequence",
         signature="positions restarted",
-        patches=_positions(tools.positions_restarted),
+        patches=parts.positions(tools.positions_restarted),
     ),
     Fault(
         name="cu_seqlens one late",
+        probes=True,
         signature="boundary late",
-        patches=_bounds(lambda bounds: _shift_inner(bounds, 1)),
+        patches=parts.bounds(lambda bounds: _shift_inner(bounds, 1)),
     ),
     Fault(
         name="cu_seqlens one early",
+        probes=True,
         signature="boundary early",
-        patches=_bounds(lambda bounds: _shift_inner(bounds, -1)),
+        patches=parts.bounds(lambda bounds: _shift_inner(bounds, -1)),
     ),
     Fault(
         name="two sequences merged",
+        probes=True,
         signature="merged",
-        patches=_bounds(lambda bounds: bounds[:1] + bounds[2:] if len(bounds) > 2 else bounds),
+        patches=parts.bounds(lambda bounds: bounds[:1] + bounds[2:] if len(bounds) > 2 else bounds),
     ),
     Fault(
         name="boundaries of two swapped",
+        probes=True,
         signature="boundaries swapped",
-        patches=_bounds(tools.swap_lengths),
+        patches=parts.bounds(tools.swap_lengths),
     ),
     Fault(name="ids in the wrong order", signature="outside", on_batch=_ids_turned),
     Fault(
         name="0.88 missing",
+        probes=True,
         signature="rescale missing",
-        patches=_embedding(lambda embed, *given: embed(*given) / 0.88),
+        patches=parts.embedding(lambda embed, *given: embed(*given) / 0.88),
     ),
     Fault(
         name="0.88 applied twice",
+        probes=True,
         signature="rescale twice",
-        patches=_embedding(lambda embed, *given: embed(*given) * 0.88),
+        patches=parts.embedding(lambda embed, *given: embed(*given) * 0.88),
     ),
     Fault(
         name="observed-mask rescale missing",
+        probes=True,
         signature="mask rescale missing",
-        patches=_embedding(
+        patches=parts.embedding(
             lambda embed, tokens, masked, num_masked, length: embed(
                 tokens, masked, num_masked * 0, length
             )
@@ -247,8 +214,10 @@ FAULTS: tuple[Fault, ...] = (
     ),
     Fault(
         name="<mask> not zeroed",
+        probes=True,
         signature="mask not zeroed",
-        patches=_embedding(
+        plain=True,
+        patches=parts.embedding(
             lambda embed, tokens, masked, num_masked, length: embed(
                 tokens, torch.zeros_like(masked), num_masked, length
             )
@@ -257,7 +226,7 @@ FAULTS: tuple[Fault, ...] = (
     Fault(
         name="softmax scale missing",
         signature="scale missing",
-        patches=_attention(
+        patches=parts.attention(
             lambda q, k, v, pack, backend: packed_attention(
                 q * q.shape[-1] ** 0.5, k, v, pack, backend
             )
@@ -266,7 +235,7 @@ FAULTS: tuple[Fault, ...] = (
     Fault(
         name="softmax scale applied twice",
         signature="scale twice",
-        patches=_attention(
+        patches=parts.attention(
             lambda q, k, v, pack, backend: packed_attention(
                 q * q.shape[-1] ** -0.5, k, v, pack, backend
             )
@@ -275,7 +244,7 @@ FAULTS: tuple[Fault, ...] = (
     Fault(
         name="RoPE base 1e5",
         signature="rotary base",
-        patches=_tables(lambda tables: tools.tables_with_base(tables, 1e5)),
+        patches=parts.tables(lambda tables: tools.tables_with_base(tables, 1e5)),
     ),
     Fault(
         name="RoPE interleaved",
@@ -326,13 +295,14 @@ FAULTS: tuple[Fault, ...] = (
     ),
     Fault(
         name="one token of the neighbour attended to",
+        probes=True,
         signature="neighbour token",
-        patches=_attention(_neighbour_token),
+        patches=parts.attention(_neighbour_token),
     ),
     Fault(
         name="V of one head rolled against K",
         signature="head rolled",
-        patches=_attention(_roll_v_of_one_head),
+        patches=parts.attention(_roll_v_of_one_head),
     ),
     Fault(name="NaN in one residue", signature="not finite", on_rows=_nan_in_one_residue),
     Fault(
@@ -342,6 +312,7 @@ FAULTS: tuple[Fault, ...] = (
     ),
     Fault(
         name="last pack's output returned",
+        probes=True,
         signature="not repeatable",
         on_rows=_stale_output,
     ),
@@ -354,13 +325,15 @@ FAULTS: tuple[Fault, ...] = (
         name="bfloat16 rotary tables",
         kind="arithmetic",
         signature="rotary bfloat16",
-        patches=_tables(lambda tables: tools.rounded_tables(tables, torch.bfloat16)),
+        lengths=(420, 22),
+        patches=parts.tables(lambda tables: tools.rounded_tables(tables, torch.bfloat16)),
     ),
     Fault(
         name="float16 rotary tables",
         kind="arithmetic",
         signature="rotary float16",
-        patches=_tables(lambda tables: tools.rounded_tables(tables, torch.float16)),
+        lengths=(420, 22),
+        patches=parts.tables(lambda tables: tools.rounded_tables(tables, torch.float16)),
     ),
     Fault(
         name="LayerNorm epsilon 1e-2",
@@ -373,35 +346,8 @@ FAULTS: tuple[Fault, ...] = (
         name="softmax in low precision",
         kind="arithmetic",
         signature="softmax bfloat16",
-        patches=_attention(_low_precision_softmax),
+        patches=parts.attention(_low_precision_softmax),
     ),
 )
 
-CONTROLS: tuple[Fault, ...] = (
-    Fault(
-        name="positions not reset",
-        kind="control",
-        patches=_positions(tools.positions_not_reset),
-        # FP32 angles lose bits in proportion to the position. Up to 1024, as far as the model was
-        # trained, that is harmless; 4096 positions in one pack are told from the oracle.
-        token_budget=1024,
-    ),
-    Fault(
-        name="constant offset to one sequence's positions",
-        kind="control",
-        patches=_positions(tools.positions_offset),
-    ),
-    Fault(
-        name="K and V rolled together after RoPE",
-        kind="control",
-        patches=_attention(_roll_k_and_v),
-    ),
-    Fault(name="packs shuffled", kind="control", on_batch=_shuffled),
-    Fault(name="another token budget", kind="control", token_budget=1200),
-    Fault(
-        name="another correct attention backend",
-        kind="control",
-        plain=True,
-        patches=_attention(lambda q, k, v, pack, backend: tools.plain_attention(q, k, v, pack)),
-    ),
-)
+FAULTS: tuple[Fault, ...] = (*_CORE, *PACKING_FAULTS, *NUMERIC_FAULTS)

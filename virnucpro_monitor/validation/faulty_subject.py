@@ -20,13 +20,18 @@ class Fault:
     """One injected change.
 
     Attributes:
-        kind: "fault" must be killed; "arithmetic" may drown in half-precision noise; "control" is
-            harmless and must not fire.
+        kind: "fault" must be killed; "arithmetic" may drown in half-precision noise; "range" acts
+            on values that not all weights reach; "control" is harmless and must not fire.
         signature: the trace's short name for it, where it has one.
+        group: the short name of the sequences that it strikes, where they are to be named.
+        lengths: residues of the self-test's sequences that show it; None for the usual ones.
+        probes: whether the probes are asked even where the sequences' own gates see it.
         patches: model -> the functions to exchange during the packed forward pass.
         plain: plain PyTorch instead of the fused kernels, whose arithmetic no patch can reach.
         on_batch: each pack as the collator makes it -> the pack handed on; the same where the
             fault does not touch it.
+        on_packs: all packs of a set -> those handed on, the same where the fault does not touch
+            them.
         on_rows: (output by layer, pack, last layer, memory) -> output by layer, the same where the
             fault does not touch it. The memory lives as long as the subject.
         on_cut: (rows [tokens, D], start, end) -> the rows that are pooled.
@@ -36,9 +41,13 @@ class Fault:
     name: str
     kind: str = "fault"
     signature: str | None = None
+    group: str | None = None
+    lengths: tuple[int, ...] | None = None
+    probes: bool = False
     patches: Callable[[Any], list[Patch]] | None = None
     plain: bool = False
     on_batch: Callable[[PackedBatch], PackedBatch] | None = None
+    on_packs: Callable[[list[PackedBatch]], list[PackedBatch]] | None = None
     on_rows: Callable[[Rows, PackedBatch, int, dict[str, Any]], Rows] | None = None
     on_cut: Callable[[torch.Tensor, int, int], torch.Tensor] | None = None
     token_budget: int | None = None
@@ -67,7 +76,7 @@ class FaultySubject(BuiltinSubject):
         self.witness = Witness() if witness is None else witness
         self._memory: dict[str, Any] = {}
         self._patches = fault.patches(self.model) if fault.patches else []
-        for hook in ("on_batch", "on_rows"):
+        for hook in ("on_batch", "on_packs", "on_rows"):
             if getattr(fault, hook) is not None:
                 self.witness.setdefault(hook, 0)
 
@@ -77,7 +86,13 @@ class FaultySubject(BuiltinSubject):
     def pack(
         self, sequences: Sequence[tuple[str, str]], *, per_call: int | None = None
     ) -> Iterator[PackedBatch]:
-        for batch in super().pack(sequences, per_call=per_call):
+        packs = super().pack(sequences, per_call=per_call)
+        if self.fault.on_packs:
+            whole = list(packs)
+            kept = self.fault.on_packs(whole)
+            self.witness["on_packs"] += kept is not whole
+            packs = iter(kept)
+        for batch in packs:
             changed = self.fault.on_batch(batch) if self.fault.on_batch else batch
             if self.fault.on_batch:
                 self.witness["on_batch"] += changed is not batch

@@ -198,7 +198,9 @@ def hypotheses(num_tokens: int, around: Surroundings) -> Iterator[Hypothesis]:
     own = torch.arange(num_tokens, dtype=torch.float64)
     yield Hypothesis(name="scale missing", text="a missing softmax scale", scale_power=0)
     yield Hypothesis(name="scale twice", text="the softmax scale applied twice", scale_power=2)
-    yield Hypothesis(name="rotary base", text="rotary base 1e5 instead of 1e4", base=1e5)
+    for base in (1e5, 1e6):
+        text = f"rotary base 1e{len(f'{base:.0f}') - 1} instead of 1e4"
+        yield Hypothesis(name="rotary base", text=text, base=base)
     yield Hypothesis(
         name="rotary interleaved", text="interleaved instead of half-split RoPE", interleaved=True
     )
@@ -229,6 +231,12 @@ def hypotheses(num_tokens: int, around: Surroundings) -> Iterator[Hypothesis]:
         ("silu", "SiLU instead of GELU"),
     ):
         yield Hypothesis(name=f"gelu {gelu}", text=text, part="feed-forward", gelu=gelu)
+    yield Hypothesis(
+        name="feed-forward left out",
+        text="a feed-forward part that is left out",
+        part="feed-forward",
+        without_feed_forward=True,
+    )
     for eps in (1e-2, 1e-3, 1e-6, 1e-12):
         yield Hypothesis(
             name="layer norm epsilon",
@@ -295,6 +303,8 @@ def _precision_hypotheses() -> Iterator[Hypothesis]:
         yield Hypothesis(
             name=f"attention {name}", text=text, attention_dtype=dtype, rounds_shares=True
         )
+        text = f"a residual stream in {name}"
+        yield Hypothesis(name=f"stream {name}", text=text, part="", stream_dtype=dtype)
         text = f"matrix products in {name}, as autocast makes them"
         for attention in (None, dtype):
             yield Hypothesis(
@@ -323,7 +333,12 @@ def weight_hypotheses() -> Iterator[Hypothesis]:
 
 
 def head_hypotheses(num_heads: int) -> Iterator[Hypothesis]:
-    """Faults of one head of a layer."""
+    """Faults of one head of a layer, or of all together."""
+    yield Hypothesis(
+        name="attention left out",
+        text="attention that gives zero",
+        heads_out=tuple(range(num_heads)),
+    )
     for head in range(num_heads):
         yield _without_heads((head,), num_heads)
         for roll in (1, -1):

@@ -38,6 +38,8 @@ class Hypothesis:
         hidden_keys: own tokens, counted from the end, that no query sees as keys.
         rolled_head, roll: a head whose V is moved by `roll` tokens against K; None for none.
         heads_out: heads that give zero.
+        without_feed_forward: the second product gives its bias only.
+        stream_dtype: what the layer's output is rounded to.
         rounded: of `PRODUCTS`, whose weights are rounded to `weights_dtype`.
     """
 
@@ -71,6 +73,8 @@ class Hypothesis:
     rolled_head: int | None = None
     roll: int = 1
     heads_out: tuple[int, ...] = ()
+    without_feed_forward: bool = False
+    stream_dtype: torch.dtype | None = None
     rounded: tuple[str, ...] = ()
     weights_dtype: torch.dtype | None = None
 
@@ -131,8 +135,10 @@ def run_layer(
     mixed = mixed.transpose(0, 1).flatten(1)  # [H, n, d] -> [n, D]
     x = x[at] + _product(mixed, attention.out_proj, "out_proj", h)
     normed = _layer_norm(layer.final_layer_norm, x, h.layer_norm_eps)
-    x = x + _product(_gelu(_product(normed, layer.fc1, "fc1", h), h), layer.fc2, "fc2", h)
-    return x, asked
+    inner = _gelu(_product(normed, layer.fc1, "fc1", h), h)
+    inner = torch.zeros_like(inner) if h.without_feed_forward else inner
+    x = x + _product(inner, layer.fc2, "fc2", h)
+    return (x if h.stream_dtype is None else x.to(h.stream_dtype).float()), asked
 
 
 def _input(

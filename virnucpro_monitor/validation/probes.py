@@ -13,6 +13,7 @@ import torch
 from virnucpro_monitor.data.pooling import mean_pool
 from virnucpro_monitor.records import Culprit, Json, ProbeDocument, Protocol
 from virnucpro_monitor.validation import measures
+from virnucpro_monitor.validation.embedding_faults import name_embedding_fault
 from virnucpro_monitor.validation.measure import check_batch
 from virnucpro_monitor.validation.oracle import Oracle
 from virnucpro_monitor.validation.perturb import (
@@ -22,7 +23,6 @@ from virnucpro_monitor.validation.perturb import (
     other_residues,
     reorder,
 )
-from virnucpro_monitor.validation.signatures import name_mask_fault
 from virnucpro_monitor.validation.subject import PackedBatch, Subject, embed_packed, embed_unpacked
 
 # Rows of one token differ by more than this only where a layer mixes positions.
@@ -44,8 +44,7 @@ def run_probes(
         TargetError: the subject breaks the interface.
     """
     definition: Mapping[str, Json] = protocol.content["probes"]
-    pairs = [(f"probe_{number}", text) for number, text in enumerate(definition["sequences"])]
-    packs = [pack for pack in subject.pack(pairs) if len(pack.sequence_ids) > 0]
+    packs = probe_batches(subject, protocol)
     base = [_embed(subject, pack) for pack in packs]
     masked = probe_mask(subject, packs, base, definition["mask_fractions"])
     embedding = probe_embedding(subject, packs, definition["mask_fractions"], oracle)
@@ -61,6 +60,13 @@ def run_probes(
         "embedding": embedding,
         "mask": masked,
     }
+
+
+def probe_batches(subject: Subject, protocol: Protocol) -> list[PackedBatch]:
+    """The packs that the probes ask about."""
+    texts = protocol.content["probes"]["sequences"]
+    pairs = [(f"probe_{number}", text) for number, text in enumerate(texts)]
+    return [pack for pack in subject.pack(pairs) if len(pack.sequence_ids) > 0]
 
 
 def _exact_probes(
@@ -230,7 +236,7 @@ def probe_embedding(
                         unpacked_worst.add(measures.relative_l2(alone, exact), where)
     except Exception as error:  # the target's own code: whatever it raises, it has no layer 0
         return _not_judged(f"The target does not give its embedding layer ({error!r}).")
-    signature = None if worst_rows is None else name_mask_fault(*worst_rows)
+    signature = None if worst_rows is None else name_embedding_fault(*worst_rows)
     document = ProbeDocument(
         value=packed_worst.value,
         factor=None if worst_rows is None else measures.scale_factor(*worst_rows[:2]),

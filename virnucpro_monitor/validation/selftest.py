@@ -12,7 +12,6 @@ from dataclasses import dataclass, field, replace
 
 import torch
 
-from virnucpro_monitor.data.benchmarks import benchmark_digest, load_benchmark
 from virnucpro_monitor.records import (
     GATE,
     BenchmarkSet,
@@ -25,20 +24,25 @@ from virnucpro_monitor.records import (
     read_probes,
 )
 from virnucpro_monitor.validation.builtin import BuiltinSubject
-from virnucpro_monitor.validation.faults import CONTROLS, FAULTS
+from virnucpro_monitor.validation.faults import FAULTS
 from virnucpro_monitor.validation.faulty_subject import Fault, FaultySubject, fault_installed
 from virnucpro_monitor.validation.gates import over_limit
+from virnucpro_monitor.validation.harmless import CONTROLS
 from virnucpro_monitor.validation.noise import healthy_noise, refuse_tighter_than_noise
 from virnucpro_monitor.validation.oracle import Oracle
 from virnucpro_monitor.validation.perturb import reorder
 from virnucpro_monitor.validation.planting import Witness, idle_parts
 from virnucpro_monitor.validation.protocol import limits_for, limits_key
+from virnucpro_monitor.validation.selftest_material import (
+    SMALL_TOKEN_BUDGET,
+    USUAL_LENGTHS,
+    WHOLE_LENGTHS,
+    Material,
+    with_short_probes,
+)
 from virnucpro_monitor.validation.subject import Layers, PackedBatch, dtype_name
 from virnucpro_monitor.validation.validate import validate_subject
 
-SELFTEST_TOKEN_BUDGET = 512
-# Short and long, at least two packs, one long enough for rounded rotary angles to show.
-_LENGTHS = (22, 40, 63, 90, 129, 200, 420)
 _BUDGETS = (450, 512, 700, 1200, 4096)
 
 
@@ -58,6 +62,7 @@ class FaultResult:
             protocol's evidence: the measured noise.
         idle: parts of the change that never acted, which proves nothing of the yardstick.
         reason: the verdict's sentence.
+        group: the short name of the sequences that it strikes, from the trace.
         signature: the recognised fault's short name, from the trace or, for `<mask>` tokens,
             from the probe of the embedding layer.
     """
@@ -75,11 +80,12 @@ class FaultResult:
     effect_gate: str | None = None
     floor: float | None = None
     idle: tuple[str, ...] = ()
+    group: str | None = None
 
     @property
     def as_expected(self) -> bool:
         if self.idle:
-            return False
+            return self.kind == "range"
         if self.kind in ("control", "healthy"):
             return not self.killed_by
         return bool(self.killed_by) or self.below_noise
@@ -144,23 +150,6 @@ class RememberingSubject(BuiltinSubject):
         return super().embed_unpacked_layers(tokens, layers)
 
 
-def selftest_benchmark() -> BenchmarkSet:
-    """Seven sequences of the `proteome` set, the nearest to the lengths that matter."""
-    remaining = list(load_benchmark("proteome").sequences)
-    chosen = []
-    for length in _LENGTHS:
-        nearest = min(remaining, key=lambda s: abs(len(s.residues) - length))
-        remaining.remove(nearest)
-        chosen.append(nearest)
-    return BenchmarkSet(
-        name="selftest",
-        version=1,
-        digest=benchmark_digest(chosen),
-        description="Seven proteome-like sequences for the self-test.",
-        sequences=tuple(chosen),
-    )
-
-
 def healthy_variants(count: int, seed: int = 0) -> Iterator[Fault]:
     """`count` healthy runs: packs shuffled each in another way, and several token budgets."""
     rng = random.Random(seed)
@@ -187,7 +176,7 @@ def run_selftest(
     """Run the healthy model, every fault and every control.
 
     Args:
-        subject: the healthy model; `SELFTEST_TOKEN_BUDGET` gives it several packs.
+        subject: the healthy model; its token budget should give several packs.
         oracle: of `benchmark` and the subject's weights.
         on_progress: called with (runs done, all runs, name of the next).
 
@@ -197,7 +186,9 @@ def run_selftest(
     healthy = RememberingSubject(subject)
     dtype = dtype_name(subject.dtype)
     plain = Fault(name="healthy", kind="healthy")
-    first = validate_subject(healthy, benchmark, oracle=oracle, protocol=protocol)
+    material = Material(benchmark, oracle)
+    part, its_oracle = material.part(WHOLE_LENGTHS)
+    first = validate_subject(healthy, part, oracle=its_oracle, protocol=protocol)
     noise = from_json(NoiseDocument, first.documents["noise"])
     refuse_tighter_than_noise(protocol, limits_key(dtype, subject.device.type), noise)
     variants = [plain, *healthy_variants(num_healthy_runs - 1)] if num_healthy_runs else []
@@ -207,17 +198,9 @@ def run_selftest(
     for number, fault in enumerate(jobs):
         if on_progress:
             on_progress(number, len(jobs), fault.name)
-        witness = Witness()
-        with fault_installed(fault, witness):
-            verdicts.append(
-                validate_subject(
-                    FaultySubject(healthy, fault, witness),
-                    benchmark,
-                    oracle=oracle,
-                    protocol=protocol,
-                )
-            )
-        results.append(summarise(fault, verdicts[-1], dtype, witness))
+        verdict, witness = judge_fault(fault, healthy, material, protocol)
+        verdicts.append(verdict)
+        results.append(summarise(fault, verdict, dtype, witness))
     runs = len(variants)
     margins = headroom(verdicts[:runs])
     floors = _floors(protocol, limits_key(dtype, subject.device.type), margins)
@@ -237,6 +220,33 @@ def run_selftest(
         num_healthy_runs=runs,
         gates=tuple(gate.name for gate in first.gates),
     )
+
+
+def judge_fault(
+    fault: Fault, healthy: BuiltinSubject, material: Material, protocol: Protocol
+) -> tuple[Verdict, Witness]:
+    """Validate the healthy model with one injected change.
+
+    What must pass is asked everything. A fault is shown a few sequences that it strikes, and the
+    probes only where these see nothing or the probes are the point.
+    """
+    witness = Witness()
+    whole = fault.kind in ("healthy", "control")
+    benchmark, oracle = material.part(WHOLE_LENGTHS if whole else fault.lengths or USUAL_LENGTHS)
+    asked = protocol if whole else with_short_probes(protocol)
+    with fault_installed(fault, witness):
+        subject = FaultySubject(healthy, fault, witness)
+        if not whole and fault.token_budget is None:
+            subject.token_budget = SMALL_TOKEN_BUDGET
+        for probes in (False, True):
+            if not probes and (whole or fault.probes):
+                continue
+            verdict = validate_subject(
+                subject, benchmark, oracle=oracle, protocol=asked, probes=probes
+            )
+            if verdict.outcome is Outcome.FAILED:
+                break
+    return verdict, witness
 
 
 def summarise(
@@ -264,6 +274,7 @@ def summarise(
         effect_gate=largest,
         reason=verdict.reason,
         signature=_signature(verdict),
+        group=((verdict.documents.get("trace") or {}).get("group") or {}).get("name"),
         idle=() if witness is None or fault.kind == "healthy" else idle_parts(witness),
     )
 

@@ -1,42 +1,26 @@
 """Recognised faults: what a layer that departs from the right one looks like.
 
-Each is a short name, which is stored, and the words for a person. Most are told at the layer where
-the packed path departs first; those of `<mask>` tokens by the probe of the embedding layer.
+Each is a short name, which is stored, and the words for a person, told at the layer where a side
+departs first.
 """
 
-from dataclasses import dataclass
 from typing import Any
 
 import torch
 
 from virnucpro_monitor.validation import measures
+from virnucpro_monitor.validation.embedding_faults import name_embedding_fault
 from virnucpro_monitor.validation.hypotheses import EXPLAINS_FACTOR, Surroundings, explain
+from virnucpro_monitor.validation.signature import Signature
 from virnucpro_monitor.validation.subject import Layers
 from virnucpro_monitor.validation.tokens import alphabet
 
-_FACTOR_TOLERANCE = 0.004
 # Single rows are wrong where at most this share is, each by this much and this many times the
 # median row's error: a fault of a layer's arithmetic moves all rows alike.
 _FEW_ROWS = 0.02
 _ROW_IS_WRONG = 0.05
 _ROW_STANDS_OUT = 20.0
 
-
-@dataclass(frozen=True, slots=True)
-class Signature:
-    """A recognised fault: a short name, and the words for a person."""
-
-    name: str
-    text: str
-
-
-# What a wrong scale of the embedding layer looks like, by its least-squares factor.
-EMBEDDING_SIGNATURES = (
-    (1.0 / 0.88, Signature("rescale missing", "a missing 0.88 token-dropout rescale")),
-    (0.88, Signature("rescale twice", "the 0.88 token-dropout rescale applied twice")),
-    (-1.0, Signature("sign", "a flipped sign")),
-    (0.0, Signature("zero", "an embedding that is all zero")),
-)
 LAYER_OFF_BY_ONE = Signature("layer off by one", "a hidden layer off by one")
 FINAL_NORM_MISSING = Signature("final norm missing", "a missing final LayerNorm")
 NOT_REPEATABLE = Signature(
@@ -44,37 +28,10 @@ NOT_REPEATABLE = Signature(
 )
 NOT_FINITE = Signature("not finite", "NaN or infinity")
 ROWS_REPLACED = Signature("rows replaced", "rows overwritten after they were computed")
-MASK_NOT_ZEROED = Signature("mask not zeroed", "<mask> tokens that are not zeroed")
-MASK_RESCALE_MISSING = Signature(
-    "mask rescale missing", "a missing rescale by the observed share of <mask> tokens"
+DROPOUT_ON = Signature(
+    "dropout", "dropout that is left on: each pass gives other values, around the right ones"
 )
 OUTSIDE = Signature("outside", "the fault lies outside the model: ids, boundaries or pooling")
-
-
-def name_embedding_factor(factor: float | None) -> Signature | None:
-    """The known fault with this least-squares factor of the embedding layer."""
-    if factor is None:
-        return None
-    for known, signature in EMBEDDING_SIGNATURES:
-        if abs(factor - known) < _FACTOR_TOLERANCE:
-            return signature
-    return None
-
-
-def name_mask_fault(
-    packed: torch.Tensor, exact: torch.Tensor, tokens: torch.Tensor
-) -> Signature | None:
-    """What a wrong embedding layer [T, D] of a partly masked sequence looks like, if known."""
-    masked = tokens == alphabet().mask_idx
-    if not bool(masked.any()) or not bool(torch.isfinite(packed).all()):
-        return None
-    if float(packed[masked].double().norm()) > 0.1 * float(packed[~masked].double().norm()):
-        return MASK_NOT_ZEROED
-    factor = measures.scale_factor(packed[~masked], exact[~masked])
-    missing = 1.0 - float(masked.double().mean())
-    if factor is not None and abs(factor - missing) < 0.02 * missing:
-        return MASK_RESCALE_MISSING
-    return None
 
 
 def describe(
@@ -91,47 +48,75 @@ def describe(
 
     Args:
         departs: the first layer that is wrong.
-        side: "packed" or "unpacked", the one that is wrong.
-        seen, exact: what that side gave at that layer and the one before, and what is right.
-        model: fair-esm in FP32; without it layer 1 and the final LayerNorm are not looked into.
+        side: "packed", "unpacked" or "both sides": what is wrong.
+        seen, exact: what that side gave at that layer, and what is right there and one before.
+        model: fair-esm in FP32; without it only what its rows tell is looked into.
         tokens: [T] int64 of the sequence.
         last: the last layer, after the final LayerNorm.
     """
-    who = "" if side == "packed" else "unpacked "
+    who = "" if side == "packed" else f"{side} "
+    verb = "depart" if side == "both sides" else "departs"
     if not bool(torch.isfinite(seen[departs]).all()):
-        return f"{who}not finite from {_layer_name(departs)} on", NOT_FINITE, None
+        where = "after the last layer" if departs == last else f"from {_layer_name(departs)} on"
+        return f"{who}not finite {where}", NOT_FINITE, None
     if departs == 0:
+        table = None if model is None else model.embed_tokens.weight.detach().cpu()
+        signature = name_embedding_fault(
+            seen[0], exact[0], tokens, pack_share=_pack_share(tokens, around), table=table
+        )
+        text = f"{who}{verb} at the embedding"
         factor = measures.scale_factor(seen[0], exact[0])
-        signature = name_embedding_factor(factor)
-        text = f"{who}departs at the embedding"
         if factor is not None and _only_scaled(seen[0], exact[0], factor):
             text += f": factor {factor:.3f}"
-        else:
-            signature = None
         return _looks_like(text, signature), signature, "embedding"
     where = "after the last layer" if departs == last else f"in layer {departs}"
-    text, signature, part = f"{who}departs {where}", None, None
+    text, signature, part = f"{who}{verb} {where}", None, None
     few = describe_few_rows(seen[departs], exact[departs])
     if few:
         return _looks_like(f"{text}: {few}", ROWS_REPLACED), ROWS_REPLACED, "output"
     if departs == last:
         signature = _name_last_layer(seen, exact, model, last)
-        return _looks_like(text, signature), signature, "output"
-    if _is_close(seen[departs], exact[departs - 1], exact[departs]):
+        if signature is not None or model is None:
+            return _looks_like(text, signature), signature, "output"
+    elif _is_close(seen[departs], exact[departs - 1], exact[departs]):
         return _looks_like(text, LAYER_OFF_BY_ONE), LAYER_OFF_BY_ONE, "output"
-    if departs == 1 and model is not None:
-        none = Surroundings(*(tokens[:0],) * 4, longest=len(tokens))
-        found = explain(model, tokens, seen[1], around if side == "packed" else none)
+    elif model is not None:
+        found = explain(
+            model,
+            tokens,
+            seen[departs],
+            _as_seen(around, tokens, side),
+            departs,
+            exact[departs - 1],
+        )
         if found is not None:
             signature = Signature(found.hypothesis.name, found.hypothesis.text)
-            part = found.hypothesis.part
-            text += f" {part}"
+            part = found.hypothesis.part or None
+            text += f" {part}" if part else ""
     return _looks_like(text, signature), signature, part
+
+
+def _as_seen(around: Surroundings, tokens: torch.Tensor, side: str) -> Surroundings:
+    return Surroundings.alone(tokens) if side == "unpacked" else around
+
+
+def _pack_share(tokens: torch.Tensor, around: Surroundings) -> float:
+    """Of `<mask>` among all tokens of the pack."""
+    pack = torch.cat([around.before, tokens.cpu(), around.after])
+    return float((pack == alphabet().mask_idx).double().mean())
 
 
 def _name_last_layer(seen: Layers, exact: Layers, model: Any, last: int) -> Signature | None:
     """The output may be the layer before it, or that before the final LayerNorm: the closer one."""
     candidates = [(exact[last - 1], LAYER_OFF_BY_ONE)]
+    for dtype in (torch.bfloat16, torch.float16):
+        name = str(dtype).removeprefix("torch.")
+        rounded = Signature(f"output {name}", f"an output rounded to {name}")
+        candidates.append((exact[last].to(dtype).to(exact[last]), rounded))
+    factor = measures.scale_factor(seen[last], exact[last])
+    if factor is not None:
+        scaled = Signature("output scaled", f"an output scaled by {factor:.4g}")
+        candidates.append((exact[last] * factor, scaled))
     if model is not None:
         device = next(model.parameters()).device
         # fair-esm's layers are [T, B, D].

@@ -1,40 +1,76 @@
-"""Layer trace: at which layer the packed path departs, and what that looks like.
+"""Layer trace: at which layer a side departs from FP32, what that looks like, and whom it strikes.
 
-For the worst sequences of a failed run, the error of every layer is measured on the residual
-stream, packed against unpacked and both against the oracle model, and the first departure is named.
+For the worst sequences of a failed run, the error of every layer of either side is measured against
+the oracle model. Outside the model is asked first; a layer is named only where its error exceeds
+what healthy runs have at that depth and accounts for the error of the result. Where the sequences
+are right and only a probe failed, the probe's own sequences are traced.
 """
 
 import itertools
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
 import torch
 
+from virnucpro_monitor.data.benchmarks import truncate
 from virnucpro_monitor.errors import MonitorError
 from virnucpro_monitor.models.weights import load_checkpoint
-from virnucpro_monitor.records import Json, SequenceResult, SequenceStatus
-from virnucpro_monitor.validation import measures
+from virnucpro_monitor.records import BenchmarkSet, Json, SequenceResult, SequenceStatus
+from virnucpro_monitor.validation.departure import (
+    Departure,
+    Errors,
+    errors_of,
+    find_departures,
+    is_within_noise,
+    pooled_error,
+)
+from virnucpro_monitor.validation.grouping import Group, find_group
 from virnucpro_monitor.validation.hypotheses import Surroundings
+from virnucpro_monitor.validation.layer_noise import layer_limits
+from virnucpro_monitor.validation.leak_trace import trace_leak
 from virnucpro_monitor.validation.oracle import Oracle, full_float32
-from virnucpro_monitor.validation.perturb import bounds_of, reorder
-from virnucpro_monitor.validation.signatures import NOT_REPEATABLE, OUTSIDE, describe
+from virnucpro_monitor.validation.outside import OUTSIDE, name_token_fault
+from virnucpro_monitor.validation.perturb import bounds_of, mask_pack, reorder
+from virnucpro_monitor.validation.protocol import limits_key
+from virnucpro_monitor.validation.signature import Signature
+from virnucpro_monitor.validation.signatures import DROPOUT_ON, NOT_REPEATABLE, describe
 from virnucpro_monitor.validation.subject import (
     Layers,
     PackedBatch,
     Subject,
+    dtype_name,
     embed_packed,
     embed_unpacked,
 )
+from virnucpro_monitor.validation.tokens import encode
 
 _TRACED_SEQUENCES = 2
-# A layer departs where its error is beyond this many roundings of the dtype …
-_DEPARTS_EPS = 8.0
-# … and this many times what the unpacked side has at that layer.
-_DEPARTS_FACTOR = 5.0
 # Layers of a pack that are held at one time: 37 layers of 3B width would take gigabytes.
 _PART_BYTES = 128 * 1024**2
+# The result is off by this many times what the last layer is: then the layers are not to blame.
+_OUTSIDE_FACTOR = 10.0
+# Passes whose mean tells dropout, which is right on average, from a race.
+_DROPOUT_PASSES = 8
+_MASKED_SHARES = (0.15, 0.5)
+# Gates that probe sequences decide; where all others hold, these are what to trace.
+PROBE_GATES = frozenset(
+    {
+        "repeat",
+        "leak",
+        "position",
+        "order",
+        "embedding",
+        "mask",
+        "agreement",
+        "state",
+        "weights",
+        "memory",
+        "collator",
+    }
+)
+_LEAK_GATES = frozenset({"leak"})
 
 
 def trace(
@@ -42,40 +78,32 @@ def trace(
     sequences: Sequence[SequenceResult],
     batches: Sequence[PackedBatch],
     oracle: Oracle | None,
+    *,
+    benchmark: BenchmarkSet | None = None,
+    failing: Collection[str] = (),
+    probe_batches: Callable[[], Sequence[PackedBatch]] = tuple,
 ) -> dict[str, Json]:
-    """Trace the worst sequences: {"finding", "signature", "layer", "part", "sequences"}.
+    """Trace what failed: {"finding", "signature", "layer", "part", "group", "sequences", …}.
 
     A target that does not give its hidden layers gets {"not_traced": why}. The document is empty
-    where no sequence has a place in a pack.
+    where there is nothing to trace.
+
+    Args:
+        benchmark: the sequences that were measured, whose tokens the packs should hold.
+        failing: the gates that failed; where only probes did, their packs are traced.
+        probe_batches: gives the packs of the probes.
     """
-    chosen = worst_sequences(sequences)
-    if not chosen:
-        return {}
-    first, again = (embed_packed(subject, batches[chosen[0].pack or 0]) for _ in range(2))
-    if not torch.equal(first.nan_to_num(), again.nan_to_num()):
-        return {"finding": NOT_REPEATABLE.text, "signature": NOT_REPEATABLE.name, "sequences": []}
-    model = _load_oracle_model(oracle, subject.device)
-    traced: list[dict[str, Json]] = []
+    tracer = _Tracer(subject, oracle, benchmark)
+    by_probe = bool(failing) and PROBE_GATES.issuperset(failing)
     try:
-        for result in chosen:
-            with full_float32(), torch.inference_mode():
-                batch = batches[result.pack or 0]
-                traced.append(_trace_one(subject, result, batch, model, first.shape[-1]))
-            if traced[-1]["signature"]:
-                break
-    except MonitorError:
+        with full_float32(), torch.inference_mode():
+            if by_probe:
+                return tracer.trace_probes(probe_batches(), failing)
+            return tracer.trace_sequences(worst_sequences(sequences), batches, failing)
+    except (MonitorError, torch.OutOfMemoryError):
         raise
     except Exception as error:  # the target's own code, asked for layers it need not have
         return {"not_traced": f"The target does not give its hidden layers ({error!r})."}
-    told = next((t for t in traced if t["signature"]), traced[0])
-    return {
-        "finding": told["finding"],
-        "signature": told["signature"],
-        "layer": told["departs_at"],
-        "part": told["part"],
-        "reference": "oracle" if model is not None else "unpacked",
-        "sequences": traced,
-    }
 
 
 def worst_sequences(sequences: Sequence[SequenceResult]) -> list[SequenceResult]:
@@ -92,69 +120,239 @@ def worst_sequences(sequences: Sequence[SequenceResult]) -> list[SequenceResult]
     return sorted(placed, key=badness, reverse=True)[:_TRACED_SEQUENCES]
 
 
-def first_departure(
-    packed: Sequence[float | None], unpacked: Sequence[float | None], eps: float
-) -> int | None:
-    """Index of the first layer whose packed error is far beyond rounding and the other side's."""
-    for layer, error in enumerate(packed):
-        if error is None:
-            return layer
-        other = unpacked[layer] if layer < len(unpacked) else None
-        if error > max(_DEPARTS_EPS * eps, _DEPARTS_FACTOR * (other or 0.0)):
-            return layer
-    return None
+class _Tracer:
+    """What every sequence's trace shares."""
 
+    def __init__(
+        self, subject: Subject, oracle: Oracle | None, benchmark: BenchmarkSet | None
+    ) -> None:
+        self.subject, self.benchmark = subject, benchmark
+        self.model = _load_oracle_model(oracle, subject.device)
+        self.key = limits_key(dtype_name(subject.dtype), subject.device.type)
+        self.layers = list(range(subject.num_layers + 1))
 
-def _trace_one(
-    subject: Subject,
-    result: SequenceResult,
-    batch: PackedBatch,
-    model: Any,
-    width: int,
-) -> dict[str, Json]:
-    layers = list(range(subject.num_layers + 1))
-    batch, slot = _shorten(subject, batch, result)
-    around = _surroundings(batch, slot)
-    packed_errors: list[float | None] = []
-    unpacked_errors: list[float | None] = []
-    between: list[float | None] = []
-    for some in _in_parts(layers, batch.input_ids.numel() * width * subject.dtype.itemsize):
-        packed, unpacked, exact = _embed_three_ways(subject, batch, slot, model, some)
-        packed_errors += _errors(packed, exact, some)
-        between += _errors(packed, unpacked, some)
-        if model is not None:
-            unpacked_errors += _errors(unpacked, exact, some)
-    eps = torch.finfo(subject.dtype).eps
-    departs = first_departure(packed_errors, unpacked_errors, eps)
-    side = "packed"
-    if departs is None and model is not None:
-        departs = first_departure(unpacked_errors, packed_errors, eps)
-        side = "unpacked"
-    finding, signature, part = None, None, None
-    if departs is not None:
-        some = [layer for layer in (departs - 1, departs) if layer >= 0]
+    def trace_sequences(
+        self,
+        chosen: Sequence[SequenceResult],
+        batches: Sequence[PackedBatch],
+        failing: Collection[str],
+    ) -> dict[str, Json]:
+        if not chosen:
+            return {}
+        longest = tuple(sorted({batch.max_seqlen for batch in batches}))
+        worst = batches[chosen[0].pack or 0]
+        unsteady = self._name_unsteady(worst)
+        if unsteady is not None:
+            return {"finding": unsteady.text, "signature": unsteady.name, "sequences": []}
+        traced = []
+        for result in chosen:
+            batch = batches[result.pack or 0]
+            wrong = result.packed_relative_l2 if self.model is not None else result.relative_l2
+            expected = None
+            if self.benchmark is not None:
+                residues = truncate(self.benchmark.sequences[result.index].residues)[0]
+                expected = encode(residues)
+            traced.append(self._trace_one(batch, result.slot or 0, expected, wrong, longest))
+            if traced[-1]["signature"]:
+                break
+        told = next((one for one in traced if one["signature"]), traced[0])
+        if told["signature"] is None and _LEAK_GATES & set(failing):
+            leak = trace_leak(self.subject, worst)
+            if leak is not None:
+                told["finding"] = "; ".join(filter(None, [told["finding"], leak.signature.text]))
+                told["signature"] = leak.signature.name
+        group = None
+        if told["signature"] != OUTSIDE.name and told["side"] == "packed":
+            result = chosen[traced.index(told)]
+            group = self._group(batches[result.pack or 0], result.slot or 0, told["packed"][-1])
+        return self._document(told, traced, group)
+
+    def trace_probes(
+        self, batches: Sequence[PackedBatch], failing: Collection[str]
+    ) -> dict[str, Json]:
+        """Trace the probe sequence that is most wrong, plain or with `<mask>` tokens."""
+        if not batches:
+            return {}
+        for batch in batches:
+            unsteady = self._name_unsteady(batch) if "repeat" in failing else None
+            if unsteady is not None:
+                return {"finding": unsteady.text, "signature": unsteady.name, "sequences": []}
+        if _LEAK_GATES & set(failing):
+            leaks = [leak for batch in batches if (leak := trace_leak(self.subject, batch))]
+            if leaks:
+                leak = max(leaks, key=lambda one: one.size)
+                return {
+                    "finding": f"{leak.signature.text} (most: {leak.sequence_id})",
+                    "signature": leak.signature.name,
+                    "layer": leak.layer,
+                    "part": None,
+                    "sequences": [],
+                }
+        tried = [*batches, *(mask_pack(batch, _MASKED_SHARES)[0] for batch in batches)]
+        errors = {
+            (number, slot): error
+            for number, batch in enumerate(tried)
+            for slot, error in enumerate(self._pooled_errors(batch))
+        }
+        number, slot = max(errors, key=lambda at: _or_infinite(errors[at]))
+        traced = [self._trace_one(tried[number], slot, None, errors[number, slot], ())]
+        group = None
+        if traced[0]["side"] == "packed":
+            group = self._group(tried[number], slot, traced[0]["packed"][-1])
+        return self._document(traced[0], traced, group)
+
+    def _document(
+        self, told: dict[str, Json], traced: list[dict[str, Json]], group: Group | None
+    ) -> dict[str, Json]:
+        finding = told["finding"]
+        if finding and group:
+            finding = f"{finding} (strikes {group.text})"
+        return {
+            "finding": finding,
+            "signature": told["signature"],
+            "layer": told["departs_at"],
+            "part": told["part"],
+            "reference": "oracle" if self.model is not None else "unpacked",
+            "group": None if group is None else {"name": group.name, "text": group.text},
+            "noise": layer_limits(self.key, self.subject.num_layers),
+            "sequences": traced,
+        }
+
+    def _name_unsteady(self, batch: PackedBatch) -> Signature | None:
+        """Whether the same pack twice gives other values, and whether they are right on average."""
+        first, again = (embed_packed(self.subject, batch) for _ in range(2))
+        if torch.equal(first.nan_to_num(), again.nan_to_num()):
+            return None
+        passes = [
+            self.subject.embed_packed_layers(batch, [1])[1].double() for _ in range(_DROPOUT_PASSES)
+        ]
+        mean = torch.stack(passes).mean(0)
+        spread = [float((one - mean).norm()) for one in passes]
+        bounds = bounds_of(batch)
+        right = torch.cat(
+            [
+                self._right(batch.input_ids[start:end], [1])[1].to(mean)
+                for start, end in itertools.pairwise(bounds)
+            ]
+        )
+        off = float((mean - right).norm())
+        steady = min(spread) > 0.5 * max(spread)
+        # The mean of n passes lies 1 / sqrt(n - 1) of their spread from the right values.
+        if steady and off < max(spread):
+            return DROPOUT_ON
+        return NOT_REPEATABLE
+
+    def _right(self, tokens: torch.Tensor, layers: Sequence[int]) -> Layers:
+        """A sequence alone, by the oracle model, or unpacked without one."""
+        if self.model is None:
+            return self.subject.embed_unpacked_layers(tokens.to(self.subject.device), layers)
+        return _model_layers(self.model, tokens, layers)
+
+    def _pooled_errors(self, batch: PackedBatch) -> list[float | None]:
+        rows, last = embed_packed(self.subject, batch).cpu(), self.layers[-1]
+        return [
+            pooled_error(
+                rows[start:end], self._right(batch.input_ids[start:end], [last])[last].cpu()
+            )
+            for start, end in itertools.pairwise(bounds_of(batch))
+        ]
+
+    def _group(self, batch: PackedBatch, slot: int, error: float | None) -> Group | None:
+        last = self.layers[-1]
+        return find_group(
+            self.subject,
+            _tokens_of(batch, slot),
+            lambda tokens: self._right(tokens, [last])[last],
+            error,
+            self.key,
+            num_tokens=int(batch.input_ids.numel()),
+        )
+
+    def _trace_one(
+        self,
+        batch: PackedBatch,
+        slot: int,
+        expected: torch.Tensor | None,
+        wrong: float | None,
+        other_lengths: tuple[int, ...],
+    ) -> dict[str, Json]:
+        """Trace one sequence of a pack.
+
+        Args:
+            expected: its own tokens [T]; None where the pack is known to hold them.
+            wrong: the relative L2 of the result that is to be explained.
+        """
+        subject, model = self.subject, self.model
+        sequence_id = batch.sequence_ids[slot]
+        named = None if expected is None else name_token_fault(expected, _tokens_of(batch, slot))
+        batch, slot = _shorten(subject, batch, slot)
+        packed_errors: Errors = []
+        unpacked_errors: Errors = []
+        between: Errors = []
+        pooled: float | None = None
+        width = embed_packed(subject, batch).shape[-1]
+        for some in _in_parts(
+            self.layers, batch.input_ids.numel() * width * subject.dtype.itemsize
+        ):
+            packed, unpacked, exact = _embed_three_ways(subject, batch, slot, model, some)
+            packed_errors += errors_of(packed, exact, some)
+            between += errors_of(packed, unpacked, some)
+            if model is not None:
+                unpacked_errors += errors_of(unpacked, exact, some)
+            if some[-1] == self.layers[-1]:
+                pooled = pooled_error(packed[some[-1]], exact[some[-1]])
+        found: list[tuple[str, Signature | None, str | None, Departure | None]] = []
+        if named is not None:
+            found.append((named.text, named, None, None))
+        elif self._lies_outside(packed_errors, pooled, wrong):
+            found.append((f"every layer is right, so {OUTSIDE.text}", OUTSIDE, None, None))
+        else:
+            for departure in find_departures(packed_errors, unpacked_errors, self.key):
+                found.append((*self._describe(batch, slot, departure, other_lengths), departure))
+        first = next((one for one in found if one[1] is not None), found[0] if found else None)
+        departs = None if first is None else first[3]
+        return {
+            "sequence_id": sequence_id,
+            "departs_at": None if departs is None else departs.layer,
+            "side": "packed" if departs is None else departs.side,
+            "part": None if first is None else first[2],
+            "finding": "; ".join(one[0] for one in found) or None,
+            "signature": first[1].name if first is not None and first[1] is not None else None,
+            "packed": packed_errors,
+            "unpacked": unpacked_errors,
+            "packed_unpacked": between,
+        }
+
+    def _lies_outside(self, packed: Errors, pooled: float | None, wrong: float | None) -> bool:
+        """Whether the layers are right although the sequence's pooled embedding is not."""
+        if pooled is None or wrong is None:
+            return False
+        if wrong > _OUTSIDE_FACTOR * pooled and is_within_noise(packed, self.key):
+            return wrong > layer_limits(self.key, self.subject.num_layers)[-1]
+        return False
+
+    def _describe(
+        self, batch: PackedBatch, slot: int, departure: Departure, other_lengths: tuple[int, ...]
+    ) -> tuple[str, Signature | None, str | None]:
+        some = [layer for layer in (departure.layer - 1, departure.layer) if layer >= 0]
         packed, unpacked, exact = (
             {layer: rows.cpu() for layer, rows in side_rows.items()}
-            for side_rows in _embed_three_ways(subject, batch, slot, model, some)
+            for side_rows in _embed_three_ways(self.subject, batch, slot, self.model, some)
         )
-        seen = packed if side == "packed" else unpacked
-        tokens = _tokens_of(batch, slot)
-        finding, signature, part = describe(
-            departs, side, seen, exact, model, tokens, around, layers[-1]
+        return describe(
+            departure.layer,
+            departure.side,
+            unpacked if departure.side == "unpacked" else packed,
+            exact,
+            self.model,
+            _tokens_of(batch, slot),
+            _surroundings(batch, slot, other_lengths),
+            self.layers[-1],
         )
-    elif _lies_outside(result, packed_errors[-1], unpacked_errors):
-        finding, signature, part = f"every layer is right, so {OUTSIDE.text}", OUTSIDE, None
-    return {
-        "sequence_id": result.sequence_id,
-        "departs_at": departs,
-        "side": side,
-        "part": part,
-        "finding": finding,
-        "signature": signature.name if signature else None,
-        "packed": packed_errors,
-        "unpacked": unpacked_errors,
-        "packed_unpacked": between,
-    }
+
+
+def _or_infinite(error: float | None) -> float:
+    return float("inf") if error is None else error
 
 
 def _in_parts(layers: Sequence[int], layer_bytes: int) -> Iterator[Sequence[int]]:
@@ -186,24 +384,11 @@ def _embed_three_ways(
     return packed, unpacked, {layer: rows.to(subject.device) for layer, rows in exact.items()}
 
 
-def _lies_outside(
-    result: SequenceResult, packed: float | None, unpacked: Sequence[float | None]
-) -> bool:
-    """Whether the layers are right although the sequence's pooled embedding is not."""
-    wrong = result.packed_relative_l2 if unpacked else result.relative_l2
-    if packed is None or wrong is None:
-        return False
-    return wrong > 10.0 * packed
-
-
-def _shorten(
-    subject: Subject, batch: PackedBatch, result: SequenceResult
-) -> tuple[PackedBatch, int]:
+def _shorten(subject: Subject, batch: PackedBatch, slot: int) -> tuple[PackedBatch, int]:
     """A pack of the sequence, its neighbours, the first and the longest, if it is as wrong there.
 
     A trace keeps every layer of a pack, so a short one saves time and memory.
     """
-    slot = result.slot or 0
     bounds = bounds_of(batch)
     lengths = [end - start for start, end in itertools.pairwise(bounds)]
     longest = lengths.index(max(lengths))
@@ -225,7 +410,7 @@ def _shorten(
     return batch, slot
 
 
-def _surroundings(batch: PackedBatch, slot: int) -> Surroundings:
+def _surroundings(batch: PackedBatch, slot: int, other_lengths: tuple[int, ...]) -> Surroundings:
     tokens = batch.input_ids.cpu()
     bounds = bounds_of(batch)
     start, end = bounds[slot], bounds[slot + 1]
@@ -236,12 +421,8 @@ def _surroundings(batch: PackedBatch, slot: int) -> Surroundings:
         previous=tokens[bounds[slot - 1] : start] if slot > 0 else nothing,
         following=tokens[end : bounds[slot + 2]] if slot + 2 < len(bounds) else nothing,
         longest=max(b - a for a, b in itertools.pairwise(bounds)),
+        other_lengths=other_lengths,
     )
-
-
-def _errors(rows: Layers, exact: Layers, layers: Sequence[int]) -> list[float | None]:
-    """Relative L2 over the residues of each layer."""
-    return [measures.relative_l2(rows[layer][1:-1], exact[layer][1:-1]) for layer in layers]
 
 
 def _model_layers(

@@ -8,7 +8,7 @@ from virnucpro_monitor.validation.measure import measure
 from virnucpro_monitor.validation.memory import halving_packs
 from virnucpro_monitor.validation.noise import judge_within_noise, noise_of
 from virnucpro_monitor.validation.oracle import Oracle
-from virnucpro_monitor.validation.probes import run_probes
+from virnucpro_monitor.validation.probes import probe_batches, run_probes
 from virnucpro_monitor.validation.protocol import limits_key
 from virnucpro_monitor.validation.residue_trace import trace_residues
 from virnucpro_monitor.validation.subject import Subject, dtype_name
@@ -62,7 +62,15 @@ def _validate(
         documents["noise"] = to_json(noise_of(found))
     verdict = judge_within_noise(measured.sequences, documents, protocol, limits_name=limits)
     if verdict.outcome is Outcome.FAILED:
-        documents["trace"] = trace(subject, measured.sequences, measured.batches, oracle)
+        documents["trace"] = trace(
+            subject,
+            measured.sequences,
+            measured.batches,
+            oracle,
+            benchmark=benchmark,
+            failing=[gate.name for gate in verdict.gates if gate.passed is False],
+            probe_batches=lambda: probe_batches(subject, protocol),
+        )
         documents["residues"] = trace_residues(
             subject, benchmark, measured.sequences, measured.batches, oracle
         )

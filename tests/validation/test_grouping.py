@@ -1,0 +1,98 @@
+"""Which sequences a fault strikes, found by packing the wrong one otherwise."""
+
+import itertools
+from collections.abc import Callable
+
+import pytest
+import torch
+
+from tests.validation.conftest import FakeSubject
+from virnucpro_monitor.validation.grouping import find_group
+from virnucpro_monitor.validation.subject import PackedBatch, embed_unpacked
+from virnucpro_monitor.validation.tokens import alphabet, encode
+
+LONG = "MKTAYIAKQRQISFVKSHFSRQLEERLGLIEVQ" * 2
+
+
+def group_of(
+    fake: FakeSubject,
+    strikes: Callable[[PackedBatch, int, torch.Tensor], bool],
+    text: str = LONG,
+    num_tokens: int = 400,
+):
+    """Struck sequences are ruined; `strikes` sees the pack, the slot and the slot's tokens."""
+
+    def ruin(rows, pack, layer):
+        rows = rows.clone()
+        bounds = pack.cu_seqlens.tolist()
+        for slot, (start, end) in enumerate(itertools.pairwise(bounds)):
+            if strikes(pack, slot, pack.input_ids[start:end]):
+                rows[start:end] += torch.arange(rows.shape[1])
+        return rows
+
+    fake.on_packed = ruin
+    found = find_group(
+        fake,
+        encode(text),
+        lambda tokens: embed_unpacked(fake, tokens),
+        1.0,
+        "float32",
+        num_tokens=num_tokens,
+    )
+    return None if found is None else found.text
+
+
+def lengths(pack: PackedBatch) -> list[int]:
+    return pack.cu_seqlens.diff().tolist()
+
+
+@pytest.mark.parametrize(
+    ("strikes", "text"),
+    [
+        (lambda pack, slot, own: len(own) == max(lengths(pack)), "the longest of each pack"),
+        (
+            lambda pack, slot, own: len(own) < max(lengths(pack)),
+            "all but the longest of each pack",
+        ),
+        (lambda pack, slot, own: slot == 0, "the first of each pack"),
+        (lambda pack, slot, own: slot == len(lengths(pack)) - 1, "the last of each pack"),
+        (lambda pack, slot, own: slot > 0, "all but the first of each pack"),
+        (lambda pack, slot, own: len(lengths(pack)) == 1, "packs of one sequence"),
+        (lambda pack, slot, own: len(lengths(pack)) > 1, "packs of more than one sequence"),
+        (lambda pack, slot, own: len(own) == 68, "sequences of exactly 68 tokens"),
+        (lambda pack, slot, own: len(own) > 40, "sequences of 41 tokens or more"),
+        (lambda pack, slot, own: True, None),
+        # Neither place, nor length, nor letters.
+        (lambda pack, slot, own: slot == 1 and len(pack.input_ids) % 2 == 1, None),
+        (
+            lambda pack, slot, own: 0 < slot < len(lengths(pack)) - 1,
+            "sequences that are neither first nor last in their pack",
+        ),
+    ],
+)
+def test_the_group_is_named(fake: FakeSubject, strikes, text: str | None) -> None:
+    assert group_of(fake, strikes) == text
+
+
+def test_lengths_at_tile_edges(fake: FakeSubject) -> None:
+    text = LONG[:62]
+    strikes = lambda pack, slot, own: len(own) % 64 == 0  # noqa: E731
+    assert group_of(fake, strikes, text) == "sequences of a multiple of 64 tokens"
+
+
+def test_letters(fake: FakeSubject) -> None:
+    token = alphabet().get_idx("U")
+    strikes = lambda pack, slot, own: bool((own == token).any())  # noqa: E731
+    assert group_of(fake, strikes, "MKTAUIAKQXQISFVKB") == "sequences with U"
+
+
+def test_long_packs(fake: FakeSubject) -> None:
+    strikes = lambda pack, slot, own: len(pack.input_ids) > 256  # noqa: E731
+    found = group_of(fake, strikes)
+    assert found is not None
+    assert found.startswith("packs of more than about 2")
+
+
+def test_a_sequence_without_residues_has_no_group(fake: FakeSubject) -> None:
+    bare = encode("M")[[0, 2]]
+    assert find_group(fake, bare, lambda tokens: tokens, None, "float32", num_tokens=2) is None

@@ -1,0 +1,221 @@
+"""Which sequences a packed fault strikes, found by trying: the wrong one is packed otherwise.
+
+The same sequence is packed alone, first, last, beside a longer one, shorter, longer, with other
+letters. What makes the error come and go names the group: "the longest of each pack".
+"""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+import torch
+
+from virnucpro_monitor.data.limits import MAX_RESIDUES, SPECIAL_TOKENS
+from virnucpro_monitor.validation.departure import pooled_error
+from virnucpro_monitor.validation.layer_noise import layer_limits
+from virnucpro_monitor.validation.perturb import bounds_of
+from virnucpro_monitor.validation.subject import PackedBatch, Subject, embed_packed
+from virnucpro_monitor.validation.tokens import alphabet, encode
+
+Reference = Callable[[torch.Tensor], torch.Tensor]
+"""Tokens [T] of a sequence -> its right last layer [T, D]."""
+
+_PARTNER = "MKTAYIAKQRQISFVK"
+_TILES = (128, 64, 32, 16)
+# An error of less than this share of the one that is looked into is another matter.
+_SHARE = 0.1
+_STANDARD = "ACDEFGHIKLMNPQRSTVWY"
+# Where the sequence lies in each of the packs that are tried: alone, first, last, longest.
+_PLACES = ("alone", "first", "last", "middle", "first short", "last short", "middle short")
+_GROUPS: tuple[tuple[str, str, frozenset[str]], ...] = (
+    ("longest", "the longest of each pack", frozenset({"alone", "first", "last", "middle"})),
+    ("not longest", "all but the longest of each pack", frozenset(
+        {"first short", "last short", "middle short"})),
+    ("first", "the first of each pack", frozenset({"alone", "first", "first short"})),
+    ("last", "the last of each pack", frozenset({"alone", "last", "last short"})),
+    ("not first", "all but the first of each pack", frozenset(
+        {"last", "middle", "last short", "middle short"})),
+    ("not last", "all but the last of each pack", frozenset(
+        {"first", "middle", "first short", "middle short"})),
+    ("alone", "packs of one sequence", frozenset({"alone"})),
+    ("not alone", "packs of more than one sequence", frozenset(_PLACES) - {"alone"}),
+    ("inner", "sequences that are neither first nor last in their pack", frozenset(
+        {"middle", "middle short"})),
+)  # fmt: skip
+
+
+@dataclass(frozen=True, slots=True)
+class Group:
+    """The sequences that a fault strikes: a short name, and words for a person."""
+
+    name: str
+    text: str
+
+
+class _Trials:
+    """Packs of the sequence, other sequences of its kind, and whether they come out wrong."""
+
+    def __init__(
+        self, subject: Subject, reference: Reference, error: float | None, key: str
+    ) -> None:
+        self._subject, self._reference = subject, reference
+        noise = layer_limits(key, subject.num_layers)[-1]
+        self._limit = noise if error is None else max(noise, _SHARE * error)
+        self._right: dict[tuple[int, ...], torch.Tensor] = {}
+
+    def is_wrong(self, segments: Sequence[torch.Tensor], slot: int) -> bool:
+        """Whether the sequence in `slot` of this pack is wrong."""
+        batch = make_pack(segments)
+        rows = embed_packed(self._subject, batch)
+        bounds = bounds_of(batch)
+        tokens = segments[slot]
+        key = tuple(tokens.tolist())
+        if key not in self._right:
+            self._right[key] = self._reference(tokens)
+        right = self._right[key].to(rows.device)
+        error = pooled_error(rows[bounds[slot] : bounds[slot + 1]], right)
+        return error is None or error > self._limit
+
+
+def make_pack(segments: Sequence[torch.Tensor]) -> PackedBatch:
+    """Tokens of sequences, end to end."""
+    lengths = [len(segment) for segment in segments]
+    return PackedBatch(
+        input_ids=torch.cat(list(segments)),
+        cu_seqlens=torch.tensor([0, *lengths]).cumsum(0).to(torch.int32),
+        max_seqlen=max(lengths),
+        sequence_ids=tuple(f"trial_{number}" for number in range(len(segments))),
+    )
+
+
+def find_group(
+    subject: Subject,
+    tokens: torch.Tensor,
+    reference: Reference,
+    error: float | None,
+    key: str,
+    *,
+    num_tokens: int,
+) -> Group | None:
+    """What is common to the sequences that come out wrong; None where it strikes all alike.
+
+    Args:
+        tokens: [T] int64 of one that is wrong.
+        error: its pooled relative L2; None where it is not finite.
+        key: the name of the limits, from `protocol.limits_key`.
+        num_tokens: of the pack where it is wrong.
+    """
+    if len(tokens) <= SPECIAL_TOKENS:
+        return None
+    tokens = tokens.cpu()
+    trials = _Trials(subject, reference, error, key)
+    wrong = {
+        place
+        for place, (segments, slot) in _placements(tokens).items()
+        if trials.is_wrong(segments, slot)
+    }
+    tried = frozenset(_placements(tokens))
+    if not wrong:
+        return _by_pack_size(trials, tokens, num_tokens)
+    for name, text, places in _GROUPS:
+        if wrong == places & tried and len(tried) == len(_PLACES):
+            return Group(name, text)
+    if wrong != tried:
+        return None
+    return _by_letters(trials, tokens) or _by_length(trials, tokens)
+
+
+def _placements(tokens: torch.Tensor) -> dict[str, tuple[list[torch.Tensor], int]]:
+    residues = tokens[1:-1]
+    size = min(len(residues) - 1, len(_PARTNER))
+    shorter = encode(_PARTNER[: max(1, size)])
+    packs = {
+        "alone": ([tokens], 0),
+        "first": ([tokens, shorter], 0),
+        "last": ([shorter, tokens], 1),
+        "middle": ([shorter, tokens, shorter], 1),
+    }
+    if size < 1 or len(residues) + len(_PARTNER) > MAX_RESIDUES:
+        return packs
+    longer = torch.cat([tokens[:-1], encode(_PARTNER)[1:]])
+    return packs | {
+        "first short": ([tokens, longer], 0),
+        "last short": ([longer, tokens], 1),
+        "middle short": ([shorter, tokens, longer], 1),
+    }
+
+
+def _by_pack_size(trials: _Trials, tokens: torch.Tensor, num_tokens: int) -> Group | None:
+    """Right in small packs: from how many tokens of the pack on it is wrong."""
+    filler = encode(_PARTNER)
+
+    def is_wrong(total: int) -> bool:
+        count = max(0, total - len(tokens)) // len(filler)
+        return trials.is_wrong([tokens, *[filler] * count], 0)
+
+    if num_tokens <= len(tokens) + 2 * len(filler) or not is_wrong(num_tokens):
+        return None
+    low, high = len(tokens) + 2 * len(filler), num_tokens
+    while high - low > len(filler):
+        middle = (low + high) // 2
+        low, high = (low, middle) if is_wrong(middle) else (middle, high)
+    return Group("long packs", f"packs of more than about {_rounded(high)} tokens")
+
+
+def _by_letters(trials: _Trials, tokens: torch.Tensor) -> Group | None:
+    standard = {alphabet().get_idx(letter) for letter in _STANDARD}
+    inner = set(tokens[1:-1].tolist())
+    other = sorted(inner - standard)
+    if not other:
+        return None
+    replacement = alphabet().get_idx("A")
+
+    def without(some: Sequence[int]) -> torch.Tensor:
+        changed = tokens.clone()
+        for token in some:
+            changed[changed == token] = replacement
+        return changed
+
+    if trials.is_wrong([without(other)], 0):
+        return None
+    guilty = [
+        token
+        for token in other
+        if trials.is_wrong([without([one for one in other if one != token])], 0)
+    ]
+    letters = [alphabet().get_tok(token) for token in guilty or other]
+    return Group("letters", f"sequences with {' or '.join(letters)}")
+
+
+def _by_length(trials: _Trials, tokens: torch.Tensor) -> Group | None:
+    count = len(tokens)
+
+    def is_wrong(length: int) -> bool:
+        return trials.is_wrong([_of_length(tokens, length)], 0)
+
+    smallest = SPECIAL_TOKENS + 1
+    if count <= smallest + 1 or is_wrong(smallest):
+        return None
+    longest = MAX_RESIDUES + SPECIAL_TOKENS
+    if not is_wrong(count - 1) and count < longest and not is_wrong(count + 1):
+        for tile in _TILES:
+            if count % tile == 0 and (other := count + tile) <= longest and is_wrong(other):
+                return Group("tile lengths", f"sequences of a multiple of {tile} tokens")
+        return Group("one length", f"sequences of exactly {count} tokens")
+    low, high = smallest, count  # right, wrong
+    while high - low > 1:
+        middle = (low + high) // 2
+        low, high = (low, middle) if is_wrong(middle) else (middle, high)
+    return Group("long sequences", f"sequences of {high} tokens or more")
+
+
+def _of_length(tokens: torch.Tensor, count: int) -> torch.Tensor:
+    """The sequence cut, or grown by its own residues, to `count` tokens."""
+    residues = tokens[1:-1]
+    times = -(-(count - SPECIAL_TOKENS) // len(residues))
+    grown = residues.repeat(times)[: count - SPECIAL_TOKENS]
+    return torch.cat([tokens[:1], grown, tokens[-1:]])
+
+
+def _rounded(count: int) -> int:
+    """To two digits: the packs that were tried are whole sequences apart."""
+    return round(count, 2 - len(str(count)))

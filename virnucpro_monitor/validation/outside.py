@@ -1,0 +1,44 @@
+"""What lies outside the model: a pack's tokens that are not the sequence's own."""
+
+import torch
+
+from virnucpro_monitor.validation.signature import Signature
+from virnucpro_monitor.validation.tokens import alphabet
+
+OUTSIDE = Signature("outside", "the fault lies outside the model: ids, boundaries or pooling")
+EOS_MISSING = Signature("eos missing", "<eos> is missing from the packed tokens")
+BOS_MISSING = Signature("bos missing", "<cls> is missing from the packed tokens")
+
+
+def name_token_fault(expected: torch.Tensor, tokens: torch.Tensor) -> Signature | None:
+    """How a pack's tokens [n] of a sequence differ from its own [T], if in a known way."""
+    if torch.equal(expected, tokens):
+        return None
+    if torch.equal(expected[:-1], tokens):
+        return EOS_MISSING
+    if torch.equal(expected[1:], tokens):
+        return BOS_MISSING
+    if torch.equal(expected[1:-1], tokens):
+        return Signature(
+            "bos and eos missing", "<cls> and <eos> are missing from the packed tokens"
+        )
+    if len(tokens) < len(expected) and torch.equal(tokens[:-1], expected[: len(tokens) - 1]):
+        return Signature("cut short", f"packed tokens cut to {len(tokens) - 2} residues")
+    if torch.equal(tokens[1:-1].flip(0), expected[1:-1]):
+        return Signature("reversed", "residues packed in reverse")
+    return _letters(expected, tokens)
+
+
+def _letters(expected: torch.Tensor, tokens: torch.Tensor) -> Signature | None:
+    """A letter that is another one throughout."""
+    if len(expected) != len(tokens):
+        return None
+    off = expected != tokens
+    pairs = {(int(a), int(b)) for a, b in zip(expected[off], tokens[off], strict=True)}
+    consistent = len({a for a, _ in pairs}) == len(pairs)
+    if not consistent or any(bool(((expected == a) & ~off).any()) for a, _ in pairs):
+        return None
+    if len(pairs) > len(set(expected.tolist())) // 2:
+        return None  # another sequence of the same length
+    said = ", ".join(f"{alphabet().get_tok(a)} read as {alphabet().get_tok(b)}" for a, b in pairs)
+    return Signature("letters", f"{said} in the packed tokens")
