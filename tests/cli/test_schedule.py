@@ -55,7 +55,7 @@ def test_install_replaces_only_its_own_line(
     assert run_command(["schedule", "status", *options]) == 0
     said = capsys.readouterr().out
     assert "(0 */2 * * *)" in said
-    assert "last run    never" in said
+    assert "last heard  never" in said
     assert run_command(["schedule", "remove", *options]) == 0
     assert table.read_text() == "MAILTO=me\n0 1 * * * backup\n"
     assert run_command(["schedule", "remove", *options]) == 0

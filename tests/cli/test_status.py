@@ -26,7 +26,7 @@ def test_how_far_behind_and_when_it_last_spoke(
     capsys.readouterr()
     assert run_command(["status", "--db", database]) == 0
     said = capsys.readouterr().out
-    assert "last run    never" in said
+    assert "last heard  never" in said
     assert "behind      2 commits" in said
     with Sink(database, target, say=print, heartbeat=True) as sink:
         sink.end(3, "one could not be run")

@@ -50,10 +50,10 @@ def target_status(settings: Settings, name: str) -> list[str]:
         with open_database(settings.database_url) as engine:
             target = next((one for one in load_targets(engine) if one.name == name), None)
             if target is None:
-                return [f"last run    nothing is stored of {name} yet"]
+                return [f"last heard  never: nothing is stored of {name} yet"]
             return describe_status(load_status(engine, target))
     except StoreError as error:
-        return [f"last run    unknown: {error}"]
+        return [f"last heard  unknown: {error}"]
 
 
 def describe_status(one: TargetStatus) -> list[str]:
@@ -62,7 +62,7 @@ def describe_status(one: TargetStatus) -> list[str]:
 
     lines = []
     if one.last_heartbeat is None:
-        lines.append("last run    never")
+        lines.append("last heard  never; runs by hand do not count")
     else:
         age = _age(one.last_heartbeat)
         said = visible(f"{one.last_state}: {one.last_message}")
