@@ -153,7 +153,7 @@ def _serve(job: Job, connection: socket.socket, forking: bool) -> None:
     result_read, result_write = os.pipe()
     output_read, output_write = os.pipe()
     source = None if forking else _write_job(job)
-    # CUDA reads /proc/self, which a process namespace without a /proc of its own lacks.
+    # CUDA does not start in a process namespace that has no /proc of its own (seen: error 304).
     child = fork_contained(namespace=not job.request.device.startswith("cuda"))
     if child is None:
         connection.close()

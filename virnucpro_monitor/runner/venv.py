@@ -8,7 +8,7 @@ import sys
 from collections.abc import Callable
 from pathlib import Path
 
-from virnucpro_monitor.errors import TargetError
+from virnucpro_monitor.errors import DiskError, TargetError
 from virnucpro_monitor.records import Target, content_digest
 from virnucpro_monitor.secrecy import public_environment
 
@@ -30,6 +30,7 @@ def target_python(
 
     Raises:
         PrivateEnvironmentError: the file is missing, or a requirement cannot be installed.
+        DiskError: there is no room for it.
     """
     if target.requirements is None:
         return None
@@ -109,6 +110,8 @@ def _install(command: list[str], requirements: Path) -> None:
         raise PrivateEnvironmentError(
             f"The environment of {requirements.name} could not be made ({error})."
         ) from error
+    if done.returncode != 0 and "No space left on device" in done.stderr:
+        raise DiskError(f"The disk is full on which {requirements.name} is to be installed.")
     if done.returncode != 0:
         lines = [line for line in done.stderr.splitlines() if line.strip()]
         raise PrivateEnvironmentError(
