@@ -19,6 +19,7 @@ from virnucpro_monitor.records import GateResult, Outcome, short_hash
 
 MAX_COMMIT_LABELS = 30  # upright where they do not fit side by side
 OUTCOME_ROW = "error, skipped"
+UNJUDGED = (Outcome.ERROR, Outcome.SKIPPED, Outcome.NOT_RUN)
 MAX_CHANGE_LINES = 60
 MAX_SPANS = 200
 MANY_POINTS = 300
@@ -321,8 +322,9 @@ def gates_figure(info: TrendInfo) -> go.Figure:
                 hovertemplate=HOVER,
             )
         )
-    names.append(OUTCOME_ROW)
-    for outcome in (Outcome.ERROR, Outcome.SKIPPED, Outcome.NOT_RUN):
+    if any(point.run.outcome in UNJUDGED for point in points):
+        names.append(OUTCOME_ROW)
+    for outcome in UNJUDGED:
         without = [point for point in points if point.run.outcome is outcome]
         if not without:
             continue

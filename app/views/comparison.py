@@ -13,7 +13,6 @@ from app.text import (
     UNKNOWN,
     format_count,
     format_error,
-    format_share,
     format_value,
     html_text,
     one_line,
@@ -27,7 +26,7 @@ from virnucpro_monitor.analysis.comparison import (
     SequenceChange,
     Side,
 )
-from virnucpro_monitor.analysis.series import ERROR_FLOOR
+from virnucpro_monitor.analysis.series import ERROR_FLOOR, commit_date
 from virnucpro_monitor.records import Commit, Culprit, Outcome, Run
 from virnucpro_monitor.report.export import format_comparisons
 from virnucpro_monitor.report.sentences import accuracy_sentence
@@ -141,6 +140,8 @@ def _sides(comparison: Comparison) -> None:
     columns = [
         markup.Column(name="", kind="nowrap"),
         markup.Column(name="Commit", kind="wide"),
+        markup.Column(name="Author", kind="nowrap"),
+        markup.Column(name="Date", kind="nowrap"),
         markup.Column(name="Outcome", kind="nowrap"),
         markup.Column(name="Agree", kind="num", help="Among the sequences that both runs have"),
         markup.Column(name="Fail", kind="num"),
@@ -170,8 +171,10 @@ def _side_row(role: str, side: Side, comparison: Comparison) -> list[Value]:
     return [
         Html(f"<strong>{role}</strong>"),
         markup.commit_label(run.commit.hash, subject, links.run_link(run)),
+        shortened(run.commit.author, 30) or UNKNOWN,
+        markup.when(commit_date(run), shell.reader_zone()),
         markup.outcome_label(run),
-        format_share(side.num_strict, common) if common else UNKNOWN,
+        f"{side.num_strict:,} of {common:,}" if common else UNKNOWN,
         f"{side.num_failed:,}" if common else UNKNOWN,
         format_error(side.worst_error),
         str(side.culprit) if side.culprit not in (None, Culprit.NONE) else "",

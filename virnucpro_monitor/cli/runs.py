@@ -18,8 +18,10 @@ from virnucpro_monitor.errors import ConfigurationError
 from virnucpro_monitor.records import Environment, Outcome, Run
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
+
     from virnucpro_monitor.analysis.comparison import Thresholds
-    from virnucpro_monitor.records import Failure, SequenceResult, Target
+    from virnucpro_monitor.records import Failure, Finding, SequenceResult, Target
 
 LISTED = 50
 WORST = 5
@@ -65,6 +67,7 @@ def list_runs(
     from virnucpro_monitor.monitor.naming import choose_target
     from virnucpro_monitor.monitor.opening import open_database
     from virnucpro_monitor.report.values import run_values
+    from virnucpro_monitor.store.findings_reader import load_findings
     from virnucpro_monitor.store.reader import load_runs
 
     outcomes = _outcomes(outcome)
@@ -80,6 +83,7 @@ def list_runs(
             all_attempts=all_attempts,
             limit=None if limit is None else limit + 1,
         )
+        findings = {} if as_json else load_findings(engine, target=name)
     is_cut = limit is not None and len(runs) > limit
     runs = runs[-limit:] if limit is not None else runs
     if as_json:
@@ -88,7 +92,7 @@ def list_runs(
     if not runs:
         say("No stored run fits: virnucpro-monitor run stores some.")
         return
-    print_runs(runs)
+    print_runs(runs, findings)
     if is_cut:
         say(f"Only the newest {limit} are shown: --limit shows more.")
 
@@ -101,13 +105,12 @@ def _outcomes(names: list[str] | None) -> list[Outcome] | None:
         raise ConfigurationError(f"{error}: --outcome is one of {known}.") from error
 
 
-def print_runs(runs: list[Run]) -> None:
-    from virnucpro_monitor.report.words import agreement, deciding_words, setup_words
+def print_runs(runs: list[Run], findings: "Mapping[int, Finding]") -> None:
+    from virnucpro_monitor.report.words import agreement, deciding_words, failing_words, setup_words
 
     targets = {run.target for run in runs}
     rows = []
     for run in runs:
-        failed = [gate.name for gate in run.gates if gate.passed is False]
         rows.append(
             [
                 str(run.id),
@@ -119,7 +122,7 @@ def print_runs(runs: list[Run]) -> None:
                 outcome_text(run),
                 agreement(run.figures),
                 deciding_words(run),
-                ", ".join(failed) or ("" if run.figures else run.reason[:60]),
+                failing_words(run, findings.get(run.inherited_run_id or run.id or 0)),
             ]
         )
     print_table(
@@ -133,7 +136,7 @@ def print_runs(runs: list[Run]) -> None:
             "Outcome",
             ">Agree",
             "Worst gate",
-            "Failed gates, or why",
+            "What is wrong",
         ],
         rows,
         styles=[OUTCOME_STYLES[run.effective_outcome] for run in runs],
