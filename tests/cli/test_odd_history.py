@@ -88,7 +88,7 @@ def test_a_commit_that_cannot_be_read_is_one_error_row(
 def test_a_target_reads_no_secret_and_stops_nobody(
     tmp_path: Path, small: str, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    secrets = ("VIRNUCPRO_MONITOR_SOMETHING", "PGPASSWORD", "SOME_TOKEN")
+    secrets = ("VIRNUCPRO_MONITOR_DB", "PGPASSWORD", "SOME_TOKEN")
     for name in secrets:
         monkeypatch.setenv(name, "S3cr3t")
     tiny = TinyRepository(tmp_path / "curious")
