@@ -22,7 +22,7 @@ UNKNOWN_OWNER_S = 7 * 86_400.0
 
 @contextmanager
 def scratch_folder(parent: Path, prefix: str) -> Iterator[Path]:
-    """A new name in `parent` that nobody else has, for a folder that the caller makes.
+    """A new name in `parent` that nobody else has, for a folder or file that the caller makes.
 
     What is there at the end is removed.
 
@@ -75,7 +75,10 @@ def sweep(parent: Path, prefix: str = "") -> list[str]:
 
 
 def remove_tree(folder: Path) -> None:
-    """Remove a folder, also one whose permissions forbid it; what resists stays."""
+    """Remove a folder (or file), also one whose permissions forbid it; what resists stays."""
+    if folder.is_symlink() or folder.is_file():
+        with suppress(OSError):
+            folder.unlink()
     shutil.rmtree(folder, ignore_errors=True)
     if not folder.is_dir() or folder.is_symlink():
         return

@@ -11,6 +11,7 @@ import esm
 import pytest
 import torch
 
+from virnucpro_monitor import scratch
 from virnucpro_monitor.errors import WeightsError
 from virnucpro_monitor.models import weights as weights_module
 from virnucpro_monitor.models.synthetic import calibration_for, synthetic_state, with_outliers
@@ -175,7 +176,7 @@ def test_a_read_only_folder_is_no_obstacle(tmp_path: Path, monkeypatch: pytest.M
     def refuse(*_: Any, **__: Any) -> None:
         raise PermissionError
 
-    monkeypatch.setattr(weights_module.tempfile, "mkstemp", refuse)
+    monkeypatch.setattr(scratch.os, "open", refuse)
     assert len(file_digest(path)) == 64
     assert list(tmp_path.iterdir()) == [path]
 

@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 
 from tests.runner.tiny_target import MODEL_FILE, TinyRepository
+from virnucpro_monitor.errors import RepositoryError
 from virnucpro_monitor.records import Commit
 from virnucpro_monitor.runner.checkout import Repository
 from virnucpro_monitor.runner.commit_objects import MAX_OBJECT_BYTES, parse_moment
@@ -219,3 +220,18 @@ def test_what_is_no_commit_reads_as_nothing(tiny: TinyRepository, tmp_path: Path
     tree = tiny.git("rev-parse", "HEAD^{tree}")
     absent = "0" * 40
     assert repository.commits([tree, absent]) == (Commit(hash=tree), Commit(hash=absent))
+
+
+@pytest.mark.parametrize("damage", ["corrupt", "gone"])
+def test_a_damaged_tip_is_told_from_an_unknown_name(
+    damage: str, tiny: TinyRepository, tmp_path: Path
+) -> None:
+    head = tiny.git("rev-parse", "HEAD")
+    path = _object_path(tiny, head)
+    path.unlink() if damage == "gone" else path.write_bytes(b"not zlib at all")
+    repository = Repository.open(str(tiny.folder), tmp_path / "cache")
+    for name in ("HEAD", "main"):
+        with pytest.raises(RepositoryError, match=f"{head}.*(is corrupt|is missing or damaged)"):
+            repository.resolve(name)
+    with pytest.raises(RepositoryError, match="is not known"):
+        repository.resolve("other")

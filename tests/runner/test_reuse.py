@@ -99,3 +99,15 @@ def test_hidden_layers_are_always_computed(tmp_path: Path, layer: int) -> None:
         before = subject.calls
         embed_unpacked(judged, encode("M"), layer)
         assert subject.calls == before + 1
+
+
+def test_a_full_disk_costs_time_and_nothing_else(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fill_up(content: object, path: Path) -> None:
+        with open("/dev/full", "wb") as full:
+            torch.serialization.save(content, full)
+
+    monkeypatch.setattr(reuse.torch, "save", fill_up)
+    assert len(embed_all(CountingSubject(), tmp_path)) == 60
+    assert list(tmp_path.iterdir()) == []

@@ -298,3 +298,14 @@ def test_descendants_are_found_at_any_depth() -> None:
         for pid in (*descendants(shell.pid), shell.pid):
             os.kill(pid, signal.SIGKILL)
         shell.wait()
+
+
+def test_a_target_sees_no_process_but_its_own(tmp_path: Path) -> None:
+    """Nor, with that, their environment, command line, memory or open files."""
+    ending, _ = supervised(
+        """
+        print(sorted(int(name) for name in os.listdir("/proc") if name.isdigit()))
+        print(os.getpid() == int(os.readlink("/proc/self")))
+        """
+    )
+    assert ending.output == "[1, 2]\nTrue\n"

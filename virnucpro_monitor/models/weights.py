@@ -11,7 +11,6 @@ import hashlib
 import os
 import pickle
 import re
-import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -31,6 +30,7 @@ from virnucpro_monitor.models.synthetic import (
     synthetic_state,
     with_outliers,
 )
+from virnucpro_monitor.scratch import scratch_folder, sweep
 
 _OFFICIAL_URL = "https://dl.fbaipublicfiles.com/fair-esm"
 _STATE_PREFIXES = ("encoder.sentence_encoder.", "encoder.")
@@ -315,12 +315,8 @@ def _save(content: Any, path: Path) -> None:
 @contextmanager
 def _replacing(path: Path) -> Iterator[Path]:
     """A temporary file beside `path` that takes its place when all went well."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
-    os.close(handle)
-    temporary = Path(name)
-    try:
+    prefix = f".{path.name}."
+    sweep(path.parent, prefix)  # gigabytes, where a start was killed
+    with scratch_folder(path.parent, prefix) as temporary:
         yield temporary
         temporary.replace(path)
-    finally:
-        temporary.unlink(missing_ok=True)

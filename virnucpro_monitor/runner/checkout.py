@@ -113,10 +113,30 @@ class Repository:
         found = self._peel(meant)
         if found is not None:
             return found
+        self._refuse_damaged(meant)
         hint = "name a hash, tag or branch that it has"
         if self._ask("rev-parse", "--is-shallow-repository").strip() == "true":
             hint = "the clone is shallow; 'git fetch --unshallow' there brings the history"
         raise RepositoryError(f"Revision {revision!r} is not known in {self.location}: {hint}.")
+
+    def _refuse_damaged(self, revision: str) -> None:
+        """Raise `RepositoryError` where a revision is known and its commit cannot be read."""
+        try:
+            name = self._ask("rev-parse", "--verify", "--quiet", "--end-of-options", revision)
+        except GitError:
+            return
+        ((name, content),) = read_objects([name.strip()], self._source)
+        if content is None and not self._is_other_object(name):
+            raise RepositoryError(
+                f"{revision!r} of {self.location} is {name}, which is missing or damaged there: "
+                f"'git fsck' in that repository says more."
+            )
+
+    def _is_other_object(self, name: str) -> bool:
+        try:
+            return self._ask("cat-file", "-t", name).strip() != "commit"
+        except GitError:
+            return False
 
     def resolve_branch(self, branch: str | None) -> str:
         """Return the hash of a branch's last commit; None means the branch that HEAD is on.

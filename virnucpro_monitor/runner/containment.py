@@ -19,8 +19,12 @@ from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 
+_CLONE_NEWNS = 0x00020000
 _CLONE_NEWUSER = 0x10000000
 _CLONE_NEWPID = 0x20000000
+_MS_NOSUID, _MS_NODEV, _MS_NOEXEC = 2, 4, 8
+_MS_REC, _MS_SLAVE = 0x4000, 0x80000
+_HANDLED = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 _PR_SET_PDEATHSIG = 1
 _PR_SET_CHILD_SUBREAPER = 36
 
@@ -82,8 +86,14 @@ def fork_contained(*, namespace: bool = True) -> Contained | None:
         return Contained(pid, status_read)
     die_with_parent()
     os.close(status_read)
+    _hide_other_processes()
+    # Without handlers the kernel keeps every signal from inside the namespace away from its first
+    # process; from the start, since the worker may be quick.
+    handlers = {number: signal.signal(number, signal.SIG_DFL) for number in _HANDLED}
     worker = os.fork()
     if worker == 0:
+        for number, handler in handlers.items():
+            signal.signal(number, handler)
         os.close(status_write)
         os.setsid()
         die_with_parent()
@@ -92,11 +102,20 @@ def fork_contained(*, namespace: bool = True) -> Contained | None:
     raise AssertionError("unreachable")
 
 
+def _hide_other_processes() -> None:
+    """Let /proc show this namespace's processes alone: neither the environment nor the command line
+    of ours. Where the kernel refuses, /proc stays as it is."""
+    library = ctypes.CDLL(None, use_errno=True)
+    # What is mounted here must not appear outside; what is mounted outside may come in.
+    if (
+        library.unshare(_CLONE_NEWNS) == 0
+        and library.mount(b"none", b"/", None, _MS_REC | _MS_SLAVE, None) == 0
+    ):
+        library.mount(b"proc", b"/proc", b"proc", _MS_NOSUID | _MS_NODEV | _MS_NOEXEC, None)
+
+
 def _be_first(worker: int, status_fd: int) -> None:
     """Be the namespace's first process: reap orphans, and tell how the worker ended."""
-    # Without handlers the kernel keeps every signal from inside the namespace away from it.
-    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
-        signal.signal(number, signal.SIG_DFL)
     status = 1
     try:
         for descriptor in _open_descriptors():

@@ -5,7 +5,6 @@ reused, the commit at hand must give bit-identical embeddings for a sample of le
 everything is computed, and kept for the next commit.
 """
 
-import os
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -15,6 +14,7 @@ import torch
 
 from virnucpro_monitor.data.benchmarks import truncate
 from virnucpro_monitor.records import BenchmarkSet
+from virnucpro_monitor.scratch import scratch_folder, sweep
 from virnucpro_monitor.validation.subject import Layers, PackedBatch, Subject, embed_unpacked
 from virnucpro_monitor.validation.tokens import encode
 
@@ -139,8 +139,9 @@ def _write(path: Path, kept: dict[_Key, torch.Tensor]) -> None:
         "bounds": torch.tensor(lengths).cumsum(0),
         "rows": torch.cat([rows.cpu() for rows in kept.values()]),
     }
-    with suppress(OSError):  # a full disk costs the next commit time, nothing else
-        path.parent.mkdir(parents=True, exist_ok=True)
-        partial = path.with_suffix(f".{os.getpid()}")
+    prefix = f".{path.name}-"
+    sweep(path.parent, prefix)
+    # A full disk, which torch reports as a RuntimeError, costs the next commit time, nothing else.
+    with suppress(OSError, RuntimeError), scratch_folder(path.parent, prefix) as partial:
         torch.save(content, partial)
         partial.replace(path)
