@@ -61,14 +61,15 @@ def check(
     """Compare schema, foreign keys, integrity and row counts with what they should be.
 
     Takes the digest of every run again and follows the chain of each series, so that a result that
-    was changed, inserted or removed is found. "history" is one digest of all of it: note it
-    elsewhere, and you see later whether what came before is still the same.
+    was changed, inserted or removed is found, and judges each again from its measures. "history" is
+    one digest of all of it: note it elsewhere, and you see later whether what came before is still
+    the same.
 
     Reads every row and writes none. Exit code 1 where something is wrong.
     """
-    from virnucpro_monitor.store.maintenance import check_database
+    from virnucpro_monitor.monitor.verifying import check_everything
 
-    found = check_database(load_settings(db=db).database_url)
+    found = check_everything(load_settings(db=db).database_url)
     if as_json:
         print_json(found)
     elif not quiet:

@@ -7,6 +7,7 @@ from types import TracebackType
 
 from virnucpro_monitor.errors import DatabaseAway, LockedError, MissingDatabase, MonitorError
 from virnucpro_monitor.host.lock import file_lock, lease, lock_path
+from virnucpro_monitor.monitor.verifying import require_founded
 from virnucpro_monitor.records import Commit, Run, RunReport, Target
 from virnucpro_monitor.runner.selection import Selection
 from virnucpro_monitor.secrecy import masked
@@ -117,7 +118,11 @@ class Sink:
 
         None where the database is away: the report waits in a file then, and is stored by the next
         call, or the next start, that finds the database again.
+
+        Raises:
+            StoreError: its verdict does not follow from its measures, or it cannot be stored.
         """
+        require_founded(report)
         # Who waits behind others has waited already.
         writer = Writer(self.engine, patience_s=0) if len(self._spool) else self.writer
         try:

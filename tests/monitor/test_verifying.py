@@ -1,0 +1,149 @@
+"""A verdict must follow from the measures that are stored with it, and so must the roll-ups."""
+
+import dataclasses
+import json
+import re
+import sqlite3
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.store.builders import make_report
+from tests.validation.conftest import FakeSubject, fake, make_benchmark, protocol
+from virnucpro_monitor.cli.main import run_command
+from virnucpro_monitor.errors import StoreError
+from virnucpro_monitor.monitor.sink import Sink
+from virnucpro_monitor.monitor.verifying import check_everything, require_founded
+from virnucpro_monitor.records import Culprit, Outcome, Protocol, RunReport
+from virnucpro_monitor.validation.validate import validate_subject
+
+__all__ = ["fake", "protocol"]  # fixtures, by their import
+
+BENCHMARK = make_benchmark({"a": "MKTAYIAK", "b": "DERKH", "c": "AILVFMWP", "d": "MVHLT"})
+
+
+@pytest.fixture
+def reports(fake: FakeSubject, protocol: Protocol) -> list[RunReport]:
+    """A commit that passed and one with a packed side that is off, as they were measured."""
+    found = []
+    for number in range(2):
+        if number:
+            fake.on_packed = lambda rows, pack, layer: rows + 0.3 * rows.roll(1, 0)
+        verdict = validate_subject(fake, BENCHMARK, oracle=None, protocol=protocol)
+        report = make_report(number, (), benchmark=BENCHMARK, protocol=protocol)
+        run = dataclasses.replace(
+            report.run,
+            outcome=verdict.outcome,
+            culprit=verdict.culprit,
+            reason=verdict.reason,
+            figures=verdict.figures,
+            gates=verdict.gates,
+        )
+        found.append(
+            dataclasses.replace(
+                report, run=run, sequences=verdict.sequences, documents=verdict.documents
+            )
+        )
+    assert [report.run.outcome for report in found] == [Outcome.PASSED, Outcome.FAILED]
+    return found
+
+
+def test_what_the_yardstick_measured_is_founded(
+    reports: list[RunReport], store: Callable[..., list[int]], url: str
+) -> None:
+    for report in reports:
+        require_founded(report)
+    store(*reports)
+    assert check_everything(url).problems == ()
+
+
+def with_run(report: RunReport, **changes: Any) -> RunReport:
+    return dataclasses.replace(report, run=dataclasses.replace(report.run, **changes))
+
+
+def with_figures(report: RunReport, **changes: Any) -> RunReport:
+    assert report.run.figures is not None
+    return with_run(report, figures=dataclasses.replace(report.run.figures, **changes))
+
+
+FORGED: dict[str, tuple[Callable[[RunReport], RunReport], str]] = {
+    "passed over failed": (
+        lambda r: with_run(r, outcome=Outcome.PASSED),
+        "its outcome is stored as passed and would be failed",
+    ),
+    "another culprit": (
+        lambda r: with_run(r, culprit=Culprit.UNPACKED),
+        "its culprit is stored as unpacked and would be packed",
+    ),
+    "a gate that holds": (
+        lambda r: with_run(
+            r, gates=tuple(dataclasses.replace(gate, passed=True) for gate in r.run.gates)
+        ),
+        "its gate '.*' would be failed by",
+    ),
+    "another limit": (
+        lambda r: with_run(
+            r,
+            gates=tuple(
+                dataclasses.replace(gate, limit=gate.limit and 2 * gate.limit)
+                for gate in r.run.gates
+            ),
+        ),
+        "its gate '.*' would be",
+    ),
+    "a better figure": (
+        lambda r: with_figures(r, min_similarity=1.0),
+        "its min_similarity is stored as 1.0 and would be 0",
+    ),
+    "fewer failures": (lambda r: with_figures(r, num_failed=0), "its num_failed is stored as 0"),
+    "no measures": (
+        lambda r: dataclasses.replace(r, sequences=(), documents={}),
+        "it cannot be judged again|would be",
+    ),
+    "no figures": (lambda r: with_run(r, figures=None), "it has no figures"),
+}
+
+
+@pytest.mark.parametrize("what", FORGED)
+def test_what_does_not_follow_is_not_stored(what: str, reports: list[RunReport], url: str) -> None:
+    forge, message = FORGED[what]
+    with (
+        Sink(url, reports[1].target, say=pytest.fail) as sink,
+        pytest.raises(StoreError, match=f"was not stored, since its measures .*: {message}"),
+    ):
+        sink.save(forge(reports[1]))
+    assert check_everything(url).row_counts["runs"] == 0
+
+
+@pytest.mark.parametrize("what", FORGED)
+def test_what_does_not_follow_is_found_in_a_database(
+    what: str,
+    reports: list[RunReport],
+    url: str,
+    store: Callable[..., list[int]],
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    """Also where it was stored with a digest that fits, by other means than a start."""
+    forge, message = FORGED[what]
+    store(reports[0], forge(reports[1]))
+    assert run_command(["db", "check", "--json"]) == 1
+    problems = json.loads(capsys.readouterr().out)["problems"]
+    assert problems
+    assert all(problem.startswith("Run 2 is not what its measures say: ") for problem in problems)
+    assert any(re.search(message, problem) for problem in problems)
+
+
+def test_an_altered_verdict_is_found_twice(
+    reports: list[RunReport], url: str, store: Callable[..., list[int]]
+) -> None:
+    """By its digest, and by its measures: who alters both has to alter the measures, too."""
+    store(*reports)
+    with sqlite3.connect(Path(url.removeprefix("sqlite:///"))) as database:
+        database.execute("UPDATE runs SET outcome = 'passed' WHERE id = 2")
+    database.close()
+    assert check_everything(url).problems == (
+        "Run 2 was changed: its rows no longer have its digest.",
+        "Run 2 is not what its measures say: its outcome is stored as passed and would be failed.",
+    )
