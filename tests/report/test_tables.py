@@ -160,3 +160,17 @@ def test_bad_input_is_one_sentence_and_leaves_no_file(
     assert message in error
     assert len(error.splitlines()) == 1
     assert [one.name for one in tmp_path.iterdir() if "monitor.db" not in one.name] == []
+
+
+def test_results_of_superseded_runs_and_of_other_targets_stay_out(url: str, tmp_path: Path) -> None:
+    engine = open_engine(url)
+    writer = Writer(engine)
+    other = replace(TARGET, name="other")
+    report = make_report(3, target=other)
+    writer.save_run(replace(report, run=replace(report.run, target="other")))
+    again = writer.save_run(make_report(0, (0.25, 0.5, 0.75)))  # supersedes run 1
+    engine.dispose()
+    file = export(url, tmp_path, "sequences", ".parquet", "--target", TARGET.name)
+    frame = pd.read_parquet(file)
+    assert list(frame["run_id"]) == [2] * 3 + [again] * 3
+    assert list(frame["similarity"][3:]) == [0.25, 0.5, 0.75]

@@ -127,38 +127,95 @@ def run_batches(batches: Iterable[Sequence[Run]]) -> Iterator[Any]:
 
 def sequence_batches(batches: Iterable[SequenceBatch]) -> Iterator[Any]:
     """Arrow record batches of the table "sequences"."""
+    import numpy as np
+    import pyarrow as pa
+
     schema = arrow_schema("sequences")
+    own = {column.name for column in _RUN}
     for batch in batches:
-        columns: dict[str, Sequence[Any]] = dict(batch.columns)
-        # Few runs, many rows: what is true of a run is looked up once for each.
-        run_ids = columns["run_id"]
-        known = {
-            column.name: {
-                run_id: _RUN_VALUES[column.name](run) for run_id, run in batch.runs.items()
-            }
-            for column in _RUN
-        }
-        for name, by_run in known.items():
-            columns[name] = [by_run[run_id] for run_id in run_ids]
-        columns["sequence_id"] = batch.sequence_ids
-        lost = SequenceStatus.NOT_FINITE
-        columns["similarity"] = [
-            math.nan if value is None and status is lost else value
-            for value, status in zip(columns["similarity"], columns["status"], strict=True)
-        ]
-        columns["status"] = [status.value for status in columns["status"]]
-        yield _batch(schema, columns)
+        # Few runs, many rows: what is true of a run is written once, and pointed at.
+        runs, run_of = np.unique(np.asarray(batch.columns["run_id"]), return_inverse=True)
+        members = [batch.runs[int(run_id)] for run_id in runs]
+        columns: dict[str, Any] = {}
+        for field in schema:
+            if field.name in own:
+                values = [_RUN_VALUES[field.name](run) for run in members]
+                columns[field.name] = _spread(values, run_of, field.type)
+            elif field.name in batch.columns:
+                columns[field.name] = pa.array(
+                    _plain(field.name, batch.columns[field.name]), _plain_type(field.type)
+                )
+        columns["similarity"] = _with_nan(columns["similarity"], columns["status"])
+        columns["sequence_id"] = _sequence_ids(batch, runs, run_of)
+        yield pa.RecordBatch.from_arrays(
+            [_encoded(columns[field.name], field.type) for field in schema], schema=schema
+        )
+
+
+def _spread(values: Sequence[object], places: Any, kind: Any) -> Any:
+    """values[places] as an Arrow array of `kind`."""
+    import pyarrow as pa
+
+    chosen = pa.array(places, pa.int32())
+    if pa.types.is_dictionary(kind):
+        texts = pa.array(values, pa.string()).dictionary_encode()
+        return pa.DictionaryArray.from_arrays(texts.indices.take(chosen), texts.dictionary)
+    return pa.array(values, kind).take(chosen)
+
+
+def _sequence_ids(batch: SequenceBatch, runs: Any, run_of: Any) -> Any:
+    """Each row's id, as a place in the ids of its benchmark set."""
+    import numpy as np
+
+    starts: dict[int, int] = {}  # by the identity of a set's ids, which its runs share
+    texts: list[str] = []
+    first = []
+    for run_id in runs:
+        ids = batch.sequence_ids[int(run_id)]
+        if id(ids) not in starts:
+            starts[id(ids)] = len(texts)
+            texts += ids
+        first.append(starts[id(ids)])
+    places = np.asarray(first)[run_of] + np.asarray(batch.columns["sequence_index"])
+    return _spread([_text(text) for text in texts], places, arrow_schema("sequences").field(
+        "sequence_id").type)  # fmt: skip
+
+
+def _plain(name: str, values: Sequence[Any]) -> Sequence[Any]:
+    return [bool(value) for value in values] if name == "truncated" else values
+
+
+def _plain_type(kind: Any) -> Any:
+    import pyarrow as pa
+
+    return pa.string() if pa.types.is_dictionary(kind) else kind
+
+
+def _encoded(column: Any, kind: Any) -> Any:
+    import pyarrow as pa
+
+    if pa.types.is_dictionary(kind) and not pa.types.is_dictionary(column.type):
+        return column.dictionary_encode()
+    return column
+
+
+def _with_nan(similarity: Any, status: Any) -> Any:
+    """NaN where a similarity was computed and is not finite: the database has no such value."""
+    import pyarrow as pa
+    from pyarrow import compute
+
+    not_finite = compute.equal(status, SequenceStatus.NOT_FINITE.value)
+    missing = compute.and_(not_finite, compute.is_null(similarity))
+    return compute.if_else(missing, pa.scalar(math.nan, pa.float64()), similarity)
 
 
 def _batch(schema: Any, columns: Mapping[str, Sequence[object]]) -> Any:
     import pyarrow as pa
 
-    arrays = []
-    for field in schema:
-        if pa.types.is_dictionary(field.type):
-            arrays.append(pa.array(columns[field.name], pa.string()).dictionary_encode())
-        else:
-            arrays.append(pa.array(columns[field.name], field.type))
+    arrays = [
+        _encoded(pa.array(columns[field.name], _plain_type(field.type)), field.type)
+        for field in schema
+    ]
     return pa.RecordBatch.from_arrays(arrays, schema=schema)
 
 
