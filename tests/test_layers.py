@@ -136,6 +136,17 @@ def test_the_check_sees_a_right_pointing_import(tmp_path: Path) -> None:
     assert "monitor" not in LEFT_OF["store"] | LEFT_OF["runner"] | LEFT_OF["analysis"]
 
 
+READING_COMMANDS = (
+    "bisections", "compare", "incidents", "judging", "regressions", "runs", "status",
+)  # fmt: skip
+
+
+def test_reading_commands_and_pages_ask_the_monitor_alone() -> None:
+    commands = [PACKAGE / "cli" / f"{name}.py" for name in READING_COMMANDS]
+    for path in (*commands, *(ROOT / "app" / "views").glob("*.py"), *(ROOT / "app").glob("*.py")):
+        assert not imported_rooms(path) & {"store", "runner"}, path
+
+
 def test_analysis_sees_records_only() -> None:
     paths = [path for path in MODULES if room_of(path) == "analysis"]
     seen = set().union(*(imported_rooms(path) for path in paths))

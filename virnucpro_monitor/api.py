@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 from virnucpro_monitor.analysis.incidents import Incident, IncidentState
 from virnucpro_monitor.analysis.regressions import Regressions
 from virnucpro_monitor.errors import ClosedMonitor, ConfigurationError, MissingDatabase
-from virnucpro_monitor.monitor import comparing, naming, questions, status
+from virnucpro_monitor.monitor import comparing, naming, questions, status, stored_runs
 from virnucpro_monitor.monitor.bisecting import (
     WHOLE_VERDICT,
     BisectOptions,
@@ -29,7 +29,7 @@ from virnucpro_monitor.monitor.running import (
     stream_runs,
 )
 from virnucpro_monitor.monitor.status import TargetStatus
-from virnucpro_monitor.records import Bisection, Outcome, Run, SequenceResult, Target
+from virnucpro_monitor.records import Bisection, Run, SequenceResult, Target
 from virnucpro_monitor.report.values import run_values
 from virnucpro_monitor.settings import Settings, load_settings
 from virnucpro_monitor.store import reader
@@ -122,11 +122,11 @@ class Monitor:
             NotFoundError: there is no such target.
             ConfigurationError: no such outcome.
         """
-        return reader.load_runs(
+        return stored_runs.list_runs(
             self._engine,
-            target=self._target_name(target),
+            target=target,
             benchmark=benchmark,
-            outcomes=None if outcomes is None else _outcomes(outcomes),
+            outcomes=outcomes,
             limit=limit,
             all_attempts=all_attempts,
         )
@@ -297,14 +297,6 @@ class Monitor:
 
     def _target_name(self, target: str | None) -> str | None:
         return None if target is None else naming.choose_target(self._engine, target).name
-
-
-def _outcomes(names: Iterable[str]) -> list[Outcome]:
-    try:
-        return [Outcome(name) for name in names]
-    except ValueError as error:
-        known = ", ".join(outcome.value for outcome in Outcome)
-        raise ConfigurationError(f"{error}: an outcome is one of {known}.") from error
 
 
 def _state(name: str) -> IncidentState:

@@ -14,14 +14,13 @@ from virnucpro_monitor.cli.options import (
     say,
 )
 from virnucpro_monitor.cli.tables import OUTCOME_STYLES, print_table
-from virnucpro_monitor.errors import ConfigurationError
 from virnucpro_monitor.records import Environment, Outcome, Run
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-    from virnucpro_monitor.analysis.comparison import Thresholds
-    from virnucpro_monitor.records import Failure, Finding, SequenceResult, Target
+    from virnucpro_monitor.monitor.stored_runs import RunDetails
+    from virnucpro_monitor.records import Finding, SequenceResult, Thresholds
 
 LISTED = 50
 WORST = 5
@@ -64,26 +63,23 @@ def list_runs(
     as_json: JsonOption = False,
 ) -> None:
     """List runs, oldest commit first."""
-    from virnucpro_monitor.monitor.naming import choose_target
     from virnucpro_monitor.monitor.opening import open_database
+    from virnucpro_monitor.monitor.stored_runs import list_runs as find_runs
+    from virnucpro_monitor.monitor.stored_runs import load_findings
     from virnucpro_monitor.report.values import run_values
-    from virnucpro_monitor.store.findings_reader import load_findings
-    from virnucpro_monitor.store.reader import load_runs
 
-    outcomes = _outcomes(outcome)
     if limit is None and not as_json:
         limit = LISTED
     with open_database(db) as engine:
-        name = choose_target(engine, target).name if target else None
-        runs = load_runs(
+        runs = find_runs(
             engine,
-            target=name,
+            target=target,
             benchmark=benchmark,
-            outcomes=outcomes,
+            outcomes=outcome or None,
             all_attempts=all_attempts,
             limit=None if limit is None else limit + 1,
         )
-        findings = {} if as_json else load_findings(engine, target=name)
+        findings = {} if as_json else load_findings(engine)
     is_cut = limit is not None and len(runs) > limit
     runs = runs[-limit:] if limit is not None else runs
     if as_json:
@@ -95,14 +91,6 @@ def list_runs(
     print_runs(runs, findings)
     if is_cut:
         say(f"Only the newest {limit} are shown: --limit shows more.")
-
-
-def _outcomes(names: list[str] | None) -> list[Outcome] | None:
-    try:
-        return [Outcome(name) for name in names] if names else None
-    except ValueError as error:
-        known = ", ".join(outcome.value for outcome in Outcome)
-        raise ConfigurationError(f"{error}: --outcome is one of {known}.") from error
 
 
 def print_runs(runs: list[Run], findings: "Mapping[int, Finding]") -> None:
@@ -171,52 +159,43 @@ def show(
     as_json: JsonOption = False,
 ) -> None:
     """Show one run: verdict, gates, culprit, how and where it ran, the worst sequences."""
-    from virnucpro_monitor.monitor.naming import find_run
     from virnucpro_monitor.monitor.opening import open_database
-    from virnucpro_monitor.monitor.questions import load_measured, load_thresholds
+    from virnucpro_monitor.monitor.stored_runs import load_details
     from virnucpro_monitor.report.export import format_run, write_report
     from virnucpro_monitor.report.sentences import reproduce_command
     from virnucpro_monitor.report.values import run_detail_values
-    from virnucpro_monitor.store.notes_reader import load_judgements
-    from virnucpro_monitor.store.reader import load_failure, load_target
 
     with open_database(db) as engine:
-        found, others = find_run(engine, run, target=target, benchmark=benchmark)
-        run_id = found.id or 0
-        failure = load_failure(engine, run_id)
-        measured, results = load_measured(engine, found)
-        stored_target = load_target(engine, found.target)
-        judgements = load_judgements(engine, run_id)
-        thresholds = load_thresholds(engine, found)
+        found = load_details(engine, run, target=target, benchmark=benchmark)
     if output is not None:
         text = format_run(
-            found,
-            results,
+            found.run,
+            list(found.sequences),
             output.suffix.lower(),
-            failure=failure,
-            target=stored_target,
-            thresholds=thresholds,
+            failure=found.failure,
+            target=found.target,
+            thresholds=found.thresholds,
         )
         write_report(output, text)
         say(f"Wrote {output}.")
-    worst = sorted(results, key=_goodness)[:WORST]
-    if others:
-        listed = ", ".join(f"{other.id} ({other.benchmark})" for other in others)
+    worst = sorted(found.sequences, key=_goodness)[:WORST]
+    if found.others:
+        listed = ", ".join(f"{other.id} ({other.benchmark})" for other in found.others)
         say(f"Other runs of this commit: {listed}; --benchmark or a number chooses.")
     if as_json:
         print_json(
-            run_detail_values(found)
+            run_detail_values(found.run)
             | {
-                "measured_run": measured.id,
+                "measured_run": found.measured.id,
                 "worst_sequences": worst,
-                "failure": failure,
-                "judgements": judgements,
-                "reproduce": reproduce_command(found, stored_target),
+                "failure": found.failure,
+                "judgements": list(found.judgements),
+                "reproduce": reproduce_command(found.run, found.target),
             }
         )
         return
-    _print_run(found, measured, worst, failure, stored_target, thresholds)
-    for judgement in judgements:
+    _print_run(found, worst)
+    for judgement in found.judgements:
         typer.echo(
             f"\nUnder protocol {judgement.protocol_version}: {judgement.outcome}. "
             f"{judgement.reason}"
@@ -227,21 +206,15 @@ def _goodness(result: "SequenceResult") -> float:
     return -2.0 if result.similarity is None else result.similarity
 
 
-def _print_run(
-    run: Run,
-    measured: Run,
-    worst: "list[SequenceResult]",
-    failure: "Failure | None",
-    target: "Target",
-    thresholds: "Thresholds",
-) -> None:
+def _print_run(found: "RunDetails", worst: "list[SequenceResult]") -> None:
     from virnucpro_monitor.report.sentences import reproduce_command, verdict_sentence
     from virnucpro_monitor.report.text import block, format_value, one_line
     from virnucpro_monitor.report.tracebacks import fold_traceback
 
+    run, failure = found.run, found.failure
     typer.echo(verdict_sentence(run))
     typer.echo("")
-    for name, value in _facts(run, measured):
+    for name, value in _facts(run, found.measured):
         typer.echo(f"{name:<14}{one_line(value)}")
     if run.gates:
         typer.echo("")
@@ -262,13 +235,13 @@ def _print_run(
         )
     if worst:
         typer.echo("")
-        _print_sequences(worst, thresholds)
+        _print_sequences(worst, found.thresholds)
     if failure is not None:
         typer.echo(f"\n{one_line(failure.kind)}: {one_line(failure.message)}")
         for part in (fold_traceback(failure.traceback).text, failure.log):
             if part.strip():
                 typer.echo(f"\n{block(part.rstrip())}")
-    typer.echo(f"\nRepeat it:\n  {reproduce_command(run, target)}")
+    typer.echo(f"\nRepeat it:\n  {reproduce_command(run, found.target)}")
 
 
 def _facts(run: Run, measured: Run) -> list[tuple[str, str]]:

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 import typer
 
 from virnucpro_monitor.cli.options import DatabaseOption, JsonOption, TargetOption, print_json
-from virnucpro_monitor.errors import StoreError
+from virnucpro_monitor.errors import NotFoundError, StoreError
 from virnucpro_monitor.report.text import visible
 from virnucpro_monitor.settings import Settings
 
@@ -43,15 +43,14 @@ def status(
 def target_status(settings: Settings, name: str) -> list[str]:
     """One target's status in lines; says so where nothing is stored of it."""
     from virnucpro_monitor.monitor.opening import open_database
-    from virnucpro_monitor.monitor.status import load_status
-    from virnucpro_monitor.store.reader import load_targets
+    from virnucpro_monitor.monitor.status import load_statuses
 
     try:
         with open_database(settings.database_url) as engine:
-            target = next((one for one in load_targets(engine) if one.name == name), None)
-            if target is None:
-                return [f"last heard  never: nothing is stored of {name} yet"]
-            return describe_status(load_status(engine, target))
+            (status,) = load_statuses(engine, name)
+        return describe_status(status)
+    except NotFoundError:
+        return [f"last heard  never: nothing is stored of {name} yet"]
     except StoreError as error:
         return [f"last heard  unknown: {error}"]
 
