@@ -75,11 +75,12 @@ def stream_sequences(
                         ).scalars()
                     )
             first, last = some[0].id, some[-1].id
-            runs = {
-                run.id or 0: run
-                for run in read_runs(connection, [*wanted, RunRow.id.between(first, last)])
-            }
             set_of = {row.id: row.benchmark_set_id for row in some}
+            runs = {
+                run.id: run
+                for run in read_runs(connection, [*wanted, RunRow.id.between(first, last)])
+                if run.id is not None and run.id in set_of  # others have no results
+            }
             yield SequenceBatch(
                 runs=runs,
                 columns=_read_columns(connection, first, last, runs),
@@ -105,7 +106,8 @@ def _read_columns(
         rows = cursor.fetchall()
     finally:
         cursor.close()
-    between = select(func.count()).select_from(RunRow).where(RunRow.id.between(first, last))
+    with_results = (RunRow.id.between(first, last), RunRow.num_results > 0)
+    between = select(func.count()).select_from(RunRow).where(*with_results)
     if connection.execute(between).scalar_one() > len(runs):  # superseded ones, or other targets'
         rows = [row for row in rows if row[0] in runs]
     return dict(zip(SEQUENCE_COLUMNS, zip(*rows, strict=True), strict=True))
