@@ -156,7 +156,9 @@ def test_a_real_run_of_two_faults(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     original = validating.run_selftest
-    chosen = {"faults": [FAULTS[8], FAULTS[-1]], "controls": CONTROLS[3:4]}
+    names = ("0.88 missing", "softmax in low precision")
+    faults = [fault for fault in FAULTS if fault.name in names]
+    chosen = {"faults": faults, "controls": CONTROLS[3:4]}
     monkeypatch.setattr(
         validating, "run_selftest", lambda *a, **named: original(*a, **named, **chosen)
     )

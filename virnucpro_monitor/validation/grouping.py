@@ -20,6 +20,7 @@ Reference = Callable[[torch.Tensor], torch.Tensor]
 """Tokens [T] of a sequence -> its right last layer [T, D]."""
 
 _PARTNER = "MKTAYIAKQRQISFVK"
+_LENGTH_STEPS = 64
 _TILES = (128, 64, 32, 16)
 # An error of less than this share of the one that is looked into is another matter.
 _SHARE = 0.1
@@ -108,6 +109,10 @@ def find_group(
         return None
     tokens = tokens.cpu()
     trials = _Trials(subject, reference, error, key)
+    # Asked first, since packs beside a long sequence cost most.
+    half = _of_length(tokens, max(SPECIAL_TOKENS + 1, len(tokens) // 2))
+    if trials.is_wrong([tokens], 0) and not trials.is_wrong([half], 0):
+        return _by_letters(trials, tokens) or _by_length(trials, tokens)
     wrong = {
         place
         for place, (segments, slot) in _placements(tokens).items()
@@ -192,8 +197,7 @@ def _by_length(trials: _Trials, tokens: torch.Tensor) -> Group | None:
     def is_wrong(length: int) -> bool:
         return trials.is_wrong([_of_length(tokens, length)], 0)
 
-    smallest = SPECIAL_TOKENS + 1
-    if count <= smallest + 1 or is_wrong(smallest):
+    if count <= SPECIAL_TOKENS + 2 or is_wrong(max(SPECIAL_TOKENS + 1, count // 2)):
         return None
     longest = MAX_RESIDUES + SPECIAL_TOKENS
     if not is_wrong(count - 1) and count < longest and not is_wrong(count + 1):
@@ -201,11 +205,13 @@ def _by_length(trials: _Trials, tokens: torch.Tensor) -> Group | None:
             if count % tile == 0 and (other := count + tile) <= longest and is_wrong(other):
                 return Group("tile lengths", f"sequences of a multiple of {tile} tokens")
         return Group("one length", f"sequences of exactly {count} tokens")
-    low, high = smallest, count  # right, wrong
-    while high - low > 1:
+    low, high = count // 2, count  # right, wrong
+    while high - low > max(1, count // _LENGTH_STEPS):
         middle = (low + high) // 2
         low, high = (low, middle) if is_wrong(middle) else (middle, high)
-    return Group("long sequences", f"sequences of {high} tokens or more")
+    # Just beyond a limit the error is too small to tell.
+    about = "" if high - low == 1 else "about "
+    return Group("long sequences", f"sequences of {about}{high} tokens or more")
 
 
 def _of_length(tokens: torch.Tensor, count: int) -> torch.Tensor:

@@ -11,7 +11,7 @@ from typing import Any
 import torch
 
 from virnucpro_monitor.validation import measures
-from virnucpro_monitor.validation.one_layer import PRODUCTS, Hypothesis, run_layer
+from virnucpro_monitor.validation.one_layer import PRODUCTS, Hypothesis, Shared, run_layer
 from virnucpro_monitor.validation.tokens import alphabet
 
 # A hypothesis explains the packed layer where it is this many times closer than the right layer.
@@ -79,12 +79,19 @@ class _Seen:
         # The outer ones, where boundaries show, and others evenly spread.
         spread = torch.linspace(0, count - 1, min(count, _MOST_ROWS)).round().long()
         outer = torch.tensor([0, 1, 2, count - 3, count - 2, count - 1]).clamp(0, count - 1)
+        self._shared: Shared = {}
         self._wanted = torch.unique(torch.cat([spread, outer]))
 
     def error(self, hypothesis: Hypothesis, *, whole: bool = False) -> float | None:
         """Relative L2 over the residues that the hypothesis keeps; `whole`: BOS and EOS too."""
         rows, at = run_layer(
-            self._model, self._tokens, hypothesis, self._number, self._before, self._wanted
+            self._model,
+            self._tokens,
+            hypothesis,
+            self._number,
+            self._before,
+            self._wanted,
+            self._shared,
         )
         kept = (at >= (0 if whole else 1)) & (at < len(self._tokens) - (0 if whole else 1))
         return measures.relative_l2(self._rows[at[kept]], rows[kept])
@@ -115,8 +122,15 @@ def explain(
         return None
     heads = int(model.layers[0].self_attn.num_heads)
     around = surroundings if number == 1 else Surroundings.alone(tokens)
+    largest = float(packed.abs().max())
+    clamped = Hypothesis(
+        name="stream clamped",
+        text=f"a residual stream held within ±{largest:g}",
+        part="",
+        clamp=largest,
+    )
     for tried in (
-        hypotheses(len(tokens), around),
+        (clamped, *hypotheses(len(tokens), around)),
         weight_hypotheses(),
         head_hypotheses(heads),
     ):

@@ -188,6 +188,7 @@ NUMERIC_FAULTS: tuple[Fault, ...] = (
     Fault(
         name="residual stream clamped to 60",
         kind="range",
+        signature="stream clamped",
         plain=True,
         patches=_layers(_clamped),
     ),

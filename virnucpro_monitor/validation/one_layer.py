@@ -12,6 +12,13 @@ from torch.nn import functional
 
 from virnucpro_monitor.validation.perturb import expected_embedding
 
+_EPS = 1e-5
+Projected = tuple[
+    torch.Tensor, torch.Tensor, torch.Tensor, torch.Tensor, torch.Tensor, torch.Tensor
+]
+"""Input rows and which tokens they are of, their places among the keys, q [H, n, d], k, v."""
+Shared = dict[tuple[int, int], Projected]
+
 PRODUCTS = ("q_proj", "k_proj", "v_proj", "out_proj", "fc1", "fc2")
 
 
@@ -39,7 +46,7 @@ class Hypothesis:
         rolled_head, roll: a head whose V is moved by `roll` tokens against K; None for none.
         heads_out: heads that give zero.
         without_feed_forward: the second product gives its bias only.
-        stream_dtype: what the layer's output is rounded to.
+        stream_dtype: what the layer's output is rounded to; clamp: what it is held within.
         rounded: of `PRODUCTS`, whose weights are rounded to `weights_dtype`.
     """
 
@@ -68,15 +75,22 @@ class Hypothesis:
     window: int | None = None
     zero_keys: int = 0
     hidden_keys: int = 0
-    layer_norm_eps: float = 1e-5
+    layer_norm_eps: float = _EPS
     gelu: str = "none"
     rolled_head: int | None = None
     roll: int = 1
     heads_out: tuple[int, ...] = ()
     without_feed_forward: bool = False
     stream_dtype: torch.dtype | None = None
+    clamp: float | None = None
     rounded: tuple[str, ...] = ()
     weights_dtype: torch.dtype | None = None
+
+    @property
+    def projects_plainly(self) -> bool:
+        """Whether q, k and v before their rotation are the right ones."""
+        changed = self.product_dtype or self.rounded or self.layer_norm_eps != _EPS
+        return not (changed or self.looks_at_neighbours)
 
     @property
     def looks_at_neighbours(self) -> bool:
@@ -90,6 +104,7 @@ def run_layer(
     number: int = 1,
     before: torch.Tensor | None = None,
     wanted: torch.Tensor | None = None,
+    shared: Shared | None = None,
 ) -> tuple[torch.Tensor, torch.Tensor]:
     """A layer under a hypothesis: ([rows, D] float32, [rows] int64 which tokens they belong to).
 
@@ -102,6 +117,7 @@ def run_layer(
         before: [T, D], the layer's right input; None for the embedding of the tokens, whose
             neighbours are known too.
         wanted: [n] int64, rising: the tokens whose rows are computed; all by default.
+        shared: keeps what hypotheses have in common, of one layer, its input and `wanted`.
 
     Raises:
         ValueError: neighbours' tokens are asked for in a later layer.
@@ -109,19 +125,15 @@ def run_layer(
     h = hypothesis
     layer = model.layers[number - 1]
     attention = layer.self_attn
-    heads = int(attention.num_heads)
     first, end = h.skip_first, len(tokens) - h.skip_last
-    x = _input(model, tokens[first:end], h, None if before is None else before[first:end])
-    asked = torch.arange(len(tokens)) if wanted is None else wanted
-    asked = asked[(asked >= first) & (asked < end)]
-    at = (asked - first + len(h.left)).to(x.device)
-    counted = torch.arange(len(x), dtype=torch.float64)
+    found = None if shared is None else shared.get((first, end))
+    if found is None or not h.projects_plainly:
+        found = _project(model, layer, tokens, h, before, wanted)
+        if shared is not None and h.projects_plainly:
+            shared[first, end] = found
+    x, asked, at, q, k, v = found
+    counted = torch.arange(k.shape[1], dtype=torch.float64)
     positions = counted if h.positions is None else h.positions
-    normed = _layer_norm(layer.self_attn_layer_norm, x, h.layer_norm_eps)
-    q, k, v = (
-        _product(rows, getattr(attention, name), name, h).view(len(rows), heads, -1).transpose(0, 1)
-        for name, rows in (("q_proj", normed[at]), ("k_proj", normed), ("v_proj", normed))
-    )  # [H, n, d], 2 x [H, T, d]
     if h.rolled_head is not None:
         v = v.clone()
         v[h.rolled_head] = v[h.rolled_head].roll(h.roll, dims=0)
@@ -133,12 +145,37 @@ def run_layer(
     if h.heads_out:
         mixed[list(h.heads_out)] = 0.0
     mixed = mixed.transpose(0, 1).flatten(1)  # [H, n, d] -> [n, D]
-    x = x[at] + _product(mixed, attention.out_proj, "out_proj", h)
+    x = x + _product(mixed, attention.out_proj, "out_proj", h)
     normed = _layer_norm(layer.final_layer_norm, x, h.layer_norm_eps)
     inner = _gelu(_product(normed, layer.fc1, "fc1", h), h)
     inner = torch.zeros_like(inner) if h.without_feed_forward else inner
     x = x + _product(inner, layer.fc2, "fc2", h)
+    if h.clamp is not None:
+        x = x.clamp(-h.clamp, h.clamp)
     return (x if h.stream_dtype is None else x.to(h.stream_dtype).float()), asked
+
+
+def _project(
+    model: Any,
+    layer: Any,
+    tokens: torch.Tensor,
+    h: Hypothesis,
+    before: torch.Tensor | None,
+    wanted: torch.Tensor | None,
+) -> Projected:
+    attention = layer.self_attn
+    heads = int(attention.num_heads)
+    first, end = h.skip_first, len(tokens) - h.skip_last
+    x = _input(model, tokens[first:end], h, None if before is None else before[first:end])
+    asked = torch.arange(len(tokens)) if wanted is None else wanted
+    asked = asked[(asked >= first) & (asked < end)]
+    at = (asked - first + len(h.left)).to(x.device)
+    normed = _layer_norm(layer.self_attn_layer_norm, x, h.layer_norm_eps)
+    q, k, v = (
+        _product(rows, getattr(attention, name), name, h).view(len(rows), heads, -1).transpose(0, 1)
+        for name, rows in (("q_proj", normed[at]), ("k_proj", normed), ("v_proj", normed))
+    )  # [H, n, d], 2 x [H, T, d]
+    return x[at], asked, at, q, k, v
 
 
 def _input(
