@@ -49,14 +49,13 @@ from app.data.questions import (
     pair_runs,
     suggest_pairs,
 )
-from virnucpro_monitor.monitor.branches import EVERY_BRANCH, Place
+from virnucpro_monitor.monitor.branches import EVERY_BRANCH
 from virnucpro_monitor.monitor.histories import SeriesCard, configuration_label
 from virnucpro_monitor.monitor.naming import FoundCommit
 
 __all__ = [
     "EVERY_BRANCH",
     "FoundCommit",
-    "Place",
     "SeriesCard",
     "acknowledge",
     "check_database",

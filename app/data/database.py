@@ -12,7 +12,7 @@ from typing import Any, Generic, ParamSpec, TypeVar
 import streamlit as st
 
 from virnucpro_monitor.monitor.histories import SeriesCard
-from virnucpro_monitor.records import Run
+from virnucpro_monitor.records import Commit, Run
 from virnucpro_monitor.settings import load_settings
 from virnucpro_monitor.store import reader
 from virnucpro_monitor.store.engine import open_engine
@@ -94,6 +94,8 @@ def _stands_for(argument: object) -> str:
         return identity(argument)
     if isinstance(argument, SeriesCard):
         return f"{argument.key} {argument.configurations}"
+    if isinstance(argument, Commit):
+        return argument.hash
     if isinstance(argument, str | int | datetime | None):
         return repr(argument)
     raise TypeError(f"{type(argument).__name__} has no short name to keep an answer by.")

@@ -11,7 +11,6 @@ from virnucpro_monitor.analysis.comparison import Comparison, Thresholds
 from virnucpro_monitor.analysis.regressions import Bound
 from virnucpro_monitor.analysis.series import SeriesKey, series_key
 from virnucpro_monitor.monitor import branches, comparing, histories, naming, questions
-from virnucpro_monitor.monitor.branches import Place
 from virnucpro_monitor.monitor.comparing import Pairing
 from virnucpro_monitor.monitor.histories import SeriesCard
 from virnucpro_monitor.monitor.naming import FoundCommit
@@ -106,7 +105,7 @@ def load_branch_runs(card: SeriesCard, branch: str, limit: int | None) -> tuple[
 
 
 @kept()
-def load_runs_between(card: SeriesCard, start: Place | None, end: Place | None) -> tuple[Run, ...]:
+def load_runs_between(card: SeriesCard, start: Bound | None, end: Bound | None) -> tuple[Run, ...]:
     """The runs of a series on the followed branch from `start` to `end`, both included."""
     return branches.runs_between(engine(), card, start, end)
 

@@ -1,7 +1,7 @@
 """Is it healthy, since when not, which commit, which side, and is the monitor itself alive?"""
 
 from collections.abc import Sequence
-from datetime import UTC, datetime, time
+from datetime import datetime
 
 import plotly.graph_objects as go
 import streamlit as st
@@ -22,7 +22,10 @@ from app.text import (
 from app.trend import MAX_POINTS, threshold_errors, trend_info
 from app.views.series_choice import find_series
 from virnucpro_monitor.analysis.incidents import Incident, IncidentState
+from virnucpro_monitor.analysis.regressions import Bound
 from virnucpro_monitor.analysis.series import commit_date
+from virnucpro_monitor.errors import MonitorError
+from virnucpro_monitor.monitor.branches import runs_within
 from virnucpro_monitor.records import Run
 from virnucpro_monitor.report.headline import headline
 from virnucpro_monitor.report.words import agreement, deciding_words, failing_words
@@ -224,19 +227,14 @@ def _trend(entry: data.SeriesCard, now: datetime) -> None:
         end = filters.search("To", "to", placeholder="hash or date", width=130)
         branches = data.load_branches(entry.key.target)
         branch = filters.choose("Branch", branches, "branch", default="", width=150)
-    if (start or end) and not branch:
+    first = _bound(start, entry.key.target, is_end=False)
+    last = _bound(end, entry.key.target, is_end=True)
+    if (first or last) and not branch:
         # Ends that the reader names count in the whole history, not in its newest part alone.
-        runs = data.load_runs_between(
-            entry,
-            _bound(start, entry.key.target, is_start=True),
-            _bound(end, entry.key.target, is_start=False),
-        )
+        runs = data.load_runs_between(entry, first, last)
     else:
-        limit = None if window == "all" or start or end else int(window)
-        runs = data.load_branch_runs(entry, branch, limit)
-    runs, complaint = _between(runs, start, end)
-    if complaint:
-        shell.put(markup.note(complaint))
+        limit = None if window == "all" or first or last else int(window)
+        runs = runs_within(data.load_branch_runs(entry, branch, limit), first, last)
     if not runs:
         shell.put(markup.empty("No run lies in this range."))
         return
@@ -269,48 +267,13 @@ def _trend(entry: data.SeriesCard, now: datetime) -> None:
     _latest_runs(runs, now)
 
 
-def _bound(text: str, target: str, *, is_start: bool) -> data.Place | None:
-    """What the database can narrow a range down to; `_between` then takes it exactly."""
+def _bound(text: str, target: str, *, is_end: bool) -> Bound | None:
+    """A commit or a moment; says on the page where `text` is neither."""
     try:
-        day = datetime.fromisoformat(text).date()
-    except ValueError:
-        found = data.find_commits(text, target) if filters.is_hash(text) else []
-        return found[0].commit.position if len(found) == 1 else None
-    moment = datetime.combine(day, time.min if is_start else time.max)
-    return moment.replace(tzinfo=shell.reader_zone()).astimezone(UTC)
-
-
-def _between(runs: Sequence[Run], start: str, end: str) -> tuple[tuple[Run, ...], str]:
-    """Runs from `start` to `end`, each a date or the beginning of a hash; and what is wrong."""
-    first, last = 0, len(runs)
-    for text, is_start in ((start, True), (end, False)):
-        if not text:
-            continue
-        places = _places(runs, text, is_start)
-        if places is None:
-            return tuple(runs), (
-                f"{one_line(text, 60)!r} is neither a date (2026-01-31) nor a hash in this range."
-            )
-        if is_start:
-            first = places
-        else:
-            last = places
-    return tuple(runs[first:last]), ""
-
-
-def _places(runs: Sequence[Run], text: str, is_start: bool) -> int | None:
-    try:
-        day = datetime.fromisoformat(text).date()
-    except ValueError:
-        hits = [i for i, run in enumerate(runs) if run.commit.hash.startswith(text.lower())]
-        if not hits:
-            return None
-        return hits[0] if is_start else hits[-1] + 1
-    zone = shell.reader_zone()
-    days = [commit_date(run).astimezone(zone).date() for run in runs]
-    if is_start:
-        return next((i for i, other in enumerate(days) if other >= day), len(runs))
-    return max((i + 1 for i, other in enumerate(days) if other <= day), default=0)
+        return data.find_bound(text, target, shell.reader_zone(), is_end=is_end)
+    except MonitorError as error:
+        shell.put(markup.note(one_line(str(error), 400)))
+        return None
 
 
 def _latest_runs(runs: Sequence[Run], now: datetime) -> None:

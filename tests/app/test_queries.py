@@ -139,7 +139,7 @@ WINDOWED: dict[str, tuple[int, Call]] = {
     "load_branch_runs of one": (0, lambda r: data.load_branch_runs(r.cards[0], "wip", 10)),
     "load_runs_between": (
         20,
-        lambda r: data.load_runs_between(r.cards[0], 4, make_commit(20).committed_at),
+        lambda r: data.load_runs_between(r.cards[0], make_commit(4), make_commit(20).committed_at),
     ),
     "load_sequence_history": (
         10,

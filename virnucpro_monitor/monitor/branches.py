@@ -1,5 +1,6 @@
 """The runs of one branch, or of all: those of the followed branch come with their series."""
 
+from collections.abc import Iterable
 from datetime import datetime
 from typing import Any
 
@@ -10,6 +11,8 @@ from virnucpro_monitor.analysis.branches import (
     first_parents_outside,
     merged_by_date,
 )
+from virnucpro_monitor.analysis.regressions import Bound, is_after
+from virnucpro_monitor.analysis.series import commit_date
 from virnucpro_monitor.monitor.histories import SeriesCard, series_runs
 from virnucpro_monitor.records import Run
 from virnucpro_monitor.store import reader, series_reader
@@ -17,9 +20,6 @@ from virnucpro_monitor.store.engine import Engine
 
 EVERY_BRANCH = "*"  # git allows no such name
 MAX_BRANCHES = 200
-
-Place = int | datetime
-"""An end of a range: a commit's place in the history, or a moment."""
 
 
 def load_branches(engine: Engine, target: str) -> dict[str, str]:
@@ -75,16 +75,36 @@ def branch_runs(
 
 
 def runs_between(
-    engine: Engine, card: SeriesCard, start: Place | None, end: Place | None
+    engine: Engine, card: SeriesCard, start: Bound | None, end: Bound | None
 ) -> tuple[Run, ...]:
     """The runs of a series on the followed branch from `start` to `end`, both included.
 
-    Where no commit of a range of moments has a date, all runs: git knows none of them.
+    Commits without a date of their own count by when they were run.
     """
     conditions: dict[str, Any] = {}
-    if start is not None:
-        conditions["from_position" if isinstance(start, int) else "since"] = start
-    if end is not None:
-        conditions["to_position" if isinstance(end, int) else "until"] = end
+    for bound, place, moment in (
+        (start, "from_position", "since"),
+        (end, "to_position", "until"),
+    ):
+        if isinstance(bound, datetime):
+            conditions[moment] = bound
+        elif bound is not None and bound.position is not None:
+            conditions[place] = bound.position
     runs = series_runs(engine, card.key, card.configurations, on_branch=True, **conditions)
-    return tuple(runs) or branch_runs(engine, card, "")
+    return runs_within(runs or branch_runs(engine, card, ""), start, end)
+
+
+def runs_within(runs: Iterable[Run], start: Bound | None, end: Bound | None) -> tuple[Run, ...]:
+    """Those of `runs` whose commits lie from `start` to `end`, both included."""
+    return tuple(
+        run
+        for run in runs
+        if (start is None or _is_at(run, start) or is_after(run, start))
+        and (end is None or _is_at(run, end) or not is_after(run, end))
+    )
+
+
+def _is_at(run: Run, bound: Bound) -> bool:
+    if isinstance(bound, datetime):
+        return commit_date(run) == bound
+    return run.commit.hash == bound.hash
