@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from virnucpro_monitor.monitor.running import Listener, RunOptions
     from virnucpro_monitor.records import Outcome
     from virnucpro_monitor.runner.adapters import Adapter, LoadRequest
+    from virnucpro_monitor.runner.embedder import Embedder
     from virnucpro_monitor.validation.subject import PackedBatch, Subject
 
 __version__ = "0.1.0"
@@ -23,6 +24,7 @@ __version__ = "0.1.0"
 __all__ = [
     "Adapter",
     "BisectOptions",
+    "Embedder",
     "Listener",
     "LoadRequest",
     "Monitor",
@@ -40,6 +42,7 @@ __all__ = [
 _HOMES = {
     "Adapter": "runner.adapters",
     "BisectOptions": "monitor.bisecting",
+    "Embedder": "runner.embedder",
     "Listener": "monitor.running",
     "LoadRequest": "runner.adapters",
     "Monitor": "api",

@@ -15,8 +15,8 @@ from virnucpro_monitor.runner.adapters import (
     LoadRequest,
     ModelSubject,
     SeedInterfaceAdapter,
-    find_adapter,
 )
+from virnucpro_monitor.runner.loading import find_adapter
 from virnucpro_monitor.validation.subject import PackedBatch, embed_packed, embed_unpacked
 
 CONVERTER = Alphabet.from_architecture("ESM-1b").get_batch_converter()

@@ -50,7 +50,11 @@ def add(
     location: Annotated[str, typer.Argument(metavar="PATH|URL", help="Its git repository.")],
     adapter: Annotated[
         str,
-        typer.Option("--adapter", metavar="NAME", help="seed-interface, or module:callable."),
+        typer.Option(
+            "--adapter",
+            metavar="NAME",
+            help="seed-interface, module:callable, or file.py:callable of the repository.",
+        ),
     ] = "seed-interface",
     package: Annotated[
         str | None, typer.Option("--package", metavar="NAME", help="Import root of its package.")

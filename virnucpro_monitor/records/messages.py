@@ -62,6 +62,7 @@ class MeasureJob:
 
     Attributes:
         first: index of the benchmark set to begin with.
+        adapter_path: folder in which our own interpreter finds the adapter's module; None for none.
         warm: build fair-esm's models from the mapped checkpoint.
         reuse: folder of unpacked embeddings to reuse, None for none.
         num_threads: CPU threads of the measurement.
@@ -76,6 +77,7 @@ class MeasureJob:
     first: int
     checkout: str
     adapter: str
+    adapter_path: str | None
     package: str | None
     protocol: Protocol
     weights_digest: str

@@ -1,9 +1,6 @@
 """Adapters: how a target's model becomes a `Subject` that the yardstick can judge.
 
-An adapter is any object with the method of the `Adapter` protocol. It is named by an entry point
-of the group `virnucpro_monitor.adapters` or as `module:callable`; called without arguments, that
-must give the adapter. It runs in the commit's own process, with the checkout in front of
-`sys.path`, and may import whatever it likes there.
+An adapter is any object with the method of the `Adapter` protocol; `runner.loading` finds it.
 """
 
 import importlib
@@ -12,7 +9,6 @@ import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
-from importlib.metadata import entry_points
 from pathlib import Path
 from types import ModuleType
 from typing import Any, Protocol, cast
@@ -20,7 +16,7 @@ from typing import Any, Protocol, cast
 import torch
 
 from virnucpro_monitor.errors import TargetError
-from virnucpro_monitor.runner.code_digest import ADAPTERS
+from virnucpro_monitor.runner.embedder import Embedder
 from virnucpro_monitor.runner.interface import find_names
 from virnucpro_monitor.validation.subject import Layers, PackedBatch, Subject, dtype_name
 
@@ -54,7 +50,7 @@ class LoadRequest:
 class Adapter(Protocol):
     """Loads a model from a checkout."""
 
-    def load(self, request: LoadRequest) -> Subject:
+    def load(self, request: LoadRequest) -> Subject | Embedder:
         """Load the model of one commit.
 
         Raises:
@@ -62,27 +58,6 @@ class Adapter(Protocol):
             Exception: anything else is stored as the run's error, with its traceback.
         """
         ...
-
-
-def find_adapter(name: str) -> Adapter:
-    """Find an adapter by entry point, or by `module:callable`.
-
-    Raises:
-        TargetError: there is none of that name.
-    """
-    if ":" in name:
-        module_name, _, attribute = name.partition(":")
-        try:
-            factory = getattr(importlib.import_module(module_name), attribute)
-        except (ImportError, AttributeError) as error:
-            raise TargetError(f"Adapter {name!r} cannot be imported ({error}).") from error
-        return cast(Adapter, factory())
-    found = entry_points(group=ADAPTERS)
-    for entry in found:
-        if entry.name == name:
-            return cast(Adapter, entry.load()())
-    known = ", ".join(sorted({entry.name for entry in found})) or "none"
-    raise TargetError(f"There is no adapter {name!r} (known: {known}; or give module:callable).")
 
 
 class BuiltinAdapter:

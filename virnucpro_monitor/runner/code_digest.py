@@ -31,7 +31,8 @@ def code_digest(repository: Repository | None, target: Target, commit: str) -> s
     loading = [target.adapter, target.package, target.requirements, *adapter_source(target.adapter)]
     if not target.paths:
         return content_digest([loading, repository.tree(commit)])
-    wanted = (*target.paths, *((target.requirements,) if target.requirements else ()))
+    adapter = _file_of(target.adapter)
+    wanted = [*target.paths, *filter(None, (target.requirements, adapter))]
     files = {
         path: name
         for path, name in repository.files(commit).items()
@@ -53,6 +54,9 @@ def adapter_source(name: str) -> tuple[str, ...]:
     The module is found, not imported: all Python files beside it count where it is in a package.
     One that is not found here counts by its name alone.
     """
+    if (file := _file_of(name)) is not None:
+        there = Path(file).is_absolute() and Path(file).is_file()  # else it is the repository's
+        return (hashlib.sha256(Path(file).read_bytes()).hexdigest(),) if there else ()
     module = name.partition(":")[0]
     if ":" not in name:
         entry = next((one for one in entry_points(group=ADAPTERS) if one.name == name), None)
@@ -71,6 +75,24 @@ def adapter_source(name: str) -> tuple[str, ...]:
         digest.update(f"{path.relative_to(origin.parent)}\0".encode())
         digest.update(path.read_bytes() + b"\0")
     return (digest.hexdigest(),)
+
+
+def adapter_path(name: str) -> str | None:
+    """The folder in which this interpreter finds the module of `module:callable`."""
+    if ":" not in name or _file_of(name) is not None:
+        return None
+    top = name.partition(":")[0].partition(".")[0]
+    spec = PathFinder.find_spec(top)
+    if spec is None or spec.origin is None:
+        return None
+    origin = Path(spec.origin)
+    return str(origin.parent.parent if spec.submodule_search_locations else origin.parent)
+
+
+def _file_of(name: str) -> str | None:
+    """The path in `file.py:callable`."""
+    place = name.rpartition(":")[0]
+    return place if place.endswith(".py") else None
 
 
 def _find(module: str) -> ModuleSpec | None:

@@ -19,6 +19,7 @@ from virnucpro_monitor.records import (
 )
 from virnucpro_monitor.records.messages import Advanced, Ended, Failed, Judged, MeasureJob
 from virnucpro_monitor.runner.accept import Acceptance
+from virnucpro_monitor.runner.code_digest import adapter_path
 from virnucpro_monitor.runner.decide import Work
 from virnucpro_monitor.runner.endings import explain
 from virnucpro_monitor.runner.plan import RunPlan
@@ -154,6 +155,7 @@ def _measure_job(
         first=first,
         checkout=str(folder),
         adapter=plan.target.adapter,
+        adapter_path=adapter_path(plan.target.adapter),
         package=plan.target.package,
         protocol=plan.protocol,
         weights_digest=prepared.weights_digest,

@@ -95,8 +95,8 @@ def _preload() -> None:
     import virnucpro_monitor.data.benchmarks
     import virnucpro_monitor.models.esm2_flash
     import virnucpro_monitor.models.weights
-    import virnucpro_monitor.runner.adapters
     import virnucpro_monitor.runner.environment
+    import virnucpro_monitor.runner.loading
     import virnucpro_monitor.runner.reuse
     import virnucpro_monitor.runner.warm
     import virnucpro_monitor.validation.oracle

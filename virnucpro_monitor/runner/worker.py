@@ -192,7 +192,8 @@ class _Clock:
 def _load(job: MeasureJob, weights: Any, checkout: Path) -> Any:
     import torch
 
-    from virnucpro_monitor.runner.adapters import LoadRequest, find_adapter
+    from virnucpro_monitor.runner.adapters import LoadRequest
+    from virnucpro_monitor.runner.loading import load_subject
     from virnucpro_monitor.runner.warm import install_loader
 
     torch.set_num_threads(job.num_threads)
@@ -201,7 +202,8 @@ def _load(job: MeasureJob, weights: Any, checkout: Path) -> Any:
     if job.warm:
         install_loader(request.model, checkpoint, regression)
     os.chdir(checkout)
-    return find_adapter(job.adapter).load(
+    return load_subject(
+        job.adapter,
         LoadRequest(
             checkout=checkout,
             package=job.package,
@@ -214,7 +216,8 @@ def _load(job: MeasureJob, weights: Any, checkout: Path) -> Any:
             dtype=getattr(torch, request.dtype),
             backend=request.backend,
             token_budget=request.token_budget,
-        )
+        ),
+        job.adapter_path,
     )
 
 

@@ -88,14 +88,7 @@ class BuiltinSubject:
         self, sequences: Sequence[tuple[str, str]], *, per_call: int | None = None
     ) -> Iterator[PackedBatch]:
         """Pack (id, residues) pairs, in as many packs as the token budget needs."""
-        collator = VarlenCollator(
-            self.batch_converter, max_tokens_per_batch=self.token_budget, enable_packing=True
-        )
-        records = [{"id": id_, "sequence": text, "file": ""} for id_, text in sequences]
-        size = per_call or max(1, len(records))
-        calls = (collator(records[start : start + size]) for start in range(0, len(records), size))
-        yield from (_to_batch(pack) for pack in calls if pack)
-        yield from (_to_batch(pack) for pack in collator.flush() if pack)
+        return make_packs(self.batch_converter, sequences, self.token_budget, per_call=per_call)
 
     @torch.inference_mode()
     def embed_packed_layers(self, batch: PackedBatch, layers: Sequence[int]) -> Layers:
@@ -108,6 +101,24 @@ class BuiltinSubject:
         )
         representations: Layers = output["representations"]
         return representations
+
+
+def make_packs(
+    batch_converter: Callable[..., Any],
+    sequences: Sequence[tuple[str, str]],
+    token_budget: int,
+    *,
+    per_call: int | None = None,
+) -> Iterator[PackedBatch]:
+    """Pack (id, residues) pairs with this package's own collator, as `Subject.pack` asks it."""
+    collator = VarlenCollator(
+        batch_converter, max_tokens_per_batch=token_budget, enable_packing=True
+    )
+    records = [{"id": id_, "sequence": text, "file": ""} for id_, text in sequences]
+    size = per_call or max(1, len(records))
+    calls = (collator(records[start : start + size]) for start in range(0, len(records), size))
+    yield from (_to_batch(pack) for pack in calls if pack)
+    yield from (_to_batch(pack) for pack in collator.flush() if pack)
 
 
 def _to_batch(pack: Mapping[str, Any]) -> PackedBatch:

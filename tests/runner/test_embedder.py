@@ -1,0 +1,151 @@
+"""A model that only embeds, by an adapter in the watched repository or beside the monitor."""
+
+from pathlib import Path
+
+import pytest
+import torch
+
+from tests.runner.conftest import MakePlan
+from tests.runner.test_venv import _BACKEND, _SETUP
+from tests.runner.tiny_target import TinyRepository
+from virnucpro_monitor.errors import TargetError
+from virnucpro_monitor.records import Culprit, Outcome, Target
+from virnucpro_monitor.runner.code_digest import adapter_source
+from virnucpro_monitor.runner.commits import run_commits
+from virnucpro_monitor.runner.embedder import Embedder, EmbedderSubject
+
+ADAPTER = """
+import torch
+from virnucpro_monitor.runner.warm import build_model
+
+SHIFT = 0.0
+
+
+class Model:
+    backend = "one by one"
+
+    def __init__(self, model):
+        self.model = model.eval()
+        self.layers = list(range(model.num_layers + 1))
+
+    def alone(self, ids):
+        found = self.model(ids[None], repr_layers=self.layers)["representations"]
+        return {layer: rows[0] for layer, rows in found.items()}
+
+    def together(self, ids, cu_seqlens, max_seqlen):
+        parts = [self.alone(ids[a:b]) for a, b in zip(cu_seqlens[:-1], cu_seqlens[1:])]
+        return {layer: torch.cat([one[layer] for one in parts]) + SHIFT for layer in self.layers}
+
+
+class Adapter:
+    def load(self, request):
+        return Model(build_model(request.checkpoint, request.regression)[0])
+"""
+
+
+@pytest.mark.usefixtures("shared_workers")
+def test_two_functions_in_a_file_of_the_repository_are_enough(
+    tiny: TinyRepository, make_plan: MakePlan
+) -> None:
+    hashes = [
+        tiny.commit({"tools/monitor.py": ADAPTER}),
+        tiny.commit({"tools/monitor.py": ADAPTER.replace("SHIFT = 0.0", "SHIFT = 0.1")}),
+        tiny.commit({"tools/monitor.py": "raise RuntimeError('no')"}),
+    ]
+    target = Target(
+        name="tiny",
+        location=str(tiny.folder),
+        adapter="tools/monitor.py:Adapter",
+        paths=("tinytarget",),  # the adapter's file counts as well
+    )
+    right, wrong, broken = (one.run for one in run_commits(make_plan(hashes, target=target)))
+    assert right.outcome is Outcome.PASSED
+    assert right.configuration.backend == "one by one"
+    assert wrong.outcome is Outcome.FAILED
+    assert wrong.culprit is Culprit.PACKED
+    assert broken.outcome is Outcome.ERROR
+    assert "RuntimeError: no" in broken.reason
+
+
+def test_an_adapter_beside_the_monitor_reaches_a_private_environment(
+    tiny: TinyRepository, make_plan: MakePlan, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    package = tmp_path / "peers"
+    package.mkdir()
+    package.joinpath("__init__.py").touch()
+    package.joinpath("ours.py").write_text(ADAPTER)
+    monkeypatch.syspath_prepend(tmp_path)
+    adapter_source.cache_clear()
+    commit = tiny.commit(
+        {
+            "need/pyproject.toml": _SETUP + '[project]\nname = "tiny-need"\nversion = "1.0"\n',
+            "need/backend.py": _BACKEND,
+            "needs.txt": "./need\n",
+        }
+    )
+    target = Target(
+        name="tiny",
+        location=str(tiny.folder),
+        adapter="peers.ours:Adapter",
+        requirements="needs.txt",
+    )
+    (report,) = run_commits(make_plan([commit], target=target))
+    assert report.run.outcome is Outcome.PASSED, report.run.reason
+
+
+class Constant:
+    """Gives the same rows whatever it is asked."""
+
+    def __init__(self, given: object) -> None:
+        self.given = given
+
+    def alone(self, ids: torch.Tensor) -> object:
+        return self.given
+
+    def together(self, ids: torch.Tensor, cu_seqlens: torch.Tensor, max_seqlen: int) -> object:
+        return self.given
+
+
+@pytest.mark.parametrize(
+    ("given", "sentence"),
+    [
+        (None, "alone gives NoneType"),
+        ({}, "alone gives dict, not a layer's embeddings"),
+        ({"last": torch.zeros(4, 2)}, "alone gives 'last': Tensor, not a layer"),
+        ({6: [0.0]}, "alone gives 6: list"),
+        ({6: torch.zeros(1, 4, 2)}, r"shape \(1, 4, 2\) for 4 tokens"),
+        ({6: torch.zeros(5, 2)}, r"shape \(5, 2\) for 4 tokens"),
+        ({6: torch.zeros(4, 2).half()}, "gives float16, not float32"),
+    ],
+)
+def test_what_is_no_embedding_is_named(given: object, sentence: str) -> None:
+    embedder = Constant(given)
+    assert isinstance(embedder, Embedder)
+    with pytest.raises(TargetError, match=sentence):
+        EmbedderSubject(
+            embedder, model_name="m", device="cpu", dtype=torch.float32, token_budget=100
+        )
+
+
+def test_a_layer_that_is_not_given_is_named() -> None:
+    embedder = Constant({6: torch.zeros(4, 2)})
+    assert isinstance(embedder, Embedder)
+    subject = EmbedderSubject(
+        embedder, model_name="m", device="cpu", dtype=torch.float32, token_budget=100
+    )
+    assert subject.num_layers == 6
+    tokens = torch.zeros(4, dtype=torch.int64)
+    assert set(subject.embed_unpacked_layers(tokens, [6])) == {6}
+    with pytest.raises(TargetError, match="alone gives no layer 3"):
+        subject.embed_unpacked_layers(tokens, [3, 6])
+
+
+def test_a_file_of_this_machine_counts_by_its_content(tmp_path: Path) -> None:
+    file = tmp_path / "adapter.py"
+    found = []
+    for text in ("x = 1", "x = 2"):
+        file.write_text(text)
+        adapter_source.cache_clear()
+        found.append(adapter_source(f"{file}:Adapter"))
+    assert found[0] != found[1]
+    assert adapter_source("tools/adapter.py:Adapter") == ()

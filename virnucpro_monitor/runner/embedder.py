@@ -1,0 +1,112 @@
+"""Any other model: two functions that embed, from which a `Subject` is made.
+
+The monitor packs, pads and checks; an adapter's author writes no more than this.
+"""
+
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any, Protocol, runtime_checkable
+
+import torch
+
+from virnucpro_monitor.errors import TargetError
+from virnucpro_monitor.validation.builtin import make_packs
+from virnucpro_monitor.validation.subject import Layers, PackedBatch, dtype_name
+from virnucpro_monitor.validation.tokens import alphabet, encode
+
+
+@runtime_checkable
+class Embedder(Protocol):
+    """What an adapter's `load` may give in place of a `Subject`.
+
+    Layers are numbered as fair-esm numbers them, and the highest that is given is the model's last.
+    Tokens are ESM-2's (`<cls>` 0, `<pad>` 1, `<eos>` 2), on the device that was asked for.
+    """
+
+    def alone(self, ids: torch.Tensor) -> Mapping[int, torch.Tensor]:
+        """Embed one sequence: ids [T] int64 -> {layer: [T, D]}."""
+        ...
+
+    def together(
+        self, ids: torch.Tensor, cu_seqlens: torch.Tensor, max_seqlen: int
+    ) -> Mapping[int, torch.Tensor]:
+        """Embed a pack: ids [tokens] int64, cu_seqlens [n + 1] int32 -> {layer: [tokens, D]}."""
+        ...
+
+
+class EmbedderSubject:
+    """An `Embedder` as a `Subject`.
+
+    Args:
+        device: "cpu" or "cuda:N".
+        dtype: that the embeddings must have.
+
+    Raises:
+        TargetError: it gives no embeddings, or of another dtype.
+    """
+
+    def __init__(
+        self,
+        embedder: Embedder,
+        *,
+        model_name: str,
+        device: str,
+        dtype: torch.dtype,
+        token_budget: int,
+    ) -> None:
+        self._embedder = embedder
+        self.model_name = model_name
+        self.token_budget = token_budget
+        self.device = torch.device(device)
+        self.dtype = dtype
+        self.backend = str(getattr(embedder, "backend", None) or "own")
+        tokens = encode("MK")
+        found = self._run(tokens.numel(), "alone", tokens.to(self.device))
+        self.num_layers = max(found)
+
+    def tensors(self) -> Mapping[str, torch.Tensor]:
+        """None that are known."""
+        return {}
+
+    def embed_unpacked_layers(self, tokens: torch.Tensor, layers: Sequence[int]) -> Layers:
+        """tokens [T] int64 -> {layer: [T, D]}."""
+        found = self._run(tokens.numel(), "alone", tokens.to(self.device))
+        return _chosen(found, layers, "alone")
+
+    def embed_packed_layers(self, batch: PackedBatch, layers: Sequence[int]) -> Layers:
+        """{layer: [tokens, D]}, rows in the order of `batch.input_ids`."""
+        ids, bounds = batch.input_ids.to(self.device), batch.cu_seqlens.to(self.device)
+        found = self._run(ids.numel(), "together", ids, bounds, batch.max_seqlen)
+        return _chosen(found, layers, "together")
+
+    def pack(
+        self, sequences: Sequence[tuple[str, str]], *, per_call: int | None = None
+    ) -> Iterator[PackedBatch]:
+        """Pack (id, residues) pairs with our own collator."""
+        converter = alphabet().get_batch_converter()
+        return make_packs(converter, sequences, self.token_budget, per_call=per_call)
+
+    def _run(self, num_tokens: int, how: str, *arguments: Any) -> dict[int, torch.Tensor]:
+        with torch.no_grad():
+            given = getattr(self._embedder, how)(*arguments)
+        if not isinstance(given, Mapping) or not given:
+            raise TargetError(f"{how} gives {type(given).__name__}, not a layer's embeddings.")
+        for layer, rows in given.items():
+            if not isinstance(layer, int) or not isinstance(rows, torch.Tensor):
+                raise TargetError(f"{how} gives {layer!r}: {type(rows).__name__}, not a layer.")
+            if rows.dim() != 2 or rows.shape[0] != num_tokens:
+                raise TargetError(
+                    f"{how} gives embeddings of shape {tuple(rows.shape)} for {num_tokens} tokens."
+                )
+            if rows.dtype is not self.dtype:
+                raise TargetError(
+                    f"{how} gives {dtype_name(rows.dtype)}, not {dtype_name(self.dtype)}: run it "
+                    f"with the --dtype that the model has."
+                )
+        return dict(given)
+
+
+def _chosen(found: Mapping[int, torch.Tensor], layers: Sequence[int], how: str) -> Layers:
+    missing = [layer for layer in layers if layer not in found]
+    if missing:
+        raise TargetError(f"{how} gives no layer {missing[0]}.")
+    return {layer: found[layer] for layer in layers}
