@@ -117,7 +117,7 @@ class Repository:
         hint = "name a hash, tag or branch that it has"
         if self._ask("rev-parse", "--is-shallow-repository").strip() == "true":
             hint = "the clone is shallow; 'git fetch --unshallow' there brings the history"
-        raise RepositoryError(f"Revision {revision!r} is not known in {self.location}: {hint}.")
+        raise RepositoryError(f"Revision {revision!r} is not known in {masked_url(self.location)}: {hint}.")
 
     def _refuse_damaged(self, revision: str) -> None:
         """Raise `RepositoryError` where a revision is known and its commit cannot be read."""
@@ -128,7 +128,7 @@ class Repository:
         ((name, content),) = read_objects([name.strip()], self._source)
         if content is None and not self._is_other_object(name):
             raise RepositoryError(
-                f"{revision!r} of {self.location} is {name}, which is missing or damaged there: "
+                f"{revision!r} of {masked_url(self.location)} is {name}, which is missing or damaged there: "
                 f"'git fsck' in that repository says more."
             )
 
@@ -163,7 +163,7 @@ class Repository:
             )
         except GitError as error:
             if error.stderr:
-                raise RepositoryError(f"{self.location}: {error}") from error
+                raise RepositoryError(f"{masked_url(self.location)}: {error}") from error
             return None
         return answer.strip()
 
