@@ -11,8 +11,8 @@ import pytest
 
 from tests.runner.tiny_target import HEALTHY, TinyRepository
 from virnucpro_monitor.cli.main import run_command
-from virnucpro_monitor.disks import explain, is_full, probe_folder, writing
-from virnucpro_monitor.errors import DiskError
+from virnucpro_monitor.disks import explain, is_full, path_from, probe_folder, writing
+from virnucpro_monitor.errors import ConfigurationError, DiskError
 
 CPU = (
     "--model", "esm2_t6_8M_UR50D", "--weights", "synthetic", "--device", "cpu",
@@ -157,3 +157,12 @@ def test_an_error_of_a_file_of_ours_is_translated(
     said = capsys.readouterr().err
     assert "Unexpected" not in said
     assert f"{tmp_path / 'data'}" in said
+
+
+def test_a_path_is_what_a_person_writes(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("HOME", "/home/me")
+    assert path_from("~/a") == Path("/home/me/a")
+    assert path_from("~nobody-of-that-name/a") == Path("~nobody-of-that-name/a")
+    for text in ("a\0b", "\ud800"):
+        with pytest.raises(ConfigurationError, match="is no path"):
+            path_from(text)

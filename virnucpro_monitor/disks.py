@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
-from virnucpro_monitor.errors import DiskError
+from virnucpro_monitor.errors import ConfigurationError, DiskError
 
 PROBE_BYTES = 256 * 1024
 _FULL_BYTES = 2**20  # file systems keep a little to themselves
@@ -54,6 +54,21 @@ def explain(error: OSError, path: Path | None = None) -> str:
     if error.errno == errno.EFBIG:
         return f"{where} is at its size limit: raise the limit (ulimit -f), or free some space."
     return f"{where}: {error.strerror or error}."
+
+
+def path_from(text: str) -> Path:
+    """A path as a person writes it, where `~` is the home folder.
+
+    Raises:
+        ConfigurationError: no path can be written so.
+    """
+    try:
+        os.fsencode(text)
+        if "\0" in text:
+            raise ValueError("it holds a NUL character")
+    except ValueError as error:
+        raise ConfigurationError(f"{text[:100]!r} is no path: {error}.") from error
+    return Path(os.path.expanduser(text))  # unlike Path's own, leaves ~nobody as it is
 
 
 def probe_folder(what: str, folder: Path) -> None:

@@ -12,6 +12,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
+from virnucpro_monitor.disks import path_from
 from virnucpro_monitor.errors import ConfigurationError, LockedError
 from virnucpro_monitor.settings import user_folder
 
@@ -27,7 +28,7 @@ def lock_path(database_url: str, target: str) -> Path:
     only for this user's other runs.
     """
     if database_url.startswith("sqlite"):
-        database = Path(database_url.partition(":///")[2]).expanduser().resolve()
+        database = path_from(database_url.partition(":///")[2]).resolve()
         return database.with_name(f".{database.name}.{target}.lock")
     place = re.sub(r"^[^:]*://(?:.*@)?|[?#].*$", "", database_url, flags=re.S)
     key = hashlib.sha256(f"{place}\n{target}".encode(errors="replace")).hexdigest()[:16]

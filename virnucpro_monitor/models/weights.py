@@ -22,7 +22,7 @@ import torch
 from esm import Alphabet
 from esm.model.esm2 import ESM2
 
-from virnucpro_monitor.disks import writing
+from virnucpro_monitor.disks import path_from, writing
 from virnucpro_monitor.errors import WeightsError
 from virnucpro_monitor.models.synthetic import (
     Calibration,
@@ -126,7 +126,7 @@ def resolve_weights(
                 calibration = with_outliers(calibration)
             synthesize(model_name, path, seed, calibration)
     else:
-        path = Path(weights).expanduser()
+        path = path_from(weights)
         regression_path = _regression_beside(path)
         source = path.name
         if not path.is_file():

@@ -4,11 +4,10 @@ import math
 from collections import Counter
 from collections.abc import Callable, Generator, Sequence
 from dataclasses import dataclass, replace
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 from virnucpro_monitor.data.benchmarks import load_benchmark
-from virnucpro_monitor.disks import probe_folder
+from virnucpro_monitor.disks import path_from, probe_folder
 from virnucpro_monitor.errors import ConfigurationError, MissingDatabase
 from virnucpro_monitor.monitor.sink import Sink, holding_locks
 from virnucpro_monitor.records import Outcome, Request, Run, Target
@@ -231,7 +230,7 @@ def check_disks(settings: Settings) -> None:
     """
     probe_folder("The cache", settings.cache_folder)
     if settings.database_url.startswith("sqlite"):
-        path = Path(settings.database_url.partition(":///")[2]).expanduser()
+        path = path_from(settings.database_url.partition(":///")[2])
         probe_folder("The database", path.resolve().parent)
 
 

@@ -14,7 +14,7 @@ from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from urllib.parse import unquote
 
-from virnucpro_monitor.disks import writing
+from virnucpro_monitor.disks import path_from, writing
 from virnucpro_monitor.errors import AmbiguousRevision, RepositoryError
 from virnucpro_monitor.records import Commit, short_hash
 from virnucpro_monitor.runner.commit_objects import first_parent, read_commits, read_objects
@@ -52,7 +52,7 @@ class Repository:
         if is_url(location):
             _mirror(location, cache, fetch=fetch)
             return cls(location, cache, cache)
-        path = Path(location).expanduser()
+        path = path_from(location)
         if not path.exists():
             raise RepositoryError(f"There is no repository at {location}: check the path.")
         if not path.is_dir():
@@ -75,7 +75,7 @@ class Repository:
         """Whether the repository can be read without asking the network."""
         if is_url(location):
             return _cache_of(location, cache_folder).joinpath("HEAD").exists()
-        return Path(location).expanduser().is_dir()
+        return path_from(location).is_dir()
 
     def _ask(self, *arguments: str) -> str:
         """Ask the repository itself: its names, and the depth of its clone."""
@@ -117,7 +117,8 @@ class Repository:
         hint = "name a hash, tag or branch that it has"
         if self._ask("rev-parse", "--is-shallow-repository").strip() == "true":
             hint = "the clone is shallow; 'git fetch --unshallow' there brings the history"
-        raise RepositoryError(f"Revision {revision!r} is not known in {masked_url(self.location)}: {hint}.")
+        place = masked_url(self.location)
+        raise RepositoryError(f"Revision {revision!r} is not known in {place}: {hint}.")
 
     def _refuse_damaged(self, revision: str) -> None:
         """Raise `RepositoryError` where a revision is known and its commit cannot be read."""
@@ -128,8 +129,8 @@ class Repository:
         ((name, content),) = read_objects([name.strip()], self._source)
         if content is None and not self._is_other_object(name):
             raise RepositoryError(
-                f"{revision!r} of {masked_url(self.location)} is {name}, which is missing or damaged there: "
-                f"'git fsck' in that repository says more."
+                f"{revision!r} of {masked_url(self.location)} is {name}, which is missing or "
+                f"damaged there: 'git fsck' in that repository says more."
             )
 
     def _is_other_object(self, name: str) -> bool:

@@ -6,6 +6,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+from virnucpro_monitor.disks import path_from
 from virnucpro_monitor.errors import ConfigurationError
 from virnucpro_monitor.records import Target
 from virnucpro_monitor.runner.builtin import BUILTIN, builtin_target
@@ -27,7 +28,7 @@ def check_name(name: str) -> str:
 
 def absolute_location(location: str) -> str:
     """A URL as it is, a path made absolute."""
-    return location if is_url(location) else str(Path(location).expanduser().resolve())
+    return location if is_url(location) else str(path_from(location).resolve())
 
 
 def read_targets(
@@ -76,7 +77,7 @@ def _target_from_table(name: str, table: Any, path: Path) -> Target:
 
 
 def _relative_to(folder: Path, location: str) -> str:
-    return location if is_url(location) else str((folder / Path(location).expanduser()).resolve())
+    return location if is_url(location) else str((folder / path_from(location)).resolve())
 
 
 def find_target(
@@ -110,7 +111,7 @@ def find_target(
 
 
 def _by_location(wanted: str, known: dict[str, Target]) -> Target:
-    if not is_url(wanted) and not Path(wanted).expanduser().exists():
+    if not is_url(wanted) and not path_from(wanted).exists():
         names = ", ".join(sorted(known)) or "none yet"
         raise ConfigurationError(
             f"There is no target {wanted!r} (known: {names}) and no repository at that path."

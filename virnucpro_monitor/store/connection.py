@@ -14,6 +14,7 @@ from weakref import WeakKeyDictionary
 from sqlalchemy import URL, Connection, Engine, NullPool, create_engine, event, make_url, text
 from sqlalchemy.exc import ArgumentError, SQLAlchemyError, StatementError
 
+from virnucpro_monitor.disks import path_from
 from virnucpro_monitor.errors import (
     ConfigurationError,
     DatabaseAway,
@@ -77,7 +78,7 @@ def is_sqlite(url: URL) -> bool:
 
 
 def sqlite_path(url: URL) -> Path:
-    return Path(url.database or "").expanduser().absolute()
+    return path_from(url.database or "").absolute()
 
 
 def describe(url: URL) -> str:
