@@ -16,12 +16,14 @@ import tempfile
 import time
 import tracemalloc
 from collections.abc import Callable, Iterable, Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
 from sqlalchemy import Engine
 
 from tests.store.builders import make_commit, make_report
+from virnucpro_monitor.errors import StoreError
 from virnucpro_monitor.records import BenchmarkSet, ProteinSequence, RunReport, SequenceResult
 from virnucpro_monitor.store.engine import create_database, open_engine
 from virnucpro_monitor.store.results import INSERTED_NAMES
@@ -119,6 +121,7 @@ def measure(
     """Ratios of the writer to the bare side: medians over blocks of runs, in turns.
 
     Args:
+        url: a database without runs: that of a commit which has one supersedes it.
         together: a block is one transaction on both sides; otherwise each run is one.
     """
     engine = open_engine(url)
@@ -164,18 +167,32 @@ def peak_mib(url: str, num_runs: int, num_sequences: int) -> float:
     return peak / 2**20
 
 
+def make_empty(url: str) -> None:
+    if url.startswith("sqlite"):
+        create_database(url)
+        return
+    with suppress(StoreError):  # it has its tables already
+        create_database(url)
+    engine = open_engine(url)
+    with engine.begin() as connection:
+        connection.exec_driver_sql("TRUNCATE targets, benchmark_sets CASCADE")
+    engine.dispose()
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--runs", type=int, default=190)
     parser.add_argument("--sequences", type=int, default=200)
     parser.add_argument("--block", type=int, default=10, help="runs of one turn")
-    parser.add_argument("--url", help="an empty database that exists; default: an SQLite file")
+    parser.add_argument(
+        "--url", help="a PostgreSQL database whose runs may go; default: SQLite files"
+    )
     given = parser.parse_args()
     with tempfile.TemporaryDirectory() as folder:
-        url = given.url or f"sqlite:///{Path(folder) / 'bulk.db'}"
-        create_database(url)
         print(f"{given.runs} runs of {given.sequences} sequences: the writer takes")
         for together in (True, False):
+            url = given.url or f"sqlite:///{Path(folder) / f'{together}.db'}"
+            make_empty(url)
             ratios = measure(url, given.runs, given.sequences, given.block, together=together)
             how = f"{given.block} runs in one transaction" if together else "each run in its own"
             print(

@@ -39,6 +39,7 @@ from virnucpro_monitor.store.models import (
 from virnucpro_monitor.store.results import INSERTED_NAMES, Results
 from virnucpro_monitor.store.rows import FIGURE_NAMES, gates_to_json, refuse_not_finite
 from virnucpro_monitor.store.statements import (
+    Prepared,
     ensure_benchmark,
     ensure_commit,
     ensure_digested,
@@ -57,14 +58,17 @@ _CURRENT = and_(
     _RUNS.c.configuration_id == bindparam("of_configuration"),
     _RUNS.c.superseded.is_(False),
 )
-_FIND_CURRENT = select(_RUNS.c.outcome).where(_CURRENT)
+_FIND_CURRENT = Prepared(select(_RUNS.c.outcome).where(_CURRENT))
 # The digest holds the time to the microsecond, benchmark set and configuration.
 _SAME_RUN = select(_RUNS.c.id).where(
     _RUNS.c.commit_id == bindparam("of_commit"), _RUNS.c.digest == bindparam("of_digest")
 )
 _SUPERSEDE = update(_RUNS).where(_CURRENT).values(superseded=True)
 # JSON comes as text: it has been made for the digest.
-_INSERT_RUN = insert(_RUNS).values(gates=bindparam("gates", type_=Text())).returning(_RUNS.c.id)
+_INSERT_RUN = Prepared(
+    insert(_RUNS).values(gates=bindparam("gates", type_=Text())).returning(_RUNS.c.id),
+    [column.name for column in _RUNS.c if column.name != "id"],
+)
 _INSERT_FAILURE = insert(table_of(FailureRow))
 _INSERT_DOCUMENT = insert(table_of(DocumentRow)).values(content=bindparam("content", type_=Text()))
 
@@ -169,15 +173,13 @@ class Saving:
             found = connection.execute(_SAME_RUN, given).scalar()
             if found is not None:
                 return int(found)
-        run_id: int = connection.execute(
-            _INSERT_RUN,
-            {
-                **draft.values,
-                **ids,
-                "superseded": self._supersede(run, ids),
-                "digest": digest,
-            },
-        ).scalar_one()
+        values = {
+            **draft.values,
+            **ids,
+            "superseded": self._supersede(run, ids),
+            "digest": digest,
+        }
+        run_id = int(_INSERT_RUN.first(connection, values)[0])
         self._chains.add(ids, run_id, digest)
         self._waiting.settle(run, run_id, ids)
         if len(draft.results):
@@ -205,10 +207,10 @@ class Saving:
             "of_set": ids["benchmark_set_id"],
             "of_configuration": ids["configuration_id"],
         }
-        before = self._connection.execute(_FIND_CURRENT, current).scalar()
+        before = _FIND_CURRENT.first(self._connection, current)
         if before is None:
             return False
-        if run.outcome is Outcome.NOT_RUN and before is not Outcome.NOT_RUN:
+        if run.outcome is Outcome.NOT_RUN and before[0] != Outcome.NOT_RUN:
             return True
         self._connection.execute(_SUPERSEDE, current)
         return False

@@ -7,6 +7,7 @@ from typing import Any, cast
 
 from sqlalchemy import (
     Connection,
+    Dialect,
     Insert,
     Select,
     Table,
@@ -92,6 +93,52 @@ def insert_rows(
         cursor.close()
 
 
+class Prepared:
+    """A statement that is compiled once for each dialect and handed to the driver as it is.
+
+    For what is sent with every run: SQLAlchemy's own way costs several times the statement itself.
+    """
+
+    def __init__(self, statement: Any, names: Sequence[str] | None = None) -> None:
+        """`names`: the columns that an INSERT is given, where the statement does not say."""
+        self._statement, self._names = statement, names
+        self._compiled: dict[str, tuple[str, bool, list[tuple[str, Any, Any]]]] = {}
+
+    def first(self, connection: Connection, values: Mapping[str, Any]) -> Any:
+        """Send it with these values, and return the first row of its answer, None without one."""
+        dialect = connection.dialect
+        if dialect.name not in self._compiled:
+            self._compiled[dialect.name] = self._compile(dialect)
+        text, by_place, parameters = self._compiled[dialect.name]
+        given = {}
+        for name, convert, constant in parameters:
+            value = values.get(name, constant)
+            given[name] = value if convert is None else convert(value)
+        driver: Any = connection.connection.driver_connection
+        cursor = driver.cursor()
+        try:
+            cursor.execute(text, list(given.values()) if by_place else given)
+            return cursor.fetchone() if cursor.description else None
+        except driver_errors(connection) as error:
+            raise DBAPIError(text, None, error) from error  # as SQLAlchemy would have it
+        finally:
+            cursor.close()
+
+    def _compile(self, dialect: Dialect) -> tuple[str, bool, list[tuple[str, Any, Any]]]:
+        names = None if self._names is None else list(self._names)
+        compiled: Any = self._statement.compile(dialect=dialect, column_keys=names)
+        constants = compiled.params
+        parameters = [
+            (
+                name,
+                compiled.binds[name].type.dialect_impl(dialect).bind_processor(dialect),
+                constants[name],
+            )
+            for name in (compiled.positiontup if compiled.positional else constants)
+        ]
+        return str(compiled), bool(compiled.positional), parameters
+
+
 def driver_errors(connection: Connection) -> type[Exception]:
     """The class of the driver's own errors."""
     return cast(type[Exception], connection.dialect.loaded_dbapi.Error)
@@ -174,9 +221,14 @@ _COMMIT_NAMES = tuple(field.name for field in dataclasses.fields(Commit))
 
 def ensure_commit(connection: Connection, target_id: int, commit: Commit) -> int:
     """As `ensure_commits`, for one."""
-    statement = _upsert_commits(connection.dialect.name, returning=True)
     given = {**commit_values(commit), "target_id": target_id}
-    return int(connection.execute(statement, given).scalar_one())
+    return int(_upsert_commit(connection.dialect.name).first(connection, given)[0])
+
+
+@cache
+def _upsert_commit(dialect: str) -> Prepared:
+    statement = _upsert_commits(dialect).returning(table_of(CommitRow).c.id)
+    return Prepared(statement, [*_COMMIT_NAMES, "target_id"])
 
 
 def commit_values(commit: Commit) -> dict[str, Any]:
@@ -185,7 +237,7 @@ def commit_values(commit: Commit) -> dict[str, Any]:
 
 
 @cache
-def _upsert_commits(dialect: str, *, returning: bool = False) -> Any:
+def _upsert_commits(dialect: str) -> Any:
     statement = insert_of_dialect(dialect, CommitRow)
     new, old = statement.excluded, table_of(CommitRow).c
     statement = statement.on_conflict_do_update(
@@ -207,7 +259,7 @@ def _upsert_commits(dialect: str, *, returning: bool = False) -> Any:
             ),
         },
     )
-    return statement.returning(old.id) if returning else statement
+    return statement
 
 
 def ensure_digested(
