@@ -12,7 +12,7 @@ from plotly.subplots import make_subplots
 
 from app.axes import ErrorAxis, error_axis, listed, style
 from app.marks import AMBER, BLUE, GREY, MARKS, VERMILION
-from app.text import format_duration, format_error, format_value, hover_text
+from app.text import format_error, format_value, hover_text
 from app.trend import Place, TrendInfo, change_hover
 from virnucpro_monitor.analysis.trends import TrendPoint
 from virnucpro_monitor.records import GateResult, Outcome, short_hash
@@ -70,7 +70,7 @@ def trend_figure(info: TrendInfo) -> go.Figure:
         automargin=True,
     )
     figure.update_yaxes(row=3, col=1, **axis.settings("error, 1 - cos"))
-    _commit_axis(figure, info)
+    commit_axis(figure, info)
     return figure
 
 
@@ -110,7 +110,7 @@ def _draw_outcomes(figure: go.Figure, info: TrendInfo) -> None:
             continue
         figure.add_trace(
             marks_trace(len(places))(
-                x=_at(info, places),
+                x=at(info, places),
                 y=[1] * len(places),
                 mode="markers",
                 name=mark.word,
@@ -120,7 +120,7 @@ def _draw_outcomes(figure: go.Figure, info: TrendInfo) -> None:
                     "size": _outcome_size(info, outcome),
                     "line": {"width": 2, "color": mark.colour},
                 },
-                customdata=_custom(info, places),
+                customdata=custom(info, places),
                 hovertemplate=HOVER,
             ),
             row=1,
@@ -129,7 +129,7 @@ def _draw_outcomes(figure: go.Figure, info: TrendInfo) -> None:
     if info.trend.events:
         figure.add_trace(
             marks_trace(len(info.trend.events))(
-                x=_at(info, [event.place for event in info.trend.events]),
+                x=at(info, [event.place for event in info.trend.events]),
                 y=[0] * len(info.trend.events),
                 mode="markers",
                 name="change of environment, protocol or benchmark",
@@ -149,13 +149,11 @@ def _outcome_size(info: TrendInfo, outcome: Outcome) -> int:
     return size if outcome in (Outcome.PASSED, Outcome.SKIPPED) else max(8, size)
 
 
-def _at(info: TrendInfo, places: Sequence[int]) -> Any:
+def at(info: TrendInfo, places: Sequence[int]) -> Any:
     return listed(info.places[place] for place in places)
 
 
-def _custom(
-    info: TrendInfo, places: Sequence[int], note: Callable[[int], str] | None = None
-) -> Any:
+def custom(info: TrendInfo, places: Sequence[int], note: Callable[[int], str] | None = None) -> Any:
     return listed(
         [
             info.trend.points[place].run.id,
@@ -185,7 +183,7 @@ def _line(
     return line | ({"customdata": listed(custom), "hovertemplate": HOVER} if markers else {})
 
 
-def _marker_size(info: TrendInfo) -> int:
+def marker_size(info: TrendInfo) -> int:
     return 6 if len(info.places) < MANY_POINTS else 3
 
 
@@ -195,7 +193,7 @@ def _draw_rate(figure: go.Figure, info: TrendInfo) -> None:
             **_line(info, lambda point: point.strict_pass_rate),
             mode="lines+markers",
             line={"color": BLUE, "width": 1.6},
-            marker={"color": BLUE, "size": _marker_size(info) - 1},
+            marker={"color": BLUE, "size": marker_size(info) - 1},
             name="share that agrees",
             showlegend=False,
         ),
@@ -231,18 +229,18 @@ def _draw_errors(figure: go.Figure, info: TrendInfo, axis: ErrorAxis) -> None:
     drawn = [point for point in info.trend.points if point.run.figures is not None]
     figure.add_trace(
         go.Scatter(
-            x=_at(info, [point.place for point in drawn]),
+            x=at(info, [point.place for point in drawn]),
             y=[axis.place(point.worst) for point in drawn],
             mode="markers",
             marker={
                 "symbol": [MARKS[point.run.outcome].symbol for point in drawn],
                 "color": [MARKS[point.run.outcome].colour for point in drawn],
                 "size": [
-                    9 if point.run.outcome is Outcome.FAILED else _marker_size(info)
+                    9 if point.run.outcome is Outcome.FAILED else marker_size(info)
                     for point in drawn
                 ],
             },
-            customdata=_custom(info, [point.place for point in drawn]),
+            customdata=custom(info, [point.place for point in drawn]),
             hovertemplate=HOVER,
             name="worst sequence",
             showlegend=False,
@@ -276,7 +274,7 @@ def _draw_thresholds(figure: go.Figure, info: TrendInfo) -> None:
         )
 
 
-def _commit_axis(figure: go.Figure, info: TrendInfo) -> None:
+def commit_axis(figure: go.Figure, info: TrendInfo) -> None:
     figure.update_xaxes(showgrid=False, zeroline=False)
     points = info.trend.points
     if info.by_date or not points:
@@ -308,7 +306,7 @@ def gates_figure(info: TrendInfo) -> go.Figure:
         mark = MARKS[outcome]
         figure.add_trace(
             marks_trace(len(hits))(
-                x=_at(info, [point.place for point, _ in hits]),
+                x=at(info, [point.place for point, _ in hits]),
                 y=[names.index(gate.name) for _, gate in hits],
                 mode="markers",
                 name="not judged" if wanted is None else mark.word,
@@ -331,7 +329,7 @@ def gates_figure(info: TrendInfo) -> go.Figure:
         mark = MARKS[outcome]
         figure.add_trace(
             marks_trace(len(without))(
-                x=_at(info, [point.place for point in without]),
+                x=at(info, [point.place for point in without]),
                 y=[names.index(OUTCOME_ROW)] * len(without),
                 mode="markers",
                 name=mark.word,
@@ -348,7 +346,7 @@ def gates_figure(info: TrendInfo) -> go.Figure:
         zeroline=False,
         automargin=True,
     )
-    _commit_axis(figure, info)
+    commit_axis(figure, info)
     return figure
 
 
@@ -358,52 +356,3 @@ def _gate_hover(point: TrendPoint, gate: GateResult) -> str:
         f"{format_value(gate.value)}, limit {format_value(gate.limit)} {hover_text(gate.unit)}<br>"
         f"{hover_text(gate.detail)}"
     )
-
-
-def speed_figure(info: TrendInfo) -> go.Figure:
-    """Throughput of the packed path and duration of the whole run over commits."""
-    figure = make_subplots(rows=2, cols=1, shared_xaxes=True, vertical_spacing=0.08)
-    points = info.trend.points
-    timed = [point.place for point in points if point.tokens_per_s is not None]
-    figure.add_trace(
-        go.Scatter(
-            x=_at(info, timed),
-            y=listed(points[place].tokens_per_s for place in timed),
-            mode="lines+markers",
-            name="packed path",
-            line={"color": BLUE, "width": 1.6},
-            marker={"size": _marker_size(info)},
-            customdata=_custom(
-                info,
-                timed,
-                lambda place: f"packed: {points[place].tokens_per_s or 0:,.0f} tokens/s",
-            ),
-            hovertemplate=HOVER,
-        ),
-        row=1,
-        col=1,
-    )
-    measured = [point.place for point in points if not point.inherited]
-    figure.add_trace(
-        go.Scatter(
-            x=_at(info, measured),
-            y=[points[place].run.duration_s for place in measured],
-            mode="lines+markers",
-            name="whole run",
-            line={"color": GREY, "width": 1.6, "dash": "dot"},
-            marker={"size": _marker_size(info), "symbol": "diamond"},
-            customdata=_custom(
-                info,
-                measured,
-                lambda place: f"whole run: {format_duration(points[place].run.duration_s)}",
-            ),
-            hovertemplate=HOVER,
-        ),
-        row=2,
-        col=1,
-    )
-    style(figure, height=420)
-    figure.update_yaxes(row=1, col=1, title={"text": "tokens/s"}, rangemode="tozero")
-    figure.update_yaxes(row=2, col=1, title={"text": "duration, s"}, rangemode="tozero")
-    _commit_axis(figure, info)
-    return figure

@@ -7,10 +7,11 @@ import plotly.graph_objects as go
 import streamlit as st
 
 from app import data, filters, links, markup, shell
-from app.figures import gates_figure, speed_figure, trend_figure
+from app.figures import gates_figure, trend_figure
 from app.marks import MARKS
 from app.markup import Html, Value
 from app.sparkline import sparkline
+from app.speed_figures import speed_figure
 from app.text import (
     UNKNOWN,
     format_age,

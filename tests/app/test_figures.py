@@ -1,10 +1,11 @@
 """The figures are asked what they show: places, marks, ids; a picture is never compared."""
 
 import json
+from dataclasses import replace
 
 import pytest
 
-from app.figures import gates_figure, speed_figure, trend_figure
+from app.figures import gates_figure, trend_figure
 from app.history_figures import (
     lengths_figure,
     residues_figure,
@@ -12,6 +13,7 @@ from app.history_figures import (
     usage_figure,
 )
 from app.marks import MARKS
+from app.speed_figures import speed_figure
 from app.text import zone
 from app.trace import layers_figure
 from app.trend import TrendInfo, trend_info
@@ -130,6 +132,30 @@ def test_speed_leaves_inherited_runs_out() -> None:
     skipped = {p.run.id for p in info.trend.points if p.run.outcome is Outcome.SKIPPED}
     assert skipped
     assert not skipped & set(ids)
+
+
+def test_speed_breaks_where_nothing_was_timed_and_shows_what_is_expected() -> None:
+    seconds = [0.1] * 12 + [None] + [0.1] * 3 + [0.3] * 12
+    base = next(r.run for r in sample_reports() if r.run.outcome is Outcome.PASSED)
+    assert base.figures is not None
+    runs = []
+    for place, packed_s in enumerate(seconds):
+        commit = replace(base.commit, hash=f"{place:040x}", position=place)
+        figures = replace(base.figures, packed_s=packed_s, num_tokens=300)
+        runs.append(replace(base, id=place + 1, commit=commit, figures=figures))
+    runs[12] = replace(runs[12], outcome=Outcome.ERROR, figures=None, gates=(), duration_s=0.0)
+    info = trend_info(runs, {}, reader_zone=UTC_ZONE)
+    figure = speed_figure(info)
+    (packed,) = traces(figure, "packed path")
+    assert [y for y in packed["y"] if y is not None] == pytest.approx([3000.0] * 15 + [1000.0] * 12)
+    assert packed["y"][12] is None  # the error: a gap, and no zero
+    (whole,) = traces(figure, "whole run")
+    assert 0.0 not in whole["y"]
+    (band,) = traces(figure, "packed path, expected")
+    assert min(band["y"]) < 1000.0 < max(band["y"])
+    (changed,) = traces(figure, "packed path, changed")
+    assert list(changed["y"]) == [pytest.approx(1000.0)]
+    assert "fell from 3,000 to 1,000" in changed["text"][0]
 
 
 def test_a_trend_without_runs_can_be_drawn() -> None:
