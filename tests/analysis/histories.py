@@ -6,6 +6,7 @@
 from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime, timedelta
 
+from tests.store.builders import make_configuration, make_environment
 from virnucpro_monitor.records import (
     Acknowledgement,
     Commit,
@@ -44,21 +45,11 @@ def commit(place: int, subject: str = "Change something") -> Commit:
 
 
 def configuration(**changes: object) -> Configuration:
-    values = {
-        "model": "esm2_t6_8M_UR50D",
-        "weights": "synthetic",
-        "weights_digest": "ab" * 32,
-        "dtype": "float32",
-        "device": "cpu",
-        "backend": "sdpa",
-        "token_budget": 4096,
-    }
-    return Configuration(**{**values, **changes})  # type: ignore[arg-type]
+    return make_configuration(**changes)
 
 
 def environment(**changes: object) -> Environment:
-    values = {"host": "node1", "platform": "Linux", "python": "3.11.7", "torch": "2.13.0"}
-    return Environment(**{**values, **changes})  # type: ignore[arg-type]
+    return make_environment(**changes)
 
 
 def gate(name: str, passed: bool | None = True, value: float | None = 0.0) -> GateResult:

@@ -117,7 +117,7 @@ def test_one_id_with_another_length_is_another_sequence() -> None:
         ({"protocol_digest": "aa" * 32}, "protocols"),
         ({"benchmark_version": 2}, "benchmark sets or versions"),
         ({"benchmark_digest": "aa" * 32}, "benchmark sets or versions"),
-        ({"configuration": configuration(weights_digest="aa" * 32)}, "weights"),
+        ({"configuration": configuration(weights_digest="bb" * 32)}, "weights"),
         ({"configuration": configuration(dtype="bfloat16")}, "dtypes"),
         ({"configuration": configuration(model="esm2_t12_35M_UR50D")}, "models"),
         ({"target": "other"}, "targets"),

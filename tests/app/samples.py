@@ -10,6 +10,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime, timedelta
 
+from tests.store.builders import make_configuration, make_environment
 from virnucpro_monitor.records import (
     BenchmarkSet,
     Commit,
@@ -61,21 +62,11 @@ def sample_benchmark(name: str = "seed", count: int = 24, version: int = 1) -> B
 
 
 def sample_configuration(dtype: str = "float32", backend: str = "sdpa") -> Configuration:
-    return Configuration(
-        model="esm2_t6_8M_UR50D",
-        weights="synthetic",
-        weights_digest="5b" * 32,
-        dtype=dtype,
-        device="cpu",
-        backend=backend,
-        token_budget=TOKEN_BUDGET,
-    )
+    return make_configuration(dtype=dtype, backend=backend, token_budget=TOKEN_BUDGET)
 
 
 def sample_environment(torch: str = "2.13.0") -> Environment:
-    return Environment(
-        host="runner-1", platform="Linux", python="3.11.7", torch=torch, fair_esm="2.0.0"
-    )
+    return make_environment(torch=torch, fair_esm="2.0.0")
 
 
 def sample_commit(position: int, subject: str = "", author: str = "A. Author") -> Commit:

@@ -18,12 +18,12 @@ from pathlib import Path
 
 import numpy as np
 
+from tests.store.builders import make_configuration, make_environment
 from virnucpro_monitor.records import (
     BenchmarkSet,
     Commit,
     Configuration,
     Culprit,
-    Environment,
     Failure,
     Figures,
     GateResult,
@@ -57,11 +57,8 @@ CONTENT = {
     "thresholds": {"strict": STRICT, "lenient": LENIENT, "lenient_fraction": 0.01},
 }
 PROTOCOL = Protocol(version="generated", digest=content_digest(CONTENT), content=CONTENT)
-ENVIRONMENT = Environment(
+ENVIRONMENT = make_environment(
     host="gpu-1",
-    platform="Linux-6.1-x86_64",
-    python="3.11.9",
-    torch="2.13.0",
     cuda="12.8",
     gpu="NVIDIA H200",
     driver="570.86",
@@ -112,11 +109,9 @@ def make_commit(number: int) -> Commit:
     )
 
 
-def make_configuration(dtype: str) -> Configuration:
-    return Configuration(
+def gpu_configuration(dtype: str) -> Configuration:
+    return make_configuration(
         model="esm2_t33_650M_UR50D",
-        weights="synthetic",
-        weights_digest=hashlib.sha256(b"weights").hexdigest(),
         dtype=dtype,
         device="cuda",
         backend="flash-attn",
@@ -309,7 +304,7 @@ def generate_history(url: str, *, num_runs: int, num_sequences: int, seed: int =
     draw = np.random.default_rng(seed)
     benchmarks = [make_benchmark(name, num_sequences, seed) for name in ("proteome", "viral")]
     layouts = [PackLayout(benchmark, 16384) for benchmark in benchmarks]
-    configurations = [make_configuration(dtype) for dtype in ("float16", "bfloat16")]
+    configurations = [gpu_configuration(dtype) for dtype in ("float16", "bfloat16")]
     num_commits = -(-num_runs // NUM_SERIES)
     writer.save_target(TARGET)
     # The last commits have not been measured yet.

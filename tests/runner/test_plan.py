@@ -5,11 +5,10 @@ from pathlib import Path
 import pytest
 
 from tests.runner.tiny_target import MODEL_FILE, TinyRepository
+from tests.store.builders import make_configuration, make_environment
 from virnucpro_monitor.errors import ConfigurationError, RepositoryError
 from virnucpro_monitor.records import (
     Commit,
-    Configuration,
-    Environment,
     Outcome,
     Protocol,
     Request,
@@ -23,7 +22,7 @@ from virnucpro_monitor.runner.plan import ordered
 from virnucpro_monitor.runner.selection import select_new, select_revisions
 from virnucpro_monitor.runner.surroundings import Surroundings
 
-HERE = Environment(host="h", platform="p", python="3", torch="2")
+HERE = make_environment(torch="2")
 PLACE = Surroundings(environment=HERE, installed={"numpy": "2.0", "torch": "2"})
 PROTOCOL = Protocol(version="1", digest="p" * 64, content={})
 REQUEST = Request(model="m", weights="synthetic")
@@ -36,15 +35,7 @@ def run(commit: str, outcome: Outcome = Outcome.PASSED, **fields: object) -> Run
         "benchmark": "b",
         "benchmark_version": 1,
         "benchmark_digest": "b" * 64,
-        "configuration": Configuration(
-            model="m",
-            weights="synthetic",
-            weights_digest="w" * 64,
-            dtype="float32",
-            device="cpu",
-            backend="sdpa",
-            token_budget=4096,
-        ),
+        "configuration": make_configuration(model="m", weights_digest="w" * 64),
         "environment": HERE,
         "protocol_version": "1",
         "protocol_digest": PROTOCOL.digest,
@@ -220,7 +211,7 @@ def test_new_looks_at_each_series_and_says_where_one_begins(
     selection = select_new(repository, target, {"old": [run(hashes[3])], "added": []})
     assert [commit.hash for commit in selection.commits] == hashes[3:]
     assert selection.note.startswith("Nothing of added was measured in this configuration before")
-    assert f"--commits {hashes[0][:10]}..{hashes[3][:10]}" in selection.note
+    assert "Its whole history, 4 commits: --all" in selection.note
 
 
 def test_a_request_asks_for_runs_of_its_own_series() -> None:

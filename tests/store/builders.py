@@ -61,6 +61,16 @@ CONTENT = {"thresholds": {"strict": 0.999, "lenient": 0.995, "lenient_fraction":
 PROTOCOL = Protocol(version="1", digest=content_digest(CONTENT), content=CONTENT)
 
 
+def make_configuration(**changes: Any) -> Configuration:
+    """`CONFIGURATION` with other fields."""
+    return dataclasses.replace(CONFIGURATION, **changes)
+
+
+def make_environment(**changes: Any) -> Environment:
+    """`ENVIRONMENT` with other fields."""
+    return dataclasses.replace(ENVIRONMENT, **changes)
+
+
 def make_commit(number: int, **changes: Any) -> Commit:
     """The `number`-th commit of a history of one a day; its hash begins with the number in hex."""
     values: dict[str, Any] = {
