@@ -66,6 +66,7 @@ def test_an_error_is_one_sentence_and_debug_shows_where_it_arose(
         "schedule",
         "status",
         "selftest",
+        "protocol",
         "doctor",
         "db",
     ],

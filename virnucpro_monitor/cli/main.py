@@ -25,6 +25,7 @@ from virnucpro_monitor.cli import (
     doctor,
     export,
     incidents,
+    protocol,
     publish,
     regressions,
     run,
@@ -67,6 +68,7 @@ for command_module in (
     schedule,
     status,
     selftest,
+    protocol,
     doctor,
     db,
 ):

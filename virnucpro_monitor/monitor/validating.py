@@ -1,11 +1,13 @@
 """Judge this package's own packed ESM-2 at once, without a database."""
 
 from collections.abc import Callable
+from pathlib import Path
 
-from virnucpro_monitor.models.weights import Weights, resolve_weights
-from virnucpro_monitor.records import BenchmarkSet, Verdict
+from virnucpro_monitor.models.weights import Weights, load_checkpoint, resolve_weights
+from virnucpro_monitor.records import BenchmarkSet, Protocol, Verdict
 from virnucpro_monitor.settings import Settings
 from virnucpro_monitor.validation.builtin import BuiltinSubject, load_builtin
+from virnucpro_monitor.validation.calibration import calibrate
 from virnucpro_monitor.validation.oracle import Oracle, prepare_oracle
 from virnucpro_monitor.validation.protocol import limits_for, limits_key, load_protocol
 from virnucpro_monitor.validation.selftest import (
@@ -64,6 +66,33 @@ def selftest_builtin(
         load_protocol(settings.protocol or None),
         num_healthy_runs=num_healthy_runs,
         on_progress=lambda done, total, name: on_progress(name, done, total),
+    )
+
+
+def calibrate_builtin(
+    settings: Settings, path: Path, *, num_runs: int, on_progress: OnProgress = _ignore
+) -> Protocol:
+    """Freeze limits for the settings' model, weights, dtype and device, and write them to `path`.
+
+    Raises:
+        MonitorError: protocol, weights, device or backend cannot be used, or the file is another
+            calibration's.
+    """
+    base = load_protocol(settings.protocol or None)
+    benchmark = selftest_benchmark()
+    subject, oracle, weights = _prepare(settings, benchmark, settings.token_budget, on_progress)
+    reference = None
+    if settings.dtype == "float32":
+        reference = load_checkpoint(settings.model, weights.path)[0].to(settings.device)
+    return calibrate(
+        subject,
+        benchmark,
+        oracle,
+        base,
+        path,
+        num_runs=num_runs,
+        reference=reference,
+        on_progress=lambda done, total: on_progress("healthy runs", done, total),
     )
 
 

@@ -97,7 +97,7 @@ def judge_within_noise(
     """`verdict.judge`, but a user's protocol that fires on healthy noise is refused.
 
     It fires on noise where a gate fails although its value is one that healthy runs, in the
-    evidence of the released protocol, have had too.
+    evidence of the released protocol, or of a calibrated one's own, have had too.
 
     Args:
         limits_name: from `limits_key`.
@@ -108,7 +108,8 @@ def judge_within_noise(
     verdict = judge(sequences, documents, protocol, limits_name=limits_name)
     if protocol.digest in RELEASED_DIGESTS.values():
         return verdict
-    healthy = healthy_noise(load_protocol(), limits_name)
+    calibrated = "calibrated" in protocol.content
+    healthy = healthy_noise(protocol if calibrated else load_protocol(), limits_name)
     for gate in verdict.gates:
         noise = healthy.get(gate.name)
         if gate.passed is not False or gate.value is None or gate.limit is None or noise is None:

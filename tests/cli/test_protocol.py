@@ -1,0 +1,47 @@
+"""`protocol list/show/calibrate`: what is printed, and what calibrate asks for."""
+
+import json
+from pathlib import Path
+
+import pytest
+
+from virnucpro_monitor.cli.main import run_command
+from virnucpro_monitor.monitor import validating
+from virnucpro_monitor.validation.protocol import LATEST, RELEASED_DIGESTS, load_protocol
+
+
+def test_list_names_every_released_protocol(capsys: pytest.CaptureFixture[str]) -> None:
+    assert run_command(["protocol", "list", "--json"]) == 0
+    rows = json.loads(capsys.readouterr().out)
+    assert {row["version"]: row["digest"] for row in rows} == RELEASED_DIGESTS
+    assert [row["version"] for row in rows if row["latest"]] == [LATEST]
+
+
+def test_show_prints_thresholds_and_limits(capsys: pytest.CaptureFixture[str]) -> None:
+    assert run_command(["protocol", "show"]) == 0
+    lines = capsys.readouterr().out.splitlines()
+    assert lines[0].startswith(f"Protocol {LATEST} ")
+    assert "strict 0.999" in lines[1]
+    protocol = load_protocol()
+    gain = next(line for line in lines if line.startswith("gain")).split()[1:]
+    limits = protocol.content["limits"].values()
+    assert gain == [f"{of_dtype['gain']:.1e}" for of_dtype in limits]
+    assert run_command(["protocol", "show", "no-such"]) == 1
+
+
+def test_calibrate_hands_its_settings_on(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    asked = []
+
+    def calibrate(settings, path, *, num_runs, on_progress):
+        asked.append((settings.device, settings.dtype, path, num_runs))
+        return load_protocol()
+
+    monkeypatch.setattr(validating, "calibrate_builtin", calibrate)
+    path = tmp_path / "own.json"
+    command = ["protocol", "calibrate", str(path), "--device", "cpu", "--dtype", "float32"]
+    assert run_command([*command, "--runs", "240", "--json"]) == 0
+    assert asked == [("cpu", "float32", path, 240)]
+    assert json.loads(capsys.readouterr().out)["digest"] == load_protocol().digest
+    assert run_command([*command, "--runs", "10"]) == 1
