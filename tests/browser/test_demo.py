@@ -6,7 +6,7 @@ import re
 import pytest
 from playwright.sync_api import Page, expect
 
-from app.text import format_error, format_share
+from app.text import format_error
 from tests.browser.conftest import OpenPage
 from virnucpro_monitor.analysis.comparison import Mark, compare_runs
 from virnucpro_monitor.analysis.series import worst_error
@@ -43,10 +43,11 @@ def test_the_overview_shows_every_commit_and_which_ones_fail(
         text = row.inner_text()
         assert run.outcome.value.replace("_", " ") in text
         assert run.commit.hash[:10] in text
+        assert run.commit.author in text
         if run.figures is not None:
-            figures = run.figures
-            assert format_share(figures.num_strict, figures.num_sequences) in text
-            assert format_error(worst_error(run)) in text
+            assert f"{run.figures.num_strict} of {run.figures.num_sequences}" in text
+            judged = [gate for gate in run.gates if gate.passed is (run.outcome is Outcome.PASSED)]
+            assert any(gate.name in text for gate in judged)
 
 
 def test_the_chart_marks_each_run_and_a_click_opens_it(
