@@ -13,7 +13,6 @@ from sqlalchemy import Engine
 from tests.store.builders import (
     CONTENT,
     ENVIRONMENT,
-    PROTOCOL,
     START,
     make_commit,
     make_figures,
@@ -30,6 +29,8 @@ from virnucpro_monitor.records import (
     Failure,
     Judgement,
     Outcome,
+    Protocol,
+    content_digest,
     to_json,
 )
 from virnucpro_monitor.store import (
@@ -77,7 +78,8 @@ def fill(writer: Writer) -> None:
             target="sample", good="a", bad="b", benchmark="seed", started_at=START, steps=(step,)
         )
     )
-    other = dataclasses.replace(PROTOCOL, version="2", digest="2" * 64, content=CONTENT)
+    content = {**CONTENT, "x": 1}
+    other = Protocol(version="2", digest=content_digest(content), content=content)
     writer.save_judgement(
         Judgement(
             run_id=2,

@@ -91,6 +91,10 @@ ALTERED = {
         "UPDATE configurations SET dtype = 'float64' WHERE dtype = 'float16'",
         "of configurations was changed: it has another digest",
     ),
+    "what it was judged by": (
+        "UPDATE protocols SET content = replace(content, '0.995', '0.5')",
+        "Protocol 1 was changed: it has another digest",
+    ),
     "its digest with it": (
         "UPDATE runs SET digest = 'f' WHERE id = 5",
         "Run 5 was changed: its digest is not the one in its chain",

@@ -81,10 +81,10 @@ def contradictions(
 
     Gates that the run lacks are no contradiction: they may be newer than the run.
     """
-    if "limits" not in protocol.content:
-        return
-    name = limits_key(run.configuration.dtype, run.configuration.device)
     try:
+        if "limits" not in protocol.content:
+            return
+        name = limits_key(run.configuration.dtype, run.configuration.device)
         verdict = judge(sequences, documents, protocol, limits_name=name)
     except (MonitorError, LookupError, TypeError, ValueError, AttributeError) as error:
         yield f"it cannot be judged again ({type(error).__name__}: {error})"

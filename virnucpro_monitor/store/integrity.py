@@ -9,7 +9,7 @@ from sqlalchemy import Connection, bindparam, select, type_coerce, update
 from sqlalchemy.types import Text
 
 from virnucpro_monitor.errors import StoreError
-from virnucpro_monitor.records import VERDICTS, Configuration, Environment, Failure
+from virnucpro_monitor.records import VERDICTS, Configuration, Environment, Failure, content_digest
 from virnucpro_monitor.store.chain import LINKS, SERIES_KEY, Chains
 from virnucpro_monitor.store.digests import DIGESTED_COLUMNS, chain_digest, digest_run
 from virnucpro_monitor.store.models import (
@@ -209,7 +209,10 @@ def find_broken_chains(connection: Connection) -> Iterator[str]:
 
 
 def find_false_digests(connection: Connection) -> Iterator[str]:
-    """One sentence for each configuration or environment that is not what its digest says."""
+    """One sentence for each configuration, environment or protocol that its digest belies."""
+    for row in connection.execute(select(table_of(ProtocolRow))):
+        if content_digest(row.content) != row.digest:
+            yield f"Protocol {row.version} was changed: it has another digest."
     for model, record in ((ConfigurationRow, Configuration), (EnvironmentRow, Environment)):
         table = table_of(model)
         names = [field.name for field in fields(record)]
