@@ -1,13 +1,15 @@
 """A start as a function: what it stores, streams and says, and whose last word it is."""
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
 from tests.runner.tiny_target import HEALTHY, TinyRepository
 from tests.store.builders import make_report
-from virnucpro_monitor.errors import ConfigurationError, RepositoryError
+from virnucpro_monitor.data.benchmarks import load_benchmark
+from virnucpro_monitor.errors import ConfigurationError, ProtocolError, RepositoryError
 from virnucpro_monitor.monitor import running
 from virnucpro_monitor.monitor.running import (
     Listener,
@@ -16,11 +18,11 @@ from virnucpro_monitor.monitor.running import (
     run_and_store,
     stream_runs,
 )
-from virnucpro_monitor.records import Heartbeat, Outcome, Run, Target
+from virnucpro_monitor.records import Commit, Heartbeat, Outcome, Run, Target
 from virnucpro_monitor.settings import Settings, load_settings
 from virnucpro_monitor.store.engine import open_engine
 from virnucpro_monitor.store.health_reader import load_heartbeats
-from virnucpro_monitor.store.reader import load_runs
+from virnucpro_monitor.store.reader import load_commits, load_runs
 
 
 @pytest.fixture
@@ -145,6 +147,52 @@ def test_commits_are_chosen_one_way() -> None:
 
 
 def test_a_failure_outranks_what_could_not_be_run() -> None:
-    runs = [make_report(outcome=outcome).run for outcome in (Outcome.ERROR, Outcome.FAILED)]
-    assert running.RunOutcome((runs[0],), ()).exit_code == 3
-    assert running.RunOutcome((runs[0],), (runs[1],)).exit_code == 3  # the same commit: the newer
+    error, failed = (
+        make_report(number, outcome=outcome).run
+        for number, outcome in enumerate((Outcome.ERROR, Outcome.FAILED))
+    )
+    assert running.RunOutcome((error,), ()).exit_code == 3
+    assert running.RunOutcome((error,), (failed,)).exit_code == 2
+    again = make_report(1, outcome=Outcome.PASSED).run  # of the commit that failed before
+    assert running.RunOutcome((again,), (failed,)).exit_code == 0
+
+
+def test_a_start_that_measures_nothing_still_sees_the_branch(
+    settings: Settings, target: Target, tiny: TinyRepository, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def settle(
+        plan: running.RunPlan, *, on_settled: Callable[[Run], None], **_: object
+    ) -> Iterator[object]:
+        for commit in plan.commits:
+            on_settled(make_report(target=plan.target, commit=commit).run)
+        yield from ()
+
+    monkeypatch.setattr(running, "run_commits", settle)
+    outcome = run_and_store(settings, target, RunOptions(everything=True))
+    assert (outcome.runs, len(outcome.settled)) == ((), 2)
+    engine = open_engine(settings.database_url, read_only=True)
+    assert [commit.hash for commit in load_commits(engine, "tiny")] == tiny.git(
+        "rev-list", "--reverse", "HEAD"
+    ).split()
+    engine.dispose()
+
+
+def test_new_goes_by_runs_of_the_same_set_and_set_up(
+    settings: Settings, target: Target, tiny: TinyRepository
+) -> None:
+    last = Commit(hash=tiny.git("rev-parse", "HEAD"))
+    other_set = make_report(target=target, commit=last).run
+    _, selection = make_plan(settings, target, [other_set], RunOptions(new=True))
+    assert [commit.hash for commit in selection.commits] == [last.hash]
+    digest = load_benchmark("seed").digest
+    used = replace(other_set.configuration, model=settings.model, dtype=settings.dtype)
+    same = replace(other_set, benchmark_digest=digest, configuration=used)
+    assert make_plan(settings, target, [same], RunOptions(new=True))[1].commits == ()
+
+
+def test_an_unknown_protocol_is_refused_before_anything_runs(
+    settings: Settings, target: Target
+) -> None:
+    chosen = settings.model_copy(update={"protocol": "99"})
+    with pytest.raises(ProtocolError, match="There is no protocol '99'"):
+        run_and_store(chosen, target)
