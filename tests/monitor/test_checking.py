@@ -63,7 +63,11 @@ def check(
     """Check the repository, with these similarities of a commit in place of measuring it."""
 
     def call(
-        results: Results, *, failing: dict[str, tuple[str, ...]] | None = None, **options: object
+        results: Results,
+        *,
+        failing: dict[str, tuple[str, ...]] | None = None,
+        value: dict[str, float] | None = None,
+        **options: object,
     ) -> Check:
         def measure(plan: RunPlan, **_: object) -> Iterator[RunReport]:
             for commit in plan.commits:
@@ -73,7 +77,7 @@ def check(
                     GateResult(
                         name=name,
                         passed=name not in names,
-                        value=1.0,
+                        value=(value or {}).get(commit.subject, 1.0),
                         limit=2.0,
                         unit="",
                         detail="",
@@ -167,6 +171,9 @@ def test_what_failed_before_fails_unless_only_new_faults_count(
     assert "breaks nothing that its base keeps" in check_sentence(found)
     found = check(both, failing={"left": ("seed",), "two": ("seed", "leak")}, only_new=True)
     assert found.exit_code == 2
+    # The same gate, missed by more, is no new fault.
+    found = check(both, failing=same, value={"left": 3.0, "two": 30.0}, only_new=True)
+    assert found.exit_code == 0
 
 
 def test_a_head_that_cannot_be_run_is_no_verdict(check: Callable[..., Check]) -> None:
