@@ -122,9 +122,10 @@ def follow_figure(runs: Sequence[Run], figure: Figure) -> FigureHistory:
     """Follow one figure along the runs of one series, oldest commit first."""
     values = tuple(figure_value(run, figure) for run in runs)
     groups: dict[Hashable, list[int]] = defaultdict(list)
+    digests: dict[int, str] = {}  # by identity: thousands of runs share a few environments
     for place, run in enumerate(runs):
         if values[place] is not None:
-            groups[_likeness(run, figure)].append(place)
+            groups[_likeness(run, figure, digests)].append(place)
     movements: list[tuple[int, Movement]] = []
     bands = []
     floor = _FLOORS.get(figure, 1e-9)
@@ -179,12 +180,14 @@ def _band(start: int, decades: Sequence[float], sigma: float) -> Band:
     )
 
 
-def _likeness(run: Run, figure: Figure) -> Hashable:
+def _likeness(run: Run, figure: Figure, digests: dict[int, str]) -> Hashable:
     """What two runs must have in common for the figure to be set side by side."""
     used = run.environment
     if figure.is_speed:
         return run.benchmark_digest, used and (used.host, used.platform, used.gpu)
-    return run.benchmark_digest, run.protocol_digest, used and used.digest
+    if used is not None and id(used) not in digests:
+        digests[id(used)] = used.digest
+    return run.benchmark_digest, run.protocol_digest, used and digests[id(used)]
 
 
 def _gain(run: Run) -> float | None:

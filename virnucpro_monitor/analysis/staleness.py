@@ -35,7 +35,8 @@ def find_unwatched(
         places = [r.commit.position for r in members if r.commit.position is not None]
         if not places:
             continue
-        later = [start for place, start in measured[key.target].items() if place > max(places)]
+        last = max(places)
+        later = [start for place, start in measured[key.target].items() if place > last]
         if len(later) > 1 or any(now - start > SETTLING for start in later):
             lags[key] = len(later)
     return lags

@@ -241,7 +241,9 @@ def _begin(
     if signatures:
         return [_stretch(named or failing, seen, name, beside=not named) for name in signatures]
     if named:
-        return [_stretch(named, seen)]
+        stretch = _stretch(named, seen)
+        stretch.held |= set(failing) - held
+        return [stretch]
     sides = frozenset(side for one in broken for side in one.sides)
     if sides and seen.sides - sides and not still:
         new = [gate for gate in failing if gate not in held]
