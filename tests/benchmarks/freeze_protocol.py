@@ -17,7 +17,7 @@ from pathlib import Path
 
 from virnucpro_monitor.records import content_digest
 from virnucpro_monitor.validation.evidence import MIN_RUNS, freeze_limits
-from virnucpro_monitor.validation.protocol import LATEST, limits_key
+from virnucpro_monitor.validation.protocol import LATEST, limit_names, limits_key
 
 ROOT = Path(__file__).resolve().parents[2]
 PROTOCOL = ROOT / "virnucpro_monitor" / "validation" / "protocols" / f"{LATEST}.json"
@@ -25,7 +25,7 @@ HOLDERS = (
     ROOT / "virnucpro_monitor" / "validation" / "protocol.py",
     ROOT / "tests" / "validation" / "test_protocol.py",
 )
-EVIDENCE_OF = ("model", "dtype", "device", "gpu", "backend", "benchmark")
+EVIDENCE_OF = ("model", "dtype", "device", "gpu", "backend", "benchmark", "seed")
 
 
 def main(paths: list[str]) -> int:
@@ -40,7 +40,12 @@ def main(paths: list[str]) -> int:
     def key(record: dict[str, object]) -> tuple[object, ...]:
         return tuple(record.get(name) for name in EVIDENCE_OF)
 
-    kept = [r for r in content["evidence"]["runs"] if key(r) not in {key(n) for n in new}]
+    # Evidence of an earlier protocol lacks what the present one measures.
+    kept = [
+        r
+        for r in content["evidence"]["runs"]
+        if key(r) not in {key(n) for n in new} and set(limit_names(LATEST)) <= r["worst"].keys()
+    ]
     records = sorted([*kept, *new], key=lambda r: [str(part) for part in key(r)])
     counts: Counter[str] = Counter()
     for record in records:

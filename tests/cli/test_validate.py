@@ -52,7 +52,7 @@ def test_a_person_reads_what_is_wrong(
     assert "FAILED: Packed is the wrong side" in text
     assert "looks like a missing 0.88 token-dropout rescale" in text
     assert "0 of 3 sequences agree" in text
-    assert "failed gates: seed, gain, residue, oracle, ceiling, embedding." in text
+    assert "failed gates: seed, gain, residue, oracle, ceiling, probes, embedding." in text
     # What failed stands before what holds, with the amount allowed beside what was found.
     assert text.index("embedding FAILED packed") < text.index("coverage passed")
     assert "Packed's distance to FP32 (relative L2): above 2.4e-05 in 3 of 3 sequences" in text

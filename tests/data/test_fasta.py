@@ -1,6 +1,8 @@
 """FASTA is read strictly, and every refusal names the place."""
 
+import bz2
 import gzip
+import lzma
 from pathlib import Path
 
 import pytest
@@ -34,8 +36,16 @@ def write(folder: Path, content: bytes) -> Path:
         b"\n> a first protein\n  MKT AYI\n".replace(b" AYI", b"\nAYI") + b">b\t\nVLS  \n",
         b">a \xc3\xa9\nmktayi\n>b\nvls\n",
         gzip.compress(b">a\nMKTAYI\n>b\nVLS\n", mtime=0),
+        bz2.compress(b">a\nMKTAYI\n>b\nVLS\n"),
+        lzma.compress(b">a\nMKTAYI\n>b\nVLS\n"),
+        b";first\n>a\n;inside\nMKT\nAYI\n# and out\n>b\nVLS\n",
+        b">a # 12 # 30 # 1 # ID=1_1;partial=00\nMKT\nAYI*\n>b\nVLS\n*\n",
+        ">a\nMKT\nAYI\n>b\nVLS\n".encode("utf-16"),
     ],
-    ids=["unix", "windows", "mac", "byte-order-mark", "spaces", "lower-case", "gzip"],
+    ids=[
+        *("unix", "windows", "mac", "byte-order-mark", "spaces", "lower-case"),
+        *("gzip", "bzip2", "xz", "comments", "terminal-stop", "utf-16"),
+    ],
 )
 def test_the_same_sequences_are_read_from_every_accepted_form(
     tmp_path: Path, content: bytes
@@ -55,13 +65,23 @@ def test_the_same_sequences_are_read_from_every_accepted_form(
         (b">a\nMKT\n>b\n", "line 3: sequence 'b' is empty"),
         (b">a\nMKT\n>\nVLS\n", "line 3: the header has no id"),
         (b">a\nMKT\r\n\r\nVL1S\r\n", "line 4, column 3: '1' is not a residue"),
-        (b">a\nMKT*\n", "line 2, column 4: '*' is not a residue; cut the sequence"),
+        (b">a\nMK*T\n", "line 2, column 3: '*' is not a residue; cut the sequence"),
+        (b">a\nMK**\n", "line 2, column 3: '*' is not a residue; cut the sequence"),
+        (b">a\nMKT*\nMKT\n>b\nVLS\n", "line 2: '*' stands inside sequence 'a'"),
+        (b">a\n*\n", "line 1: sequence 'a' is empty"),
+        (b">a\nMKT\n>b\nACGTACGTAC\nGTNNACGUACG\n", "line 3: sequence 'b' is made of nucl"),
+        (b">a\nacgtacgtacgtacgtacgta\n", "translate it first"),
         (b">a\nMK-T\n", "line 2, column 3: '-' is not a residue; remove the alignment's gaps"),
         (b">a\nMKJ\n", "line 2, column 3: 'J' is not a residue"),
         (b">a\nMK T\n", "line 2, column 3: ' ' is not a residue"),
         (">a\nMK\u017fT\n".encode(), "line 2, column 3: '\u017f' is not a residue"),
-        (b">a\nMKT\xff\n", "is not text"),
-        (b">a\nM\x00KT\n", "is not text"),
+        (b">a\nMKT\xff\n", "line 2: byte 0xff is not UTF-8, as in text saved in Latin-1"),
+        (">a caf\u00e9\nMKT\n".encode("latin-1"), "line 1: byte 0xe9 is not UTF-8"),
+        (b">a\nM\x00KT\n", "line 2: a zero byte, so this is not text"),
+        (b"\xff\xfe>\x00a", "begins as UTF-16 and breaks off"),
+        (b"\x28\xb5\x2f\xfd\x00", "is compressed with zstd, which cannot be read here; unpack it"),
+        (bz2.compress(b">a\nMKT\n")[:-6], "is damaged bzip2"),
+        (lzma.compress(b">a\nMKT\n")[:-6], "is damaged xz"),
         (gzip.compress(b">a\nMKT\n", mtime=0)[:-6], "is damaged gzip"),
         (b"\x1f\x8b\x08\x00garbage", "is damaged gzip"),
         (gzip.compress(b"", mtime=0), "is empty"),
@@ -101,3 +121,8 @@ records = st.lists(
 @given(records)
 def test_what_is_formatted_is_read_back(sequences: list[ProteinSequence]) -> None:
     assert parse_fasta(format_fasta(sequences), source="set") == tuple(sequences)
+
+
+def test_short_peptides_of_four_letters_are_proteins(tmp_path: Path) -> None:
+    sequences = read_fasta(write(tmp_path, b">a\nGATTACAGATTACAGATTAC\n"))
+    assert as_pairs(sequences) == [("a", "GATTACAGATTACAGATTAC")]

@@ -73,7 +73,13 @@ def protocol() -> Protocol:
     """The released protocol with shorter probe sequences, so that a validation takes 0.2 s."""
 
     def shorten(content: dict) -> None:
-        content["probes"]["sequences"] = ["MKTAYIAKQRQISF", "DERKHGGSDERKHAAV", "MVLSPADKTNV"]
+        content["probes"] |= {
+            "sequences": ["MKTAYIAKQRQISF", "DERKHGGSDERKHAAV", "MVLSPADKTNV"],
+            "long": ["MKTAYIAKQRQISFVKSHFSRQ", "DERKHGGSDERKHAAVBZXUO"],
+            "lengths": ["MKTAYIAKQR", "AILVFMWPAILV"],
+            "shapes": [{"name": "three", "sequences": ["MK", "AIL", "G"]}],
+            "collator": {"sequences": 12, "per_call": 5, "lengths": [1, 3, 25]},
+        }
 
     return with_content(load_protocol(), shorten)
 

@@ -5,8 +5,9 @@ import torch
 
 from tests.validation.conftest import FakeSubject
 from virnucpro_monitor.records import ProbeDocument
-from virnucpro_monitor.validation import perturb, probes
+from virnucpro_monitor.validation import perturb
 from virnucpro_monitor.validation.perturb import bounds_of, mask_tokens, other_residues, reorder
+from virnucpro_monitor.validation.probe_neighbours import probe_leak
 from virnucpro_monitor.validation.probes import run_probes
 from virnucpro_monitor.validation.subject import embed_packed
 from virnucpro_monitor.validation.tokens import alphabet, encode
@@ -22,7 +23,7 @@ def wide() -> FakeSubject:
 
 def run_leak(subject: FakeSubject) -> ProbeDocument:
     packs = list(subject.pack(PAIRS))
-    return probes.probe_leak(subject, packs, [embed_packed(subject, p) for p in packs])
+    return probe_leak(subject, packs, [embed_packed(subject, p) for p in packs])
 
 
 def test_a_healthy_model_has_no_leak(wide: FakeSubject) -> None:

@@ -10,6 +10,8 @@ from virnucpro_monitor.errors import ProtocolError
 from virnucpro_monitor.records import Thresholds
 from virnucpro_monitor.validation import protocol as protocols
 from virnucpro_monitor.validation.evidence import MIN_RUNS, freeze_limits, round_up
+from virnucpro_monitor.validation.probe_packs import RESIDUE_LETTERS
+from virnucpro_monitor.validation.probe_texts import probe_benchmark
 from virnucpro_monitor.validation.protocol import (
     limit_names,
     limits_for,
@@ -19,7 +21,10 @@ from virnucpro_monitor.validation.protocol import (
     seed_rule,
 )
 
-DIGESTS = {"1": "9316aacbf2dabf538f88916c9774e17fadd4d0cb044e7b099e7b0fb1b8b87383"}
+DIGESTS = {
+    "1": "9316aacbf2dabf538f88916c9774e17fadd4d0cb044e7b099e7b0fb1b8b87383",
+    "2": "28d21f76edd97ba67d239832aea846abc4d834a901a958a2b26bb1b2931132bd",
+}
 
 
 def test_the_digest_of_each_released_protocol() -> None:
@@ -32,11 +37,13 @@ def test_the_thresholds_are_the_seeds() -> None:
     assert seed_rule(load_protocol()) == Thresholds(0.999, 0.995, 0.01)
 
 
-def test_every_limit_follows_from_the_evidence_in_the_file() -> None:
-    content = load_protocol().content
+@pytest.mark.parametrize("version", DIGESTS)
+def test_every_limit_follows_from_the_evidence_in_the_file(version: str) -> None:
+    content = load_protocol(version).content
     evidence = content["evidence"]
     frozen = content["limits"].keys() - set(evidence["provisional"])
-    assert {"float32", "float16", "bfloat16"} <= frozen
+    if version == "1":
+        assert {"float32", "float16", "bfloat16"} <= frozen
     records = [r for r in evidence["runs"] if limits_key(r["dtype"], r["device"]) in frozen]
     limits = freeze_limits(records)
     assert limits == {name: content["limits"][name] for name in frozen}
@@ -114,8 +121,27 @@ def test_a_missing_file_is_named(tmp_path: Path) -> None:
 @pytest.mark.parametrize("device", ["cpu", "cuda:0"])
 @pytest.mark.parametrize("dtype", ["float32", "float16", "bfloat16"])
 def test_every_dtype_has_every_limit(dtype: str, device: str) -> None:
-    limits = limits_for(load_protocol(), limits_key(dtype, device))
-    assert limits.keys() == set(limit_names("1"))
+    for version in DIGESTS:
+        limits = limits_for(load_protocol(version), limits_key(dtype, device))
+        assert limits.keys() == set(limit_names(version))
+    assert set(limit_names("2")) - set(limit_names("1")) == {"probes"}
+
+
+def test_an_old_protocol_still_judges_by_its_own_probes() -> None:
+    """Its runs are judged again under it, and new runs may still be."""
+    assert "lengths" not in load_protocol("1").content["probes"]
+    lengths = {len(text) for text in load_protocol("2").content["probes"]["lengths"]}
+    assert {128 * k - 1 for k in (1, 2)} | {128 * k for k in (1, 2, 4, 7)} <= lengths
+
+
+def test_the_probes_hold_every_length_and_letter_they_promise() -> None:
+    sequences = probe_benchmark(load_protocol()).sequences
+    lengths = {len(one.residues) for one in sequences}
+    assert {1, 14, 30, 62, 63, 126, 127, 128, 1022} <= lengths
+    assert len(lengths) >= 25
+    long = [one.residues for one in sequences if len(one.residues) >= 30]
+    assert all(set(text) == set(RESIDUE_LETTERS) for text in long)
+    assert len(RESIDUE_LETTERS) == 25
 
 
 def test_half_precision_on_the_cpu_has_limits_of_its_own() -> None:

@@ -29,6 +29,7 @@ def test_the_healthy_model_passes_every_gate(subject, benchmark_set, oracle, pro
         *("coverage", "finite", "tokens", "seed", "gain", "residue"),
         *("oracle", "ceiling", "baseline"),
         *("repeat", "leak", "position", "order", "embedding", "mask"),
+        *("collator", "weights", "unwritten", "probes", "state"),
     }
     assert [s.sequence_id for s in verdict.sequences] == [s.id for s in benchmark_set.sequences]
     assert verdict.documents["packs"]["num_packs"] == 2

@@ -1,15 +1,20 @@
 """Protein FASTA, read strictly: what cannot be embedded as it stands is refused, with its line.
 
 Accepted: the 20 standard residues and the ambiguity codes B, Z, X, U, O; Unix, Windows and old Mac
-line ends; a UTF-8 byte order mark; blank lines; gzip, told by its first bytes. Lower case counts as
-upper case, because soft-masked FASTA is common and masking does not change the protein. Refused:
-`*` (stop) and `-` or `.` (gap), which ESM-2 has no use for or would embed as residues.
+line ends; UTF-8, and UTF-16 with a byte order mark; blank lines; comment lines that begin with `;`
+or `#`; gzip, bzip2 and xz, told by their first bytes. Lower case counts as upper case, because
+soft-masked FASTA is common and masking does not change the protein. One `*` that ends a sequence is
+cut off: gene finders mark the stop codon so. Refused: any other `*`, `-` and `.` (gap), which ESM-2
+has no use for or would embed as residues, and nucleotides, which it would embed as if they were
+alanine, cysteine, glycine and threonine.
 """
 
+import bz2
 import gzip
 import io
+import lzma
 import zlib
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 
 from virnucpro_monitor.errors import BenchmarkError
@@ -21,7 +26,17 @@ ALPHABET = frozenset(STANDARD_RESIDUES + AMBIGUOUS_RESIDUES)
 
 # Spelled out, because the long s (U+017F) upper-cases to "S".
 _ACCEPTED = ALPHABET | {residue.lower() for residue in ALPHABET}
-_GZIP_MAGIC = b"\x1f\x8b"
+_ZSTD_MAGIC = b"\x28\xb5\x2f\xfd"
+_PACKINGS: dict[bytes, tuple[str, Callable[[bytes], bytes]]] = {
+    b"\x1f\x8b": ("gzip", gzip.decompress),
+    b"BZh": ("bzip2", bz2.decompress),
+    b"\xfd7zXZ\x00": ("xz", lzma.decompress),
+}
+_UTF16_MARKS = (b"\xff\xfe", b"\xfe\xff")
+_COMMENTS = (";", "#")
+_NUCLEOTIDES = frozenset("ACGTUN")
+# A protein of that many residues that is made of these letters alone does not occur.
+_MIN_NUCLEOTIDES = 21
 _HINTS = {
     "*": "cut the sequence at its stop codon",
     "-": "remove the alignment's gaps",
@@ -48,6 +63,7 @@ def parse_fasta(text: str, *, source: str) -> tuple[ProteinSequence, ...]:
     header_lines: dict[str, int] = {}
     current_id: str | None = None
     residues: list[str] = []
+    stopped = 0  # line of the `*` that ended the current sequence
 
     def close_record() -> None:
         if current_id is None:
@@ -57,13 +73,25 @@ def parse_fasta(text: str, *, source: str) -> tuple[ProteinSequence, ...]:
                 f"{source}, line {header_lines[current_id]}: sequence {current_id!r} is empty; "
                 f"remove its header or add its residues."
             )
-        sequences.append(ProteinSequence(id=current_id, residues="".join(residues)))
+        text = "".join(residues)
+        if len(text) >= _MIN_NUCLEOTIDES and _NUCLEOTIDES.issuperset(text):
+            raise BenchmarkError(
+                f"{source}, line {header_lines[current_id]}: sequence {current_id!r} is made of "
+                f"nucleotides ({text[:12]}…), not of residues; translate it first, as with "
+                "`esl-translate` or Prodigal."
+            )
+        sequences.append(ProteinSequence(id=current_id, residues=text))
 
     # io.StringIO with newline=None ends a line at \n, \r\n and \r, and nowhere else.
     for number, raw_line in enumerate(io.StringIO(text, newline=None), start=1):
         line = raw_line.strip(" \t\n")
-        if not line:
+        if not line or line.startswith(_COMMENTS):
             continue
+        if stopped and not line.startswith(">"):
+            raise BenchmarkError(
+                f"{source}, line {stopped}: '*' stands inside sequence {current_id!r}, which goes "
+                "on in the next line; cut the sequence at its stop codon."
+            )
         if line.startswith(">"):
             close_record()
             current_id = _parse_header(line, number, source)
@@ -73,14 +101,16 @@ def parse_fasta(text: str, *, source: str) -> tuple[ProteinSequence, ...]:
                     f"{header_lines[current_id]}; give every sequence its own id."
                 )
             header_lines[current_id] = number
-            residues = []
+            residues, stopped = [], 0
         elif current_id is None:
             raise BenchmarkError(
                 f"{source}, line {number}: text before the first '>' header; "
                 f"a FASTA file begins with '>' and an id."
             )
         else:
-            residues.append(_parse_residues(line, number, source))
+            if line.endswith("*"):
+                line, stopped = line[:-1], number
+            residues += [_parse_residues(line, number, source)] if line else []
     close_record()
     if not sequences:
         raise BenchmarkError(
@@ -103,27 +133,53 @@ def _read_text(path: Path) -> str:
     if path.is_dir():
         raise BenchmarkError(f"{path} is a folder; name a FASTA file.")
     try:
-        content = path.read_bytes()
-        if content.startswith(_GZIP_MAGIC):
-            content = gzip.decompress(content)
+        content = _unpacked(path, path.read_bytes())
     except FileNotFoundError as error:
         raise BenchmarkError(f"There is no file {path}; name a FASTA file.") from error
-    except (gzip.BadGzipFile, EOFError, zlib.error) as error:
-        raise BenchmarkError(
-            f"{path} is damaged gzip ({error}); fetch or pack it again."
-        ) from error
     except OSError as error:
         reason = (error.strerror or str(error)).lower()
         raise BenchmarkError(f"{path} cannot be read: {reason}.") from error
     if not content.strip():
         raise BenchmarkError(f"{path} is empty; a FASTA file begins with '>' and an id.")
+    utf16 = content.startswith(_UTF16_MARKS)
     try:
-        text = content.decode("utf-8-sig")
+        text = content.decode("utf-16" if utf16 else "utf-8-sig")
     except UnicodeDecodeError as error:
-        raise BenchmarkError(f"{path} is not text; name a protein FASTA file in UTF-8.") from error
+        line = content[: error.start].count(b"\n") + 1
+        if utf16:
+            raise BenchmarkError(
+                f"{path} begins as UTF-16 and breaks off; save it as UTF-8."
+            ) from error
+        raise BenchmarkError(
+            f"{path}, line {line}: byte 0x{content[error.start]:02x} is not UTF-8, as in text "
+            "saved in Latin-1; convert it, as with `iconv -f latin1 -t utf-8`, or name a protein "
+            "FASTA file."
+        ) from error
     if "\0" in text:
-        raise BenchmarkError(f"{path} is not text; name a protein FASTA file in UTF-8.")
+        line = text[: text.index("\0")].count("\n") + 1
+        raise BenchmarkError(
+            f"{path}, line {line}: a zero byte, so this is not text; name a protein FASTA file in "
+            "UTF-8."
+        )
     return text
+
+
+def _unpacked(path: Path, content: bytes) -> bytes:
+    """The content, decompressed where it begins like a format that Python can read."""
+    if content.startswith(_ZSTD_MAGIC):
+        raise BenchmarkError(
+            f"{path} is compressed with zstd, which cannot be read here; unpack it, as with "
+            "`zstd -d`, or pack it with gzip, bzip2 or xz."
+        )
+    for magic, (name, unpack) in _PACKINGS.items():
+        if content.startswith(magic):
+            try:
+                return unpack(content)
+            except (OSError, EOFError, ValueError, zlib.error, lzma.LZMAError) as error:
+                raise BenchmarkError(
+                    f"{path} is damaged {name} ({error}); fetch or pack it again."
+                ) from error
+    return content
 
 
 def _parse_header(line: str, number: int, source: str) -> str:

@@ -57,6 +57,8 @@ class ProbeDocument:
         culprit: the side at fault, where the probe knows it beyond its values.
         factor: least-squares factor between the worst rows and the right ones (embedding).
         looks_like, signature: what the worst rows look like, and its short name (embedding).
+        spoils_unpacked: the packed side changes what the unpacked side gives, so that nothing that
+            is measured later says anything against the latter.
         passes: packed passes that were made (leak).
         disagreement: pooled packed-unpacked relative L2 by share of `<mask>` tokens (mask).
     """
@@ -71,6 +73,7 @@ class ProbeDocument:
     factor: float | None = None
     looks_like: str | None = None
     signature: str | None = None
+    spoils_unpacked: bool = False
     passes: int | None = None
     disagreement: Mapping[str, float] | None = None
 

@@ -264,6 +264,7 @@ class Verdict:
     """What the yardstick says of one model on one benchmark set.
 
     Attributes:
+        packed_outcome, unpacked_outcome: what became of each side alone.
         reason: one sentence: what failed, which side, by how much.
         documents: further evidence by name ("probes", "trace", "residues", "noise", "packs",
             "memory"), JSON values. The runner adds "output" and "branches" to what it stores.
@@ -276,6 +277,8 @@ class Verdict:
     gates: tuple[GateResult, ...]
     sequences: tuple[SequenceResult, ...]
     documents: Mapping[str, Json] = field(default_factory=dict)
+    packed_outcome: Outcome | None = None
+    unpacked_outcome: Outcome | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -14,6 +14,7 @@ from types import ModuleType
 from typing import Any, Protocol, cast
 
 import torch
+from esm.rotary_embedding import RotaryEmbedding
 
 from virnucpro_monitor.errors import TargetError
 from virnucpro_monitor.runner.embedder import Embedder
@@ -175,7 +176,30 @@ def _with_dtype(model: Any, dtype: torch.dtype) -> Any:
             f"This commit's loader gives {dtype_name(loaded)} and offers no other: run it with "
             f"--dtype {dtype_name(loaded)}."
         )
-    return model.to(dtype)
+    return _cast(model, dtype)
+
+
+def _cast(model: Any, dtype: torch.dtype) -> Any:
+    """`model.to(dtype)`, but fair-esm's rotary frequencies and rotation stay in FP32.
+
+    Rounded, they put the unpacked side off by more than its limit at 1,000 residues, and the target
+    would be blamed for what this program did to it.
+    """
+    rotaries = [module for module in model.modules() if isinstance(module, RotaryEmbedding)]
+    exact = [rotary.inv_freq.clone() for rotary in rotaries]
+    model = model.to(dtype)
+    for rotary, inv_freq in zip(rotaries, exact, strict=True):
+        rotary.inv_freq = inv_freq
+        rotary.forward = _in_float32(rotary.forward)
+    return model
+
+
+def _in_float32(rotate: Callable[..., Any]) -> Callable[..., Any]:
+    def rotated(q: torch.Tensor, k: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        turned_q, turned_k = rotate(q.float(), k.float())
+        return turned_q.to(q.dtype), turned_k.to(k.dtype)
+
+    return rotated
 
 
 def _floating_dtype(model: torch.nn.Module) -> torch.dtype:

@@ -19,7 +19,7 @@ from virnucpro_monitor.validation.subject import Layers, PackedBatch, Subject, e
 from virnucpro_monitor.validation.tokens import encode
 
 SAMPLE_SIZE = 12
-MIN_SEQUENCES = 50  # below, the sample costs about as much as the whole
+MIN_SEQUENCES = 50  # below, every sequence is a sample: they cost no more than the probes
 MAX_STORED_BYTES = 1024**3  # held in memory until the run has ended
 
 _Key = tuple[int, tuple[int, ...]]
@@ -51,11 +51,11 @@ class ReusingSubject:
             return {layer: self._known[key].to(self._subject.device) for layer, key in keys.items()}
         found = self._subject.embed_unpacked_layers(tokens, layers)
         last = self._subject.num_layers
-        if last in found:
-            rows = found[last]
+        for layer in layers if set(layers) in ({last}, {0, last}) else ():  # as sets and probes ask
+            rows = found[layer]
             self._computed_bytes += rows.numel() * rows.element_size()
             if self._computed_bytes <= MAX_STORED_BYTES:
-                self.computed[keys[last]] = rows
+                self.computed[keys[layer]] = rows
             else:  # too much to keep: the next commit computes it too
                 self.computed.clear()
         return found
@@ -74,14 +74,15 @@ class ReusingSubject:
 
 @contextmanager
 def reuse_unpacked(
-    subject: Subject, benchmark: BenchmarkSet, folder: str | None
+    subject: Subject, benchmark: BenchmarkSet, folder: str | None, *, fresh: Sequence[str] = ()
 ) -> Iterator[Subject]:
     """Give a subject that reuses what an earlier commit left in `folder`, and leave its own there.
 
     Args:
         folder: cache of one environment and configuration; None turns reuse off.
+        fresh: residues of sequences that every commit must compute itself.
     """
-    if folder is None or len(benchmark.sequences) < MIN_SEQUENCES:
+    if folder is None:
         yield subject
         return
     path = Path(folder) / f"{benchmark.digest[:16]}.pt"
@@ -91,13 +92,12 @@ def reuse_unpacked(
         stored = {}
     reusing = ReusingSubject(subject, stored)
     yield reusing
-    kept = {
-        key: reusing.computed[key]
-        for one in tokens
-        if (key := (subject.num_layers, tuple(one.tolist()))) in reusing.computed
-    }
-    if not stored and len(kept) == len(tokens):
-        _write(path, kept)
+    never = {tuple(encode(residues).tolist()) for residues in fresh}
+    kept = {key: rows for key, rows in reusing.computed.items() if key[1] not in never}
+    together = stored | kept
+    whole = all((subject.num_layers, tuple(one.tolist())) in together for one in tokens)
+    if whole and len(together) > len(stored):
+        _write(path, together)
 
 
 def _tokens(benchmark: BenchmarkSet) -> list[torch.Tensor]:
@@ -107,10 +107,16 @@ def _tokens(benchmark: BenchmarkSet) -> list[torch.Tensor]:
 def _gives_the_same(
     subject: Subject, tokens: list[torch.Tensor], stored: dict[_Key, torch.Tensor]
 ) -> bool:
-    """Whether a sample of lengths, shortest to longest, is bit-identical."""
+    """Whether a sample of lengths, shortest to longest, is bit-identical.
+
+    The longest of all that is stored, a probe, is one of them.
+    """
     ordered = sorted(tokens, key=lambda one: one.numel())
-    steps = min(SAMPLE_SIZE, len(ordered))
+    steps = len(ordered) if len(ordered) < MIN_SEQUENCES else SAMPLE_SIZE
     sample = [ordered[i * (len(ordered) - 1) // max(steps - 1, 1)] for i in range(steps)]
+    longest = max((key[1] for key in stored), key=len)
+    if len(longest) > sample[-1].numel():
+        sample.append(torch.tensor(longest))
     for one in sample:
         before = stored.get((subject.num_layers, tuple(one.tolist())))
         if before is None:
@@ -125,7 +131,10 @@ def _read(path: Path) -> dict[_Key, torch.Tensor]:
     try:
         content = torch.load(path, map_location="cpu", weights_only=True, mmap=True)
         rows, bounds = content["rows"], content["bounds"].tolist()
-        keys = [(content["layer"], tuple(one)) for one in content["tokens"]]
+        keys = [
+            (layer, tuple(one))
+            for layer, one in zip(content["layers"], content["tokens"], strict=True)
+        ]
         return {key: rows[bounds[i] : bounds[i + 1]] for i, key in enumerate(keys)}
     except (OSError, RuntimeError, KeyError, ValueError, EOFError):
         return {}  # not there, or torn: computed anew
@@ -134,7 +143,7 @@ def _read(path: Path) -> dict[_Key, torch.Tensor]:
 def _write(path: Path, kept: dict[_Key, torch.Tensor]) -> None:
     lengths = [0, *(rows.shape[0] for rows in kept.values())]
     content = {
-        "layer": next(iter(kept))[0],
+        "layers": [key[0] for key in kept],
         "tokens": [list(key[1]) for key in kept],
         "bounds": torch.tensor(lengths).cumsum(0),
         "rows": torch.cat([rows.cpu() for rows in kept.values()]),

@@ -223,10 +223,12 @@ def _load(job: MeasureJob, weights: Any, checkout: Path) -> Any:
 
 def _judge(job: MeasureJob, subject: Any, index: int, oracle: Any, emit: Emit) -> Verdict:
     from virnucpro_monitor.runner.reuse import reuse_unpacked
+    from virnucpro_monitor.validation.probe_texts import fresh_texts
     from virnucpro_monitor.validation.validate import validate_subject
 
     benchmark = job.benchmarks[index]
-    with reuse_unpacked(subject, benchmark, job.reuse) as judged:
+    fresh = fresh_texts(job.protocol)
+    with reuse_unpacked(subject, benchmark, job.reuse, fresh=fresh) as judged:
         return validate_subject(
             judged,
             benchmark,

@@ -32,6 +32,9 @@ RESIDUE = "difference of the worst residue, packed against unpacked"
 ORACLE = "packed's distance to FP32 beyond twice unpacked's"
 DISTANCE = "{side}'s distance to FP32"
 
+# Units in which a probe counts; the others are distances.
+_COUNTED = ("sequences", "tensors")
+
 _Value = Callable[[SequenceResult], float | None]
 
 
@@ -125,8 +128,13 @@ def finite_gate(sequences: Sequence[SequenceResult], packs: PacksDocument) -> Ga
     """No NaN or infinity on either side."""
     bad = [s.sequence_id for s in sequences if s.status is SequenceStatus.NOT_FINITE]
     packed, unpacked = bool(packs.not_finite.packed), bool(packs.not_finite.unpacked)
-    culprit = _side(packed, unpacked) if bad else None
-    where = f"the {culprit} side" if packed != unpacked else "both sides"
+    zero = next((s for s in sequences if s.status is SequenceStatus.NOT_FINITE), None)
+    culprit = None
+    if packed or unpacked:
+        culprit = _side(packed, unpacked)
+    elif zero is not None:
+        culprit = _sequence_side(zero) or Culprit.PACKED
+    where = "both sides" if culprit is Culprit.BOTH else f"the {culprit} side"
     return GateResult(
         name="finite",
         passed=not bad,
@@ -261,14 +269,19 @@ def probe_gates(
         culprit = None
         if passed is False:
             culprit = probe.culprit or Culprit.PACKED
-            if probe.sides:
-                culprit = _side(*(side is None or side > limit for side in probe.sides))
+            over = [side is None or side > limit for side in probe.sides or ()]
+            if any(over):
+                culprit = _side(*over)
         detail = reason or probe.detail
         if passed is False and value is None:
             detail = f"The {name} probe gave values that are not finite."
         elif not reason:
             allowed = f"up to {number_text(limit)} is allowed" if limit else "it must be exactly 0"
+            if probe.unit in _COUNTED:
+                allowed = "none may be"
             detail = f"{detail.removesuffix('.')}; {allowed}."
+        if probe.covers and not reason:
+            detail = f"{detail.removesuffix('.')} (asked of {probe.covers})."
         gates.append(
             GateResult(
                 name=name,

@@ -24,6 +24,7 @@ from virnucpro_monitor.records import (
 )
 from virnucpro_monitor.validation import measures
 from virnucpro_monitor.validation.oracle import Oracle
+from virnucpro_monitor.validation.poison import poisoned
 from virnucpro_monitor.validation.subject import PackedBatch, Subject, embed_packed, embed_unpacked
 from virnucpro_monitor.validation.tokens import encode
 
@@ -77,9 +78,10 @@ def measure(
     for number, batch in enumerate(subject.pack(pairs)):
         batches.append(batch)
         notes.num_tokens += int(batch.input_ids.numel())
-        started = _now_s(subject)
-        rows = embed_packed(subject, batch)
-        notes.packed_s += _now_s(subject) - started
+        with poisoned(subject.device):
+            started = _now_s(subject)
+            rows = embed_packed(subject, batch)
+            notes.packed_s += _now_s(subject) - started
         bounds = check_batch(batch, rows)
         for slot, sequence_id in enumerate(batch.sequence_ids):
             notes.seen[sequence_id] += 1

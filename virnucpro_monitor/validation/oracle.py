@@ -167,6 +167,30 @@ def prepare_oracle(
     return Oracle.open(folder)
 
 
+def oracle_beside(oracle: Oracle, benchmark: BenchmarkSet, device: str) -> Oracle | None:
+    """The oracle of another benchmark set under the same weights; None where those are gone.
+
+    Raises:
+        WeightsError: as `prepare_oracle` does.
+    """
+    path = oracle.weights_path
+    if not path.is_file():
+        return None
+    weights = Weights(
+        path=path,
+        regression_path=path.with_name(f"{path.stem}-contact-regression.pt"),
+        digest=oracle.weights_digest,
+        source=path.name,
+    )
+    return prepare_oracle(
+        oracle.model_name,
+        weights,
+        benchmark,
+        cache_folder=oracle.residues_path.parents[2],
+        device=device,
+    )
+
+
 def _compute(
     folder: Path,
     model_name: str,

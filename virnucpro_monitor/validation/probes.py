@@ -1,36 +1,130 @@
 """Probes: what a pooled cosine cannot see, asked directly of the packed path.
 
-The probe sequences stand in the protocol (a few hundred tokens, lengths at tile edges), so that
-probes cost the same on every benchmark set. Each probe returns raw values; gates judge them later.
+The probe sequences stand in the protocol, so that probes cost the same on every benchmark set. Each
+probe returns raw values; gates judge them later. They come in two parts: some must see the model
+before anything else was packed with it, the others come after the benchmark set.
 """
 
 import itertools
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import replace
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from pathlib import Path
 
 import torch
 
-from virnucpro_monitor.data.pooling import mean_pool
-from virnucpro_monitor.records import Culprit, Json, ProbeDocument, Protocol
-from virnucpro_monitor.validation import measures
-from virnucpro_monitor.validation.embedding_faults import name_embedding_fault
-from virnucpro_monitor.validation.measure import check_batch
-from virnucpro_monitor.validation.oracle import Oracle
-from virnucpro_monitor.validation.perturb import (
-    bounds_of,
-    expected_embedding,
-    mask_pack,
-    other_residues,
-    reorder,
+from virnucpro_monitor.records import GATES, Culprit, Json, ProbeDocument, Protocol
+from virnucpro_monitor.validation.fingerprints import (
+    WeightsWatch,
+    fingerprints,
+    judge_weights,
 )
-from virnucpro_monitor.validation.subject import PackedBatch, Subject, embed_packed, embed_unpacked
+from virnucpro_monitor.validation.oracle import Oracle, oracle_beside
+from virnucpro_monitor.validation.perturb import bounds_of
+from virnucpro_monitor.validation.poison import poisoned
+from virnucpro_monitor.validation.probe_neighbours import (
+    probe_leak,
+    probe_order,
+    probe_positions,
+    probe_repeat,
+)
+from virnucpro_monitor.validation.probe_packs import (
+    ProbePack,
+    Problems,
+    collate,
+    collator_probe,
+    shape_packs,
+)
+from virnucpro_monitor.validation.probe_rows import (
+    Alone,
+    Probed,
+    Worst,
+    embed_first_and_last,
+    embed_on_zeros,
+    embed_poisoned,
+    max_abs,
+    not_judged,
+    same,
+    worst_side,
+)
+from virnucpro_monitor.validation.probe_sides import (
+    Disagreement,
+    probe_embedding,
+    probe_mask,
+)
+from virnucpro_monitor.validation.probe_texts import probe_benchmark
+from virnucpro_monitor.validation.subject import PackedBatch, Subject, embed_unpacked
+from virnucpro_monitor.validation.tokens import encode
 
-# Rows of one token differ by more than this only where a layer mixes positions.
-_SAME_TOKEN_TOLERANCE = 1e-2
+
+@dataclass(slots=True)
+class Opening:
+    """What was seen before the benchmark set was packed.
+
+    Attributes:
+        packs: the packs whose neighbours, places and masks are changed later.
+        base: their rows, made on poisoned memory where the protocol has it so.
+        problems: of the collator, so far.
+        smallest: the pack of one that was embedded first, and its rows then.
+        state: how far later passes have moved from the first ones.
+        witness: tokens of a sequence, and its unpacked rows before any packed call.
+        weights: fingerprints; None where the protocol does not ask.
+        shaped: packs of every shape, as the collator made them; None where it was not asked yet.
+    """
+
+    packs: list[ProbePack]
+    base: list[Probed]
+    problems: Problems = field(default_factory=Problems)
+    smallest: tuple[ProbePack, torch.Tensor] | None = None
+    state: Worst = field(default_factory=Worst)
+    witness: tuple[torch.Tensor, torch.Tensor] | None = None
+    weights: WeightsWatch | None = None
+    shaped: list[ProbePack] | None = None
+
+
+def open_probes(subject: Subject, protocol: Protocol) -> Opening:
+    """The first packed passes of a fresh model: the smallest pack, the longest, the smallest again.
+
+    Raises:
+        TargetError: the subject breaks the interface.
+    """
+    definition: Mapping[str, Json] = protocol.content["probes"]
+    short = _named("probe", definition["sequences"])
+    if "long" not in definition:  # protocol 1
+        batches = [pack for pack in subject.pack(short) if len(pack.sequence_ids) > 0]
+        packs = [ProbePack("probes", batch, ()) for batch in batches]
+        return Opening(packs, [embed_first_and_last(subject, batch) for batch in batches])
+    loaded = fingerprints(subject.tensors())
+    tokens = encode(str(definition["witness"])).to(subject.device)
+    alone = embed_unpacked(subject, tokens)
+    after_unpacked = fingerprints(subject.tensors())
+    problems = Problems()
+    smallest = collate(subject, [("smallest", str(definition["smallest"]))], "one", problems)[0]
+    first = embed_poisoned(subject, smallest.batch)
+    weights = WeightsWatch(loaded, after_unpacked, fingerprints(subject.tensors()))
+    packs = collate(subject, _named("long", definition["long"]), "longest", problems)
+    base = [embed_first_and_last(subject, pack.batch) for pack in packs]
+    state = Worst()
+    state.add(_moved(embed_poisoned(subject, smallest.batch), first), "smallest pack")
+    short_packs = collate(subject, short, "tile edges", problems)
+    base += [embed_first_and_last(subject, pack.batch) for pack in short_packs]
+    return Opening(
+        packs=[*packs, *short_packs],
+        base=base,
+        problems=problems,
+        smallest=(smallest, first),
+        state=state,
+        witness=(tokens, alone),
+        weights=weights,
+    )
 
 
 def run_probes(
-    subject: Subject, protocol: Protocol, oracle: Oracle | None, *, exact: bool = True
+    subject: Subject,
+    protocol: Protocol,
+    oracle: Oracle | None,
+    *,
+    exact: bool = True,
+    opening: Opening | None = None,
 ) -> dict[str, ProbeDocument]:
     """Run every probe of the protocol: by name, what it found.
 
@@ -38,330 +132,208 @@ def run_probes(
     not run on this target.
 
     Args:
-        exact: whether to run the two probes whose limit is exactly 0, repeat and leak.
+        exact: whether to run the probes whose limit is exactly 0 (leak, repeat, state, …), too.
+        opening: what `open_probes` saw before the benchmark set; None to open now.
 
     Raises:
         TargetError: the subject breaks the interface.
     """
-    definition: Mapping[str, Json] = protocol.content["probes"]
-    packs = probe_batches(subject, protocol)
-    base = [_embed(subject, pack) for pack in packs]
-    masked = probe_mask(subject, packs, base, definition["mask_fractions"])
-    embedding = probe_embedding(subject, packs, definition["mask_fractions"], oracle)
+    fractions = protocol.content["probes"]["mask_fractions"]
+    opening = opening or open_probes(subject, protocol)
+    alone = Alone(subject)
+    found = _exact_probes(subject, protocol, opening) if exact else {}
+    packs, rows = _parts(opening)
+    masked, masked_packs = probe_mask(subject, alone, opening.base, fractions)
+    embedding = probe_embedding(alone, opening.base, masked_packs, oracle, fractions)
     if masked.value is not None and embedding.sides:
         # The embedding layer is where masks act, and there each side has the exact answer.
         packed, unpacked = embedding.sides
         if packed is not None and unpacked is not None and unpacked > 10 * max(packed, 1e-6):
             masked = replace(masked, culprit=Culprit.UNPACKED)
-    return {
-        **(_exact_probes(subject, packs, base) if exact else {}),
-        "position": probe_positions(subject, packs, base),
-        "order": probe_order(subject, packs, base),
+    found |= {
         "embedding": embedding,
         "mask": masked,
+        "position": probe_positions(subject, packs, rows),
+        "order": probe_order(subject, packs, rows),
+    }
+    if opening.smallest is not None:
+        # After the masks, whose unpacked passes give layer 0 as well.
+        found["probes"] = _disagreement(subject, alone, protocol, oracle, opening)
+    if exact and opening.weights is not None:
+        found["state"] = _state(subject, opening)
+        found["weights"] = judge_weights(subject, opening.weights, _checkpoint(oracle))
+    return {gate.name: found[gate.name] for gate in GATES if gate.name in found}
+
+
+def _exact_probes(
+    subject: Subject, protocol: Protocol, opening: Opening
+) -> dict[str, ProbeDocument]:
+    """Those whose limit is exactly 0, but for what must come last."""
+    packs, rows = _parts(opening)
+    if opening.smallest is None:
+        repeat = probe_repeat(subject, packs, rows)
+        leak = probe_leak(subject, packs, rows)
+        if leak.value is not None and repeat.value != 0:
+            leak = not_judged(
+                "An exact test of leaks means nothing where the same input twice differs.",
+                "max abs",
+            )
+        return {"repeat": repeat, "leak": leak}
+    collator_probe(subject, protocol.content["probes"]["collator"], opening.problems)
+    unwritten, repeat = probe_steady(subject, opening)
+    packs, rows = _parts(opening)  # clean now, where memory that nobody wrote showed
+    leak = probe_leak(subject, packs, rows)
+    if leak.value is not None and repeat.sides and repeat.sides[0] != 0:
+        leak = not_judged(
+            "An exact test of leaks means nothing where the same input twice differs.", "max abs"
+        )
+    opening.shaped = shape_packs(subject, protocol.content["probes"], opening.problems)
+    return {
+        "collator": opening.problems.document(),
+        "unwritten": unwritten,
+        "repeat": repeat,
+        "leak": leak,
     }
 
 
 def probe_batches(subject: Subject, protocol: Protocol) -> list[PackedBatch]:
-    """The packs that the probes ask about."""
-    texts = protocol.content["probes"]["sequences"]
-    pairs = [(f"probe_{number}", text) for number, text in enumerate(texts)]
-    return [pack for pack in subject.pack(pairs) if len(pack.sequence_ids) > 0]
+    """The packs whose neighbours, places and masks are changed, as the target makes them."""
+    definition = protocol.content["probes"]
+    kinds = (("long", definition.get("long", ())), ("probe", definition["sequences"]))
+    pairs = [_named(kind, texts) for kind, texts in kinds if texts]
+    return [pack for some in pairs for pack in subject.pack(some) if len(pack.sequence_ids) > 0]
 
 
-def _exact_probes(
-    subject: Subject, packs: Sequence[PackedBatch], base: Sequence[torch.Tensor]
-) -> dict[str, ProbeDocument]:
-    repeat, leak = probe_repeat(subject, packs, base), probe_leak(subject, packs, base)
-    if leak.value is not None and repeat.value != 0:
-        leak = _not_judged(
-            "An exact test of leaks means nothing where the same input twice differs.", "max abs"
-        )
-    return {"repeat": repeat, "leak": leak}
+def _named(kind: str, texts: Sequence[Json]) -> list[tuple[str, str]]:
+    return [(f"{kind}_{number}", str(text)) for number, text in enumerate(texts)]
 
 
-def probe_repeat(
-    subject: Subject, packs: Sequence[PackedBatch], base: Sequence[torch.Tensor]
+def _parts(opening: Opening) -> tuple[list[PackedBatch], list[torch.Tensor]]:
+    return [one.pack for one in opening.base], [one.last for one in opening.base]
+
+
+def _moved(after: torch.Tensor, before: torch.Tensor) -> float | None:
+    """0 where nothing changed; NaN that was there before is no change."""
+    return 0.0 if same(after, before) else max_abs(after, before)
+
+
+def _checkpoint(oracle: Oracle | None) -> tuple[str, str, Path] | None:
+    if oracle is None or not oracle.weights_path.is_file():
+        return None
+    return oracle.model_name, oracle.weights_digest, oracle.weights_path
+
+
+def _disagreement(
+    subject: Subject,
+    alone: Alone,
+    protocol: Protocol,
+    oracle: Oracle | None,
+    opening: Opening,
 ) -> ProbeDocument:
-    """The same input twice, packed and alone: largest absolute difference, 0 if repeatable."""
-    packed, unpacked = _Worst(), _Worst()
-    for pack, rows in zip(packs, base, strict=True):
-        packed.add(_max_abs(_embed(subject, pack), rows), "")
-        start, end = bounds_of(pack)[-2:]
-        tokens = pack.input_ids[start:end].to(subject.device)
-        first, second = (embed_unpacked(subject, tokens) for _ in range(2))
-        unpacked.add(_max_abs(first, second), "")
+    """Packed against unpacked, and both against FP32, on every probe sequence in every shape."""
+    benchmark = probe_benchmark(protocol)
+    exact = None if oracle is None else oracle_beside(oracle, benchmark, str(subject.device))
+    seen = Disagreement(alone, benchmark, exact)
+    for pack, probed in zip(opening.packs, opening.base, strict=True):
+        seen.add(pack, probed.last)
+    if opening.smallest is not None:
+        seen.add(*opening.smallest)
+    shaped = opening.shaped
+    if shaped is None:
+        shaped = shape_packs(subject, protocol.content["probes"], opening.problems)
+    for pack in shaped:
+        try:
+            rows = embed_poisoned(subject, pack.batch)
+        except torch.OutOfMemoryError:
+            if pack.shape != "huge":
+                raise
+            continue  # the device has no room for it, and the sentence does not name it
+        seen.add(pack, rows)
+    return seen.document()
+
+
+def _state(subject: Subject, opening: Opening) -> ProbeDocument:
+    """Whether what ran before changes what comes out."""
+    worst = opening.state
+    if opening.smallest is not None:
+        pack, first = opening.smallest
+        worst.add(_moved(embed_poisoned(subject, pack.batch), first), "smallest pack")
+    spoilt = False
+    if opening.witness is not None:
+        tokens, before = opening.witness
+        moved = _moved(embed_unpacked(subject, tokens), before)
+        spoilt = moved != 0
+        worst.add(moved, "a sequence alone, after packed calls")
     return ProbeDocument(
-        value=_worst_side(packed.value, unpacked.value),
+        value=worst.value,
         unit="max abs",
-        sides=(packed.value, unpacked.value),
-        detail=f"The same input twice differs by {packed.text} packed and by {unpacked.text} "
+        culprit=Culprit.PACKED,
+        spoils_unpacked=spoilt,
+        covers="a fresh model: smallest pack, longest, smallest, and both again after the set",
+        detail=f"An embedding changes with what ran before by {worst.text}{worst.place}.",
+    )
+
+
+def probe_steady(subject: Subject, opening: Opening) -> tuple[ProbeDocument, ProbeDocument]:
+    """Each pack again, on memory of zeros: ("unwritten", "repeat").
+
+    A difference is told apart by asking twice more: it comes with poisoned memory, with what ran
+    in between (which `opening.state` is told), or by itself. Where memory that nobody wrote shows,
+    the clean rows take the place of the base.
+    """
+    repeat, alone, unwritten = Worst(), Worst(), Worst()
+    with poisoned(subject.device) as possible:
+        pass
+    for probed in opening.base:
+        name = ", ".join(probed.pack.sequence_ids[:2])
+        clean = embed_on_zeros(subject, probed.pack)
+        if same(clean, probed.last):
+            # 0, and None where both are not finite.
+            repeat.add(max_abs(clean, probed.last), name)
+            continue
+        poisonous = embed_poisoned(subject, probed.pack)
+        again = embed_on_zeros(subject, probed.pack)
+        repeat.add(max_abs(again, clean), name)
+        if not same(again, clean):
+            continue
+        if same(poisonous, probed.last):
+            unwritten.add(max_abs(probed.last, clean), name)
+            probed.last = clean
+        elif same(poisonous, again):
+            opening.state.add(max_abs(again, probed.last), name)
+        else:
+            repeat.add(max_abs(poisonous, probed.last), name)
+    if opening.witness is not None:
+        tokens, _ = opening.witness
+        first, second = (embed_unpacked(subject, tokens) for _ in range(2))
+        alone.add(max_abs(first, second), "")
+    covers = f"{len(opening.base)} packs, the longest of {_longest(opening):,} tokens"
+    steady = ProbeDocument(
+        value=worst_side(repeat.value, alone.value),
+        unit="max abs",
+        sides=(repeat.value, alone.value),
+        covers=covers,
+        detail=f"The same input twice differs by {repeat.text} packed and by {alone.text} "
         "unpacked.",
     )
-
-
-def probe_leak(
-    subject: Subject, packs: Sequence[PackedBatch], base: Sequence[torch.Tensor]
-) -> ProbeDocument:
-    """Change neighbours' residues, lengths held: every other row must keep its bits.
-
-    Changing the slots whose number has bit b set, and then those that have it clear, for each b,
-    asks every ordered pair of slots in 2 log2(n) passes.
-    """
-    worst, passes = _Worst(), 0
-    for pack, rows in zip(packs, base, strict=True):
-        bounds = bounds_of(pack)
-        slots = len(bounds) - 1
-        for bit in range((slots - 1).bit_length()):
-            for wanted in (0, 1):
-                changed = [slot for slot in range(slots) if (slot >> bit) & 1 == wanted]
-                tokens = pack.input_ids.clone()
-                for slot in changed:
-                    segment = tokens[bounds[slot] : bounds[slot + 1]]
-                    segment[:] = other_residues(segment)
-                after = _embed(subject, pack.with_tokens(tokens))
-                passes += 1
-                for slot in set(range(slots)) - set(changed):
-                    here = slice(bounds[slot], bounds[slot + 1])
-                    worst.add(_max_abs(after[here], rows[here]), pack.sequence_ids[slot])
-    if passes == 0:
-        return _not_judged("No pack holds two sequences.", "max abs")
-    return ProbeDocument(
-        value=worst.value,
-        unit="max abs",
-        detail="A sequence's embedding changes with its neighbours' residues by "
-        f"{worst.text}{worst.place}.",
-        passes=passes,
+    if not possible:
+        reason = "Memory cannot be poisoned here: it takes a GPU, or Linux with glibc."
+        return not_judged(reason, "max abs"), steady
+    return (
+        ProbeDocument(
+            value=unwritten.value,
+            unit="max abs",
+            covers=covers,
+            detail="With NaN in memory that was not written, an embedding changes by "
+            f"{unwritten.text}{unwritten.place}.",
+        ),
+        steady,
     )
 
 
-def probe_positions(
-    subject: Subject, packs: Sequence[PackedBatch], base: Sequence[torch.Tensor]
-) -> ProbeDocument:
-    """Each sequence at two other places of its pack, by turning the pack round."""
-
-    def orders(slots: int) -> Iterator[list[int]]:
-        for turn in sorted({slots // 3, (2 * slots) // 3} - {0}):
-            yield [(slot + turn) % slots for slot in range(slots)]
-
-    return _probe_reordered(
-        subject,
-        packs,
-        base,
-        orders,
-        "A sequence's embedding changes at another place of its pack by",
+def _longest(opening: Opening) -> int:
+    return max(
+        end - start
+        for one in opening.base
+        for start, end in itertools.pairwise(bounds_of(one.pack))
     )
-
-
-def probe_order(
-    subject: Subject, packs: Sequence[PackedBatch], base: Sequence[torch.Tensor]
-) -> ProbeDocument:
-    """The pack reversed."""
-
-    def orders(slots: int) -> Iterator[list[int]]:
-        if slots > 1:
-            yield list(reversed(range(slots)))
-
-    return _probe_reordered(
-        subject, packs, base, orders, "A sequence's embedding changes in the reversed pack by"
-    )
-
-
-def probe_mask(
-    subject: Subject,
-    packs: Sequence[PackedBatch],
-    base: Sequence[torch.Tensor],
-    fractions: Sequence[float],
-) -> ProbeDocument:
-    """`<mask>` at each fraction: how much more the sides disagree than 2 x without masks."""
-    worst = _Worst()
-    by_fraction: dict[str, float] = {}
-    for pack, rows in zip(packs, base, strict=True):
-        masked, shares = mask_pack(pack, [fraction for fraction in fractions if fraction > 0])
-        plain = _disagreements(subject, pack, rows)
-        found = _disagreements(subject, masked, _embed(subject, masked))
-        for slot, (error, without) in enumerate(zip(found, plain, strict=True)):
-            for share, value in ((0.0, without), (shares[slot], error)):
-                if value is not None:
-                    by_fraction[f"{share:g}"] = max(value, by_fraction.get(f"{share:g}", 0.0))
-            excess = None
-            if error is not None and without is not None:
-                excess = max(0.0, error - 2 * without)
-            worst.add(excess, f"{pack.sequence_ids[slot]} with {shares[slot]:.0%} masked")
-    return ProbeDocument(
-        value=worst.value,
-        detail="With <mask> tokens packed and unpacked disagree by "
-        f"{worst.text} beyond twice their disagreement without{worst.place}.",
-        disagreement=by_fraction,
-    )
-
-
-def probe_embedding(
-    subject: Subject,
-    packs: Sequence[PackedBatch],
-    fractions: Sequence[float],
-    oracle: Oracle | None,
-) -> ProbeDocument:
-    """The embedding layer alone against the checkpoint's own table, with and without masks."""
-    packed_worst, unpacked_worst = _Worst(), _Worst()
-    worst_rows: tuple[torch.Tensor, torch.Tensor, torch.Tensor] | None = None
-    table = None if oracle is None else torch.from_numpy(oracle.embedding.copy())
-    try:
-        for pack in packs:
-            bounds = bounds_of(pack)
-            for kinds in ([0.0], [fraction for fraction in fractions if fraction > 0]):
-                masked, shares = mask_pack(pack, kinds)
-                rows = _embed(subject, masked, layer=0)
-                parts = [masked.input_ids[start:end] for start, end in itertools.pairwise(bounds)]
-                singles = [
-                    embed_unpacked(subject, one.to(subject.device), 0).cpu() for one in parts
-                ]
-                if (
-                    kinds == [0.0]
-                    and _mixes_positions(rows, masked.input_ids)
-                    and not _mostly_equal(rows.cpu(), torch.cat(singles))
-                ):
-                    return _not_judged(
-                        "The target numbers its hidden layers in its own way: its layer 0 is not "
-                        "the embedding."
-                    )
-                for slot, (start, end) in enumerate(itertools.pairwise(bounds)):
-                    tokens, alone = parts[slot].cpu(), singles[slot]
-                    packed = rows[start:end].cpu()
-                    exact = alone if table is None else expected_embedding(table, tokens)
-                    where = f"{pack.sequence_ids[slot]} with {shares[slot]:.0%} masked"
-                    if packed_worst.add(measures.relative_l2(packed, exact), where):
-                        worst_rows = (packed, exact, tokens)
-                    if table is not None:
-                        unpacked_worst.add(measures.relative_l2(alone, exact), where)
-    except Exception as error:  # the target's own code: whatever it raises, it has no layer 0
-        return _not_judged(f"The target does not give its embedding layer ({error!r}).")
-    signature = None if worst_rows is None else name_embedding_fault(*worst_rows)
-    document = ProbeDocument(
-        value=packed_worst.value,
-        factor=None if worst_rows is None else measures.scale_factor(*worst_rows[:2]),
-        looks_like=signature.text if signature else None,
-        signature=signature.name if signature else None,
-        detail="The packed embedding layer is off the unpacked one by "
-        f"{packed_worst.text}{packed_worst.place}.",
-    )
-    if table is None:
-        return document
-    return replace(
-        document,
-        value=_worst_side(packed_worst.value, unpacked_worst.value),
-        sides=(packed_worst.value, unpacked_worst.value),
-        detail=f"The embedding layer is off the checkpoint's own by {packed_worst.text} packed"
-        f"{packed_worst.place} and by {unpacked_worst.text} unpacked.",
-    )
-
-
-class _Worst:
-    """The largest value seen and where; a value that is not finite beats every other."""
-
-    def __init__(self) -> None:
-        self._value, self._broken, self.where, self._any = 0.0, False, "", False
-
-    def add(self, value: float | None, where: str) -> bool:
-        """Returns whether this is the worst so far."""
-        if self._broken:
-            return False
-        if value is None:
-            self._broken, self.where = True, where
-            return True
-        worst = not self._any or value > self._value
-        self._any = True
-        if worst:
-            self._value, self.where = value, where
-        return worst
-
-    @property
-    def value(self) -> float | None:
-        return None if self._broken else self._value
-
-    @property
-    def text(self) -> str:
-        if self._broken:
-            return "a value that is not finite"
-        value = self._value
-        return f"{value:.2g}" if value == 0 or 1e-3 <= value < 1e4 else f"{value:.1e}"
-
-    @property
-    def place(self) -> str:
-        return f" (most: {self.where})" if self.where and self.value != 0 else ""
-
-
-def _not_judged(reason: str, unit: str = "relative L2") -> ProbeDocument:
-    return ProbeDocument(unit=unit, not_judged=reason)
-
-
-def _worst_side(packed: float | None, unpacked: float | None) -> float | None:
-    return None if packed is None or unpacked is None else max(packed, unpacked)
-
-
-def _embed(subject: Subject, pack: PackedBatch, layer: int | None = None) -> torch.Tensor:
-    rows = embed_packed(subject, pack, layer)
-    check_batch(pack, rows)
-    return rows
-
-
-def _max_abs(a: torch.Tensor, b: torch.Tensor) -> float | None:
-    """Largest absolute difference; exactly 0 only where all values are equal."""
-    if a.numel() == 0:
-        return 0.0
-    return measures.finite_or_none(float((a.double() - b.double()).abs().max()))
-
-
-def _probe_reordered(
-    subject: Subject,
-    packs: Sequence[PackedBatch],
-    base: Sequence[torch.Tensor],
-    orders: Callable[[int], Iterator[list[int]]],
-    what: str,
-) -> ProbeDocument:
-    worst, passes = _Worst(), 0
-    for pack, rows in zip(packs, base, strict=True):
-        bounds = bounds_of(pack)
-        for order in orders(len(bounds) - 1):
-            moved = reorder(pack, order)
-            after = _embed(subject, moved)
-            passes += 1
-            places = bounds_of(moved)
-            for slot, old in enumerate(order):
-                error = measures.relative_l2(
-                    after[places[slot] : places[slot + 1]], rows[bounds[old] : bounds[old + 1]]
-                )
-                worst.add(error, pack.sequence_ids[old])
-    if passes == 0:
-        return _not_judged("No pack holds enough sequences to change their places.")
-    return ProbeDocument(value=worst.value, detail=f"{what} {worst.text}{worst.place}.")
-
-
-def _disagreements(subject: Subject, pack: PackedBatch, rows: torch.Tensor) -> list[float | None]:
-    """Pooled relative L2 at the last layer, packed against unpacked, of each slot of a pack."""
-    found = []
-    for start, end in itertools.pairwise(bounds_of(pack)):
-        tokens = pack.input_ids[start:end].to(subject.device)
-        alone = embed_unpacked(subject, tokens)
-        packed_mean = mean_pool(rows[start + 1 : end - 1]).cpu()
-        found.append(measures.relative_l2(packed_mean, mean_pool(alone[1:-1]).cpu()))
-    return found
-
-
-def _mostly_equal(packed: torch.Tensor, alone: torch.Tensor) -> bool:
-    """Whether half of the rows [tokens, D] agree: then it is one layer with a fault, not two."""
-    off = (packed.double() - alone.double()).norm(dim=-1) / alone.double().norm(dim=-1)
-    return float((off <= _SAME_TOKEN_TOLERANCE).double().mean()) >= 0.5
-
-
-def _mixes_positions(rows: torch.Tensor, tokens: torch.Tensor) -> bool:
-    """Whether rows of one token differ, which an embedding layer cannot do."""
-    if not bool(torch.isfinite(rows).all()):
-        return False
-    tokens = tokens.to(rows.device)
-    for token in torch.unique(tokens).tolist():
-        same = rows[tokens == token].double()
-        spread = (same - same[0]).norm(dim=-1).max() / same[0].norm()
-        if not bool(spread <= _SAME_TOKEN_TOLERANCE):
-            return True
-    return False

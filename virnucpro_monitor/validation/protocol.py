@@ -13,9 +13,10 @@ from virnucpro_monitor.errors import ProtocolError
 from virnucpro_monitor.records import LIMIT_GATES, Protocol, Thresholds, content_digest
 from virnucpro_monitor.validation.protocol_form import read_content
 
-LATEST = "1"
+LATEST = "2"
 RELEASED_DIGESTS: dict[str, str] = {
     "1": "9316aacbf2dabf538f88916c9774e17fadd4d0cb044e7b099e7b0fb1b8b87383",
+    "2": "28d21f76edd97ba67d239832aea846abc4d834a901a958a2b26bb1b2931132bd",
 }
 
 

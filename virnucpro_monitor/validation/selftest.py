@@ -32,6 +32,7 @@ from virnucpro_monitor.validation.noise import healthy_noise, refuse_tighter_tha
 from virnucpro_monitor.validation.oracle import Oracle
 from virnucpro_monitor.validation.perturb import reorder
 from virnucpro_monitor.validation.planting import Witness, idle_parts
+from virnucpro_monitor.validation.probe_texts import with_light_probes
 from virnucpro_monitor.validation.protocol import limits_for, limits_key
 from virnucpro_monitor.validation.selftest_material import (
     SMALL_TOKEN_BUDGET,
@@ -233,7 +234,9 @@ def judge_fault(
     witness = Witness()
     whole = fault.kind in ("healthy", "control")
     benchmark, oracle = material.part(WHOLE_LENGTHS if whole else fault.lengths or USUAL_LENGTHS)
-    asked = protocol if whole else with_short_probes(protocol)
+    # The healthy model was asked of every length and pack shape; that takes longer than all else.
+    light = with_light_probes(protocol)
+    asked = light if whole else with_short_probes(light)
     with fault_installed(fault, witness):
         subject = FaultySubject(healthy, fault, witness)
         if not whole and fault.token_budget is None:

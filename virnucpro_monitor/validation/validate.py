@@ -8,7 +8,7 @@ from virnucpro_monitor.validation.measure import measure
 from virnucpro_monitor.validation.memory import halving_packs
 from virnucpro_monitor.validation.noise import judge_within_noise, noise_of
 from virnucpro_monitor.validation.oracle import Oracle
-from virnucpro_monitor.validation.probes import probe_batches, run_probes
+from virnucpro_monitor.validation.probes import open_probes, probe_batches, run_probes
 from virnucpro_monitor.validation.protocol import limits_key
 from virnucpro_monitor.validation.residue_trace import trace_residues
 from virnucpro_monitor.validation.subject import Subject, dtype_name
@@ -54,10 +54,11 @@ def _validate(
     probes: bool,
 ) -> Verdict:
     limits = limits_key(dtype_name(subject.dtype), subject.device.type)
+    opening = open_probes(subject, protocol) if probes else None
     measured = measure(subject, benchmark, oracle, on_progress)
     documents: dict[str, Json] = {"packs": to_json(measured.packs)}
     if probes:
-        found = run_probes(subject, protocol, oracle)
+        found = run_probes(subject, protocol, oracle, opening=opening)
         documents["probes"] = to_json(found)
         documents["noise"] = to_json(noise_of(found))
     verdict = judge_within_noise(measured.sequences, documents, protocol, limits_name=limits)

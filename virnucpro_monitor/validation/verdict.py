@@ -43,9 +43,12 @@ def judge(
     gates = judge_gates(sequences, documents, protocol, limits_name=limits_name)
     failing = [gate for gate in gates if gate.passed is False]
     figures = make_figures(sequences, read_packs(documents), gates, seed_rule(protocol))
-    culprit = find_culprit(failing)
+    spoilt = any(probe.spoils_unpacked for probe in read_probes(documents).values())
+    culprit = find_culprit(failing, spoilt=spoilt)
     return Verdict(
         outcome=Outcome.FAILED if failing else Outcome.PASSED,
+        packed_outcome=_side_outcome(Culprit.PACKED, culprit),
+        unpacked_outcome=_side_outcome(Culprit.UNPACKED, culprit),
         culprit=culprit,
         reason=make_reason(sequences, gates, culprit, documents),
         figures=figures,
@@ -55,10 +58,21 @@ def judge(
     )
 
 
-def find_culprit(failing: Sequence[GateResult]) -> Culprit:
-    """One culprit from the failing gates; gates that know their side outrank inferred ones."""
+def _side_outcome(side: Culprit, culprit: Culprit) -> Outcome:
+    return Outcome.FAILED if culprit in (side, Culprit.BOTH) else Outcome.PASSED
+
+
+def find_culprit(failing: Sequence[GateResult], *, spoilt: bool = False) -> Culprit:
+    """One culprit from the failing gates; gates that know their side outrank inferred ones.
+
+    Args:
+        spoilt: the packed side changed what the unpacked side gives, so that it is the culprit of
+            whatever was seen on either.
+    """
     if not failing:
         return Culprit.NONE
+    if spoilt:
+        return Culprit.PACKED
     sided = {gate.culprit for gate in failing if GATE[gate.name].knows_side and gate.culprit}
     named = sided or {gate.culprit for gate in failing if gate.culprit}
     if not named:

@@ -1,0 +1,187 @@
+"""Weights as they are: whether a pass changed them, and whether they are the checkpoint's.
+
+A fingerprint is a few exact integer sums over a tensor's bits, so that a model of any size is
+looked through on its own device without a second copy.
+"""
+
+import json
+import os
+from collections.abc import Mapping
+from contextlib import suppress
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+
+from virnucpro_monitor.models.weights import load_checkpoint
+from virnucpro_monitor.records import Culprit, ProbeDocument
+from virnucpro_monitor.validation.subject import Subject, dtype_name
+
+_INTEGERS = {1: torch.int8, 2: torch.int16, 4: torch.int32, 8: torch.int64}
+_CHUNK = 1 << 22
+# Formats that weights may have been rounded to, the coarsest first: float16 holds most values of
+# bfloat16 as well.
+_ROUNDINGS = (torch.bfloat16, torch.float16)
+_UNIT = "tensors"
+
+Fingerprints = dict[str, tuple[int, ...]]
+
+
+def fingerprint(tensor: torch.Tensor) -> tuple[int, ...]:
+    """(elements, sum, weighted sum) of a tensor's bits as integers, the same on any device."""
+    bits = tensor.detach().reshape(-1)
+    if bits.dtype is torch.bool:
+        bits = bits.to(torch.int8)
+    bits = bits.view(_INTEGERS[bits.element_size()])
+    plain, weighted = 0, 0
+    for start in range(0, bits.numel(), _CHUNK):
+        part = bits[start : start + _CHUNK].to(torch.int64)
+        place = torch.arange(part.numel(), device=part.device) % 8191 + 1
+        sums = torch.stack([part.sum(), (part * place).sum()]).tolist()
+        plain, weighted = plain + sums[0], weighted + (start + 1) * sums[1]
+    return (bits.numel(), plain, weighted)
+
+
+def fingerprints(tensors: Mapping[str, torch.Tensor]) -> Fingerprints:
+    """By name; what is not an ordinary dense tensor is left out."""
+    return {
+        name: fingerprint(tensor)
+        for name, tensor in tensors.items()
+        if tensor.layout is torch.strided
+        and not tensor.is_meta
+        and not tensor.is_complex()
+        and not tensor.is_quantized
+    }
+
+
+def changed(before: Fingerprints, after: Fingerprints) -> list[str]:
+    """Names of tensors whose bits changed; new and vanished ones are caches, not weights."""
+    return [name for name, one in before.items() if name in after and after[name] != one]
+
+
+@dataclass(frozen=True, slots=True)
+class WeightsWatch:
+    """Fingerprints at three times: as loaded, after unpacked passes, after a packed one too."""
+
+    loaded: Fingerprints
+    after_unpacked: Fingerprints
+    after_packed: Fingerprints
+
+
+def judge_weights(
+    subject: Subject, watch: WeightsWatch, checkpoint: tuple[str, str, Path] | None
+) -> ProbeDocument:
+    """Tensors that a pass changed, or that are not the checkpoint's.
+
+    Args:
+        checkpoint: model, digest and path of the weights; None to leave them out.
+    """
+    by_unpacked = changed(watch.loaded, watch.after_unpacked)
+    by_packed = changed(watch.after_unpacked, watch.after_packed)
+    now = changed(watch.after_packed, fingerprints(subject.tensors()))
+    by_packed = [*by_packed, *(name for name in now if name not in by_packed)]
+    covers = f"{len(watch.loaded)} parameters and buffers before and after"
+    if by_packed or by_unpacked:
+        names = by_packed or by_unpacked
+        both = bool(by_packed) and bool(by_unpacked)
+        culprit = Culprit.PACKED if by_packed else Culprit.UNPACKED
+        who = "A packed" if by_packed else "An unpacked"
+        tensor = subject.tensors()[names[0]]
+        return ProbeDocument(
+            value=float(len(names)),
+            unit=_UNIT,
+            culprit=Culprit.BOTH if both else culprit,
+            covers=covers,
+            detail=f"{who} pass changed {len(names)} of {len(watch.loaded)} parameters and "
+            f"buffers, first {names[0]}{_rounding_text(tensor)}.",
+        )
+    if checkpoint is None:
+        return ProbeDocument(
+            value=0.0, unit=_UNIT, covers=covers, detail="No pass changes the model's weights."
+        )
+    return _against_checkpoint(subject, checkpoint, covers)
+
+
+def _against_checkpoint(
+    subject: Subject, checkpoint: tuple[str, str, Path], covers: str
+) -> ProbeDocument:
+    tensors = subject.tensors()
+    expected = _checkpoint_fingerprints(*checkpoint, {t.dtype for t in tensors.values()})
+    found = fingerprints(tensors)
+    pairs = _matched(found, {name for name, _ in expected})
+    wrong = [
+        name
+        for name, ours in pairs.items()
+        if found[name] != expected.get((ours, dtype_name(tensors[name].dtype)), found[name])
+    ]
+    compared = f"{len(pairs)} of them with the checkpoint"
+    if not wrong:
+        return ProbeDocument(
+            value=0.0,
+            unit=_UNIT,
+            covers=f"{covers}, {compared}",
+            detail="No pass changes the model's weights, and they are the checkpoint's.",
+        )
+    return ProbeDocument(
+        value=float(len(wrong)),
+        unit=_UNIT,
+        culprit=Culprit.BOTH,
+        covers=f"{covers}, {compared}",
+        detail=f"{len(wrong)} of {len(pairs)} parameters are not the checkpoint's, first "
+        f"{wrong[0]}{_rounding_text(tensors[wrong[0]])}.",
+    )
+
+
+def _matched(names: Mapping[str, object], ours: set[str]) -> dict[str, str]:
+    """Name in the model -> name in the checkpoint, by its end, where there is exactly one."""
+    found: dict[str, list[str]] = {}
+    for name in names:
+        parts = name.split(".")
+        ends = (".".join(parts[start:]) for start in range(len(parts)))
+        known = next((end for end in ends if end in ours), None)
+        if known is not None:
+            found.setdefault(known, []).append(name)
+    return {theirs[0]: known for known, theirs in found.items() if len(theirs) == 1}
+
+
+def _checkpoint_fingerprints(
+    model_name: str, digest: str, path: Path, dtypes: set[torch.dtype]
+) -> dict[tuple[str, str], tuple[int, ...]]:
+    """By (name, dtype), of the checkpoint cast to each floating dtype; kept beside the file."""
+    wanted = {dtype for dtype in dtypes if dtype.is_floating_point}
+    note = path.with_name(f"{path.name}.fingerprints.json")
+    with suppress(OSError, ValueError, KeyError, TypeError):
+        stored = json.loads(note.read_text(encoding="utf-8"))
+        if stored["digest"] == digest and {dtype_name(one) for one in wanted} <= set(
+            stored["dtypes"]
+        ):
+            return {(name, dtype): tuple(one) for name, dtype, one in stored["fingerprints"]}
+    model, _ = load_checkpoint(model_name, path)
+    parameters = dict(model.named_parameters())
+    found = {
+        (name, dtype_name(dtype)): fingerprint(parameter.to(dtype))
+        for dtype in wanted
+        for name, parameter in parameters.items()
+    }
+    content = {
+        "digest": digest,
+        "dtypes": sorted(dtype_name(one) for one in wanted),
+        "fingerprints": [[name, dtype, list(one)] for (name, dtype), one in found.items()],
+    }
+    with suppress(OSError):  # a read-only folder: computed again next time
+        partial = note.with_suffix(f".{os.getpid()}")
+        partial.write_text(json.dumps(content), encoding="utf-8")
+        partial.replace(note)
+    return found
+
+
+def _rounding_text(tensor: torch.Tensor) -> str:
+    """ ", whose values are those of float16", where a narrower format holds them all."""
+    if not tensor.is_floating_point():
+        return ""
+    for dtype in _ROUNDINGS:
+        narrower = torch.finfo(dtype).eps > torch.finfo(tensor.dtype).eps
+        rounded = tensor.detach().to(dtype).to(tensor.dtype)
+        if narrower and bool(torch.equal(rounded, tensor.detach())) and bool(tensor.any()):
+            return f", which is rounded to {dtype_name(dtype)}"
+    return ""

@@ -1,0 +1,86 @@
+"""Memory that nobody wrote, made visible.
+
+A kernel that leaves rows unwritten shows whatever lay there, which is often the right answer of the
+pass before. So packed passes run where fresh memory holds NaN.
+
+On a GPU, PyTorch's allocator hands out again what was freed: every free block that it holds is
+taken, filled with NaN and given back. On the CPU, glibc fills each allocation with a byte of one's
+choice; PyTorch's own switch for that (`fill_uninitialized_memory`) reaches `torch.empty` alone, and
+only together with other, deterministic algorithms.
+"""
+
+import ctypes
+import sys
+from collections.abc import Iterator
+from contextlib import AbstractContextManager, contextmanager
+from functools import cache
+
+import torch
+
+# glibc's mallopt(M_PERTURB): allocated bytes become the complement of the value's low byte: 0xFF,
+# which is NaN in every floating-point format, or 0x00. The value itself must not be 0, which is
+# off.
+_M_PERTURB = -6
+_NAN_BYTES, _ZERO_BYTES = 0x100, 0x1FF
+# Sizes of the blocks that fill the GPU allocator's free lists: large blocks first, then those below
+# 1 MiB, which come from a pool of their own.
+_BLOCK_BYTES = (256 << 20, 32 << 20, 4 << 20, 1 << 20, 256 << 10, 32 << 10, 4 << 10, 512)
+_MOST_BLOCKS = 4096
+
+
+def poisoned(device: torch.device) -> AbstractContextManager[bool]:
+    """Within the block, memory that is not written first holds NaN.
+
+    The context is whether that can be done here; on a CPU it takes glibc.
+    """
+    return _filled(device, float("nan"), _NAN_BYTES)
+
+
+def zeroed(device: torch.device) -> AbstractContextManager[bool]:
+    """Within the block, memory that is not written first holds zeros, as `poisoned` has NaN."""
+    return _filled(device, 0.0, _ZERO_BYTES)
+
+
+@contextmanager
+def _filled(device: torch.device, value: float, code: int) -> Iterator[bool]:
+    if device.type == "cuda":
+        _fill_free_blocks(device, value)
+        yield True
+        return
+    if device.type != "cpu" or not _can_perturb():
+        yield False
+        return
+    libc = ctypes.CDLL(None)
+    libc.mallopt(_M_PERTURB, code)
+    try:
+        yield True
+    finally:
+        libc.mallopt(_M_PERTURB, 0)
+
+
+@cache
+def _can_perturb() -> bool:
+    """Whether `torch.empty` shows NaN after all."""
+    if sys.platform != "linux":
+        return False
+    libc = ctypes.CDLL(None)
+    if not hasattr(libc, "mallopt") or not libc.mallopt(_M_PERTURB, _NAN_BYTES):
+        return False
+    try:
+        return bool(torch.empty(4096).isnan().all())
+    finally:
+        libc.mallopt(_M_PERTURB, 0)
+
+
+def _fill_free_blocks(device: torch.device, value: float) -> None:
+    """Fill every block that the caching allocator holds free, and give it back."""
+    held: list[torch.Tensor] = []
+    try:
+        for size in _BLOCK_BYTES:
+            while len(held) < _MOST_BLOCKS:
+                reserved = torch.cuda.memory_reserved(device)
+                held.append(torch.full((size // 4,), value, device=device))
+                if torch.cuda.memory_reserved(device) > reserved:
+                    break  # it had to ask the driver: nothing of this size was left free
+    except torch.OutOfMemoryError:
+        pass  # then nothing of that size is free either

@@ -1,0 +1,136 @@
+"""Probes of the packed path against itself: repeated, with other neighbours, at other places."""
+
+import itertools
+from collections.abc import Callable, Iterator, Sequence
+
+import torch
+
+from virnucpro_monitor.records import ProbeDocument
+from virnucpro_monitor.validation import measures
+from virnucpro_monitor.validation.perturb import bounds_of, other_residues, reorder
+from virnucpro_monitor.validation.probe_rows import Worst, embed, max_abs, not_judged, worst_side
+from virnucpro_monitor.validation.subject import PackedBatch, Subject, embed_unpacked
+
+
+def probe_repeat(
+    subject: Subject, packs: Sequence[PackedBatch], base: Sequence[torch.Tensor]
+) -> ProbeDocument:
+    """The same input twice, packed and alone: largest absolute difference, 0 if repeatable."""
+    packed, unpacked = Worst(), Worst()
+    for pack, rows in zip(packs, base, strict=True):
+        packed.add(max_abs(embed(subject, pack), rows), "")
+        start, end = bounds_of(pack)[-2:]
+        tokens = pack.input_ids[start:end].to(subject.device)
+        first, second = (embed_unpacked(subject, tokens) for _ in range(2))
+        unpacked.add(max_abs(first, second), "")
+    return ProbeDocument(
+        value=worst_side(packed.value, unpacked.value),
+        unit="max abs",
+        sides=(packed.value, unpacked.value),
+        detail=f"The same input twice differs by {packed.text} packed and by {unpacked.text} "
+        "unpacked.",
+    )
+
+
+def probe_leak(
+    subject: Subject, packs: Sequence[PackedBatch], base: Sequence[torch.Tensor]
+) -> ProbeDocument:
+    """Change neighbours' residues, lengths held: every other row must keep its bits.
+
+    Changing the slots whose number has bit b set, and then those that have it clear, for each b,
+    asks every ordered pair of slots in 2 log2(n) passes.
+    """
+    worst, passes = Worst(), 0
+    for pack, rows in zip(packs, base, strict=True):
+        bounds = bounds_of(pack)
+        slots = len(bounds) - 1
+        for bit in range((slots - 1).bit_length()):
+            for wanted in (0, 1):
+                changed = [slot for slot in range(slots) if (slot >> bit) & 1 == wanted]
+                tokens = pack.input_ids.clone()
+                for slot in changed:
+                    segment = tokens[bounds[slot] : bounds[slot + 1]]
+                    segment[:] = other_residues(segment)
+                after = embed(subject, pack.with_tokens(tokens))
+                passes += 1
+                for slot in set(range(slots)) - set(changed):
+                    here = slice(bounds[slot], bounds[slot + 1])
+                    worst.add(max_abs(after[here], rows[here]), pack.sequence_ids[slot])
+    if passes == 0:
+        return not_judged("No pack holds two sequences.", "max abs")
+    return ProbeDocument(
+        value=worst.value,
+        unit="max abs",
+        detail="A sequence's embedding changes with its neighbours' residues by "
+        f"{worst.text}{worst.place}.",
+        covers=_covered(packs),
+        passes=passes,
+    )
+
+
+def probe_positions(
+    subject: Subject, packs: Sequence[PackedBatch], base: Sequence[torch.Tensor]
+) -> ProbeDocument:
+    """Each sequence at two other places of its pack, by turning the pack round."""
+
+    def orders(slots: int) -> Iterator[list[int]]:
+        for turn in sorted({slots // 3, (2 * slots) // 3} - {0}):
+            yield [(slot + turn) % slots for slot in range(slots)]
+
+    return _probe_reordered(
+        subject,
+        packs,
+        base,
+        orders,
+        "A sequence's embedding changes at another place of its pack by",
+    )
+
+
+def probe_order(
+    subject: Subject, packs: Sequence[PackedBatch], base: Sequence[torch.Tensor]
+) -> ProbeDocument:
+    """The pack reversed; two sequences reversed are two turned, which were asked."""
+
+    def orders(slots: int) -> Iterator[list[int]]:
+        if slots > 2 or (slots == 2 and len(packs) == 1):
+            yield list(reversed(range(slots)))
+
+    return _probe_reordered(
+        subject, packs, base, orders, "A sequence's embedding changes in the reversed pack by"
+    )
+
+
+def _probe_reordered(
+    subject: Subject,
+    packs: Sequence[PackedBatch],
+    base: Sequence[torch.Tensor],
+    orders: Callable[[int], Iterator[list[int]]],
+    what: str,
+) -> ProbeDocument:
+    worst, asked = Worst(), []
+    for pack, rows in zip(packs, base, strict=True):
+        bounds = bounds_of(pack)
+        for order in orders(len(bounds) - 1):
+            moved = reorder(pack, order)
+            after = embed(subject, moved)
+            asked.append(pack)
+            places = bounds_of(moved)
+            for slot, old in enumerate(order):
+                error = measures.relative_l2(
+                    after[places[slot] : places[slot + 1]], rows[bounds[old] : bounds[old + 1]]
+                )
+                worst.add(error, pack.sequence_ids[old])
+    if not asked:
+        return not_judged("No pack holds enough sequences to change their places.")
+    return ProbeDocument(
+        value=worst.value, detail=f"{what} {worst.text}{worst.place}.", covers=_covered(asked)
+    )
+
+
+def _covered(packs: Sequence[PackedBatch]) -> str:
+    several = [pack for pack in packs if len(pack.sequence_ids) > 1]
+    lengths = [
+        end - start for pack in several for start, end in itertools.pairwise(bounds_of(pack))
+    ]
+    sizes = " and ".join(dict.fromkeys(str(len(pack.sequence_ids)) for pack in several))
+    return f"packs of {sizes} sequences of {min(lengths):,} to {max(lengths):,} tokens"

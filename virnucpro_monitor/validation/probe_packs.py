@@ -1,0 +1,204 @@
+"""The packs that probes ask about, made by the target's own collator.
+
+A benchmark set fixes lengths and letters; the probes' packs fix what no set does: a pack of one, of
+two, of hundreds of tiny sequences, a full one, one beyond what 16-bit boundaries can count, and
+more sequences than a collator buffers. Where the collator breaks a pack, that is noted, and a pack
+of our own making takes its place, so that the model is probed all the same.
+"""
+
+import itertools
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+
+import torch
+
+from virnucpro_monitor.data.limits import MAX_RESIDUES, SPECIAL_TOKENS
+from virnucpro_monitor.records import Json, ProbeDocument
+from virnucpro_monitor.validation.subject import PackedBatch, Subject
+from virnucpro_monitor.validation.tokens import encode
+
+# The 25 letters of ESM-2's alphabet that stand for residues.
+RESIDUE_LETTERS = "ACDEFGHIKLMNPQRSTVWYXBUZO"
+# Beyond it 16-bit boundaries overflow.
+_BEYOND_INT16 = 34_000
+_SMALLEST_BUDGET = MAX_RESIDUES + SPECIAL_TOKENS
+
+
+@dataclass(frozen=True, slots=True)
+class ProbePack:
+    """One pack of probe sequences.
+
+    Attributes:
+        shape: what is special about it, in a few words.
+        batch: as the collator made it, or ours where that one is broken.
+        texts: the residues of each slot.
+    """
+
+    shape: str
+    batch: PackedBatch
+    texts: tuple[str, ...]
+
+
+@dataclass(slots=True)
+class Problems:
+    """What the collator did wrong, by sequence id, and how much it was asked."""
+
+    wrong: dict[str, str] = field(default_factory=dict)
+    num_sequences: int = 0
+    num_calls: int = 0
+    letters: set[str] = field(default_factory=set)
+
+    def document(self) -> ProbeDocument:
+        """The probe "collator": sequences lost, doubled or with other tokens."""
+        kinds = Counter(self.wrong.values())
+        first = next(iter(self.wrong), "")
+        what = ", ".join(f"{count} {kind}" for kind, count in kinds.items())
+        return ProbeDocument(
+            value=float(len(self.wrong)),
+            unit="sequences",
+            covers=f"{self.num_sequences:,} sequences in {self.num_calls} calls, "
+            f"{len(self.letters)} letters",
+            detail=f"The collator returned probe sequences wrongly: {what} (first {first})."
+            if self.wrong
+            else "The collator gave every probe sequence back once, with its own tokens.",
+        )
+
+
+def collate(
+    subject: Subject,
+    pairs: Sequence[tuple[str, str]],
+    shape: str,
+    problems: Problems,
+    *,
+    per_call: int | None = None,
+) -> list[ProbePack]:
+    """Pack (id, residues) pairs with one collator of the target's, and check what comes back.
+
+    Raises:
+        torch.OutOfMemoryError: the device has no room for a pack.
+    """
+    texts = dict(pairs)
+    problems.num_sequences += len(pairs)
+    problems.num_calls += -(-len(pairs) // (per_call or len(pairs)))
+    problems.letters |= set().union(*texts.values()) & set(RESIDUE_LETTERS)
+    seen: Counter[str] = Counter()
+    wrong: dict[str, str] = {}
+    packs: list[ProbePack] = []
+    try:
+        for batch in subject.pack(pairs, per_call=per_call):
+            broken = _check(batch, texts, wrong)
+            seen.update(batch.sequence_ids)
+            known = tuple(texts[name] for name in batch.sequence_ids if name in texts)
+            packs.append(ProbePack(shape, own_pack(batch, texts) if broken else batch, known))
+    except (torch.OutOfMemoryError, MemoryError):
+        raise
+    except Exception as error:  # the target's own code: whatever it raises, it lost these
+        reason = f"not packed ({type(error).__name__}: {str(error)[:80]})"
+        wrong |= {name: reason for name in texts if name not in seen}
+    for name in texts:
+        if seen[name] != 1 and name not in wrong:
+            wrong[name] = "lost" if seen[name] == 0 else "doubled"
+    problems.wrong |= wrong
+    missing = [(name, text) for name, text in pairs if seen[name] == 0]
+    if missing:
+        packs.append(
+            ProbePack(shape, own_pack(None, dict(missing)), tuple(text for _, text in missing))
+        )
+    return [pack for pack in packs if pack.texts]
+
+
+def own_pack(batch: PackedBatch | None, texts: Mapping[str, str]) -> PackedBatch:
+    """A right pack of the same sequences, from our own tokens."""
+    names = list(texts) if batch is None else [n for n in batch.sequence_ids if n in texts]
+    segments = [encode(texts[name]) for name in names]
+    lengths = [0, *(len(segment) for segment in segments)]
+    bounds = torch.tensor(lengths).cumsum(0).to(torch.int32)
+    return PackedBatch(
+        input_ids=torch.cat(segments) if segments else torch.zeros(0, dtype=torch.int64),
+        cu_seqlens=bounds,
+        max_seqlen=max(lengths),
+        sequence_ids=tuple(names),
+    )
+
+
+def _check(batch: PackedBatch, texts: Mapping[str, str], wrong: dict[str, str]) -> bool:
+    """Note each slot that is not its sequence's own tokens; whether the pack is of no use."""
+    bounds = [int(bound) for bound in batch.cu_seqlens.tolist()]
+    rising = len(bounds) == len(batch.sequence_ids) + 1 and bounds[0] == 0
+    if not rising or any(b < a for a, b in itertools.pairwise(bounds)):
+        wrong |= dict.fromkeys(batch.sequence_ids, "with boundaries that do not rise from 0")
+        return True
+    broken = False
+    tokens = batch.input_ids.cpu()
+    for name, (start, end) in zip(batch.sequence_ids, itertools.pairwise(bounds), strict=True):
+        if name not in texts:
+            wrong[name], broken = "unknown", True
+        elif not torch.equal(tokens[start:end], encode(texts[name])):
+            wrong[name], broken = "with other tokens", True
+    return broken
+
+
+def collator_probe(subject: Subject, definition: Mapping[str, Json], problems: Problems) -> None:
+    """More sequences than a collator buffers, in several calls, longer ones in later calls.
+
+    Only ids and tokens are looked at: nothing is embedded.
+    """
+    count, per_call = int(definition["sequences"]), int(definition["per_call"])
+    lengths = [int(length) for length in definition["lengths"]]
+    pairs = []
+    for number in range(count):
+        length = lengths[(number + number // per_call) % len(lengths)]
+        shift = number % len(RESIDUE_LETTERS)
+        text = (RESIDUE_LETTERS[shift:] + RESIDUE_LETTERS[:shift])[:length]
+        pairs.append((f"tiny_{number}", text))
+    asked = subject.token_budget
+    # So small that what is buffered takes more than one pack.
+    subject.token_budget = _SMALLEST_BUDGET
+    try:
+        collate(subject, pairs, "", problems, per_call=per_call)
+    finally:
+        subject.token_budget = asked
+
+
+def shape_packs(
+    subject: Subject, definition: Mapping[str, Json], problems: Problems
+) -> list[ProbePack]:
+    """One pack or more of every shape that the protocol names, and the full one."""
+    packs: list[ProbePack] = []
+    for shape in definition["shapes"]:
+        texts = [str(text) for text in shape["sequences"]] * int(shape.get("times", 1))
+        pairs = [(f"{shape['name']}_{number}", text) for number, text in enumerate(texts)]
+        packs += collate(subject, pairs, str(shape["name"]), problems)
+    lengths = [str(text) for text in definition["lengths"]]
+    packs += collate(subject, _filled(lengths, subject.token_budget), "full", problems)
+    if subject.device.type == "cuda":
+        packs += _huge_pack(subject, lengths, problems)
+    return packs
+
+
+def _filled(texts: Sequence[str], budget: int) -> list[tuple[str, str]]:
+    """Every text once, and again from the first on until the packs' budget is filled."""
+    pairs: list[tuple[str, str]] = []
+    used = 0
+    for number, text in enumerate(itertools.cycle(texts)):
+        used += len(text) + SPECIAL_TOKENS
+        if number >= len(texts) and used > budget:
+            return pairs
+        pairs.append((f"full_{number}", text))
+    return pairs
+
+
+def _huge_pack(subject: Subject, texts: Sequence[str], problems: Problems) -> list[ProbePack]:
+    """More tokens than 16-bit boundaries can count, where the device has the memory."""
+    asked = subject.token_budget
+    if asked >= _BEYOND_INT16:
+        return []  # the full pack is one
+    subject.token_budget = _BEYOND_INT16
+    try:
+        pairs = [
+            (name.replace("full", "huge"), text) for name, text in _filled(texts, _BEYOND_INT16)
+        ]
+        return collate(subject, pairs, "huge", problems)
+    finally:
+        subject.token_budget = asked

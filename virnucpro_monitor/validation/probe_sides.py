@@ -1,0 +1,255 @@
+"""Probes that compare the two sides: on every length and shape, with masks, and at layer 0."""
+
+import itertools
+from collections.abc import Sequence
+
+import torch
+
+from virnucpro_monitor.data.pooling import mean_pool
+from virnucpro_monitor.records import BenchmarkSet, Culprit, ProbeDocument
+from virnucpro_monitor.validation import measures
+from virnucpro_monitor.validation.embedding_faults import name_embedding_fault
+from virnucpro_monitor.validation.oracle import Oracle
+from virnucpro_monitor.validation.perturb import bounds_of, expected_embedding, mask_pack
+from virnucpro_monitor.validation.probe_packs import RESIDUE_LETTERS, ProbePack
+from virnucpro_monitor.validation.probe_rows import (
+    Alone,
+    Probed,
+    Worst,
+    embed_first_and_last,
+    not_judged,
+    worst_side,
+)
+from virnucpro_monitor.validation.subject import PackedBatch, Subject
+from virnucpro_monitor.validation.tokens import encode
+
+# Rows of one token differ by more than this only where a layer mixes positions.
+_SAME_TOKEN_TOLERANCE = 1e-2
+# One side is the wrong one where it is this many times further from the oracle than the other.
+_CLEAR_FACTOR = 2.0
+
+
+class Disagreement:
+    """Packed against unpacked over all residues of each probe sequence, in every pack.
+
+    Args:
+        benchmark: the probe sequences, each text once.
+        oracle: their FP32 embeddings; None to compare the sides alone.
+    """
+
+    def __init__(self, alone: Alone, benchmark: BenchmarkSet, oracle: Oracle | None) -> None:
+        self._oracle = oracle
+        self._indices = {one.residues: n for n, one in enumerate(benchmark.sequences)}
+        self._compute, self._alone = alone, dict[str, torch.Tensor]()
+        self._exact: dict[str, torch.Tensor] = {}
+        self._between, self._packed, self._unpacked = Worst(), Worst(), Worst()
+        self._lengths: set[int] = set()
+        self._letters: set[str] = set()
+        self._shapes: dict[str, None] = {}
+        self._at_worst: tuple[float | None, float | None] = (None, None)
+
+    def add(self, pack: ProbePack, rows: torch.Tensor) -> None:
+        """Compare every slot of a pack; rows: [tokens, D]."""
+        self._shapes[pack.shape] = None
+        bounds = bounds_of(pack.batch)
+        for text, name, start, end in zip(
+            pack.texts, pack.batch.sequence_ids, bounds[:-1], bounds[1:], strict=True
+        ):
+            self._add_one(text, f"{name}, {len(text):,} residues", rows[start + 1 : end - 1])
+
+    def _add_one(self, text: str, where: str, packed: torch.Tensor) -> None:
+        alone = self._alone_of(text)
+        self._lengths.add(len(text))
+        self._letters |= set(text) & set(RESIDUE_LETTERS)
+        worst = self._between.add(measures.relative_l2(packed, alone), where)
+        if self._oracle is None:
+            return
+        exact = self._exact_of(text, packed.device)
+        error = measures.relative_l2(packed, exact)
+        self._packed.add(error, where)
+        if worst:
+            self._at_worst = (error, measures.relative_l2(alone, exact))
+
+    def _alone_of(self, text: str) -> torch.Tensor:
+        if text not in self._alone:
+            self._alone[text] = self._compute.last(encode(text))[1:-1]
+            if self._oracle is not None:
+                exact = self._exact_of(text, self._alone[text].device)
+                error = measures.relative_l2(self._alone[text], exact)
+                self._unpacked.add(error, f"{len(text):,} residues")
+        return self._alone[text]
+
+    def _exact_of(self, text: str, device: torch.device) -> torch.Tensor:
+        if text not in self._exact:
+            assert self._oracle is not None
+            self._exact[text] = self._oracle.residues_of(self._indices[text]).to(device)
+        return self._exact[text]
+
+    def document(self) -> ProbeDocument:
+        """The probe "probes": the larger of the disagreement and either side's distance to FP32."""
+        low, high = min(self._lengths), max(self._lengths)
+        covers = (
+            f"{len(self._lengths)} lengths from {low:,} to {high:,}, {len(self._letters)} "
+            f"letters, {len(self._shapes)} pack shapes ({', '.join(self._shapes)})"
+        )
+        between = f"by {self._between.text}{self._between.place}"
+        if self._oracle is None:
+            return ProbeDocument(
+                value=self._between.value,
+                covers=covers,
+                detail=f"Packed and unpacked disagree on a probe {between}.",
+            )
+        packed, unpacked = self._packed.value, self._unpacked.value
+        return ProbeDocument(
+            value=worst_side(worst_side(packed, unpacked), self._between.value),
+            sides=(packed, unpacked),
+            culprit=self._side(),
+            covers=covers,
+            detail=f"Packed and unpacked disagree on a probe {between}; from FP32 they are "
+            f"{self._packed.text} and {self._unpacked.text}.",
+        )
+
+    def _side(self) -> Culprit:
+        """The side that is further from FP32 where the two disagree most."""
+        packed, unpacked = self._at_worst
+        if packed is None or (unpacked is not None and packed > _CLEAR_FACTOR * unpacked):
+            return Culprit.PACKED
+        if unpacked is None or unpacked > _CLEAR_FACTOR * packed:
+            return Culprit.UNPACKED
+        return Culprit.BOTH
+
+
+def probe_mask(
+    subject: Subject, alone: Alone, base: Sequence[Probed], fractions: Sequence[float]
+) -> tuple[ProbeDocument, list[Probed]]:
+    """`<mask>` at each fraction: how much more the sides disagree than 2 x without masks.
+
+    Returns:
+        The probe, and the masked packs with their rows.
+    """
+    worst = Worst()
+    by_fraction: dict[str, float] = {}
+    masked_packs = []
+    lengths: set[int] = set()
+    for probed in base:
+        masked, shares = mask_pack(probed.pack, [share for share in fractions if share > 0])
+        rows = embed_first_and_last(subject, masked)
+        masked_packs.append(rows)
+        plain = _disagreements(alone, probed.pack, probed.last)
+        found = _disagreements(alone, masked, rows.last)
+        lengths |= {end - start for start, end in itertools.pairwise(bounds_of(masked))}
+        for slot, (error, without) in enumerate(zip(found, plain, strict=True)):
+            for share, value in ((0.0, without), (shares[slot], error)):
+                if value is not None:
+                    by_fraction[f"{share:g}"] = max(value, by_fraction.get(f"{share:g}", 0.0))
+            excess = None
+            if error is not None and without is not None:
+                excess = max(0.0, error - 2 * without)
+            worst.add(excess, f"{masked.sequence_ids[slot]} with {shares[slot]:.0%} masked")
+    document = ProbeDocument(
+        value=worst.value,
+        detail="With <mask> tokens packed and unpacked disagree by "
+        f"{worst.text} beyond twice their disagreement without{worst.place}.",
+        covers=f"{' and '.join(f'{share:.0%}' for share in fractions)} masked, up to "
+        f"{max(lengths, default=0):,} tokens long",
+        disagreement=by_fraction,
+    )
+    return document, masked_packs
+
+
+def probe_embedding(
+    alone_rows: Alone,
+    base: Sequence[Probed],
+    masked_packs: Sequence[Probed],
+    oracle: Oracle | None,
+    fractions: Sequence[float],
+) -> ProbeDocument:
+    """The embedding layer alone against the checkpoint's own table, with and without masks."""
+    packed_worst, unpacked_worst = Worst(), Worst()
+    worst_rows: tuple[torch.Tensor, torch.Tensor, torch.Tensor] | None = None
+    table = None if oracle is None else torch.from_numpy(oracle.embedding.copy())
+    letters: set[int] = set()
+    for probed, kinds in (
+        *((one, [0.0]) for one in base),
+        *((one, [share for share in fractions if share > 0]) for one in masked_packs),
+    ):
+        if probed.first is None:
+            return not_judged(probed.why)
+        tokens, rows = probed.pack.input_ids, probed.first
+        bounds = bounds_of(probed.pack)
+        parts = [tokens[start:end] for start, end in itertools.pairwise(bounds)]
+        firsts = [alone_rows.first(one) for one in parts]
+        singles = [one for one in firsts if one is not None]
+        if len(singles) < len(firsts):
+            return not_judged(alone_rows.why)
+        if (
+            kinds == [0.0]
+            and _mixes_positions(rows, tokens)
+            and not _mostly_equal(rows.cpu(), torch.cat(singles))
+        ):
+            return not_judged(
+                "The target numbers its hidden layers in its own way: its layer 0 is not the "
+                "embedding."
+            )
+        letters |= set(tokens.tolist())
+        for slot, (start, end) in enumerate(itertools.pairwise(bounds)):
+            alone, packed = singles[slot], rows[start:end].cpu()
+            own = parts[slot].cpu()
+            exact = alone if table is None else expected_embedding(table, own)
+            share = kinds[slot % len(kinds)]
+            where = f"{probed.pack.sequence_ids[slot]} with {share:.0%} masked"
+            if packed_worst.add(measures.relative_l2(packed, exact), where):
+                worst_rows = (packed, exact, own)
+            if table is not None:
+                unpacked_worst.add(measures.relative_l2(alone, exact), where)
+    signature = None if worst_rows is None else name_embedding_fault(*worst_rows)
+    covers = f"{len(letters)} tokens of the alphabet, with and without <mask>"
+    if table is None:
+        value, sides = packed_worst.value, None
+        detail = f"The packed embedding layer is off the unpacked one by {packed_worst.text}"
+        detail += f"{packed_worst.place}."
+    else:
+        sides = (packed_worst.value, unpacked_worst.value)
+        value = worst_side(*sides)
+        detail = (
+            f"The embedding layer is off the checkpoint's own by {packed_worst.text} packed"
+            f"{packed_worst.place} and by {unpacked_worst.text} unpacked."
+        )
+    return ProbeDocument(
+        value=value,
+        sides=sides,
+        factor=None if worst_rows is None else measures.scale_factor(*worst_rows[:2]),
+        looks_like=signature.text if signature else None,
+        signature=signature.name if signature else None,
+        covers=covers,
+        detail=detail,
+    )
+
+
+def _disagreements(alone: Alone, pack: PackedBatch, rows: torch.Tensor) -> list[float | None]:
+    """Pooled relative L2 at the last layer, packed against unpacked, of each slot of a pack."""
+    found = []
+    for start, end in itertools.pairwise(bounds_of(pack)):
+        own = alone.last(pack.input_ids[start:end], first_too=True)[1:-1]
+        packed_mean = mean_pool(rows[start + 1 : end - 1]).cpu()
+        found.append(measures.relative_l2(packed_mean, mean_pool(own).cpu()))
+    return found
+
+
+def _mostly_equal(packed: torch.Tensor, alone: torch.Tensor) -> bool:
+    """Whether half of the rows [tokens, D] agree: then it is one layer with a fault, not two."""
+    off = (packed.double() - alone.double()).norm(dim=-1) / alone.double().norm(dim=-1)
+    return float((off <= _SAME_TOKEN_TOLERANCE).double().mean()) >= 0.5
+
+
+def _mixes_positions(rows: torch.Tensor, tokens: torch.Tensor) -> bool:
+    """Whether rows of one token differ, which an embedding layer cannot do."""
+    if not bool(torch.isfinite(rows).all()):
+        return False
+    tokens = tokens.to(rows.device)
+    for token in torch.unique(tokens).tolist():
+        same = rows[tokens == token].double()
+        spread = (same - same[0]).norm(dim=-1).max() / same[0].norm()
+        if not bool(spread <= _SAME_TOKEN_TOLERANCE):
+            return True
+    return False
