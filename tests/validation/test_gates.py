@@ -215,3 +215,11 @@ def test_what_is_allowed_stands_beside_what_was_found() -> None:
     found = judged([sequence(0)], probes=probes)
     assert found["leak"].detail == "It changes by 0; it must be exactly 0."
     assert found["order"].detail == "It changes by 1.0e-06; up to 5.5e-05 is allowed."
+
+
+def test_the_value_shown_is_the_one_that_decided() -> None:
+    unknown = replace(sequence(1), gain=None)
+    gate = judged([sequence(0), unknown])["gain"]
+    assert gate.passed is False
+    assert gate.value is None
+    assert "unknown for 1 of 2 sequences" in gate.detail

@@ -76,7 +76,7 @@ def test_figures_count_a_lost_sequence_as_failed() -> None:
     assert (figures.num_strict, figures.num_failed) == (1, 1)
     assert figures.strict_pass_rate == 0.5
     assert figures.worst_sequence == "s1"
-    assert figures.min_similarity == 1.0
+    assert figures.min_similarity is None
 
 
 def test_a_dtype_without_limits_is_refused() -> None:

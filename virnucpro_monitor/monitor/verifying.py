@@ -96,11 +96,13 @@ def contradictions(
         if stored != now:
             yield f"its {what} is stored as {stored} and would be {now}"
     judged = {gate.name: gate for gate in verdict.gates}
+    # Under protocol 1 a number was kept beside values that are missing; now none stands for them.
+    kept_numbers = run.protocol_version == "1"
     for gate in run.gates:
         again = judged.get(gate.name)
         if again is not None and (
             gate.passed is not again.passed
-            or not _alike(gate.value, again.value)
+            or not (_alike(gate.value, again.value) or (kept_numbers and again.value is None))
             or not _alike(gate.limit, again.limit)
         ):
             yield f"its gate {gate.name!r} would be {_gate_text(again.passed)} by {again.value}"
@@ -109,7 +111,7 @@ def contradictions(
         return
     for field in dataclasses.fields(Figures):
         old, new = getattr(run.figures, field.name), getattr(verdict.figures, field.name)
-        if not _alike(old, new):
+        if not _alike(old, new) and not (kept_numbers and new is None):
             yield f"its {field.name} is stored as {old} and would be {new}"
 
 

@@ -338,7 +338,8 @@ def _pooled_gate(
     return GateResult(
         name=name,
         passed=passed,
-        value=largest,
+        # The value that decided: what is missing fails the gate, and no number stands for it.
+        value=largest if over or not missing else None,
         limit=limit,
         unit=unit,
         culprit=None if passed or not blamed else _sequence_side(blamed[0]),

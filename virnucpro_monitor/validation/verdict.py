@@ -98,7 +98,8 @@ def make_figures(
         num_strict=num_strict,
         num_failed=num_failed,
         strict_pass_rate=num_strict / len(sequences) if sequences else 0.0,
-        min_similarity=min(values, default=None),
+        # A value that is missing is worse than any number, so that none stands for the worst.
+        min_similarity=None if missing else min(values, default=None),
         p01_similarity=percentile(values, 0.01),
         median_similarity=percentile(values, 0.5),
         max_similarity=max(values, default=None),
