@@ -96,8 +96,10 @@ def parse_protocol(text: str, name: str) -> Protocol:
         rule = Thresholds(
             thresholds["strict"], thresholds["lenient"], thresholds["lenient_fraction"]
         )
+        # A user's own protocol needs the limits of the probes that it asks.
+        probes_version = "2" if "long" in content["probes"] else "1"
         for limits_name, limits in content["limits"].items():
-            missing = set(limit_names(protocol.version)) - limits.keys()
+            missing = set(limit_names(probes_version)) - limits.keys()
             if missing:
                 raise ProtocolError(
                     f"{name}: the limits for {limits_name} lack {', '.join(sorted(missing))}."
