@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from virnucpro_monitor.errors import ProtocolError
-from virnucpro_monitor.records import Thresholds
+from virnucpro_monitor.records import GATES, Thresholds
 from virnucpro_monitor.validation import protocol as protocols
 from virnucpro_monitor.validation.evidence import MIN_RUNS, freeze_limits, round_up
 from virnucpro_monitor.validation.probe_packs import RESIDUE_LETTERS
@@ -219,3 +219,11 @@ def test_what_a_protocol_cannot_hold_is_one_sentence(place: str, value: str) -> 
 def test_the_released_protocols_pass_their_own_check() -> None:
     for version in protocols.RELEASED_DIGESTS:
         assert load_protocol(version).version == version
+
+
+def test_the_readme_lists_every_gate_as_it_is_declared() -> None:
+    readme = (Path(__file__).parents[2] / "README.md").read_text(encoding="utf-8")
+    rows = [line for line in readme.splitlines() if line.startswith("| ")]
+    assert [f"| {gate.name} | {gate.asks} |" for gate in GATES] == [
+        row for row in rows if row.split(" | ")[0][2:] in {gate.name for gate in GATES}
+    ]
