@@ -22,10 +22,7 @@ import torch
 # off.
 _M_PERTURB = -6
 _NAN_BYTES, _ZERO_BYTES = 0x100, 0x1FF
-# Sizes of the blocks that fill the GPU allocator's free lists: large blocks first, then those below
-# 1 MiB, which come from a pool of their own.
-_BLOCK_BYTES = (256 << 20, 32 << 20, 4 << 20, 1 << 20, 256 << 10, 32 << 10, 4 << 10, 512)
-_MOST_BLOCKS = 4096
+_SMALL_BYTES = 1 << 20  # the GPU allocator serves what is larger from other segments
 
 
 def poisoned(device: torch.device) -> AbstractContextManager[bool]:
@@ -73,14 +70,29 @@ def _can_perturb() -> bool:
 
 
 def _fill_free_blocks(device: torch.device, value: float) -> None:
-    """Fill every block that the caching allocator holds free, and give it back."""
+    """Fill every block that the caching allocator holds free, and give it back.
+
+    Asking for exactly the sizes that are free takes these blocks and none from the driver.
+    """
     held: list[torch.Tensor] = []
     try:
-        for size in _BLOCK_BYTES:
-            while len(held) < _MOST_BLOCKS:
-                reserved = torch.cuda.memory_reserved(device)
-                held.append(torch.full((size // 4,), value, device=device))
-                if torch.cuda.memory_reserved(device) > reserved:
-                    break  # it had to ask the driver: nothing of this size was left free
+        for size in sorted(_free_block_bytes(device), reverse=True):
+            held.append(torch.full((size // 4,), value, dtype=torch.float32, device=device))
     except torch.OutOfMemoryError:
-        pass  # then nothing of that size is free either
+        pass  # then nothing of that size is free any more
+
+
+def _free_block_bytes(device: torch.device) -> Iterator[int]:
+    """Sizes that take all the free blocks from which the present stream may be served."""
+    stream = torch.cuda.current_stream(device).cuda_stream
+    for segment in torch.cuda.memory_snapshot():  # type: ignore[no-untyped-call]
+        usable = segment["device"] == (device.index or 0) and segment["stream"] == stream
+        if not usable or tuple(segment.get("segment_pool_id", (0, 0))) != (0, 0):
+            continue
+        for block in segment["blocks"]:
+            left = block["size"] if block["state"] == "inactive" else 0
+            # A large piece of a small segment would be asked of the large ones.
+            most = _SMALL_BYTES if segment["segment_type"] == "small" else left
+            while left > 0:
+                yield min(left, most)
+                left -= min(left, most)
