@@ -57,6 +57,8 @@ def test_a_fault_and_a_crash_cost_their_own_commits_alone(
     assert first.run.started_at.utcoffset() is not None
     assert fault.run.outcome is Outcome.FAILED
     assert fault.run.culprit is Culprit.PACKED
+    assert fault.run.packed_outcome is Outcome.FAILED
+    assert fault.run.unpacked_outcome is Outcome.PASSED
     assert crash.run.outcome is Outcome.ERROR
     assert crash.failure is not None
     assert crash.failure.kind == "import"

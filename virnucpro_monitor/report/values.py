@@ -60,6 +60,8 @@ def run_values(run: Run) -> Values:
         "worst_sequence": figures.worst_sequence if figures else None,
         "gates": {gate.name: gate_values(gate) for gate in run.gates},
         "culprit": run.culprit.value if run.culprit else None,
+        "packed_outcome": run.packed_outcome.value if run.packed_outcome else None,
+        "unpacked_outcome": run.unpacked_outcome.value if run.unpacked_outcome else None,
         "reason": run.reason or None,
         "inherited_from": run.inherited_from,
         "inherited_outcome": run.inherited_outcome.value if run.inherited_outcome else None,

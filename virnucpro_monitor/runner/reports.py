@@ -39,6 +39,8 @@ def make_report(
     if verdict is not None:
         fields |= {
             "culprit": verdict.culprit,
+            "packed_outcome": verdict.packed_outcome,
+            "unpacked_outcome": verdict.unpacked_outcome,
             "reason": verdict.reason,
             "figures": verdict.figures,
             "gates": verdict.gates,
