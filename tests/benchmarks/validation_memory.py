@@ -51,6 +51,12 @@ class WideModel:
         self.embed_tokens = SimpleNamespace(weight=self.table)
         self.broken = broken
 
+    def named_parameters(self) -> list[tuple[str, torch.Tensor]]:
+        return [("embed_tokens.weight", self.table)]
+
+    def named_buffers(self) -> list[tuple[str, torch.Tensor]]:
+        return []
+
     def to(self, device: str) -> "WideModel":
         return self
 

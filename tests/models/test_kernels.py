@@ -155,6 +155,7 @@ def test_attention_inside_each_sequence(heads: int, head_dim: int, dtype: torch.
 
 
 @pytest.mark.filterwarnings("ignore:All-NaN slice encountered:RuntimeWarning")  # interpreter
+@pytest.mark.filterwarnings("ignore:invalid value encountered:RuntimeWarning")  # interpreter
 def test_attention_reads_nothing_of_a_neighbour() -> None:
     """Not even a NaN, which a weight of 0 would not keep out."""
     from virnucpro_monitor.models.kernels import attention

@@ -356,9 +356,9 @@ def test_foreign_keys_hold(sqlite_url: str) -> None:
 @pytest.mark.postgres
 class TestPostgres:
     def test_a_missing_database_and_server_are_told_apart(self, postgres_url: str) -> None:
-        with pytest.raises(StoreError, match='database "nowhere" does not exist'):
+        with pytest.raises(StoreError, match="has no database 'nowhere': create it"):
             open_engine(f"{postgres_url}/nowhere")
-        with pytest.raises(StoreError, match="cannot be used: connection failed"):
+        with pytest.raises(StoreError, match="cannot be reached just now: connection failed"):
             open_engine("postgresql://monitor:secret@127.0.0.1:1/monitor")
         with pytest.raises(StoreError) as caught:
             open_engine("postgresql://monitor:secret@127.0.0.1:1/monitor")

@@ -205,9 +205,9 @@ def test_every_fault_is_in_place_beside_the_kernels_too(
     assert idle_parts(witness) == ()
 
 
-def embed_plainly(tokens, table, num_masked, length, *, mask_idx, scale):
+def embed_plainly(tokens, table, masked, num_masked, length, *, scale):
     """`kernels.embed` without the kernel."""
-    rows = table[tokens].masked_fill((tokens == mask_idx)[:, None], 0.0)
+    rows = table[tokens].masked_fill(masked[:, None], 0.0)
     return rows * scale / (1 - num_masked.float() / length)[:, None]
 
 

@@ -194,7 +194,8 @@ class ESM2WithFlashAttention(nn.Module):
         if check:
             check_pack(input_ids, cu_seqlens, max_seqlen)
         results = None
-        if self.use_graphs and self._fuses and self.backend != SDPA:
+        on_cuda = self.device.type == "cuda"
+        if on_cuda and self.use_graphs and self._fuses and self.backend != SDPA:
             results = self._graphs(
                 input_ids, cu_seqlens, max_seqlen, repr_layers, self._captured_state()
             )
