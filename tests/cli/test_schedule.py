@@ -1,4 +1,5 @@
 import stat
+import tempfile
 from pathlib import Path
 
 import pytest
@@ -77,27 +78,31 @@ def test_print_gives_what_install_writes(
 
 def test_what_the_settings_file_says_is_written_out(
     options: list[str],
-    tmp_path: Path,
     capsys: pytest.CaptureFixture[str],
     monkeypatch: pytest.MonkeyPatch,
+    request: pytest.FixtureRequest,
 ) -> None:
-    (tmp_path / "virnucpro-monitor.toml").write_text(
+    # A short path: cron reads no more than 998 characters of a line.
+    settings = tempfile.TemporaryDirectory(prefix="s")
+    request.addfinalizer(settings.cleanup)
+    folder = Path(settings.name)
+    (folder / "virnucpro-monitor.toml").write_text(
         'device = "cpu"\ndtype = "float32"\ntoken_budget = 512\nbenchmark = ["seed", "proteome"]\n'
         "timeout_s = 600\nmemory_limit_gib = 12.5\nworkers = 1\n"
         'cache_dir = "kept"\nbackend = "sdpa"\nprotocol = "mine.json"\nweights = "mine.pt"\n'
     )
-    monkeypatch.chdir(tmp_path)
+    monkeypatch.chdir(folder)
     capsys.readouterr()
     given = ["--dtype", "bfloat16", "--max-time", "50m", "--workers", "2"]
     assert run_command(["schedule", "print", *given, *options]) == 0
     line = capsys.readouterr().out
     assert (
         f" --benchmark seed --benchmark proteome --model esm2_t33_650M_UR50D"
-        f" --weights {tmp_path}/mine.pt --device cpu --dtype bfloat16 --backend sdpa"
-        f" --token-budget 512 --protocol {tmp_path}/mine.json --timeout 600.0"
+        f" --weights {folder}/mine.pt --device cpu --dtype bfloat16 --backend sdpa"
+        f" --token-budget 512 --protocol {folder}/mine.json --timeout 600.0"
         f" --memory-limit 12.5 --workers 2 --db {options[-1]} --max-time 3000s "
     ) in line
-    assert f" VIRNUCPRO_MONITOR_CACHE_DIR={tmp_path}/kept " in line
+    assert f" VIRNUCPRO_MONITOR_CACHE_DIR={folder}/kept " in line
 
 
 def test_the_builtin_target_is_scheduled_as_its_runner_too(
