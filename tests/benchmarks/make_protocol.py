@@ -4,8 +4,8 @@
 
 It was run once for each released version and is kept to show where the probe sequences come from.
 Limits that the last protocol lacks are provisional until `freeze_protocol` is given evidence: the
-limit of "position", the same distance between two passes, in FP32; 3 x the worst of a few healthy
-runs on the CPU in half precision, which a GPU keeps with room.
+limit of "position", the same distance between two passes, in FP32; in bfloat16 3 x one healthy run
+on the CPU; in float16 a guess between the two, with no run behind it.
 """
 
 import json
