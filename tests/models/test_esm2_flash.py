@@ -1,5 +1,6 @@
 """The engine on the CPU, against unmodified fair-esm in FP32 and FP64."""
 
+import copy
 import warnings
 
 import pytest
@@ -145,6 +146,16 @@ def test_the_base_model_is_not_shared() -> None:
     ours.final_norm.bias.zero_()
     assert torch.equal(fair.embed_tokens.weight, expected)
     assert fair.emb_layer_norm_after.bias.abs().sum() > 0
+
+
+def test_a_model_can_be_copied(model: ESM2WithFlashAttention) -> None:
+    copied = copy.deepcopy(model)
+    assert copied._graphs._run.__self__ is copied
+    pack = make_pack([make_tokens(7)])
+    expected = model.forward_packed(*pack, repr_layers=[6])["representations"][6]
+    copied.embed_tokens.weight.zero_()
+    again = model.forward_packed(*pack, repr_layers=[6])["representations"][6]
+    assert torch.equal(expected, again)
 
 
 TOKENS = torch.tensor([0, 5, 6, 2, 0, 7, 2])

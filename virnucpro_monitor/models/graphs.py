@@ -105,6 +105,10 @@ class GraphedPasses:
         self._pools: dict[int, Any] = {}  # by stream
         self._lock = threading.Lock()  # a graph's buffers serve one pack at a time
 
+    def __reduce__(self) -> tuple[object, ...]:
+        """A copy begins without graphs: they hold the addresses of another model's weights."""
+        return (GraphedPasses, (self._run, self._padding))
+
     def __call__(
         self,
         input_ids: Tensor,
