@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 from virnucpro_monitor.analysis.incidents import Incident, IncidentState
 from virnucpro_monitor.analysis.regressions import Regressions
 from virnucpro_monitor.errors import ClosedMonitor, ConfigurationError, MissingDatabase
-from virnucpro_monitor.monitor import comparing, naming, questions, status, stored_runs
+from virnucpro_monitor.monitor import comparing, naming, questions, reading, status, stored_runs
 from virnucpro_monitor.monitor.bisecting import (
     WHOLE_VERDICT,
     BisectOptions,
@@ -20,6 +20,7 @@ from virnucpro_monitor.monitor.bisecting import (
     only_stored_repository,
 )
 from virnucpro_monitor.monitor.comparing import CommitComparison
+from virnucpro_monitor.monitor.opening import Engine, ensure_database, open_for_reading
 from virnucpro_monitor.monitor.running import (
     LAST_COMMIT,
     SILENT,
@@ -32,8 +33,6 @@ from virnucpro_monitor.monitor.status import TargetStatus
 from virnucpro_monitor.records import Bisection, Run, SequenceResult, Target
 from virnucpro_monitor.report.values import run_values
 from virnucpro_monitor.settings import Settings, load_settings
-from virnucpro_monitor.store import reader
-from virnucpro_monitor.store.engine import Engine, ensure_database, open_engine
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -58,7 +57,7 @@ def open_monitor(db: str | Path | None = None, *, create: bool = False) -> "Moni
     if create:
         ensure_database(url)
     try:
-        return Monitor(url, open_engine(url, read_only=True))
+        return Monitor(url, open_for_reading(url))
     except MissingDatabase as error:
         raise MissingDatabase(f"{error} open_monitor(..., create=True) makes one.") from error
 
@@ -98,7 +97,7 @@ class Monitor:
 
     def targets(self) -> list[Target]:
         """All stored targets, by name."""
-        return reader.load_targets(self._engine)
+        return reading.load_targets(self._engine)
 
     def runs(
         self,

@@ -11,11 +11,10 @@ from typing import Any, Generic, ParamSpec, TypeVar
 
 import streamlit as st
 
+from virnucpro_monitor.monitor import opening
 from virnucpro_monitor.monitor.histories import SeriesCard
 from virnucpro_monitor.records import Commit, Run
 from virnucpro_monitor.settings import load_settings
-from virnucpro_monitor.store import reader
-from virnucpro_monitor.store.engine import open_engine
 
 FRESH_S = 10
 URL_VARIABLE = "VIRNUCPRO_MONITOR_DB"
@@ -32,17 +31,17 @@ def database_url() -> str:
 
 @st.cache_resource(max_entries=8, show_spinner=False)
 def _open(url: str) -> Any:
-    return open_engine(url, read_only=True)
+    return opening.open_for_reading(url)
 
 
 def engine() -> Any:
-    """The read-only engine of the configured database, to hand to the store's readers."""
+    """The read-only engine of the configured database, to hand to the monitor's questions."""
     return _open(database_url())
 
 
 def check_database() -> None:
     """Raise the `StoreError` that says why the database cannot be shown, at each page anew."""
-    reader.check_schema(engine())
+    opening.check_schema(engine())
 
 
 def identity(run: Run) -> str:

@@ -13,12 +13,10 @@ from app.data.database import FRESH_S, database_url, engine, kept
 from app.data.questions import load_series
 from virnucpro_monitor.analysis.incidents import Incident
 from virnucpro_monitor.errors import ConfigurationError, MonitorError
-from virnucpro_monitor.monitor import acknowledging, questions
-from virnucpro_monitor.monitor.opening import open_database
+from virnucpro_monitor.monitor import acknowledging, questions, reading
+from virnucpro_monitor.monitor.opening import Engine, open_database
 from virnucpro_monitor.records import Acknowledgement, Run
 from virnucpro_monitor.settings import load_settings
-from virnucpro_monitor.store import reader, series_reader
-from virnucpro_monitor.store.engine import Engine
 
 logger = logging.getLogger(__name__)
 WARM_UP = "warm-up"
@@ -31,7 +29,7 @@ def load_history() -> tuple[Run, ...]:
 
 def _load_history(engine: Any) -> tuple[Run, ...]:
     with _one_reader:
-        return _read_history(engine, series_reader.load_history_state(engine))
+        return _read_history(engine, reading.load_history_state(engine))
 
 
 _one_reader = Lock()
@@ -40,7 +38,7 @@ _one_reader = Lock()
 @lru_cache(maxsize=2)
 def _read_history(engine: Any, state: tuple[object, ...]) -> tuple[Run, ...]:
     """Kept until the state changes: thousands of runs take a second to read."""
-    runs = tuple(reader.load_runs(engine))
+    runs = tuple(reading.load_history(engine))
     # Let Python's collector not walk again and again through what is here to stay.
     gc.collect()
     gc.freeze()

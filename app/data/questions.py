@@ -9,8 +9,8 @@ from datetime import UTC, datetime, tzinfo
 from app.data.database import engine, kept
 from virnucpro_monitor.analysis.comparison import Comparison, Thresholds
 from virnucpro_monitor.analysis.regressions import Bound
-from virnucpro_monitor.analysis.series import SeriesKey, series_key
-from virnucpro_monitor.monitor import branches, comparing, histories, naming, questions
+from virnucpro_monitor.analysis.series import SeriesKey
+from virnucpro_monitor.monitor import branches, comparing, histories, naming, questions, reading
 from virnucpro_monitor.monitor.comparing import Pairing
 from virnucpro_monitor.monitor.histories import SeriesCard
 from virnucpro_monitor.monitor.naming import FoundCommit
@@ -24,23 +24,20 @@ from virnucpro_monitor.records import (
     Health,
     Heartbeat,
     Json,
-    Outcome,
     Run,
     SequencePoint,
     SequenceResult,
     Target,
 )
 from virnucpro_monitor.report import addresses
-from virnucpro_monitor.store import findings_reader, health_reader, reader, series_reader
 
 COMPARISON_S = 600  # two stored runs never change
 BENCHMARKS_S = 60
-SEQUENCE_ORDERS = {"worst": "similarity", "benchmark": "index", "length": "length"}
 
 
 @kept()
 def load_targets() -> list[Target]:
-    return reader.load_targets(engine())
+    return reading.load_targets(engine())
 
 
 def load_target(name: str) -> Target | None:
@@ -50,7 +47,7 @@ def load_target(name: str) -> Target | None:
 @kept()
 def load_commits(target: str) -> list[Commit]:
     """The commits on a target's branch, oldest first."""
-    return reader.load_commits(engine(), target, on_branch=True)
+    return reading.commits_on_branch(engine(), target)
 
 
 def load_commits_between(base: Run, head: Run, limit: int) -> list[Commit]:
@@ -113,14 +110,12 @@ def load_runs_between(card: SeriesCard, start: Bound | None, end: Bound | None) 
 @kept()
 def load_findings(target: str) -> dict[int, Finding]:
     """What trace and probes recognised in a target's failed runs, by run id."""
-    return findings_reader.load_findings(engine(), target=target)
+    return reading.load_findings(engine(), target=target)
 
 
 def load_finding(run: Run) -> Finding | None:
     """The same of one run; of a skipped one what was recognised where it was measured."""
-    if run.effective_outcome is not Outcome.FAILED:
-        return None
-    return load_findings(run.target).get(load_measured(run).id or 0)
+    return reading.finding_of(run, load_measured(run), load_findings(run.target))
 
 
 @kept()
@@ -131,7 +126,7 @@ def load_recent_runs() -> tuple[Run, ...]:
 
 def load_run(run_id: int) -> Run:
     """Raises `NotFoundError` where there is no such run; never answered from a cache."""
-    return reader.load_run(engine(), run_id)
+    return reading.load_run(engine(), run_id)
 
 
 @kept()
@@ -148,20 +143,15 @@ def load_sequences(
     order: str = "benchmark",
     limit: int | None = None,
 ) -> list[SequenceResult]:
-    return reader.load_sequences(
-        engine(),
-        run.id or 0,
-        only_failing=only_failing,
-        search=search or None,
-        order_by=SEQUENCE_ORDERS[order],
-        limit=limit,
+    """The results stored with a run; `order` is "benchmark", "worst" or "length"."""
+    return reading.load_sequences(
+        engine(), run, only_failing=only_failing, search=search, order=order, limit=limit
     )
 
 
 def load_pack(run: Run, pack: int) -> list[SequenceResult]:
     """What was packed together as one pack, in the order of the pack."""
-    results = reader.load_sequences(engine(), run.id or 0, pack=pack)
-    return sorted(results, key=lambda result: result.slot or 0)
+    return reading.load_pack(engine(), run, pack)
 
 
 def load_sequence_history(
@@ -172,22 +162,15 @@ def load_sequence_history(
     Raises:
         NotFoundError: the benchmark set has no such sequence.
     """
-    return reader.load_sequence_history(
-        engine(),
-        card.key.target,
-        card.key.benchmark_label,
-        sequence_id,
-        configuration=card.key.configuration,
-        limit=limit,
-    )
+    return reading.load_sequence_history(engine(), card.key, sequence_id, limit)
 
 
 def load_failure(run: Run) -> Failure | None:
-    return reader.load_failure(engine(), run.id or 0)
+    return reading.load_failure(engine(), run.id or 0)
 
 
 def load_document(run: Run, name: str) -> Json:
-    return reader.load_document(engine(), run.id or 0, name)
+    return reading.load_document(engine(), run.id or 0, name)
 
 
 @kept()
@@ -215,8 +198,7 @@ def load_outcomes(like: Run, hashes: Sequence[str]) -> dict[str, Run]:
 
 def load_commit_runs(target: str, commit_hash: str) -> dict[SeriesKey, Run]:
     """The current runs of one commit."""
-    runs = reader.load_runs(engine(), target=target, commits=[commit_hash])
-    return {series_key(run): run for run in runs}
+    return reading.runs_of_commit(engine(), target, commit_hash)
 
 
 def pair_runs(base: FoundCommit, head: FoundCommit) -> Pairing:
@@ -238,7 +220,7 @@ def load_comparison(base: Run, head: Run) -> Comparison:
 
 @kept()
 def load_protocol_thresholds(digest: str) -> Thresholds:
-    return Thresholds.of_protocol(reader.load_protocol(engine(), digest).content)
+    return reading.load_protocol_thresholds(engine(), digest)
 
 
 def load_thresholds(runs: Iterable[Run]) -> dict[str, Thresholds]:
@@ -248,22 +230,22 @@ def load_thresholds(runs: Iterable[Run]) -> dict[str, Thresholds]:
 
 
 def load_heartbeats() -> list[Heartbeat]:
-    return health_reader.load_heartbeats(engine())
+    return reading.load_heartbeats(engine())
 
 
 @kept()
 def load_health() -> Health:
-    return health_reader.load_health(engine())
+    return reading.load_health(engine())
 
 
 @kept()
 def load_coverage(target: str) -> Coverage:
-    return series_reader.load_coverage(engine(), target)
+    return reading.load_coverage(engine(), target)
 
 
 @kept(BENCHMARKS_S)
 def load_benchmarks() -> list[BenchmarkSet]:
-    return reader.load_benchmarks(engine())
+    return reading.load_benchmarks(engine())
 
 
 @kept()

@@ -76,10 +76,10 @@ def dashboard(
     ] = False,
 ) -> None:
     """Browse the results in a web browser; stop it with Ctrl-C."""
-    from virnucpro_monitor.store.engine import open_engine
+    from virnucpro_monitor.monitor.opening import open_for_reading
 
     settings = load_settings(db=db, writable_app=allow_acknowledge or None)
-    open_engine(settings.database_url, read_only=True).dispose()  # say here what is wrong with it
+    open_for_reading(settings.database_url).dispose()  # say here what is wrong with it
     serve(
         settings.database_url,
         host=host,

@@ -27,23 +27,21 @@ def create(db: DatabaseOption = None) -> None:
 
     An example: virnucpro-monitor db create --db postgresql://monitor@host/monitor
     """
-    from virnucpro_monitor.store.connection import describe, parse_url
-    from virnucpro_monitor.store.engine import create_database
+    from virnucpro_monitor.monitor.databases import create_database, database_name
 
     url = load_settings(db=db).database_url
     create_database(url)
-    say(f"Created the database {describe(parse_url(url))}.")
+    say(f"Created the database {database_name(url)}.")
 
 
 @group.command("upgrade")
 def upgrade(db: DatabaseOption = None) -> None:
     """Bring an older database up to this program's schema; an SQLite file is copied first."""
-    from virnucpro_monitor.store.connection import describe, parse_url
-    from virnucpro_monitor.store.engine import upgrade_database
+    from virnucpro_monitor.monitor.databases import database_name, upgrade_database
 
     url = load_settings(db=db).database_url
     done = upgrade_database(url)
-    name = describe(parse_url(url))
+    name = database_name(url)
     if done.from_revision == done.to_revision:
         say(f"The database {name} is up to date: schema {done.to_revision}.")
         return
@@ -99,7 +97,7 @@ def backup(
     it where the database was; a backup of PostgreSQL is an SQLite file, which `db copy` brings
     back.
     """
-    from virnucpro_monitor.store.copying import back_up_database
+    from virnucpro_monitor.monitor.databases import back_up_database
 
     copied = back_up_database(load_settings(db=db).database_url, file)
     if as_json:
@@ -120,7 +118,7 @@ def copy(
 
     An example: virnucpro-monitor db copy postgresql://monitor@host/monitor
     """
-    from virnucpro_monitor.store.copying import copy_database
+    from virnucpro_monitor.monitor.databases import copy_database
 
     copied = copy_database(load_settings(db=db).database_url, to)
     if as_json:
@@ -149,15 +147,10 @@ def prune(
     skipped run inherits from, that a bisection tried, that were judged again, or whose verdict
     another attempt of the same code contradicts.
     """
-    from virnucpro_monitor.store.engine import open_engine
-    from virnucpro_monitor.store.pruning import prune as prune_attempts
+    from virnucpro_monitor.monitor.databases import prune_database
 
-    engine = open_engine(load_settings(db=db).database_url, read_only=not apply)
-    try:
-        before = datetime.now(UTC) - timedelta(days=older_than_days)
-        found = prune_attempts(engine, before, apply=apply)
-    finally:
-        engine.dispose()
+    before = datetime.now(UTC) - timedelta(days=older_than_days)
+    found = prune_database(load_settings(db=db).database_url, before, apply=apply)
     if as_json:
         print_json(found)
         return

@@ -34,7 +34,7 @@ def demo(
     it measures only what the database does not hold yet. Exit code: 0 when it ran to its end,
     whatever the commits' outcomes.
     """
-    from virnucpro_monitor.store.connection import describe, parse_url
+    from virnucpro_monitor.monitor.databases import database_name
 
     settings = demo_settings(db)
     began = time.monotonic()
@@ -45,7 +45,7 @@ def demo(
         for outcome in Outcome
         if any(run.effective_outcome is outcome for run in runs)
     )
-    database = describe(parse_url(settings.database_url))
+    database = database_name(settings.database_url)
     say(f"{len(runs)} commits: {counts}; {time.monotonic() - began:.0f} s. Stored in {database}.")
     if no_open:
         return

@@ -62,16 +62,12 @@ def export(
 def _write(
     file: Path, table: str, target: str | None, benchmark: str | None, db: str | None
 ) -> int:
-    from virnucpro_monitor.monitor.naming import choose_target
-    from virnucpro_monitor.monitor.opening import open_database
+    from virnucpro_monitor.monitor.databases import export_runs, export_sequences
     from virnucpro_monitor.report.table_files import write_table
     from virnucpro_monitor.report.tables import run_batches, sequence_batches
-    from virnucpro_monitor.store.exporting import stream_runs, stream_sequences
 
-    with open_database(db) as engine:
-        name = choose_target(engine, target).name if target else None
-        if table == "runs":
-            batches = run_batches(stream_runs(engine, target=name, benchmark=benchmark))
-        else:
-            batches = sequence_batches(stream_sequences(engine, target=name, benchmark=benchmark))
-        return write_table(file, table, batches)
+    if table == "runs":
+        batches = run_batches(export_runs(db, target=target, benchmark=benchmark))
+    else:
+        batches = sequence_batches(export_sequences(db, target=target, benchmark=benchmark))
+    return write_table(file, table, batches)

@@ -10,7 +10,7 @@ from virnucpro_monitor.settings import is_terminal
 
 if TYPE_CHECKING:
     from virnucpro_monitor.monitor.running import Listener
-    from virnucpro_monitor.runner.progress import Progress
+    from virnucpro_monitor.records.progress import Progress
 
 
 class Display:

@@ -64,8 +64,8 @@ def list_runs(
 ) -> None:
     """List runs, oldest commit first."""
     from virnucpro_monitor.monitor.opening import open_database
+    from virnucpro_monitor.monitor.reading import load_findings
     from virnucpro_monitor.monitor.stored_runs import list_runs as find_runs
-    from virnucpro_monitor.monitor.stored_runs import load_findings
     from virnucpro_monitor.report.values import run_values
 
     if limit is None and not as_json:

@@ -152,8 +152,8 @@ def remove(
 ) -> None:
     """Delete a target and everything that was measured of it."""
     from virnucpro_monitor.monitor.opening import open_database
+    from virnucpro_monitor.monitor.reading import load_target
     from virnucpro_monitor.monitor.targets import delete_target
-    from virnucpro_monitor.store.reader import load_target
 
     settings = load_settings(db=db)
     if not yes:

@@ -4,7 +4,10 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 
 from virnucpro_monitor.settings import load_settings
-from virnucpro_monitor.store.engine import Engine, open_engine
+from virnucpro_monitor.store.engine import Engine, ensure_database, open_engine
+from virnucpro_monitor.store.reader import check_schema
+
+__all__ = ["Engine", "check_schema", "ensure_database", "open_database", "open_for_reading"]
 
 
 @contextmanager
@@ -22,3 +25,12 @@ def open_database(db: str | None, *, read_only: bool = True) -> Iterator[Engine]
         yield engine
     finally:
         engine.dispose()
+
+
+def open_for_reading(url: str) -> Engine:
+    """A database that stays open until its engine is disposed of; nothing can be written.
+
+    Raises:
+        StoreError: as `open_database`.
+    """
+    return open_engine(url, read_only=True)

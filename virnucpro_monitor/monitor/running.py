@@ -28,7 +28,7 @@ from virnucpro_monitor.store.reader import load_targets
 from virnucpro_monitor.validation.protocol import load_protocol
 
 if TYPE_CHECKING:
-    from virnucpro_monitor.runner.progress import Progress
+    from virnucpro_monitor.records.progress import Progress
 
 
 def _ignore(_: object) -> None:

@@ -1,6 +1,6 @@
 """Stored runs: which there are, and all that is kept of one."""
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable
 from dataclasses import dataclass
 
 from virnucpro_monitor.errors import ConfigurationError
@@ -8,7 +8,6 @@ from virnucpro_monitor.monitor.naming import choose_target, find_run
 from virnucpro_monitor.monitor.questions import load_measured, load_thresholds
 from virnucpro_monitor.records import (
     Failure,
-    Finding,
     Judgement,
     Outcome,
     Run,
@@ -16,7 +15,7 @@ from virnucpro_monitor.records import (
     Target,
     Thresholds,
 )
-from virnucpro_monitor.store import findings_reader, notes_reader, reader
+from virnucpro_monitor.store import notes_reader, reader
 from virnucpro_monitor.store.engine import Engine
 
 
@@ -82,11 +81,6 @@ def _outcomes(names: Iterable[str]) -> list[Outcome]:
     except ValueError as error:
         known = ", ".join(outcome.value for outcome in Outcome)
         raise ConfigurationError(f"{error}: an outcome is one of {known}.") from error
-
-
-def load_findings(engine: Engine) -> Mapping[int, Finding]:
-    """What trace and probes recognised in failed runs, by run id."""
-    return findings_reader.load_findings(engine)
 
 
 def load_details(

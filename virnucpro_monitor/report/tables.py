@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from virnucpro_monitor.records import Run, SequenceStatus
-from virnucpro_monitor.store.exporting import SequenceBatch
+from virnucpro_monitor.records.batches import SequenceBatch
 
 TABLES_VERSION = 1
 

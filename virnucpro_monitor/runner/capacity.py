@@ -6,10 +6,10 @@ from collections import Counter
 from collections.abc import Callable, Collection, Sequence
 from pathlib import Path
 
+from virnucpro_monitor.records.progress import Say
 from virnucpro_monitor.runner.cards import Card
 from virnucpro_monitor.runner.gpu import Gpu, find_gpu, wait_for_gpu
 from virnucpro_monitor.runner.plan import RunPlan
-from virnucpro_monitor.runner.progress import Say
 
 MAX_ON_GPU = 4
 GPU_RESERVE_BYTES = 2 * 1024**3  # CUDA itself, and the activations of a pack

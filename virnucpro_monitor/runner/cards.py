@@ -4,8 +4,8 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 from virnucpro_monitor.errors import DeviceError
+from virnucpro_monitor.records.progress import Say
 from virnucpro_monitor.runner.gpu import Gpu, count_gpus, find_gpu
-from virnucpro_monitor.runner.progress import Say
 
 
 @dataclass(frozen=True, slots=True)

@@ -14,6 +14,7 @@ from pathlib import Path
 from types import TracebackType
 
 from virnucpro_monitor.records import Commit, Run, RunReport
+from virnucpro_monitor.records.progress import OnProgress, Progress, Say
 from virnucpro_monitor.runner.branches import with_branches
 from virnucpro_monitor.runner.capacity import Capacity
 from virnucpro_monitor.runner.cards import find_cards
@@ -21,7 +22,6 @@ from virnucpro_monitor.runner.crew import Crew, Finished
 from virnucpro_monitor.runner.decide import Decider, Work
 from virnucpro_monitor.runner.ledger import Ledger
 from virnucpro_monitor.runner.plan import RunPlan
-from virnucpro_monitor.runner.progress import OnProgress, Progress, Say
 from virnucpro_monitor.runner.releasing import Holding, Turns
 from virnucpro_monitor.runner.workers import Workers
 

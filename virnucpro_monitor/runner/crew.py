@@ -7,8 +7,8 @@ from dataclasses import dataclass, replace
 from types import TracebackType
 
 from virnucpro_monitor.records import RunReport
+from virnucpro_monitor.records.progress import OnProgress, Progress, Say
 from virnucpro_monitor.runner.decide import Work
-from virnucpro_monitor.runner.progress import OnProgress, Progress, Say
 
 Measure = Callable[[Work, OnProgress, Say], Iterator[RunReport]]
 

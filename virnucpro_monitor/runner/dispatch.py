@@ -18,13 +18,13 @@ from virnucpro_monitor.records import (
     to_json,
 )
 from virnucpro_monitor.records.messages import Advanced, Ended, Failed, Judged, MeasureJob
+from virnucpro_monitor.records.progress import OnProgress, Progress
 from virnucpro_monitor.runner.accept import Acceptance
 from virnucpro_monitor.runner.code_digest import adapter_path
 from virnucpro_monitor.runner.decide import Work
 from virnucpro_monitor.runner.endings import explain
 from virnucpro_monitor.runner.plan import RunPlan
 from virnucpro_monitor.runner.prepare import Prepared
-from virnucpro_monitor.runner.progress import OnProgress, Progress
 from virnucpro_monitor.runner.reports import make_report
 
 

@@ -8,11 +8,11 @@ from pathlib import Path
 from virnucpro_monitor.errors import ConfigurationError
 from virnucpro_monitor.records import Environment
 from virnucpro_monitor.records.messages import Advanced, Ended, PrepareJob, Ready, Refused
+from virnucpro_monitor.records.progress import OnProgress, Progress
 from virnucpro_monitor.records.request import NAMED_WEIGHTS
 from virnucpro_monitor.runner.client import WorkerPool, raise_refused
 from virnucpro_monitor.runner.endings import explain
 from virnucpro_monitor.runner.plan import RunPlan
-from virnucpro_monitor.runner.progress import OnProgress, Progress
 from virnucpro_monitor.runner.surroundings import Surroundings
 
 ORACLE_TIMEOUT_S = 3600.0

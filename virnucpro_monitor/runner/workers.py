@@ -9,6 +9,7 @@ from types import TracebackType
 from virnucpro_monitor.disks import explain
 from virnucpro_monitor.errors import ConfigurationError, DiskError, RepositoryError
 from virnucpro_monitor.records import RunReport
+from virnucpro_monitor.records.progress import OnProgress, Say
 from virnucpro_monitor.runner.begun import Begun
 from virnucpro_monitor.runner.cards import Card
 from virnucpro_monitor.runner.client import WorkerPool
@@ -17,7 +18,6 @@ from virnucpro_monitor.runner.dispatch import measure
 from virnucpro_monitor.runner.ledger import Ledger
 from virnucpro_monitor.runner.plan import RunPlan
 from virnucpro_monitor.runner.prepare import Prepared, prepare
-from virnucpro_monitor.runner.progress import OnProgress, Say
 from virnucpro_monitor.runner.reports import Unmeasured
 from virnucpro_monitor.runner.venv import PrivateEnvironmentError, target_python
 

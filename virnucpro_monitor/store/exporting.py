@@ -1,13 +1,13 @@
 """Whole tables read in batches, at constant memory: for exports."""
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
 from itertools import groupby
 from typing import Any
 
 from sqlalchemy import Connection, Engine, func, select
 
 from virnucpro_monitor.records import Run
+from virnucpro_monitor.records.batches import SequenceBatch
 from virnucpro_monitor.store.connection import reading
 from virnucpro_monitor.store.models import BenchmarkSequenceRow, RunRow, SequenceResultRow
 from virnucpro_monitor.store.queries import read_runs, run_conditions
@@ -19,22 +19,6 @@ SEQUENCE_COLUMNS: tuple[str, ...] = tuple(
     column.name for column in SequenceResultRow.__table__.columns
 )
 """Columns of a `SequenceBatch`, in the order of its rows."""
-
-
-@dataclass(frozen=True, slots=True)
-class SequenceBatch:
-    """Results of neighbouring runs.
-
-    Attributes:
-        runs: that the rows belong to, by id.
-        columns: the values of each of `SEQUENCE_COLUMNS`, all alike long, ordered by run and
-            index; `status` as text, `truncated` as a truth value or 0 and 1.
-        sequence_ids: by run id, then by the index in its set.
-    """
-
-    runs: Mapping[int, Run]
-    columns: Mapping[str, Sequence[Any]]
-    sequence_ids: Mapping[int, Sequence[str]]
 
 
 def stream_runs(

@@ -3,7 +3,7 @@
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from virnucpro_monitor.records import Commit
+from virnucpro_monitor.records.runs import Commit
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

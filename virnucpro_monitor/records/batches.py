@@ -1,0 +1,23 @@
+"""Results of many runs at once, column by column: for exports."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from virnucpro_monitor.records.runs import Run
+
+
+@dataclass(frozen=True, slots=True)
+class SequenceBatch:
+    """Results of neighbouring runs.
+
+    Attributes:
+        runs: that the rows belong to, by id.
+        columns: the stored values of each result by column name, all alike long, ordered by run
+            and index; `status` as text, `truncated` as a truth value or 0 and 1.
+        sequence_ids: by run id, then by the index in its set.
+    """
+
+    runs: Mapping[int, Run]
+    columns: Mapping[str, Sequence[Any]]
+    sequence_ids: Mapping[int, Sequence[str]]
