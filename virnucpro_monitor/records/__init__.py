@@ -4,6 +4,13 @@ They hold plain Python values, so that they cross process borders as JSON and ou
 session. A value that is not known is `None`, never NaN.
 """
 
+from virnucpro_monitor.records.alerts import (
+    Alert,
+    AlertKind,
+    ChannelRules,
+    Delivery,
+    DeliveryState,
+)
 from virnucpro_monitor.records.conversion import (
     RecordError,
     from_json,
@@ -67,15 +74,20 @@ __all__ = [
     "LIMIT_GATES",
     "VERDICTS",
     "Acknowledgement",
+    "Alert",
+    "AlertKind",
     "Begun",
     "BenchmarkSet",
     "BisectStep",
     "Bisection",
+    "ChannelRules",
     "Commit",
     "Configuration",
     "Coverage",
     "Culprit",
     "DayUsage",
+    "Delivery",
+    "DeliveryState",
     "Environment",
     "Failure",
     "Figures",

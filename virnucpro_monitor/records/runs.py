@@ -74,6 +74,8 @@ class Commit:
         on_branch: whether the followed branch's first-parent history holds it now. False for
             commits of other branches, for those a merge brought in beside the first parent, and
             for those that a force-push or rebase has taken out.
+        former_position, left_at: where it stood on the branch, and when it was seen to have left
+            it; None for a commit that is on the branch or never was.
     """
 
     hash: str
@@ -84,6 +86,8 @@ class Commit:
     committed_at: datetime | None = None
     position: int | None = None
     on_branch: bool = True
+    former_position: int | None = None
+    left_at: datetime | None = None
 
     @property
     def short(self) -> str:

@@ -21,7 +21,14 @@ from datetime import datetime
 from sqlalchemy import Double, ForeignKey, Index, MetaData, UniqueConstraint, false, text
 from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column
 
-from virnucpro_monitor.records import Culprit, Json, Outcome, SequenceStatus
+from virnucpro_monitor.records import (
+    AlertKind,
+    Culprit,
+    DeliveryState,
+    Json,
+    Outcome,
+    SequenceStatus,
+)
 from virnucpro_monitor.store.types import (
     CleanText,
     JsonText,
@@ -84,6 +91,8 @@ class CommitRow(Base):
     committed_at: Mapped[datetime | None]
     position: Mapped[int | None]
     on_branch: Mapped[bool]
+    former_position: Mapped[int | None]
+    left_at: Mapped[datetime | None]
 
 
 class BenchmarkSetRow(Base):
@@ -406,3 +415,31 @@ class AcknowledgementRow(Base):
     reopen_if_worse_than: Mapped[float | None]
     withdrawn_at: Mapped[datetime | None]
     withdrawn_by: Mapped[str | None]
+
+
+class AlertRow(Base):
+    __tablename__ = "alerts"
+    __table_args__ = (Index(None, "target"),)
+
+    id: Mapped[int] = mapped_column(primary_key=True)
+    kind: Mapped[AlertKind] = mapped_column(enum_type(AlertKind))
+    target: Mapped[str]
+    keys: Mapped[Json] = mapped_column(JsonText)
+    summary: Mapped[str]
+    facts: Mapped[Json] = mapped_column(JsonText)
+    told: Mapped[bool]
+    created_at: Mapped[datetime]
+
+
+class DeliveryRow(Base):
+    __tablename__ = "deliveries"
+    __table_args__ = (UniqueConstraint("alert_id", "channel"),)
+
+    id: Mapped[int] = mapped_column(primary_key=True)
+    alert_id: Mapped[int] = mapped_column(ForeignKey("alerts.id", ondelete="CASCADE"))
+    channel: Mapped[str]
+    state: Mapped[DeliveryState] = mapped_column(enum_type(DeliveryState))
+    attempts: Mapped[int]
+    due_at: Mapped[datetime]
+    ended_at: Mapped[datetime | None]
+    problem: Mapped[str]

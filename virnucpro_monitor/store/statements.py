@@ -257,6 +257,10 @@ def _upsert_commits(dialect: str) -> Any:
                 (or_(not_(new.on_branch), new.position.is_not(None)), new.on_branch),
                 else_=old.on_branch,
             ),
+            **{
+                name: case((and_(new.on_branch, new.position.is_not(None)), None), else_=old[name])
+                for name in ("former_position", "left_at")
+            },
         },
     )
     return statement

@@ -1,6 +1,7 @@
 """Stores runs, targets, commits and benchmark sets, each call in one transaction."""
 
 from collections.abc import Iterable, Sequence
+from datetime import UTC, datetime
 
 from sqlalchemy import bindparam, delete, select, update
 
@@ -121,7 +122,12 @@ class Writer(OperationsWriter):
                 connection.execute(
                     update(commit_table)
                     .where(commit_table.c.id == bindparam("gone_id"))
-                    .values(on_branch=False, position=None),
+                    .values(
+                        on_branch=False,
+                        former_position=commit_table.c.position,
+                        left_at=datetime.now(UTC),
+                        position=None,
+                    ),
                     gone,
                 )
             return len(gone)
