@@ -1,6 +1,5 @@
 """What every page needs: HTML on the page, the reader's clock, clicks on charts."""
 
-import time
 from collections.abc import Callable
 from datetime import UTC, datetime
 from pathlib import Path
@@ -14,7 +13,6 @@ from app import data, markup
 from app.markup import Html, Value
 from app.text import markdown_text, zone
 
-PAINTING_S = 0.3
 KEPT_DRAWINGS = 200
 KEPT_DRAWINGS_S = 600.0
 
@@ -82,16 +80,6 @@ def clickable_chart(
     custom = points[0].get("customdata") if points else None
     if isinstance(custom, list | tuple) and custom and custom[0] is not None:
         on_click(custom[0])
-
-
-def let_paint() -> None:
-    """Give a browser that has just arrived the time to paint what it was sent so far.
-
-    The chart library's script, which comes next, keeps it busy for a second.
-    """
-    if "has_painted" not in st.session_state:
-        st.session_state["has_painted"] = True
-        time.sleep(PAINTING_S)
 
 
 def open_page(name: str, **parameters: str | int | None) -> None:

@@ -4,7 +4,7 @@ from pathlib import Path
 
 import streamlit as st
 
-from app import data, login, shell
+from app import data, login, menu, shell
 from app.problems import shown_problems
 from app.views import (
     benchmarks,
@@ -33,15 +33,17 @@ PAGES = {
     "health": (health.show, "Health", ":material/monitor_heart:"),
     "benchmarks": (benchmarks.show, "Benchmarks", ":material/dataset:"),
 }
+UNLISTED = ("regressions",)  # a view of the incidents with an address of its own
 pages = st.session_state["pages"] = {
     name: st.Page(show, title=title, icon=icon, url_path=name, default=name == "overview")
     for name, (show, title, icon) in PAGES.items()
 }
 with shown_problems():
-    page = st.navigation(list(pages.values()), position="top" if login.is_allowed() else "hidden")
+    page = st.navigation(list(pages.values()), position="hidden")
     st.set_page_config(page_title=f"{page.title} · virnucpro-monitor")  # tells tabs apart
     if login.is_allowed():
         data.check_database()
+        menu.put([name for name in PAGES if name not in UNLISTED])
         page.run()
         login.put_user()
         data.warm_up()

@@ -3,11 +3,12 @@
 Nothing is decided here: each function hands a question on, and most keep its answer for a while.
 """
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from datetime import UTC, datetime, tzinfo
 
 from app.data.database import engine, kept
 from virnucpro_monitor.analysis.comparison import Comparison, Thresholds
+from virnucpro_monitor.analysis.incidents import Incident
 from virnucpro_monitor.analysis.regressions import Bound
 from virnucpro_monitor.analysis.series import SeriesKey
 from virnucpro_monitor.monitor import branches, comparing, histories, naming, questions, reading
@@ -24,6 +25,7 @@ from virnucpro_monitor.records import (
     Health,
     Heartbeat,
     Json,
+    Level,
     Run,
     SequencePoint,
     SequenceResult,
@@ -33,6 +35,7 @@ from virnucpro_monitor.report import addresses
 
 COMPARISON_S = 600  # two stored runs never change
 BENCHMARKS_S = 60
+RECENT_RUNS = 200
 
 
 @kept()
@@ -53,6 +56,12 @@ def load_commits(target: str) -> list[Commit]:
 def load_commits_between(base: Run, head: Run, limit: int) -> list[Commit]:
     """Commits after the older of two up to and with the newer, oldest first, at most `limit`."""
     return comparing.commits_between(load_commits(head.target), base, head, limit)
+
+
+def commit_address(target: str, commit: str) -> str | None:
+    """The web page of a commit, where the target's repository is on a known kind of host."""
+    known = load_target(target)
+    return addresses.commit_address(known.location, commit) if known else None
 
 
 def diff_address(target: str, base: str, head: str) -> str | None:
@@ -163,6 +172,31 @@ def load_sequence_history(
         NotFoundError: the benchmark set has no such sequence.
     """
     return reading.load_sequence_history(engine(), card.key, sequence_id, limit)
+
+
+@kept(COMPARISON_S)
+def load_failing_ids(run: Run, limit: int) -> tuple[str, ...]:
+    """The ids of the sequences that do not agree, the worst first, at most `limit`."""
+    measured = load_measured(run)
+    thresholds = load_protocol_thresholds(measured.protocol_digest)
+    results = load_sequences(measured, order="worst", limit=limit)
+    return tuple(
+        result.sequence_id for result in results if thresholds.level(result) is not Level.STRICT
+    )
+
+
+@kept(COMPARISON_S)
+def load_group(run: Run) -> str:
+    """What the failing sequences share, in words; empty where the trace found nothing."""
+    trace = load_document(load_measured(run), "trace")
+    group = trace.get("group") if isinstance(trace, Mapping) else None
+    return str(group.get("text", "")) if isinstance(group, Mapping) else ""
+
+
+@kept()
+def load_incidents_of(card: SeriesCard) -> tuple[Incident, ...]:
+    """The incidents in a series' newest runs, mended ones too, oldest first."""
+    return questions.judge_incidents(engine(), load_series_runs(card, RECENT_RUNS))
 
 
 def load_failure(run: Run) -> Failure | None:

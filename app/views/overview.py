@@ -8,7 +8,8 @@ import streamlit as st
 
 from app import data, filters, links, markup, shell
 from app.figures import gates_figure, trend_figure
-from app.marks import MARKS
+from app.glance import glance
+from app.heat import heat_legend, heat_rows, heat_table
 from app.markup import Html, Value
 from app.sparkline import sparkline
 from app.speed_figures import speed_figure
@@ -17,14 +18,17 @@ from app.text import (
     format_age,
     format_count,
     html_text,
+    markdown_text,
     one_line,
     shortened,
 )
 from app.trend import MAX_POINTS, threshold_errors, trend_info
+from app.views.broken import put_broken
 from app.views.series_choice import find_series
 from virnucpro_monitor.analysis.incidents import Incident, IncidentState
 from virnucpro_monitor.analysis.regressions import Bound
 from virnucpro_monitor.analysis.series import commit_date
+from virnucpro_monitor.analysis.trends import find_events
 from virnucpro_monitor.errors import MonitorError
 from virnucpro_monitor.monitor.branches import runs_within
 from virnucpro_monitor.records import Run
@@ -33,8 +37,15 @@ from virnucpro_monitor.report.words import agreement, deciding_words, failing_wo
 
 RANGES = {"50": "Last 50", "200": "Last 200", "1000": "Last 1,000", "all": "All"}
 MAX_CARDS = 24
+VIEWS = {
+    "glance": "At a glance",
+    "agreement": "Agreement",
+    "gates": "Gates",
+    "speed": "Speed",
+}
 DRAWINGS = {"agreement": trend_figure, "gates": gates_figure, "speed": speed_figure}
-MAX_LISTED_RUNS = 20
+MAX_ROWS, MAX_ROWS_ALL = 30, 200
+MAX_GLANCE_RUNS = 200
 MAX_GATE_RUNS = 300  # each has a mark for every gate
 
 
@@ -54,10 +65,10 @@ def show() -> None:
         return
     shell.title(headline(series, now), _monitor_line(now))
     selected = _select(series)
+    put_broken(series, selected, now)
     shown = _filtered(series)
-    _cards(shown, selected, now)
-    shell.let_paint()
-    _trend(selected, now)
+    _strip(shown, selected, now)
+    _history(selected, now)
 
 
 def _monitor_line(now: datetime) -> Value:
@@ -106,14 +117,15 @@ def _filtered(series: Sequence[data.SeriesCard]) -> Sequence[data.SeriesCard]:
     ]
 
 
-def _cards(series: Sequence[data.SeriesCard], selected: data.SeriesCard, now: datetime) -> None:
+def _strip(series: Sequence[data.SeriesCard], selected: data.SeriesCard, now: datetime) -> None:
+    """Every series on a line of its own, the worst first."""
     if not series:
         shell.put(markup.empty("No series fits the filters."))
         return
     everything = filters.parameter("cards") == "all"
     drawn = series if everything else series[:MAX_CARDS]
-    cards = "".join(_card(entry, entry.key == selected.key, now).code for entry in drawn)
-    shell.put(Html(f'<div class="vm-cards">{cards}</div>'))
+    lines = "".join(_line(entry, entry.key == selected.key, now).code for entry in drawn)
+    shell.put(Html(f'<div class="vm-strip">{lines}</div>'))
     if len(drawn) < len(series):
         shell.put(
             markup.paragraph(
@@ -124,51 +136,47 @@ def _cards(series: Sequence[data.SeriesCard], selected: data.SeriesCard, now: da
         )
 
 
-def _card(entry: data.SeriesCard, current: bool, now: datetime) -> Html:
+def _line(entry: data.SeriesCard, current: bool, now: datetime) -> Html:
     run = entry.latest
-    figures = run.figures
-    facts: list[tuple[str, Value]] = [
-        (
-            "commit",
-            markup.join(
-                [
-                    markup.mono(run.commit.short),
-                    shortened(run.commit.subject, 60),
-                    markup.quiet(
-                        markup.join(
-                            [
-                                "·",
-                                one_line(run.commit.author, 40) or "unknown author",
-                                "·",
-                                markup.age(commit_date(run), now),
-                            ]
-                        )
-                    ),
-                ]
-            ),
-        ),
-        ("measured", _measured(entry, now)),
-    ]
-    if figures is not None:
-        facts.append(("agree", f"{agreement(figures)} sequences"))
-    if run.gates:
-        facts.append(("worst gate", deciding_words(run)))
+    number = deciding_words(run)
+    told: list[Value] = []
     if run.effective_outcome.is_bad:
-        facts.append(("cause", failing_words(run, data.load_finding(run))))
-    rows = "".join(f"<dt>{name}</dt><dd>{markup.render(value)}</dd>" for name, value in facts)
-    incident = "".join(
-        f'<div class="open">{html_text(_incident_line(one, now))}</div>' for one in entry.incidents
+        told.append(failing_words(run, data.load_finding(run)))
+    if run.figures is not None:
+        told.append(markup.quiet(f"{agreement(run.figures)} sequences agree"))
+    if number != UNKNOWN:
+        told.append(markup.quiet(f"· {number}"))
+    told += [
+        Html(f'<span class="open">{html_text(_incident_line(one, now))}</span>')
+        for one in entry.incidents
+    ]
+    newest = markup.join(
+        [
+            markup.mono(run.commit.short),
+            shortened(run.commit.subject, 44),
+            markup.quiet(
+                markup.join(
+                    [
+                        "·",
+                        one_line(run.commit.author, 30) or "unknown author",
+                        "· measured",
+                        _measured(entry, now),
+                    ]
+                )
+            ),
+        ]
     )
     address = links.link("overview", **links.series_parameters(run))
     return Html(
         f'<a class="vm-card" style="--tone:{markup.tone(run)}" href="{html_text(address)}" '
         f'target="_self" aria-current="{"true" if current else "false"}">'
-        f'<div class="head"><strong>{html_text(entry.key.target, 60)} · '
-        f"{html_text(entry.key.benchmark, 40)}</strong>{markup.outcome_label(run).code}</div>"
-        f'<div class="quiet mono">{html_text(entry.label)}</div>'
-        f'<div class="verdict">{html_text(_verdict(run))}</div>'
+        f'<span class="state">{markup.outcome_label(run).code}</span>'
+        f'<span class="name"><strong>{html_text(entry.key.target, 60)} · '
+        f"{html_text(entry.key.benchmark, 40)}</strong> "
+        f'<span class="quiet">{html_text(entry.label)}</span></span>'
         f"{_sparkline(entry).code}"
-        f"<dl>{rows}</dl>{incident}</a>"
+        f'<span class="newest">{newest.code}</span>'
+        f'<span class="told">{markup.join(told).code}</span></a>'
     )
 
 
@@ -190,10 +198,6 @@ def _incident_line(incident: Incident, now: datetime) -> str:
     return line
 
 
-def _verdict(run: Run) -> str:
-    return run.reason or MARKS[run.outcome].sentence
-
-
 def _measured(entry: data.SeriesCard, now: datetime) -> Value:
     parts: list[Value] = [markup.age(entry.latest.started_at, now)]
     if entry.commits_behind:
@@ -203,42 +207,105 @@ def _measured(entry: data.SeriesCard, now: datetime) -> Value:
     return markup.join(parts)
 
 
-def _trend(entry: data.SeriesCard, now: datetime) -> None:
-    shell.heading(
-        f"{one_line(entry.key.target, 60)} · {one_line(entry.key.benchmark, 40)} over commits"
-    )
-    shell.put(markup.paragraph(markup.mono(entry.label), kind="quiet"))
-    with st.container(horizontal=True, vertical_alignment="bottom"):
+def _history(entry: data.SeriesCard, now: datetime) -> None:
+    """The chosen series over commits: its rows and its picture, or a chart to explore."""
+    with st.container(horizontal=True, vertical_alignment="center"):
+        shell.heading(
+            f"{one_line(entry.key.target, 60)} · {one_line(entry.key.benchmark, 40)} over commits"
+        )
         kind = filters.choose(
-            "Chart",
-            {"agreement": "Agreement", "gates": "Gates", "speed": "Speed"},
-            "chart",
-            default="agreement",
-            style="row",
+            "View", VIEWS, "chart", default="glance", style="row", label_visible=False
         )
-        order = filters.choose(
-            "Order",
-            {"history": "Commit order", "date": "Date order"},
-            "order",
-            default="history",
-            style="row",
-        )
-        window = filters.choose("Range", RANGES, "last", default="200", width=130)
-        start = filters.search("From", "from", placeholder="hash or date", width=130)
-        end = filters.search("To", "to", placeholder="hash or date", width=130)
-        branches = data.load_branches(entry.key.target)
-        branch = filters.choose("Branch", branches, "branch", default="", width=150)
+        with st.popover(_range_words()):
+            runs, order = _chosen_runs(entry)
+    if not runs:
+        shell.put(markup.empty("No run lies in this range."))
+        return
+    bad = sum(run.effective_outcome.is_bad for run in runs)
+    if kind == "glance":
+        _glance(entry, runs, bad, now)
+    else:
+        _explore(kind, order, runs, bad)
+
+
+def _range_words() -> str:
+    """The chosen range in a few words: what the reader presses to change it."""
+    ends = [filters.parameter("from"), filters.parameter("to")]
+    words = " to ".join(shortened(end, 16) or "…" for end in ends) if any(ends) else ""
+    words = words or RANGES.get(filters.parameter("last"), RANGES["200"])
+    branch = filters.parameter("branch")
+    return markdown_text(f"{words} of {shortened(branch, 24)}" if branch else words)
+
+
+def _chosen_runs(entry: data.SeriesCard) -> tuple[Sequence[Run], str]:
+    """The runs of the range that the reader wants, oldest first, and how to order them."""
+    order = filters.choose(
+        "Order",
+        {"history": "Commit order", "date": "Date order"},
+        "order",
+        default="history",
+        style="row",
+    )
+    window = filters.choose("Range", RANGES, "last", default="200")
+    start = filters.search("From", "from", placeholder="hash or date")
+    end = filters.search("To", "to", placeholder="hash or date")
+    branch = filters.choose("Branch", data.load_branches(entry.key.target), "branch", default="")
     first = _bound(start, entry.key.target, is_end=False)
     last = _bound(end, entry.key.target, is_end=True)
     if (first or last) and not branch:
         # Ends that the reader names count in the whole history, not in its newest part alone.
-        runs = data.load_runs_between(entry, first, last)
-    else:
-        limit = None if window == "all" or first or last else int(window)
-        runs = runs_within(data.load_branch_runs(entry, branch, limit), first, last)
-    if not runs:
-        shell.put(markup.empty("No run lies in this range."))
-        return
+        return data.load_runs_between(entry, first, last), order
+    limit = None if window == "all" or first or last else int(window)
+    return runs_within(data.load_branch_runs(entry, branch, limit), first, last), order
+
+
+def _glance(entry: data.SeriesCard, runs: Sequence[Run], bad: int, now: datetime) -> None:
+    """Commits x gates with the agreement beside it, or below where the page is not wide."""
+    zone = shell.reader_zone()
+    limit = MAX_ROWS_ALL if filters.parameter("rows") == "all" else MAX_ROWS
+
+    def draw() -> tuple[Html, Html]:
+        info = trend_info(
+            runs, data.load_thresholds(runs), reader_zone=zone, max_points=MAX_GLANCE_RUNS
+        )
+        newest = runs[-limit - 1 :]
+        rows = heat_rows(
+            newest,
+            limit,
+            finding=data.load_finding,
+            events=find_events(newest),
+            outside=lambda run: data.commit_address(run.target, run.commit.hash),
+        )
+        name = f"Agreement of {len(info.trend.points)} runs over commits, {bad} of them bad"
+        return heat_table(rows, now, caption="Commits and gates"), glance(info, caption=name)
+
+    # Ages move on: what is kept is a minute old at most.
+    minute = now.replace(second=0, microsecond=0).isoformat()
+    known = hash(tuple(map(data.identity, runs)))
+    heat, picture = shell.prepared(draw, "glance", limit, zone.key, minute, known)
+    more: list[Value] = []
+    if len(runs) > limit:
+        more.append(f"The newest {limit:,} of {format_count(len(runs), 'run')} have a row.")
+        if limit < MAX_ROWS_ALL:
+            address = links.link(
+                "overview", **links.series_parameters(entry.latest), rows="all",
+                last=filters.parameter("last"),
+            )  # fmt: skip
+            more.append(markup.anchor(address, "Show more rows"))
+    count = f"{format_count(len(runs), 'run')}, {bad} bad. A row's hash and a cell open the run."
+    shell.put(
+        Html(
+            '<div class="vm-pictures"><section class="rows">'
+            f"{heat.code}{markup.paragraph(count, *more, kind='quiet').code}"
+            f"{heat_legend().code}</section>"
+            f'<section class="line"><h3>Agreement: error 1 - cos, worst sequence of each commit'
+            f"</h3>{picture.code}</section></div>"
+        )
+    )
+
+
+def _explore(kind: str, order: str, runs: Sequence[Run], bad: int) -> None:
+    """A chart to zoom into, to hover and to take away as a picture."""
     zone = shell.reader_zone()
     max_points = MAX_GATE_RUNS if kind == "gates" else MAX_POINTS
 
@@ -252,7 +319,6 @@ def _trend(entry: data.SeriesCard, now: datetime) -> None:
         )
         return DRAWINGS[kind](info)
 
-    bad = sum(run.effective_outcome.is_bad for run in runs)
     shell.clickable_chart(
         shell.prepared(draw, "trend", kind, order, zone.key, hash(tuple(map(data.identity, runs)))),
         key=f"trend-{kind}",
@@ -265,7 +331,6 @@ def _trend(entry: data.SeriesCard, now: datetime) -> None:
     if len(runs) > max_points:
         notes.append(f"Of so many, about {max_points:,} are drawn: only healthy runs are left out.")
     shell.put(markup.paragraph(*notes, kind="quiet"))
-    _latest_runs(runs, now)
 
 
 def _bound(text: str, target: str, *, is_end: bool) -> Bound | None:
@@ -275,45 +340,3 @@ def _bound(text: str, target: str, *, is_end: bool) -> Bound | None:
     except MonitorError as error:
         shell.put(markup.note(one_line(str(error), 400)))
         return None
-
-
-def _latest_runs(runs: Sequence[Run], now: datetime) -> None:
-    shell.heading("Latest runs")
-    newest = list(reversed(runs[-MAX_LISTED_RUNS - 1 :]))
-    shell.put(run_table(newest, now, caption="Latest runs", limit=MAX_LISTED_RUNS))
-
-
-def run_table(runs: Sequence[Run], now: datetime, *, caption: str, limit: int) -> Html:
-    """Runs of one series, newest first, each with a link to it and to what changed before it.
-
-    Args:
-        limit: rows at most; a run beyond it is what the last row is compared with.
-    """
-    columns = [
-        markup.Column(name="Outcome", kind="nowrap"),
-        markup.Column(name="Commit", kind="wide"),
-        markup.Column(name="Author", kind="nowrap"),
-        markup.Column(name="Age", kind="nowrap"),
-        markup.Column(name="What is wrong", kind="wide"),
-        markup.Column(name="Worst gate", kind="nowrap"),
-        markup.Column(name="Agree", kind="num", help="Sequences below the strict threshold"),
-        markup.Column(name="Against the one before", kind="nowrap"),
-    ]
-    rows: list[list[Value]] = []
-    for place, run in enumerate(runs[:limit]):
-        before = runs[place + 1] if place + 1 < len(runs) else None
-        rows.append(
-            [
-                markup.outcome_label(run),
-                markup.commit_label(
-                    run.commit.hash, shortened(run.commit.subject, 90), links.run_link(run)
-                ),
-                shortened(run.commit.author, 30) or UNKNOWN,
-                markup.age(commit_date(run), now),
-                failing_words(run, data.load_finding(run)),
-                deciding_words(run),
-                agreement(run.figures),
-                markup.anchor(links.compare_link(before, run), "compare") if before else "",
-            ]
-        )
-    return markup.table(columns, rows, caption=caption)

@@ -4,7 +4,7 @@ import pytest
 
 from app.links import compare_link, link, run_link, sequence_link
 from tests.app.samples import Step, sample_reports
-from virnucpro_monitor.report.addresses import diff_address
+from virnucpro_monitor.report.addresses import commit_address, diff_address
 
 BASE, HEAD = (report.run for report in sample_reports((Step(), Step())))
 
@@ -36,15 +36,31 @@ def test_a_comparison_names_both_commits_and_the_series() -> None:
 
 
 @pytest.mark.parametrize(
-    ("location", "address"),
+    ("location", "commit", "difference"),
     [
-        ("https://github.com/me/repo.git", "https://github.com/me/repo/compare/a...b"),
-        ("git@github.com:me/repo.git", "https://github.com/me/repo/compare/a...b"),
-        ("https://me:secret@gitlab.com/g/s/repo", "https://gitlab.com/g/s/repo/-/compare/a...b"),
-        ("/home/me/repo", None),
-        ("file:///home/me/repo", None),
-        ("javascript:alert(1)//x", None),
+        (
+            "https://github.com/me/r.git",
+            "github.com/me/r/commit/a",
+            "github.com/me/r/compare/a...b",
+        ),
+        ("git@github.com:me/r.git", "github.com/me/r/commit/a", "github.com/me/r/compare/a...b"),
+        (
+            "https://me:secret@gitlab.com/g/s/r",
+            "gitlab.com/g/s/r/-/commit/a",
+            "gitlab.com/g/s/r/-/compare/a...b",
+        ),
+        (
+            "https://bitbucket.org/me/r.git",
+            "bitbucket.org/me/r/commits/a",
+            "bitbucket.org/me/r/branches/compare/b%0Da",
+        ),
+        ("/home/me/repo", None, None),
+        ("file:///home/me/repo", None, None),
+        ("javascript:alert(1)//x", None, None),
     ],
 )
-def test_a_known_host_has_a_page_of_the_difference(location: str, address: str | None) -> None:
-    assert diff_address(location, "a", "b") == address
+def test_a_known_host_has_pages_of_a_commit_and_a_difference(
+    location: str, commit: str | None, difference: str | None
+) -> None:
+    assert commit_address(location, "a") == (commit and f"https://{commit}")
+    assert diff_address(location, "a", "b") == (difference and f"https://{difference}")

@@ -113,6 +113,8 @@ BOUNDED: dict[str, tuple[int, Call]] = {
     ),
     "load_document": (1, lambda r: data.load_document(r.run, "packs")),
     "load_failure": (1, lambda r: data.load_failure(r.failed)),
+    "load_failing_ids": (8, lambda r: data.load_failing_ids(r.run, 6)),
+    "load_group": (1, lambda r: data.load_group(r.run)),
     "load_last_good": (1, lambda r: data.load_last_good(r.failed)),
     "load_measured": (1, lambda r: data.load_measured(inheriting(r.run, r.failed))),
     "load_neighbours": (21, lambda r: data.load_neighbours(r.run)),
@@ -145,6 +147,7 @@ WINDOWED: dict[str, tuple[int, Call]] = {
         10,
         lambda r: data.load_sequence_history(r.cards[0], f"{r.run.benchmark}_00003", 10),
     ),
+    "load_incidents_of": (200, lambda r: data.load_incidents_of(r.cards[0])),
     "load_findings": (0, lambda r: data.load_findings(TARGET.name)),
     "load_finding": (
         2,

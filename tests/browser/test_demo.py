@@ -36,8 +36,8 @@ def test_the_overview_shows_every_commit_and_which_ones_fail(
     assert 0 < bad < len(runs)
     page = open_page(demo_address)
     expect(page.get_by_text(f"{len(runs)} runs, {bad} bad.")).to_be_visible()
-    expect(page.locator(".js-plotly-plot").first).to_be_visible()
-    rows = page.get_by_role("table", name="Latest runs").get_by_role("row")
+    expect(page.locator(".vm-glance a")).to_have_count(len(runs))
+    rows = page.get_by_role("table", name="Commits and gates").get_by_role("row")
     expect(rows).to_have_count(len(runs) + 1)
     for row, run in zip(rows.all()[1:], reversed(runs), strict=True):
         text = row.inner_text()
@@ -54,7 +54,7 @@ def test_the_chart_marks_each_run_and_a_click_opens_it(
     demo_address: str, demo_database_url: str, open_page: OpenPage
 ) -> None:
     runs = stored_runs(demo_database_url)
-    page = open_page(demo_address)
+    page = open_page(f"{demo_address}/?chart=agreement")
     measured = [run for run in runs if run.figures is not None]
     # Each run has an outcome's mark; each measured one a pass rate and a worst error too.
     points = page.locator(".js-plotly-plot .scatterlayer .point")
@@ -80,7 +80,8 @@ def test_from_the_overview_to_a_run_to_a_comparison(
 ) -> None:
     before, failed = last_failed(demo_database_url)
     page = open_page(demo_address)
-    page.get_by_role("link", name=failed.commit.hash[:10]).click()
+    table = page.get_by_role("table", name="Commits and gates")
+    table.get_by_role("link", name=failed.commit.hash[:10]).click()
     expect_run(page, failed)
     assert failed.figures is not None
     figures = failed.figures

@@ -8,7 +8,7 @@ from playwright.sync_api import Page, expect
 
 from app.links import link, series_parameters
 from tests.app.conftest import HOSTILE_SUBJECT, fill
-from tests.app.samples import HISTORY
+from tests.app.samples import HISTORY, sample_configuration
 from tests.browser.conftest import OpenPage, served
 from virnucpro_monitor.records import Outcome
 from virnucpro_monitor.store import notes_reader, reader
@@ -16,6 +16,7 @@ from virnucpro_monitor.store.engine import open_engine
 
 pytestmark = [pytest.mark.browser, pytest.mark.slow]
 
+CONFIG = sample_configuration().digest[:12]
 PAGES = {
     "": re.compile("broke|healthy|Healthy"),
     "run": "Run",
@@ -64,18 +65,17 @@ def test_a_narrow_screen_needs_no_sideways_scrolling(
 
 
 def test_every_page_is_reached_from_the_menu(sample_address: str, open_page: OpenPage) -> None:
-    page = open_page(sample_address)
+    page = open_page(f"{sample_address}/?target=sample&benchmark=proteome&config={CONFIG}")
     for name, path in (
         ("Run", "/run"),
         ("Compare", "/compare"),
         ("Sequence", "/sequence"),
         ("Incidents", "/incidents"),
-        ("Regressions", "/regressions"),
         ("Health", "/health"),
         ("Benchmarks", "/benchmarks"),
     ):
-        page.get_by_test_id("stTopNavLink").filter(has_text=name).first.click()
-        page.wait_for_url(re.compile(rf"{path}$"))
+        page.get_by_test_id("stPageLink").filter(has_text=name).get_by_role("link").click()
+        page.wait_for_url(re.compile(rf"{path}\?target=sample&benchmark=proteome&config="))
         expect(page).to_have_title(f"{name} · virnucpro-monitor")
 
 
@@ -100,11 +100,11 @@ def test_a_choice_stands_in_the_address_and_back_undoes_it(
     page.get_by_role("radio", name="Gates").click()
     expect(page).to_have_url(re.compile("chart=gates"))
     settle(page)
+    page.get_by_test_id("stPopoverButton").click()
     page.get_by_role("radio", name="Date order").click()
     expect(page).to_have_url(re.compile("order=date"))
     settle(page)
     go_back(page, re.compile(r"^(?!.*order=date).*chart=gates"))
-    expect(page.get_by_role("radio", name="Commit order")).to_be_checked()
     settle(page)
     go_back(page, re.compile(r"^(?!.*chart=gates)"))
     settle(page)
@@ -139,8 +139,8 @@ def test_hostile_text_executes_nothing(
         page = open_page(f"{sample_address}/{address}")
         settle(page)
         assert page.evaluate("window.pwned") is None
-        # The small charts on cards are the only pictures that the app itself puts on a page.
-        for foreign in ("script", "img:not(.vm-spark)", "[onerror]", "[onmouseover]"):
+        # The charts of the overview are the only pictures that the app itself puts on a page.
+        for foreign in ("script", "img:not(.vm-spark, .vm-lines)", "[onerror]", "[onmouseover]"):
             assert page.locator(f"[data-testid=stMain] {foreign}").count() == 0
     page = open_page(f"{sample_address}/run?run={run.id}")
     expect(page.get_by_text("<script>window.pwned=1</script>").first).to_be_visible()
@@ -151,7 +151,9 @@ def test_hovering_a_hostile_commit_shows_its_text(
 ) -> None:
     runs = reader.load_runs(open_engine(sample_url, read_only=True))
     (run,) = [run for run in runs if run.commit.subject == HOSTILE_SUBJECT]
-    page = open_page(f"{sample_address}/{link('overview', **series_parameters(run))}")
+    page = open_page(
+        f"{sample_address}/{link('overview', **series_parameters(run), chart='agreement')}"
+    )
     settle(page)
     point = page.locator(".js-plotly-plot .scatterlayer .point").last
     point.scroll_into_view_if_needed()

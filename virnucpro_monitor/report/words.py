@@ -74,6 +74,11 @@ def deciding_gate(run: Run) -> GateResult | None:
     return max(judged, key=_excess, default=None)
 
 
+def gate_ratio(gate: GateResult) -> float | None:
+    """A gate's value over its limit, above 1 where it fails; None without a finite ratio."""
+    return over_limit(gate)
+
+
 def _excess(gate: GateResult) -> float:
     ratio = over_limit(gate)
     return float("inf") if ratio is None else ratio
