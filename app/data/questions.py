@@ -26,6 +26,7 @@ from virnucpro_monitor.records import (
     Heartbeat,
     Json,
     Level,
+    Outcome,
     Run,
     SequencePoint,
     SequenceResult,
@@ -124,6 +125,8 @@ def load_findings(target: str) -> dict[int, Finding]:
 
 def load_finding(run: Run) -> Finding | None:
     """The same of one run; of a skipped one what was recognised where it was measured."""
+    if run.effective_outcome is not Outcome.FAILED:
+        return None  # asked of each row of a table
     return reading.finding_of(run, load_measured(run), load_findings(run.target))
 
 
