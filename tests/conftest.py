@@ -13,6 +13,7 @@ if "PYTEST_XDIST_WORKER_COUNT" in os.environ:
     _SHARE = max(1, (_CORES or 1) // int(os.environ["PYTEST_XDIST_WORKER_COUNT"]))
     os.environ.setdefault("OMP_NUM_THREADS", str(_SHARE))
 
+import functools
 import shutil
 import subprocess
 import sys
@@ -125,3 +126,37 @@ def demo_database_url(private_folders: Path, tmp_path_factory: pytest.TempPathFa
         assert finished.returncode == 0, finished.stderr
 
     return f"sqlite:///{made_once(tmp_path_factory, 'demo', make) / 'demo.db'}"
+
+
+@pytest.fixture(scope="session")
+def _shared_pool() -> Iterator[object]:
+    from tests.workers import SharedPool
+
+    pool = SharedPool()
+    yield pool
+    pool.end()
+
+
+@pytest.fixture
+def shared_workers(_shared_pool: object, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Let every plan that asks for the usual worker pool use the same one."""
+    from tests.workers import choose_pool
+    from virnucpro_monitor.runner import workers
+
+    monkeypatch.setattr(workers, "WorkerPool", functools.partial(choose_pool, _shared_pool))
+
+
+@pytest.fixture(scope="session")
+def quick_protocol_file(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    from tests.protocols import write_quick_protocol
+
+    return write_quick_protocol(tmp_path_factory.mktemp("protocol"))
+
+
+@pytest.fixture
+def quick_probes(quick_protocol_file: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Let commands validate with few probes: for tests of what is done with a verdict.
+
+    All gates judge; the probes themselves have their own tests.
+    """
+    monkeypatch.setenv("VIRNUCPRO_MONITOR_PROTOCOL", str(quick_protocol_file))

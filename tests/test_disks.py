@@ -106,6 +106,7 @@ def test_a_disk_without_room_is_told_before_measuring(tmp_path: Path) -> None:
     assert not (tmp_path / "monitor.db").exists()
 
 
+@pytest.mark.usefixtures("quick_probes")
 def test_a_log_without_room_does_not_stop_a_run(tmp_path: Path, private_folders: Path) -> None:
     """The log is /dev/full, and so is everything that the process prints afterwards."""
     tiny = TinyRepository(tmp_path / "tiny")

@@ -15,6 +15,8 @@ from virnucpro_monitor.cli.sample.repository import build_repository, load_histo
 from virnucpro_monitor.store.engine import open_engine
 from virnucpro_monitor.store.reader import load_runs
 
+pytestmark = pytest.mark.usefixtures("quick_probes", "shared_workers")
+
 FASTA = ">a\nMKTAYIAKQR\n>b\nVLSPADKTNVKAAWGKV\n"
 
 

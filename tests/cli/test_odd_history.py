@@ -9,6 +9,8 @@ from tests.runner.test_commit_objects import PERSON, write_commit
 from tests.runner.tiny_target import HEALTHY, MODEL_FILE, TinyRepository
 from virnucpro_monitor.cli.main import run_command
 
+pytestmark = pytest.mark.usefixtures("quick_probes")
+
 CPU = (
     "--model", "esm2_t6_8M_UR50D", "--weights", "synthetic", "--device", "cpu",
     "--dtype", "float32",
@@ -24,6 +26,7 @@ def small(tmp_path: Path, private_folders: Path) -> str:
     return "few"
 
 
+@pytest.mark.usefixtures("shared_workers")
 def test_a_branch_with_an_odd_root_is_watched(
     tmp_path: Path, small: str, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -57,6 +60,7 @@ def test_a_branch_with_an_odd_root_is_watched(
     assert run_command(["compare", odd[:10], healthy[:10], "--target", "odd", "--db", url]) == 0
 
 
+@pytest.mark.usefixtures("shared_workers")
 def test_a_commit_that_cannot_be_read_is_one_error_row(
     tmp_path: Path, small: str, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -18,6 +18,8 @@ from virnucpro_monitor.store.engine import open_engine
 from virnucpro_monitor.store.health_reader import load_heartbeats
 from virnucpro_monitor.store.reader import load_commits, load_failure, load_runs
 
+pytestmark = pytest.mark.usefixtures("quick_probes", "shared_workers")
+
 FASTA = ">a\nMKTAYIAKQR\n>b\nVLSPADKTNVKAAWGKV\n"
 MODEL = ("--model", "esm2_t6_8M_UR50D", "--weights", "synthetic")
 CPU = (*MODEL, "--device", "cpu", "--dtype", "float32")

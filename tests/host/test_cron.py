@@ -42,7 +42,7 @@ def daemon() -> Iterator[None]:
 
 
 @pytest.mark.slow
-@pytest.mark.usefixtures("crontab", "daemon")
+@pytest.mark.usefixtures("crontab", "daemon", "quick_probes")
 def test_cron_fires_the_installed_line(
     tmp_path: Path, private_folders: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

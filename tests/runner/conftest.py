@@ -1,4 +1,4 @@
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import pytest
@@ -6,9 +6,7 @@ import pytest
 from tests.runner.tiny_target import HEALTHY, TinyRepository
 from virnucpro_monitor.data.benchmarks import benchmark_digest
 from virnucpro_monitor.records import BenchmarkSet, ProteinSequence, Request, Target
-from virnucpro_monitor.runner import workers
 from virnucpro_monitor.runner.checkout import Repository
-from virnucpro_monitor.runner.client import WorkerPool
 from virnucpro_monitor.runner.plan import RunPlan
 from virnucpro_monitor.validation.protocol import load_protocol
 
@@ -63,31 +61,3 @@ def make_plan(tiny: TinyRepository, cache_folder: Path) -> MakePlan:
         )
 
     return make
-
-
-class _SharedPool(WorkerPool):
-    """Stays open from test to test: starting the server takes seconds."""
-
-    def close(self) -> None:
-        pass
-
-    def end(self) -> None:
-        super().close()
-
-
-@pytest.fixture(scope="session")
-def _shared_pool() -> Iterator[_SharedPool]:
-    pool = _SharedPool()
-    yield pool
-    pool.end()
-
-
-@pytest.fixture
-def shared_workers(_shared_pool: _SharedPool, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Let every plan that asks for the usual worker pool use the same one."""
-
-    def choose(python: Path | None = None, *, fork: bool | None = None) -> WorkerPool:
-        usual = python is None and fork is None
-        return _shared_pool if usual else WorkerPool(python, fork=fork)
-
-    monkeypatch.setattr(workers, "WorkerPool", choose)

@@ -1,19 +1,18 @@
 """The smallest official size with synthetic weights, a short benchmark set, and its oracle."""
 
-import copy
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 
 import pytest
 import torch
 
+from tests.protocols import quick_protocol
 from virnucpro_monitor.data.benchmarks import benchmark_digest
 from virnucpro_monitor.models.esm2_flash import load_esm2_model
 from virnucpro_monitor.models.weights import Weights, resolve_weights
-from virnucpro_monitor.records import BenchmarkSet, ProteinSequence, Protocol, content_digest
+from virnucpro_monitor.records import BenchmarkSet, ProteinSequence, Protocol
 from virnucpro_monitor.validation.builtin import BuiltinSubject
 from virnucpro_monitor.validation.oracle import Oracle, prepare_oracle
-from virnucpro_monitor.validation.protocol import load_protocol
 from virnucpro_monitor.validation.selftest import RememberingSubject
 from virnucpro_monitor.validation.subject import Layers, PackedBatch
 from virnucpro_monitor.validation.tokens import encode
@@ -32,13 +31,6 @@ SEQUENCES = {
 def make_benchmark(sequences: dict[str, str]) -> BenchmarkSet:
     records = tuple(ProteinSequence(id=name, residues=text) for name, text in sequences.items())
     return BenchmarkSet(name="test", version=1, digest=benchmark_digest(records), sequences=records)
-
-
-def with_content(protocol: Protocol, change: Callable[[dict], None]) -> Protocol:
-    """A protocol with a changed copy of the content."""
-    content = copy.deepcopy(dict(protocol.content))
-    change(content)
-    return Protocol(version=content["version"], digest=content_digest(content), content=content)
 
 
 @pytest.fixture(scope="session")
@@ -70,18 +62,7 @@ def oracle(weights: Weights, benchmark_set: BenchmarkSet, oracle_cache: Path) ->
 
 @pytest.fixture(scope="session")
 def protocol() -> Protocol:
-    """The released protocol with shorter probe sequences, so that a validation takes 0.2 s."""
-
-    def shorten(content: dict) -> None:
-        content["probes"] |= {
-            "sequences": ["MKTAYIAKQRQISF", "DERKHGGSDERKHAAV", "MVLSPADKTNV"],
-            "long": ["MKTAYIAKQRQISFVKSHFSRQ", "DERKHGGSDERKHAAVBZXUO"],
-            "lengths": ["MKTAYIAKQR", "AILVFMWPAILV"],
-            "shapes": [{"name": "three", "sequences": ["MK", "AIL", "G"]}],
-            "collator": {"sequences": 12, "per_call": 5, "lengths": [1, 3, 25]},
-        }
-
-    return with_content(load_protocol(), shorten)
+    return quick_protocol()
 
 
 class FakeSubject:

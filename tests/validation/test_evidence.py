@@ -2,7 +2,7 @@
 
 import pytest
 
-from tests.validation.conftest import with_content
+from tests.protocols import with_content
 from virnucpro_monitor.validation import evidence
 from virnucpro_monitor.validation.evidence import collect_evidence, freeze_limits
 from virnucpro_monitor.validation.harmless import CONTROLS

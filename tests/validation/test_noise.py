@@ -4,7 +4,7 @@ from dataclasses import replace
 
 import pytest
 
-from tests.validation.conftest import with_content
+from tests.protocols import with_content
 from tests.validation.test_gates import sequence
 from virnucpro_monitor.errors import ProtocolError
 from virnucpro_monitor.records import NoiseDocument, Outcome, Protocol, SequenceStatus

@@ -2,7 +2,7 @@
 
 import pytest
 
-from tests.validation.conftest import with_content
+from tests.protocols import with_content
 from tests.validation.test_gates import lost, sequence
 from virnucpro_monitor.errors import ProtocolError
 from virnucpro_monitor.records import (
