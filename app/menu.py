@@ -1,6 +1,5 @@
 """The menu: words on every screen, and links that carry the chosen series to each page."""
 
-from collections.abc import Sequence
 from typing import Any
 
 import streamlit as st
@@ -8,16 +7,17 @@ import streamlit as st
 from app import data, filters, links
 from virnucpro_monitor.errors import NotFoundError
 
+UNLISTED = {"regressions"}  # a view of the incidents with an address of its own
 CHOICE = ("target", "benchmark", "config")
 _KEPT = "chosen-series"
 
 
-def put(names: Sequence[str]) -> None:
+def put() -> None:
     """A link to each page; Streamlit marks the one that is shown."""
     pages: dict[str, Any] = st.session_state["pages"]
     chosen = chosen_series()
     with st.container(horizontal=True, gap="small", key="menu"):
-        for name in names:
+        for name in (name for name in pages if name not in UNLISTED):
             st.page_link(pages[name], query_params=chosen or None)
 
 

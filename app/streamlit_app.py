@@ -33,7 +33,6 @@ PAGES = {
     "health": (health.show, "Health", ":material/monitor_heart:"),
     "benchmarks": (benchmarks.show, "Benchmarks", ":material/dataset:"),
 }
-UNLISTED = ("regressions",)  # a view of the incidents with an address of its own
 pages = st.session_state["pages"] = {
     name: st.Page(show, title=title, icon=icon, url_path=name, default=name == "overview")
     for name, (show, title, icon) in PAGES.items()
@@ -43,7 +42,7 @@ with shown_problems():
     st.set_page_config(page_title=f"{page.title} · virnucpro-monitor")  # tells tabs apart
     if login.is_allowed():
         data.check_database()
-        menu.put([name for name in PAGES if name not in UNLISTED])
+        menu.put()
         page.run()
         login.put_user()
         data.warm_up()
