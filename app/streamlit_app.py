@@ -17,10 +17,7 @@ from app.views import (
     sequence,
 )
 
-st.set_page_config(
-    page_icon=str(Path(__file__).parent / "icon.svg"),
-    layout="wide",
-)
+st.set_page_config(page_icon=str(Path(__file__).parent / "icon.svg"), layout="wide")
 shell.put_style()
 
 PAGES = {
