@@ -22,13 +22,20 @@ from pathlib import Path
 
 ROOT = Path(__file__).parent.parent.parent
 LEAST_KILLED = 0.9
+JUDGING = ("gates", "gate_records", "verdict", "verdict_records", "culprit", "measures", "noise")
 PARTS = {
-    "gates": (["virnucpro_monitor/validation/gates.py"], ["tests/validation"]),
-    "verdict": (["virnucpro_monitor/validation/verdict.py"], ["tests/validation"]),
+    "judging": (
+        ["virnucpro_monitor/validation/gates.py", "virnucpro_monitor/validation/verdict.py"],
+        [f"tests/validation/test_{name}.py" for name in JUDGING],
+    ),
     "analysis": (["virnucpro_monitor/analysis/*"], ["tests/analysis"]),
     "monitor": (["virnucpro_monitor/monitor/*"], ["tests/monitor", "tests/cli"]),
 }
-"""{part: (what is changed, the tests that should notice)}"""
+"""{part: (what is changed, the tests that should notice)}
+
+Each mutant gets the tests that reach its function, of those that take seconds. A test that
+validates a whole commit reaches every gate: it would be run for every mutant.
+"""
 COPIED = ("app", "migrations", "tests", "README.md", "LICENSE", ".github", ".ci")
 KILLED = {"killed", "timeout", "caught by type check"}
 NOT_COUNTED = {"skipped", "not checked"}
