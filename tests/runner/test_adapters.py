@@ -16,7 +16,7 @@ from virnucpro_monitor.runner.adapters import (
     ModelSubject,
     SeedInterfaceAdapter,
 )
-from virnucpro_monitor.runner.loading import find_adapter
+from virnucpro_monitor.runner.loading import find_adapter, load_subject
 from virnucpro_monitor.validation.subject import PackedBatch, embed_packed, embed_unpacked
 
 CONVERTER = Alphabet.from_architecture("ESM-1b").get_batch_converter()
@@ -361,3 +361,27 @@ def test_adapters_are_found_by_name_or_place() -> None:
         find_adapter("nothing")
     with pytest.raises(TargetError, match="cannot be imported"):
         find_adapter("no_such_module:thing")
+
+
+@pytest.mark.parametrize(
+    ("attribute", "sentence"),
+    [
+        ("Gone", r"cannot be imported \(module 'given' has no attribute 'Gone'\)"),
+        ("NUMBER", "NUMBER of given.py is not callable"),
+        ("nothing", "gives int, which has no method load"),
+        ("two", r"cannot be made \(.*missing 2 required positional arguments"),
+    ],
+)
+def test_what_is_no_adapter_is_named(attribute: str, sentence: str, tmp_path: Path) -> None:
+    text = "NUMBER = 3\ndef nothing(): return 3\ndef two(a, b): pass\n"
+    tmp_path.joinpath("given.py").write_text(text)
+    with pytest.raises(TargetError, match=sentence):
+        find_adapter(f"given.py:{attribute}", tmp_path)
+
+
+def test_what_takes_a_request_makes_the_model_itself(tmp_path: Path) -> None:
+    tmp_path.joinpath("direct.py").write_text("def make(request): return request.dtype\n")
+    adapter = find_adapter("direct.py:make", tmp_path)
+    assert adapter.load(request(tmp_path)) is torch.float32  # type: ignore[comparison-overlap]
+    with pytest.raises(TargetError, match="gives dtype, which has neither alone and together"):
+        load_subject("direct.py:make", request(tmp_path))

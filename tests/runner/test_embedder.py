@@ -110,6 +110,7 @@ class Constant:
     ("given", "sentence"),
     [
         (None, "alone gives NoneType"),
+        (torch.zeros(4, 2), "alone gives a tensor: give {layer: embeddings} instead"),
         ({}, "alone gives dict, not a layer's embeddings"),
         ({"last": torch.zeros(4, 2)}, "alone gives 'last': Tensor, not a layer"),
         ({6: [0.0]}, "alone gives 6: list"),

@@ -14,6 +14,7 @@ import typer
 
 from virnucpro_monitor import __version__
 from virnucpro_monitor.cli import (
+    adapter,
     benchmark,
     bisect,
     bisections,
@@ -64,6 +65,7 @@ for command_module in (
     bisections,
     benchmark,
     targets,
+    adapter,
     weights,
     schedule,
     status,

@@ -7,14 +7,16 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from virnucpro_monitor.cli.adapter import TRIAL_DEFAULTS, describe_trial
 from virnucpro_monitor.cli.options import DatabaseOption, JsonOption, print_json, say
-from virnucpro_monitor.errors import MonitorError
+from virnucpro_monitor.errors import MonitorError, TargetError
 from virnucpro_monitor.records import Target
 from virnucpro_monitor.secrecy import masked_url
 from virnucpro_monitor.settings import load_settings
 
 if TYPE_CHECKING:
     from virnucpro_monitor.monitor.targets import TargetFindings
+    from virnucpro_monitor.monitor.trying import Trial
 
 
 def register(app: typer.Typer) -> None:
@@ -53,7 +55,7 @@ def add(
         typer.Option(
             "--adapter",
             metavar="NAME",
-            help="seed-interface, module:callable, or file.py:callable of the repository.",
+            help="A name of adapter list, module:callable, or file.py:callable of the repository.",
         ),
     ] = "seed-interface",
     package: Annotated[
@@ -70,16 +72,22 @@ def add(
         str | None,
         typer.Option("--requirements", metavar="FILE", help="Requirement file in the repository."),
     ] = None,
+    tried: Annotated[
+        bool,
+        typer.Option("--check/--no-check", help="Try the adapter on the last commit first."),
+    ] = True,
     db: DatabaseOption = None,
 ) -> None:
     """Store a target, once its repository can be read. The same name again changes it.
 
-    Says so where its last commit lacks the interface: it is stored all the same.
+    Another adapter than seed-interface is tried first, as adapter check does, and nothing is stored
+    where it cannot be loaded. Says so where the last commit lacks VirNucPro's interface: that is
+    stored all the same.
     """
     from virnucpro_monitor.monitor.targets import look_at, store_target
     from virnucpro_monitor.report.text import count
 
-    settings = load_settings(db=db)
+    settings = load_settings(defaults=TRIAL_DEFAULTS, db=db)
     target = Target(
         name=name,
         location=location,
@@ -89,12 +97,22 @@ def add(
         branch=branch,
         requirements=requirements,
     )
-    number = store_target(settings, target, say)
+    try:
+        number = store_target(settings, target, say, on_trial=_say_trial if tried else None)
+    except TargetError as error:
+        raise TargetError(
+            f"{name} is not stored: {error} (--no-check stores it as it is.)"
+        ) from error
     say(f"Stored {name}: {count(number, 'commit')} on {branch or 'its main branch'}.")
     try:
         look_at(settings, target)
     except MonitorError as error:
         say(f"Warning: it is stored, but its last commit cannot be measured as it is: {error}")
+
+
+def _say_trial(trial: Trial) -> None:
+    for line in describe_trial(trial):
+        say(line)
 
 
 def check(

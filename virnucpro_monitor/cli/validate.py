@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -24,24 +25,47 @@ def register(app: typer.Typer) -> None:
 def validate(
     fasta: Annotated[Path, typer.Argument(metavar="FASTA", help="Protein sequences.")],
     settings: Settings,
+    adapter: Annotated[
+        str | None,
+        typer.Option(
+            "--adapter",
+            metavar="NAME",
+            help="Load another model: a name of adapter list, module:callable, file.py:callable.",
+        ),
+    ] = None,
     as_json: JsonOption = False,
 ) -> None:
-    """Validate this package's packed ESM-2 on the sequences of one file; nothing is stored.
+    """Validate packed ESM-2 on the sequences of one file; nothing is stored.
+
+    Without --adapter: this package's own.
 
     Exit code: 0 passed, 2 failed, 1 the file or the environment does not allow it.
     """
     # The file first: a mistake in it should not wait for a model to load.
     benchmark = read_benchmark(fasta)
-    from virnucpro_monitor.monitor.validating import validate_builtin
-
     with progress_line() as show:
-        verdict = validate_builtin(settings, benchmark, show)
+        verdict = _judge(settings, adapter, benchmark, show)
     if as_json:
         print_json(verdict)
     else:
         print_verdict(verdict)
     if verdict.outcome != "passed":
         raise typer.Exit(2)
+
+
+def _judge(
+    settings: Settings,
+    adapter: str | None,
+    benchmark: BenchmarkSet,
+    show: Callable[[str, int, int], None],
+) -> Verdict:
+    if adapter is not None:
+        from virnucpro_monitor.monitor.trying import validate_adapter
+
+        return validate_adapter(settings, adapter, benchmark, show)
+    from virnucpro_monitor.monitor.validating import validate_builtin
+
+    return validate_builtin(settings, benchmark, show)
 
 
 def read_benchmark(fasta: Path) -> BenchmarkSet:

@@ -7,6 +7,7 @@ from virnucpro_monitor.errors import ConfigurationError
 from virnucpro_monitor.monitor.opening import open_database
 from virnucpro_monitor.monitor.running import stored_targets
 from virnucpro_monitor.monitor.sink import Sink
+from virnucpro_monitor.monitor.trying import Trial, check_target
 from virnucpro_monitor.records import Commit, Target, short_hash
 from virnucpro_monitor.runner.builtin import BUILTIN
 from virnucpro_monitor.runner.checkout import Repository
@@ -51,20 +52,35 @@ def known_targets(settings: Settings, on_problem: Callable[[str], object]) -> li
     return [known[name] for name in sorted(known)]
 
 
-def store_target(settings: Settings, target: Target, say: Callable[[str], None]) -> int:
+def store_target(
+    settings: Settings,
+    target: Target,
+    say: Callable[[str], None],
+    *,
+    on_trial: Callable[[Trial], object] | None = None,
+) -> int:
     """Store a target once its repository can be read; returns its branch's number of commits.
 
     The same name again changes it.
 
+    Args:
+        on_trial: given for an adapter that is to be tried first on the branch's last commit, in
+            that commit's environment; receives what came of it.
+
     Raises:
         ConfigurationError: its name cannot be one.
         RepositoryError: the repository or the branch is not there.
+        TargetError: it was tried, and cannot be loaded.
     """
     if target.name == BUILTIN:
         raise ConfigurationError("The name 'builtin' stands for this package's own model.")
     check_name(target.name)
     target = replace(target, location=absolute_location(target.location))
-    history = branch_history(Repository.open(target.location, settings.cache_folder), target)
+    repository = Repository.open(target.location, settings.cache_folder)
+    history = branch_history(repository, target)
+    if on_trial is not None and target.adapter != "seed-interface":
+        (commit,) = repository.commits([history[-1]], history)
+        on_trial(check_target(settings, target, repository, commit))
     with Sink(settings.database_url, target, say=say) as sink:
         sink.writer.save_target(target)
     return len(history)

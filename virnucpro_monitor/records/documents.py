@@ -27,6 +27,7 @@ class PacksDocument:
     """ "packs": what a pass over a benchmark set found beside the sequences' measures.
 
     Attributes:
+        num_layers, width: of the model, as it was embedded with; None in older runs.
         packed_s, unpacked_s: seconds spent in either path.
         unknown_ids: ids that came back and are not the benchmark's.
         other_tokens: ids whose tokens in the pack are not the sequence's own.
@@ -36,6 +37,8 @@ class PacksDocument:
 
     num_packs: int = 0
     num_tokens: int = 0
+    num_layers: int | None = None
+    width: int | None = None
     packed_s: float | None = None
     unpacked_s: float | None = None
     unknown_ids: tuple[str, ...] = ()

@@ -8,11 +8,9 @@ from importlib.metadata import entry_points
 from pathlib import Path
 
 from virnucpro_monitor.records import Target, content_digest
+from virnucpro_monitor.runner.adapter_names import ADAPTERS, SHIPPED, parse_adapter
 from virnucpro_monitor.runner.builtin import builtin_digest
 from virnucpro_monitor.runner.checkout import Repository
-
-ADAPTERS = "virnucpro_monitor.adapters"
-"""The group of entry points that name adapters."""
 
 
 def code_digest(repository: Repository | None, target: Target, commit: str) -> str:
@@ -31,7 +29,7 @@ def code_digest(repository: Repository | None, target: Target, commit: str) -> s
     loading = [target.adapter, target.package, target.requirements, *adapter_source(target.adapter)]
     if not target.paths:
         return content_digest([loading, repository.tree(commit)])
-    adapter = _file_of(target.adapter)
+    adapter = parse_adapter(target.adapter).file
     wanted = [*target.paths, *filter(None, (target.requirements, adapter))]
     files = {
         path: name
@@ -54,12 +52,15 @@ def adapter_source(name: str) -> tuple[str, ...]:
     The module is found, not imported: all Python files beside it count where it is in a package.
     One that is not found here counts by its name alone.
     """
-    if (file := _file_of(name)) is not None:
+    parsed = parse_adapter(name)
+    if (file := parsed.file) is not None:
         there = Path(file).is_absolute() and Path(file).is_file()  # else it is the repository's
         return (hashlib.sha256(Path(file).read_bytes()).hexdigest(),) if there else ()
-    module = name.partition(":")[0]
-    if ":" not in name:
-        entry = next((one for one in entry_points(group=ADAPTERS) if one.name == name), None)
+    module = parsed.place
+    if not module:
+        if parsed.name in SHIPPED:
+            return ()
+        entry = next((one for one in entry_points(group=ADAPTERS) if one.name == parsed.name), None)
         if entry is None:
             return ()
         module = entry.value.partition(":")[0]
@@ -79,20 +80,15 @@ def adapter_source(name: str) -> tuple[str, ...]:
 
 def adapter_path(name: str) -> str | None:
     """The folder in which this interpreter finds the module of `module:callable`."""
-    if ":" not in name or _file_of(name) is not None:
+    parsed = parse_adapter(name)
+    if not parsed.place or parsed.file is not None:
         return None
-    top = name.partition(":")[0].partition(".")[0]
+    top = parsed.place.partition(".")[0]
     spec = PathFinder.find_spec(top)
     if spec is None or spec.origin is None:
         return None
     origin = Path(spec.origin)
     return str(origin.parent.parent if spec.submodule_search_locations else origin.parent)
-
-
-def _file_of(name: str) -> str | None:
-    """The path in `file.py:callable`."""
-    place = name.rpartition(":")[0]
-    return place if place.endswith(".py") else None
 
 
 def _find(module: str) -> ModuleSpec | None:

@@ -18,8 +18,11 @@ from virnucpro_monitor.validation.tokens import alphabet, encode
 class Embedder(Protocol):
     """What an adapter's `load` may give in place of a `Subject`.
 
-    Layers are numbered as fair-esm numbers them, and the highest that is given is the model's last.
-    Tokens are ESM-2's (`<cls>` 0, `<pad>` 1, `<eos>` 2), on the device that was asked for.
+    Layers are numbered as fair-esm numbers them, and the highest that is given is the model's last;
+    that one is enough, but without layer 0 the embedding layer is not judged. Tokens are ESM-2's
+    (`<cls>` 0, `<pad>` 1, `<eos>` 2), on the device that was asked for. An attribute `backend`
+    names what the attention runs on; a method `tensors` gives parameters and buffers by fair-esm's
+    names, so that they are watched and compared with the checkpoint's.
     """
 
     def alone(self, ids: torch.Tensor) -> Mapping[int, torch.Tensor]:
@@ -64,8 +67,9 @@ class EmbedderSubject:
         self.num_layers = max(found)
 
     def tensors(self) -> Mapping[str, torch.Tensor]:
-        """None that are known."""
-        return {}
+        """Those that the embedder shows."""
+        show = getattr(self._embedder, "tensors", None)
+        return {} if show is None else dict(show())
 
     def embed_unpacked_layers(self, tokens: torch.Tensor, layers: Sequence[int]) -> Layers:
         """tokens [T] int64 -> {layer: [T, D]}."""
@@ -88,6 +92,8 @@ class EmbedderSubject:
     def _run(self, num_tokens: int, how: str, *arguments: Any) -> dict[int, torch.Tensor]:
         with torch.no_grad():
             given = getattr(self._embedder, how)(*arguments)
+        if isinstance(given, torch.Tensor):
+            raise TargetError(f"{how} gives a tensor: give {{layer: embeddings}} instead.")
         if not isinstance(given, Mapping) or not given:
             raise TargetError(f"{how} gives {type(given).__name__}, not a layer's embeddings.")
         for layer, rows in given.items():
@@ -97,6 +103,8 @@ class EmbedderSubject:
                 raise TargetError(
                     f"{how} gives embeddings of shape {tuple(rows.shape)} for {num_tokens} tokens."
                 )
+            if rows.device.type != self.device.type:
+                raise TargetError(f"{how} gives rows on {rows.device}, asked for {self.device}.")
             if rows.dtype is not self.dtype:
                 raise TargetError(
                     f"{how} gives {dtype_name(rows.dtype)}, not {dtype_name(self.dtype)}: run it "

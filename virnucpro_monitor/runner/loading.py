@@ -1,23 +1,25 @@
 """Find the adapter that a target names, and load one commit's model with it.
 
-An adapter is named by an entry point of the group `virnucpro_monitor.adapters`, as
-`module:callable`, or as `file.py:callable` for a file of the watched repository (with an absolute
-path, of this machine); called without arguments, that must give the adapter. It runs in the
-commit's own process, with the checkout in front of `sys.path`, and may import whatever it likes
-there; in a private environment too, where a module is found as our own interpreter finds it.
+`runner.adapter_names` says how it is named. What is named is called: without arguments it must give
+an adapter; a class or function that takes one argument is handed the `LoadRequest` itself and gives
+what `Adapter.load` gives. It runs in the commit's own process, with the checkout in front of
+`sys.path`, and may import whatever it likes there; in a private environment too, where a module is
+found as our own interpreter finds it.
 """
 
 import importlib
 import importlib.util
+import inspect
 import sys
+from collections.abc import Callable
 from importlib.metadata import entry_points
 from pathlib import Path
 from types import ModuleType
-from typing import cast
+from typing import Any, cast
 
 from virnucpro_monitor.errors import TargetError
+from virnucpro_monitor.runner.adapter_names import ADAPTERS, SHIPPED, AdapterName, parse_adapter
 from virnucpro_monitor.runner.adapters import Adapter, LoadRequest
-from virnucpro_monitor.runner.code_digest import ADAPTERS
 from virnucpro_monitor.runner.embedder import Embedder, EmbedderSubject
 from virnucpro_monitor.validation.subject import Subject
 
@@ -32,7 +34,7 @@ def load_subject(name: str, request: LoadRequest, search_path: str | None = None
     Raises:
         TargetError: no adapter of that name, or as `Adapter.load` says.
     """
-    if ":" in name:
+    if parse_adapter(name).place:
         sys.path.insert(0, str(request.checkout))
         if search_path is not None and search_path not in sys.path:
             sys.path.append(search_path)
@@ -46,35 +48,86 @@ def load_subject(name: str, request: LoadRequest, search_path: str | None = None
             token_budget=request.token_budget,
         )
         return cast(Subject, subject)  # its attributes may be set, which a Subject's need not
+    if not hasattr(loaded, "embed_packed_layers"):
+        raise TargetError(
+            f"The adapter {name!r} gives {type(loaded).__name__}, which has neither alone and "
+            f"together nor what a Subject has."
+        )
     return loaded
 
 
 def find_adapter(name: str, checkout: Path | None = None) -> Adapter:
-    """Find an adapter by entry point, by `module:callable` or by `file.py:callable`.
+    """Find an adapter by its name or its place.
 
     Args:
         checkout: root of the commit's files, in which a file is looked for.
 
     Raises:
-        TargetError: there is none of that name.
+        TargetError: there is none of that name, or it is none.
+        ConfigurationError: the name is not well formed.
     """
-    if ":" in name:
-        place, _, attribute = name.rpartition(":")
-        try:
-            module = (
-                _import_file((checkout or Path()) / place)
-                if place.endswith(".py")
-                else importlib.import_module(place)
-            )
-            factory = getattr(module, attribute)
-        except (ImportError, AttributeError, OSError) as error:
-            raise TargetError(f"Adapter {name!r} cannot be imported ({error}).") from error
-        return cast(Adapter, factory())
+    parsed = parse_adapter(name)
+    factory = _placed(name, parsed, checkout) if parsed.place else _named(name, parsed)
+    if _takes_request(factory, parsed):
+        return _Direct(factory)
+    try:
+        adapter = factory(**parsed.options)
+    except TypeError as error:
+        raise TargetError(f"The adapter {name!r} cannot be made ({error}).") from error
+    if not callable(getattr(adapter, "load", None)):
+        raise TargetError(
+            f"{name!r} gives {type(adapter).__name__}, which has no method load: name an adapter, "
+            f"or what makes a model from a LoadRequest."
+        )
+    return cast(Adapter, adapter)
+
+
+class _Direct:
+    """What makes a model from a request, as an adapter."""
+
+    def __init__(self, make: Callable[[LoadRequest], Any]) -> None:
+        self._make = make
+
+    def load(self, request: LoadRequest) -> Any:
+        return self._make(request)
+
+
+def _takes_request(factory: Callable[..., Any], parsed: AdapterName) -> bool:
+    if parsed.options:
+        return False
+    try:
+        parameters = list(inspect.signature(factory).parameters.values())
+    except (TypeError, ValueError):
+        return False
+    positional = (inspect.Parameter.POSITIONAL_ONLY, inspect.Parameter.POSITIONAL_OR_KEYWORD)
+    needed = [one for one in parameters if one.default is one.empty and one.kind in positional]
+    return len(needed) == 1
+
+
+def _placed(name: str, parsed: AdapterName, checkout: Path | None) -> Callable[..., Any]:
+    try:
+        module = (
+            _import_file((checkout or Path()) / parsed.place)
+            if parsed.file
+            else importlib.import_module(parsed.place)
+        )
+        factory = getattr(module, parsed.attribute)
+    except (ImportError, AttributeError, OSError) as error:
+        raise TargetError(f"Adapter {name!r} cannot be imported ({error}).") from error
+    if not callable(factory):
+        raise TargetError(f"{parsed.attribute} of {parsed.place} is not callable.")
+    return cast(Callable[..., Any], factory)
+
+
+def _named(name: str, parsed: AdapterName) -> Callable[..., Any]:
+    shipped = SHIPPED.get(parsed.name)
+    if shipped is not None:
+        return _placed(name, parse_adapter(shipped.place), None)
     found = entry_points(group=ADAPTERS)
     for entry in found:
-        if entry.name == name:
-            return cast(Adapter, entry.load()())
-    known = ", ".join(sorted({entry.name for entry in found})) or "none"
+        if entry.name == parsed.name:
+            return cast(Callable[..., Any], entry.load())
+    known = ", ".join(sorted({*SHIPPED, *(entry.name for entry in found)}))
     raise TargetError(
         f"There is no adapter {name!r} (known: {known}; or give module:callable, or "
         f"file.py:callable for a file of the repository)."

@@ -54,6 +54,7 @@ class _Notes:
     unpacked_not_finite: list[str] = field(default_factory=list)
     residue_errors: dict[str, tuple[float | None, float | None]] = field(default_factory=dict)
     num_tokens: int = 0
+    width: int | None = None
     packed_s: float = 0.0
     unpacked_s: float = 0.0
 
@@ -83,6 +84,7 @@ def measure(
             rows = embed_packed(subject, batch)
             notes.packed_s += _now_s(subject) - started
         bounds = check_batch(batch, rows)
+        notes.width = _check_width(rows, oracle)
         for slot, sequence_id in enumerate(batch.sequence_ids):
             notes.seen[sequence_id] += 1
             if sequence_id not in indices:
@@ -107,7 +109,19 @@ def measure(
     sequences = tuple(
         _finish(notes, benchmark, index, len(text)) for index, text in enumerate(texts)
     )
-    return Measurement(sequences, _document(notes, len(batches)), batches)
+    document = _document(notes, len(batches), subject.num_layers)
+    return Measurement(sequences, document, batches)
+
+
+def _check_width(rows: torch.Tensor, oracle: Oracle | None) -> int:
+    """The number of channels of [tokens, D], which must be the oracle's."""
+    width = int(rows.shape[1])
+    if oracle is not None and width != oracle.pooled.shape[1]:
+        raise TargetError(
+            f"The target gives {width} channels, and {oracle.model_name} has "
+            f"{oracle.pooled.shape[1]}: give the hidden states of that model's last layer."
+        )
+    return width
 
 
 def check_batch(batch: PackedBatch, rows: torch.Tensor) -> list[int]:
@@ -238,10 +252,12 @@ def _finish(notes: _Notes, benchmark: BenchmarkSet, index: int, length: int) -> 
     )
 
 
-def _document(notes: _Notes, num_packs: int) -> PacksDocument:
+def _document(notes: _Notes, num_packs: int, num_layers: int) -> PacksDocument:
     return PacksDocument(
         num_packs=num_packs,
         num_tokens=notes.num_tokens,
+        num_layers=num_layers,
+        width=notes.width,
         packed_s=notes.packed_s,
         unpacked_s=notes.unpacked_s,
         unknown_ids=tuple(notes.unknown_ids),

@@ -1,0 +1,106 @@
+"""`adapter list/check`, `validate --adapter`, and the README's example of an adapter."""
+
+import json
+import re
+from pathlib import Path
+
+import pytest
+
+from tests.runner.tiny_target import HEALTHY, TinyRepository
+from virnucpro_monitor.cli.main import run_command
+
+README = (Path(__file__).parent.parent.parent / "README.md").read_text()
+SECTION = README.partition("## Any other encoder\n")[2].partition("\n## ")[0]
+
+
+def example(folder: Path) -> Path:
+    (text,) = re.findall(r"```python\n(.*?)```", SECTION, re.DOTALL)
+    path = folder / "my_adapter.py"
+    path.write_text(text)
+    return path
+
+
+def test_the_readme_s_adapter_is_right_and_short(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = example(tmp_path)
+    assert len([line for line in path.read_text().splitlines() if line.strip()]) <= 20
+    monkeypatch.chdir(tmp_path)  # as a reader calls it
+    assert run_command(["adapter", "check", "my_adapter.py:Padded", "--json"]) == 0
+    trial = json.loads(capsys.readouterr().out)
+    assert (trial["num_layers"], trial["width"], trial["num_packs"]) == (6, 320, 1)
+    assert trial["lengths"] == [7, 25, 58]
+    worst = [one["packed_relative_l2"] for one in trial["verdict"]["sequences"]]
+    assert 0 < max(worst) < 1e-5  # it is fair-esm itself, in another batch
+
+    wrong = path.read_text().replace("rows[mask] for", "rows[mask] * 0.88 for")
+    path.write_text(wrong)
+    Path("two.fasta").write_text(">a\nMKTAYIAKQR\n>b\nMVLSPADK\n")
+    model = ["--model", "esm2_t6_8M_UR50D", "--weights", "synthetic", "--device", "cpu"]
+    told = ["validate", "two.fasta", "--adapter", "my_adapter.py:Padded", "--dtype", "float32"]
+    told += ["--protocol", "1"]  # few probes
+    assert run_command([*told, *model]) == 2
+    said = " ".join(capsys.readouterr().out.split())
+    assert "FAILED: Packed is the wrong side" in said
+    assert "gain FAILED packed" in said
+
+
+def test_the_list_names_what_is_there_and_what_to_install(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
+    assert run_command(["adapter", "list", "--json"]) == 0
+    found = {one["name"]: one for one in json.loads(capsys.readouterr().out)}
+    assert {"seed-interface", "builtin", "hf-esm"} <= found.keys()
+    assert found["hf-esm"]["options"]["way"][0] == "padded"
+    assert found["hf-esm"]["missing"] == "transformers"
+    assert run_command(["adapter", "list"]) == 0
+    assert "not installed: pip install transformers" in capsys.readouterr().out
+
+
+LOGITS = """
+import torch
+
+class Logits:
+    def __init__(self, request): pass
+    def alone(self, ids): return {6: torch.zeros(len(ids), 33)}
+    def together(self, ids, cu_seqlens, max_seqlen): return {6: torch.zeros(len(ids), 33)}
+"""
+
+
+@pytest.mark.parametrize(
+    ("name", "sentence"),
+    [
+        ("{file}:Logits", "gives 33 channels, and esm2_t6_8M_UR50D has 320"),
+        ("gone.py:Model", "There is no file gone.py"),
+        ("hf-esm:way=sideways", "'sideways' is no way of the adapter hf-esm: use one of padded"),
+        ("hf-esm:speed=1", "The adapter hf-esm has no option 'speed' (it has way, attention)"),
+        ("hf-esm:way=", "'way=' in the adapter 'hf-esm:way=' is not key=value"),
+    ],
+)
+def test_what_cannot_be_loaded_is_one_sentence(
+    name: str, sentence: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    file = tmp_path / "given.py"
+    file.write_text(LOGITS)
+    assert run_command(["adapter", "check", name.replace("{file}", str(file))]) == 1
+    captured = capsys.readouterr()
+    assert captured.out == ""
+    assert sentence in captured.err
+    assert captured.err.count("\n") == 1
+
+
+def test_a_target_is_stored_once_its_adapter_can_be_loaded(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    repository = TinyRepository(tmp_path / "tiny")
+    text = example(tmp_path).read_text()
+    repository.commit({**HEALTHY, "tools/adapter.py": text}, "Add packed inference")
+    add = ["targets", "add", "mine", str(repository.folder), "--db", f"sqlite:///{tmp_path}/m.db"]
+    assert run_command([*add, "--adapter", "tools/gone.py:Padded"]) == 1
+    assert "mine is not stored: Adapter 'tools/gone.py:Padded' cannot" in capsys.readouterr().err
+    assert run_command([*add, "--adapter", "tools/adapter.py:Padded"]) == 0
+    said = capsys.readouterr().err
+    assert "together    [90, 320] in 1 pack" in said
+    assert "Stored mine: 1 commit" in said
+    assert run_command([*add, "--adapter", "tools/gone.py:Padded", "--no-check"]) == 0

@@ -1,0 +1,116 @@
+"""The adapters for public packages, against fair-esm."""
+
+from pathlib import Path
+
+import pytest
+import torch
+
+from tests.runner.test_adapters import request
+from virnucpro_monitor.errors import TargetError
+from virnucpro_monitor.models.weights import Weights, load_checkpoint, resolve_weights
+from virnucpro_monitor.runner.layouts import owner_ids, pad, position_ids
+from virnucpro_monitor.runner.loading import find_adapter, load_subject
+from virnucpro_monitor.validation.subject import PackedBatch
+from virnucpro_monitor.validation.tokens import encode
+
+MODEL = "esm2_t6_8M_UR50D"
+TEXTS = ("MKTAYIAKQRQISFVK", "DERKH", "MVL<mask>PADKTN<mask>KAA".replace("<mask>", "X"))
+
+
+@pytest.fixture(scope="module")
+def weights(tmp_path_factory: pytest.TempPathFactory) -> Weights:
+    return resolve_weights(MODEL, "synthetic", cache_folder=tmp_path_factory.mktemp("cache"))
+
+
+def pack() -> PackedBatch:
+    """Three sequences, the last with two <mask> tokens."""
+    parts = [encode(text) for text in TEXTS]
+    parts[-1][parts[-1] == 24] = 32  # X -> <mask>
+    lengths = torch.tensor([0, *(len(part) for part in parts)])
+    return PackedBatch(
+        input_ids=torch.cat(parts),
+        cu_seqlens=lengths.cumsum(0).int(),
+        max_seqlen=int(lengths.max()),
+        sequence_ids=("a", "b", "c"),
+    )
+
+
+def exact(weights: Weights, batch: PackedBatch) -> dict[int, torch.Tensor]:
+    """By unmodified fair-esm, one sequence at a time: {layer: [tokens, D]}."""
+    model, _ = load_checkpoint(MODEL, weights.path)
+    layers = list(range(7))
+    with torch.no_grad():
+        found = [
+            model(ids[None], repr_layers=layers)["representations"]
+            for ids in batch.input_ids.tensor_split(batch.cu_seqlens[1:-1].long())
+        ]
+    return {layer: torch.cat([one[layer][0] for one in found]) for layer in layers}
+
+
+def distance(found: torch.Tensor, wanted: torch.Tensor) -> float:
+    return float((found.double() - wanted.double()).norm() / wanted.double().norm())
+
+
+def test_hugging_face_s_esm_padded_is_fair_esm(weights: Weights, tmp_path: Path) -> None:
+    pytest.importorskip("transformers")
+    asked = request(tmp_path, model_name=MODEL, checkpoint=weights.path, token_budget=100)
+    subject = load_subject("hf-esm", asked)
+    assert (subject.num_layers, subject.backend) == (6, "sdpa-padded")
+    batch = pack()
+    wanted = exact(weights, batch)
+    together = subject.embed_packed_layers(batch, list(range(7)))
+    assert max(distance(together[layer], wanted[layer]) for layer in wanted) < 1e-5
+    last = batch.input_ids[-int(batch.cu_seqlens.diff()[-1]) :]
+    alone = subject.embed_unpacked_layers(last, [0, 6])
+    assert max(distance(alone[layer], wanted[layer][-len(last) :]) for layer in alone) < 1e-5
+    # Its weights are the checkpoint's under fair-esm's names.
+    state = load_checkpoint(MODEL, weights.path)[0].state_dict()
+    tensors = subject.tensors()
+    assert len(tensors) == 6 * 16 + 3
+    assert all(torch.equal(tensors[name], state[name]) for name in tensors)
+
+
+def test_packed_keywords_without_flash_attention_are_ignored(
+    weights: Weights, tmp_path: Path
+) -> None:
+    """transformers takes them and heeds them under flash attention only: sequences are mixed."""
+    pytest.importorskip("transformers")
+    asked = request(tmp_path, model_name=MODEL, checkpoint=weights.path, token_budget=100)
+    subject = load_subject("hf-esm:way=kwargs", asked)
+    batch = pack()
+    together = subject.embed_packed_layers(batch, [6])
+    assert distance(together[6], exact(weights, batch)[6]) > 0.1
+
+
+def test_half_precision_keeps_the_rotation_in_float32(weights: Weights, tmp_path: Path) -> None:
+    pytest.importorskip("transformers")
+    asked = request(
+        tmp_path, model_name=MODEL, checkpoint=weights.path, dtype=torch.bfloat16, token_budget=100
+    )
+    subject = load_subject("hf-esm", asked)
+    rotations = [
+        buffer
+        for name, buffer in subject._embedder._model.named_buffers()  # type: ignore[attr-defined]
+        if name.endswith("inv_freq")
+    ]
+    assert rotations
+    assert {one.dtype for one in rotations} == {torch.float32}
+
+
+def test_a_missing_package_is_one_sentence(
+    weights: Weights, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(__import__("sys").modules, "transformers", None)
+    with pytest.raises(TargetError, match=r"needs transformers, which .*install"):
+        find_adapter("hf-esm").load(request(tmp_path))
+
+
+def test_layouts_of_a_pack() -> None:
+    ids = torch.tensor([5, 6, 7, 8, 9, 4])
+    bounds = torch.tensor([0, 3, 5, 6], dtype=torch.int32)
+    batch, mask = pad(ids, bounds)
+    assert batch.tolist() == [[5, 6, 7], [8, 9, 1], [4, 1, 1]]
+    assert mask.sum(dim=1).tolist() == [3, 2, 1]
+    assert torch.equal(batch[mask], ids)
+    assert position_ids(bounds).tolist() == [0, 1, 2, 0, 1, 0]
+    assert owner_ids(bounds).tolist() == [0, 0, 0, 1, 1, 2]

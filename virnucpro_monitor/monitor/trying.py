@@ -1,0 +1,260 @@
+"""Try an adapter: load a model with it in a process of its own and judge it; nothing is stored."""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from importlib.metadata import entry_points
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from virnucpro_monitor.data.benchmarks import benchmark_digest
+from virnucpro_monitor.disks import path_from
+from virnucpro_monitor.errors import ConfigurationError, TargetError
+from virnucpro_monitor.records import (
+    BenchmarkSet,
+    Commit,
+    Culprit,
+    Failure,
+    ProteinSequence,
+    Request,
+    RunReport,
+    Target,
+    Verdict,
+    read_packs,
+)
+from virnucpro_monitor.runner.adapter_names import ADAPTERS, SHIPPED, parse_adapter
+from virnucpro_monitor.runner.commits import run_commits
+from virnucpro_monitor.runner.plan import RunPlan
+from virnucpro_monitor.settings import Settings
+from virnucpro_monitor.validation.protocol import load_protocol
+
+if TYPE_CHECKING:
+    from virnucpro_monitor.runner.checkout import Repository
+    from virnucpro_monitor.runner.progress import Progress
+
+SEQUENCES = (
+    ProteinSequence(id="short", residues="MKTAY"),
+    ProteinSequence(id="middle", residues="MVLSPADKTNVKAAWGKVGAHAG"),
+    ProteinSequence(id="long", residues="MKTAYIAKQRQISFVKSHFSRQLEERLGLIEVQAPILSRVGDGTQDNLSGAEKAVQ"),
+)
+
+OnProgress = Callable[[str, int, int], None]
+
+
+def _ignore(what: str, done: int, total: int) -> None:
+    return None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class KnownAdapter:
+    """An adapter that can be named.
+
+    Attributes:
+        options: allowed values by option, the default first.
+        missing: what `pip install` takes where its package is not there; empty where nothing lacks.
+    """
+
+    name: str
+    about: str
+    options: dict[str, tuple[str, ...]]
+    missing: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Trial:
+    """What came of trying an adapter on a few sequences.
+
+    Attributes:
+        width: channels of an embedding, None where a run did not tell.
+        num_layers: as the adapter numbers them.
+        lengths: tokens of each sequence alone, BOS and EOS included.
+        num_packs: that they were put into.
+    """
+
+    adapter: str
+    model: str
+    backend: str
+    width: int | None
+    num_layers: int | None
+    lengths: tuple[int, ...]
+    num_packs: int
+    verdict: Verdict
+    duration_s: float
+
+
+def known_adapters() -> list[KnownAdapter]:
+    """The monitor's own adapters, and those of entry points; none is imported."""
+    from importlib.util import find_spec
+
+    found = [
+        KnownAdapter(
+            name=name,
+            about=one.about,
+            options=dict(one.options),
+            missing="" if one.needs is None or find_spec(one.needs) else one.install,
+        )
+        for name, one in SHIPPED.items()
+    ]
+    found += [
+        KnownAdapter(name=one.name, about=one.value, options={}, missing="")
+        for one in entry_points(group=ADAPTERS)
+        if one.name not in SHIPPED
+    ]
+    return found
+
+
+def here(adapter: str) -> str:
+    """An adapter's name with its file's path made absolute, as seen from the working folder.
+
+    Raises:
+        ConfigurationError: the name is not well formed, or there is no such file.
+    """
+    parsed = parse_adapter(adapter)
+    if parsed.file is None:
+        return adapter
+    path = path_from(parsed.file).resolve()
+    if not path.is_file():
+        raise ConfigurationError(f"There is no file {parsed.file} for the adapter {adapter!r}.")
+    return f"{path}:{parsed.attribute}"
+
+
+def check_adapter(settings: Settings, adapter: str, on_progress: OnProgress = _ignore) -> Trial:
+    """Load a model with an adapter and embed three sequences both ways.
+
+    Raises:
+        TargetError: it cannot be loaded, or does not give embeddings of the model's shape.
+        MonitorError: weights or device cannot be used.
+    """
+    target = Target(name="adapter", location="", adapter=here(adapter))
+    return _trial(settings, target, _try(settings, target, _three(), on_progress, probes=False))
+
+
+def check_target(
+    settings: Settings,
+    target: Target,
+    repository: "Repository",
+    commit: Commit,
+    on_progress: OnProgress = _ignore,
+) -> Trial:
+    """As `check_adapter`, with one commit of a target and its environment.
+
+    Raises:
+        TargetError: the commit cannot be loaded.
+        MonitorError: weights or device cannot be used.
+    """
+    report = _try(
+        settings, target, _three(), on_progress, probes=False, repository=repository, commit=commit
+    )
+    return _trial(settings, target, report)
+
+
+def validate_adapter(
+    settings: Settings, adapter: str, benchmark: BenchmarkSet, on_progress: OnProgress = _ignore
+) -> Verdict:
+    """Judge the model that an adapter loads on one benchmark set, with every probe.
+
+    Raises:
+        TargetError: it cannot be loaded, or does not give embeddings of the model's shape.
+        MonitorError: protocol, weights or device cannot be used.
+    """
+    target = Target(name="adapter", location="", adapter=here(adapter))
+    report = _try(settings, target, benchmark, on_progress, probes=True)
+    return _verdict_of(report)
+
+
+def _three() -> BenchmarkSet:
+    return BenchmarkSet(
+        name="three", version=1, digest=benchmark_digest(SEQUENCES), sequences=SEQUENCES
+    )
+
+
+def _try(
+    settings: Settings,
+    target: Target,
+    benchmark: BenchmarkSet,
+    on_progress: OnProgress,
+    *,
+    probes: bool,
+    repository: "Repository | None" = None,
+    commit: Commit | None = None,
+) -> RunReport:
+    def show(progress: "Progress") -> None:
+        on_progress(progress.phase, progress.done, progress.total)
+
+    plan = RunPlan(
+        target=target,
+        repository=repository,
+        commits=(commit or Commit(hash="0" * 40, subject=target.adapter),),
+        benchmarks=(benchmark,),
+        request=Request(
+            model=settings.model,
+            weights=settings.weights,
+            device=settings.device,
+            dtype=settings.dtype,
+            backend=settings.backend,
+            token_budget=settings.token_budget,
+        ),
+        protocol=load_protocol(settings.protocol or None),
+        cache_folder=settings.cache_folder,
+        timeout_s=settings.timeout_s,
+        memory_limit_gib=settings.memory_limit_gib,
+        probes=probes,
+        reuse=False,
+        workers=1,
+    )
+    (report,) = run_commits(plan, on_progress=show)
+    return report
+
+
+def _verdict_of(report: RunReport) -> Verdict:
+    run = report.run
+    if not run.outcome.has_verdict or run.figures is None:
+        raise TargetError(_sentence(report.failure, run.reason))
+    return Verdict(
+        outcome=run.outcome,
+        packed_outcome=run.packed_outcome,
+        unpacked_outcome=run.unpacked_outcome,
+        culprit=run.culprit or Culprit.NONE,
+        reason=run.reason,
+        figures=run.figures,
+        gates=run.gates,
+        sequences=tuple(report.sequences),
+        documents=report.documents,
+    )
+
+
+def _sentence(failure: Failure | None, reason: str) -> str:
+    """What went wrong, with the place in somebody's own code that a traceback's end names."""
+    if failure is None or failure.kind != "exception":
+        return reason
+    frames = [line.strip() for line in failure.traceback.splitlines() if line.startswith("  File ")]
+    return f"{reason} ({frames[-1]})" if frames else reason
+
+
+def _trial(settings: Settings, target: Target, report: RunReport) -> Trial:
+    verdict = _verdict_of(report)
+    packs = read_packs(verdict.documents)
+    return Trial(
+        adapter=target.adapter,
+        model=settings.model,
+        backend=report.run.configuration.backend,
+        width=packs.width,
+        num_layers=packs.num_layers,
+        lengths=tuple(one.length + 2 for one in verdict.sequences),
+        num_packs=packs.num_packs,
+        verdict=verdict,
+        duration_s=report.run.duration_s or 0.0,
+    )
+
+
+def largest(values: Sequence[float | None]) -> float | None:
+    """The largest value, None where one is missing or there is none."""
+    known = [value for value in values if value is not None]
+    return max(known, default=None) if len(known) == len(values) else None
+
+
+def with_absolute_file(target: Target) -> Target:
+    """A target whose adapter's file lies on this machine, named by its absolute path."""
+    parsed = parse_adapter(target.adapter)
+    if parsed.file and Path(parsed.file).is_absolute():
+        return replace(target, adapter=here(target.adapter))
+    return target
