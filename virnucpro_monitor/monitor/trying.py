@@ -28,8 +28,8 @@ from virnucpro_monitor.settings import Settings
 from virnucpro_monitor.validation.protocol import load_protocol
 
 if TYPE_CHECKING:
+    from virnucpro_monitor.records import Progress
     from virnucpro_monitor.runner.checkout import Repository
-    from virnucpro_monitor.runner.progress import Progress
 
 SEQUENCES = (
     ProteinSequence(id="short", residues="MKTAY"),
