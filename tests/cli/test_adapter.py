@@ -12,6 +12,8 @@ from virnucpro_monitor.cli.main import run_command
 README = (Path(__file__).parent.parent.parent / "README.md").read_text()
 SECTION = README.partition("## Any other encoder\n")[2].partition("\n## ")[0]
 
+pytestmark = pytest.mark.usefixtures("quick_probes", "shared_workers")
+
 
 def example(folder: Path) -> Path:
     (text,) = re.findall(r"```python\n(.*?)```", SECTION, re.DOTALL)
@@ -38,7 +40,6 @@ def test_the_readme_s_adapter_is_right_and_short(
     Path("two.fasta").write_text(">a\nMKTAYIAKQR\n>b\nMVLSPADK\n")
     model = ["--model", "esm2_t6_8M_UR50D", "--weights", "synthetic", "--device", "cpu"]
     told = ["validate", "two.fasta", "--adapter", "my_adapter.py:Padded", "--dtype", "float32"]
-    told += ["--protocol", "1"]  # few probes
     assert run_command([*told, *model]) == 2
     said = " ".join(capsys.readouterr().out.split())
     assert "FAILED: Packed is the wrong side" in said

@@ -28,7 +28,7 @@ from virnucpro_monitor.settings import Settings
 from virnucpro_monitor.validation.protocol import load_protocol
 
 if TYPE_CHECKING:
-    from virnucpro_monitor.records import Progress
+    from virnucpro_monitor.records.progress import Progress
     from virnucpro_monitor.runner.checkout import Repository
 
 SEQUENCES = (
