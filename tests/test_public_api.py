@@ -184,7 +184,7 @@ def test_a_revision_of_two_commits_is_one_typed_error(tmp_path: Path) -> None:
 def test_wrong_words_are_one_typed_error(monitor: Monitor, tmp_path: Path) -> None:
     with pytest.raises(ConfigurationError, match="passed, failed, error"):
         monitor.runs(outcomes=["broken"])
-    with pytest.raises(ConfigurationError, match="open, acknowledged, not_seen, fixed"):
+    with pytest.raises(ConfigurationError, match="open, acknowledged, not_seen, rewritten, fixed"):
         monitor.incidents(state="new")
     with pytest.raises(NotFoundError, match="There is no target 'nosuch'"):
         monitor.runs(target="nosuch")

@@ -244,6 +244,15 @@ class Settings(BaseSettings):
             default="the user's cache folder",
         ),
     ] = Path()
+    alerts_file: Annotated[
+        Path,
+        About(
+            "File with the channels that alerts go to, which `alerts init` writes",
+            "a file, mode 0600",
+            "file",
+            default="alerts.toml in the user's configuration folder",
+        ),
+    ] = Path()
     writable_app: Annotated[
         bool,
         About(

@@ -23,6 +23,9 @@ STATES: dict[IncidentState, Mark] = {
     IncidentState.NOT_SEEN: Mark(
         word="not seen since", sentence="", symbol="circle-open", glyph="○", colour=GREY
     ),
+    IncidentState.REWRITTEN: Mark(
+        word="rewritten away", sentence="", symbol="circle-open", glyph="○", colour=GREY
+    ),
     IncidentState.FIXED: Mark(word="fixed", sentence="", symbol="circle", glyph="●", colour=GREEN),
 }
 PAGE_ROWS = 50
@@ -58,6 +61,7 @@ def _list_incidents() -> None:
                 "open": f"Open ({count[IncidentState.OPEN]})",
                 "acknowledged": f"Acknowledged ({count[IncidentState.ACKNOWLEDGED]})",
                 "not_seen": f"Not seen since ({count[IncidentState.NOT_SEEN]})",
+                "rewritten": f"Rewritten away ({count[IncidentState.REWRITTEN]})",
                 "fixed": f"Fixed ({count[IncidentState.FIXED]})",
                 "all": f"All ({len(incidents)})",
             },

@@ -172,3 +172,10 @@ def test_the_segmentation_is_optimal(values: list[float]) -> None:
         mean = sum(part) / len(part)
         cost += sum((value - mean) ** 2 for value in part) + penalty
     assert cost == pytest.approx(plain_segments(values, penalty), abs=1e-6)
+
+
+def test_two_levels_of_equal_length_are_one_step() -> None:
+    # No value lies near the running median, which is the middle of the two.
+    for length in (5, 6):
+        found = find_changes([0.0] * length + [1.0] * length)
+        assert [(one.kind, one.place) for one in found.points] == [(ChangeKind.STEP, length)]

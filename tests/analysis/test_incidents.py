@@ -9,6 +9,7 @@ from hypothesis import strategies as st
 from tests.analysis.histories import (
     START,
     acknowledgement,
+    commit,
     configuration,
     environment,
     gate,
@@ -28,6 +29,7 @@ from virnucpro_monitor.analysis.stretches import find_stretches
 from virnucpro_monitor.records import Acknowledgement, Culprit, Finding, Outcome, Run
 
 NOW = START + timedelta(days=200)
+FORCED = START + timedelta(days=30)
 
 
 def derive(runs: Sequence[Run], *acknowledgements: Acknowledgement) -> list[Incident]:
@@ -533,3 +535,41 @@ def test_an_acknowledgement_follows_a_commit_that_was_rebased() -> None:
     other = replace(again, commit=replace(again.commit, subject="Something else"))
     (unknown,) = derive([before[0], gone, other], given)
     assert unknown.state is IncidentState.OPEN
+
+
+def left(run: Run, place: int) -> Run:
+    """The run as a force-push leaves it: its commit stood at `place` and is not there any more."""
+    commit = replace(
+        run.commit, position=None, on_branch=False, former_position=place, left_at=FORCED
+    )
+    return replace(run, commit=commit)
+
+
+def test_an_incident_of_a_rewritten_branch_is_kept_with_its_acknowledgement() -> None:
+    before = history("PPFF")
+    (incident,) = derive(before)
+    given = acknowledgement(incident.key)
+    rewritten = replace(run(2), id=9, commit=replace(commit(2, "Do it right"), hash="cd" * 20))
+    after = [left(before[2], 2), left(before[3], 3), *before[:2], rewritten]
+    (kept,) = derive(after, given)
+    assert (kept.key, kept.state) == (incident.key, IncidentState.REWRITTEN)
+    assert kept.acknowledgement == given
+    assert kept.last_good is not None
+    assert (kept.last_good.commit.hash, kept.num_suspects) == (before[1].commit.hash, 1)
+    assert (kept.num_bad_runs, kept.duration) == (2, timedelta(days=1))
+    # Mended before it was rewritten; begun before the fork and lasting there; of a side branch.
+    mended = [run(0), left(run(1, "F"), 1), left(run(2), 2)]
+    assert [one.state for one in derive(mended)] == [IncidentState.FIXED]
+    (lasting,) = derive([left(run(2, "F"), 2), run(0), run(1, "F")])
+    assert (lasting.state, lasting.num_bad_runs) == (IncidentState.OPEN, 1)
+    feature = run(2, "F")
+    feature = replace(feature, commit=replace(feature.commit, position=None, on_branch=False))
+    assert derive([feature, *history("PP")]) == []
+
+
+def test_an_incident_goes_on_where_a_rebase_took_its_commit_along() -> None:
+    old, new = run(1, "F"), run(2, "F")
+    moved = replace(new, commit=replace(old.commit, hash="ab" * 20, position=2))
+    (going_on,) = derive([left(old, 1), run(0), run(1), moved])
+    assert (going_on.state, going_on.first_bad.commit.hash) == (IncidentState.OPEN, "ab" * 20)
+    assert incident_key(going_on.series, Cause.BROKEN, old.commit.hash, "") in going_on.former_keys

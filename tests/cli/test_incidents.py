@@ -60,7 +60,9 @@ def test_list_prints_a_table(url: str, capsys: pytest.CaptureFixture[str]) -> No
     captured = capsys.readouterr()
     assert len(captured.out.splitlines()) == 3
     assert "packed side, gate seed" in captured.out
-    assert captured.err == "2 incidents: 1 open, 0 acknowledged, 0 not seen, 1 fixed.\n"
+    assert (
+        captured.err == "2 incidents: 1 open, 0 acknowledged, 0 not seen, 0 rewritten, 1 fixed.\n"
+    )
 
 
 def test_acknowledge_and_reopen(url: str, capsys: pytest.CaptureFixture[str]) -> None:
@@ -129,7 +131,10 @@ def test_people_get_a_sentence(url: str, capsys: pytest.CaptureFixture[str]) -> 
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (["list", "--state", "bad"], "'bad' is no state: use open, acknowledged, not_seen, fixed."),
+        (
+            ["list", "--state", "bad"],
+            "'bad' is no state: use open, acknowledged, not_seen, rewritten, fixed.",
+        ),
         (["ack", "ffffffffffff", "--why", "x"], "There is no incident 'ffffffffffff'"),
         (["ack", "", "--why", "x"], "There is no incident ''"),
         (["ack", "KEY", "--why", "  "], "--why is empty"),

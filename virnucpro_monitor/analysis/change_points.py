@@ -211,7 +211,8 @@ def _find_bursts(values: Any, min_effect: float, sigma: float) -> list[tuple[int
 
     off = values - _running_median(values)
     near = np.abs(off)[np.abs(off) <= _FAR * sigma]
-    tail = max(2.0 * sigma, float(np.quantile(near, 0.95)))
+    # Of two levels of equal length no value is near the median of both.
+    tail = max(2.0 * sigma, float(np.quantile(near, 0.95)) if len(near) else 0.0)
     flagged = np.zeros(len(values), dtype=bool)
     for length in range(1, min(MAX_BURST, len(values) // 3) + 1):
         mean = np.convolve(off, np.full(length, 1.0 / length), mode="valid")

@@ -46,7 +46,11 @@ class IncidentState(StrEnum):
     OPEN = "open"
     ACKNOWLEDGED = "acknowledged"
     NOT_SEEN = "not_seen"  # neither fixed nor seen at the newest commits: not measured there
+    REWRITTEN = "rewritten"  # its commits have left the branch before it was mended
     FIXED = "fixed"
+
+
+OVER = frozenset({IncidentState.REWRITTEN, IncidentState.FIXED})
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -77,6 +81,7 @@ class Incident:
         hidden_by: key of the incident whose mend uncovered this one, None where none did.
         commits_since_seen: measured commits of the target after the newest run of a series that
             is no longer measured; 0 where it still is.
+        former_keys: under which it may have been known before.
     """
 
     key: str
@@ -103,6 +108,7 @@ class Incident:
     grouped_with: tuple[str, ...] = ()
     hidden_by: str | None = None
     commits_since_seen: int = 0
+    former_keys: frozenset[str] = frozenset()
 
 
 def incident_key(series: SeriesKey, cause: Cause, first_bad: str, name: str | None = None) -> str:
@@ -127,11 +133,8 @@ def incident_key(series: SeriesKey, cause: Cause, first_bad: str, name: str | No
 
 @dataclass(frozen=True, slots=True)
 class _Found:
-    """An incident, its bad runs, and the keys under which it may have been acknowledged before."""
-
     incident: Incident
     bad_runs: tuple[Run, ...]
-    former_keys: frozenset[str]
 
 
 def derive_incidents(
@@ -145,9 +148,10 @@ def derive_incidents(
     """Derive the incidents of any number of series.
 
     Args:
-        runs: current runs, in commit order within each target. Those of commits that are not on
-            the followed branch have no place in its history, and are left out; but what was
-            acknowledged of a commit that a rebase has rewritten holds for the new one.
+        runs: current runs, in commit order within each target. Those of commits that were never on
+            the followed branch have no place in its history, and are left out. What began on a
+            part of it that a force-push has taken out is kept; where a rebase has rewritten its
+            commit it goes on at the new one, and what was acknowledged of it holds there.
         acknowledgements: in any order; withdrawn ones may be among them.
         now: against which an acknowledgement's expiry is judged.
         findings: what trace and probes named, by run id; of failed runs that were measured.
@@ -168,12 +172,50 @@ def derive_incidents(
             one = _finish(key, stretch, hidden_by, unwatched.get(key, 0), rewritten)
             made[id(stretch)] = one
             found.append(one)
+    found += _of_former_lines(runs, series, findings, found)
     groups = _group(one.incident for one in found)
     found = [
         replace(one, incident=replace(one.incident, grouped_with=_others(groups, one.incident)))
         for one in found
     ]
     return sorted(_judge(found, list(acknowledgements), now), key=_history_order)
+
+
+def _of_former_lines(
+    runs: Iterable[Run],
+    series: Mapping[SeriesKey, Sequence[Run]],
+    findings: Mapping[int, Finding],
+    present: Iterable[_Found],
+) -> list[_Found]:
+    """What began on parts of the history that have left the branch, and does not go on there."""
+    lines: dict[datetime, list[Run]] = defaultdict(list)
+    for run in runs:
+        if not run.commit.on_branch and run.commit.left_at is not None:
+            lines[run.commit.left_at].append(run)
+    known = {key for one in present for key in (one.incident.key, *one.incident.former_keys)}
+    found: dict[str, _Found] = {}
+    for left in lines.values():
+        for key, members in split_series(left).items():
+            gone = sorted(members, key=lambda run: place_of(run.commit))
+            start = place_of(gone[0].commit)
+            trunk = [run for run in series.get(key, ()) if place_of(run.commit) < start]
+            for stretch in find_stretches([*trunk, *gone], findings):
+                if stretch.bad_runs[0].commit.on_branch:
+                    continue
+                one = _finish(key, stretch, None, 0, {})
+                if one.incident.key in known:
+                    continue
+                if stretch.fixed_by is None:
+                    over = replace(one.incident, state=IncidentState.REWRITTEN)
+                    one = replace(one, incident=over)
+                found[one.incident.key] = one
+    return list(found.values())
+
+
+def place_of(commit: Commit) -> int:
+    """Its place in the history, or where it stood there; -1 where that was never known."""
+    place = commit.former_position if commit.position is None else commit.position
+    return -1 if place is None else place
 
 
 _Change = tuple[str, str, datetime | None]
@@ -198,8 +240,7 @@ def _rewritten_hashes(runs: Iterable[Run]) -> Mapping[_Change, frozenset[str]]:
 
 def _history_order(incident: Incident) -> tuple[datetime, str, int, str]:
     first = incident.first_bad
-    position = -1 if first.commit.position is None else first.commit.position
-    return commit_date(first), first.target, position, incident.key
+    return commit_date(first), first.target, place_of(first.commit), incident.key
 
 
 def _finish(
@@ -243,8 +284,8 @@ def _finish(
     )
     former = _former_keys(series, stretch, rewritten) - {key}
     if hidden_by is not None:
-        former |= hidden_by.former_keys
-    return _Found(incident, tuple(stretch.bad_runs), former)
+        former |= hidden_by.incident.former_keys
+    return _Found(replace(incident, former_keys=former), tuple(stretch.bad_runs))
 
 
 def _former_keys(
@@ -264,9 +305,10 @@ def _former_keys(
 
 def count_suspects(last_good: Commit | None, first_bad: Commit) -> int | None:
     """Commits after the last good one, up to and with the first bad one."""
-    if last_good is None or last_good.position is None or first_bad.position is None:
+    if last_good is None:
         return None
-    return max(1, first_bad.position - last_good.position)
+    before, first = place_of(last_good), place_of(first_bad)
+    return None if -1 in (before, first) else max(1, first - before)
 
 
 def _caveats(stretch: Stretch) -> tuple[str, ...]:
@@ -327,7 +369,7 @@ def _judge(
     for one in found:
         incident = one.incident
         own = list(by_key.get(incident.key, ()))
-        for key in sorted(one.former_keys & homeless):
+        for key in sorted(incident.former_keys & homeless):
             own += by_key[key]
         for other in incident.grouped_with:
             own += [a for a in by_key.get(other, ()) if a.scope == incident.series.target]
@@ -344,5 +386,5 @@ def _with_standing(incident: Incident, standing: Standing) -> Incident:
         incident,
         state=state,
         acknowledgement=standing.acknowledgement,
-        reopened_because="" if state is IncidentState.FIXED else standing.broken_because,
+        reopened_because="" if state in OVER else standing.broken_because,
     )

@@ -118,6 +118,11 @@ def figure_value(run: Run, figure: Figure) -> float | None:
     return value if value is not None and math.isfinite(value) and value >= 0.0 else None
 
 
+def figure_floor(figure: Figure) -> float:
+    """What smaller values count as: there is no logarithm of zero."""
+    return _FLOORS.get(figure, 1e-9)
+
+
 def follow_figure(runs: Sequence[Run], figure: Figure) -> FigureHistory:
     """Follow one figure along the runs of one series, oldest commit first."""
     values = tuple(figure_value(run, figure) for run in runs)
@@ -128,7 +133,7 @@ def follow_figure(runs: Sequence[Run], figure: Figure) -> FigureHistory:
             groups[_likeness(run, figure, digests)].append(place)
     movements: list[tuple[int, Movement]] = []
     bands = []
-    floor = _FLOORS.get(figure, 1e-9)
+    floor = figure_floor(figure)
     for places in groups.values():
         decades = [math.log10(max(values[place] or 0.0, floor)) for place in places]
         found = find_changes(

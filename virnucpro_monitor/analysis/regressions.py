@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from datetime import datetime
 
 from virnucpro_monitor.analysis.accuracy import AccuracyMove, find_accuracy_moves
-from virnucpro_monitor.analysis.incidents import Incident
+from virnucpro_monitor.analysis.incidents import Incident, IncidentState
 from virnucpro_monitor.analysis.movements import LOOKED_AT, Movement, find_movements
 from virnucpro_monitor.analysis.series import SeriesKey, commit_date, split_series
 from virnucpro_monitor.records import Commit, Run
@@ -91,10 +91,11 @@ def find_regressions(
     recovered: list[Incident] = []
     fixed: list[Incident] = []
     for incident in incidents:
+        is_over = incident.state is IncidentState.REWRITTEN
         began_in = _in_range(incident.first_bad, since, until)
         ended_in = incident.fixed_by is not None and _in_range(incident.fixed_by, since, until)
         if began_in:
-            (recovered if ended_in else broken).append(incident)
+            (recovered if ended_in or is_over else broken).append(incident)
         elif ended_in:
             fixed.append(incident)
     judged: list[SeriesKey] = []

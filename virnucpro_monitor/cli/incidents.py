@@ -19,7 +19,7 @@ from virnucpro_monitor.records import Acknowledgement
 if TYPE_CHECKING:
     from virnucpro_monitor.analysis.incidents import Incident
 
-STATES = ("open", "acknowledged", "not_seen", "fixed")
+STATES = ("open", "acknowledged", "not_seen", "rewritten", "fixed")
 
 KeyArgument = Annotated[
     str,

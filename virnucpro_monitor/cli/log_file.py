@@ -6,7 +6,9 @@ import os
 import sys
 from datetime import datetime
 from pathlib import Path
-from typing import TYPE_CHECKING, TextIO
+from typing import TYPE_CHECKING, Annotated, TextIO
+
+import typer
 
 from virnucpro_monitor.cli.options import say
 from virnucpro_monitor.disks import explain
@@ -15,6 +17,10 @@ from virnucpro_monitor.errors import DiskError
 if TYPE_CHECKING:
     from _typeshed import ReadableBuffer as Buffer
 
+LogOption = Annotated[
+    Path | None,
+    typer.Option("--log", metavar="FILE", help="Append all output to FILE, rotating it."),
+]
 MAX_LOG_BYTES = 5 * 1024**2
 KEPT_LOGS = 5
 _NO_ROOM = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)

@@ -15,6 +15,7 @@ import typer
 from virnucpro_monitor import __version__
 from virnucpro_monitor.cli import (
     adapter,
+    alerts,
     benchmark,
     bisect,
     bisections,
@@ -59,6 +60,7 @@ for command_module in (
     compare,
     regressions,
     incidents,
+    alerts,
     export,
     publish,
     bisect,

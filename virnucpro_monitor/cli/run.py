@@ -3,11 +3,11 @@
 import signal
 from collections.abc import Iterator
 from contextlib import contextmanager
-from pathlib import Path
 from typing import Annotated
 
 import typer
 
+from virnucpro_monitor.cli.log_file import LogOption, redirect_output
 from virnucpro_monitor.cli.options import (
     DEFAULT_GPU_WAIT_S,
     GpuWaitOption,
@@ -66,10 +66,7 @@ def run(
     retry_errors: RetryErrorsOption = False,
     wait: WaitOption = None,
     gpu_wait: GpuWaitOption = None,
-    log: Annotated[
-        Path | None,
-        typer.Option("--log", metavar="FILE", help="Append all output to FILE, rotating it."),
-    ] = None,
+    log: LogOption = None,
     as_json: JsonOption = False,
 ) -> None:
     """Validate commits of a target and store the results.
@@ -78,8 +75,6 @@ def run(
     Exit code: 0 all passed, 2 equivalence failed somewhere, 3 something could not be run.
     """
     if log is not None:
-        from virnucpro_monitor.cli.log_file import redirect_output
-
         redirect_output(log)
     if commits and ".." not in commits:
         raise ConfigurationError(f"--commits takes a range A..B; {commits!r} has no two dots.")
@@ -107,6 +102,9 @@ def run(
     with advising_to_wait(), stopping_on_terminate(), open_display() as display:
         outcome = run_and_store(settings, chosen, options, listening(display))
         display.message(outcome.summary)
+    from virnucpro_monitor.report.alerting import alert_after_run
+
+    alert_after_run(settings, chosen, say)
     if as_json:
         from virnucpro_monitor.report.values import run_values
 

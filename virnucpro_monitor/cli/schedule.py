@@ -43,23 +43,30 @@ def print_line(
     settings: Settings,
     max_time: MaxTimeOption = None,
 ) -> None:
-    """Print a crontab line that works as it is, or a systemd service with its timer."""
+    """Print a crontab line that works as it is, or a systemd service with its timer.
+
+    With an alert file a second one: it looks after the first and tells what has happened.
+    """
     from virnucpro_monitor.host.private_settings import private_settings_path
     from virnucpro_monitor.host.schedule import crontab_line
     from virnucpro_monitor.host.systemd import systemd_units
-    from virnucpro_monitor.monitor.scheduling import make_job
+    from virnucpro_monitor.monitor.scheduling import make_alert_job, make_job
 
     job = make_job(settings, target, every, cron, max_time)
+    alerts = make_alert_job(job)
     if job.private:
         say(
             f"The database's password stands in {private_settings_path(job.name)}, which "
             f"`virnucpro-monitor schedule install` writes."
         )
-    if not systemd:
-        typer.echo(crontab_line(job))
-        return
-    for name, text in systemd_units(job).items():
-        typer.echo(f"# {name}\n{text}")
+    for one in (job, alerts):
+        if one is None:
+            continue
+        if not systemd:
+            typer.echo(crontab_line(one))
+            continue
+        for name, text in systemd_units(one).items():
+            typer.echo(f"# {name}\n{text}")
 
 
 @takes(*RUN_SETTINGS)
@@ -72,14 +79,19 @@ def install(
     settings: Settings,
     max_time: MaxTimeOption = None,
 ) -> None:
-    """Put the line into the user's crontab, in place of an older one for the same target."""
+    """Put the line into the user's crontab, in place of an older one for the same target.
+
+    With an alert file a second one: it looks after the first and tells what has happened.
+    """
     from virnucpro_monitor.host import private_settings, schedule
     from virnucpro_monitor.host.systemd import install_units, systemd_units, unit_name
-    from virnucpro_monitor.monitor.scheduling import make_job
+    from virnucpro_monitor.monitor.scheduling import alert_job_name, make_alert_job, make_job
 
     job = make_job(settings, target, every, cron, max_time)
-    units = systemd_units(job) if systemd else {}
-    line = "" if systemd else schedule.crontab_line(job)
+    alerts = make_alert_job(job)
+    jobs = [job] if alerts is None else [job, alerts]
+    units = [systemd_units(one) for one in jobs] if systemd else []
+    lines = [] if systemd else [schedule.crontab_line(one) for one in jobs]
     private = private_settings.private_settings_path(job.name)
     if job.private:
         private_settings.write_private_settings(private, job.private)
@@ -87,12 +99,19 @@ def install(
         private_settings.remove_private_settings(private)
     job.log.parent.mkdir(parents=True, exist_ok=True)
     if systemd:
-        timer = f"{unit_name(job.name)}.timer"
-        install_units(units, timer)
-        say(f"Started {timer}.")
+        for one, texts in zip(jobs, units, strict=True):
+            timer = f"{unit_name(one.name)}.timer"
+            install_units(texts, timer)
+            say(f"Started {timer}.")
         return
-    schedule.write_crontab(schedule.with_line(schedule.read_crontab(), job.name, line))
-    say(f"Installed for {job.name}: {job.cron}; its log is {job.log}.")
+    table = schedule.with_line(schedule.read_crontab(), alert_job_name(job.name), None)
+    for one, line in zip(jobs, lines, strict=True):
+        table = schedule.with_line(table, one.name, line)
+    schedule.write_crontab(table)
+    for one in jobs:
+        say(f"Installed for {one.name}: {one.cron}; its log is {one.log}.")
+    if alerts is None:
+        say("Nobody is told of what it finds: `virnucpro-monitor alerts init` sets that up.")
 
 
 def remove(
@@ -101,15 +120,17 @@ def remove(
     """Take a target's line out of the crontab; all other lines stay."""
     from virnucpro_monitor.host import private_settings, schedule
     from virnucpro_monitor.host.systemd import remove_units
-    from virnucpro_monitor.monitor.scheduling import scheduled_name
+    from virnucpro_monitor.monitor.scheduling import alert_job_name, scheduled_name
 
     name = scheduled_name(load_settings(db=db), target)
     if systemd:
         removed = remove_units(name)
+        remove_units(alert_job_name(name))
     else:
         table = schedule.read_crontab()
         removed = schedule.find_line(table, name) is not None
         if removed:
+            table = schedule.with_line(table, alert_job_name(name), None)
             schedule.write_crontab(schedule.with_line(table, name, None))
     if removed:
         private_settings.remove_private_settings(private_settings.private_settings_path(name))

@@ -33,6 +33,7 @@ class Job:
         calendar: the same moments as systemd writes them, None where they cannot be.
         private: settings that hold a password, by name; they go into a file that the environment
             names, and never into a line or unit.
+        purpose: what it is for, in a systemd unit.
     """
 
     name: str
@@ -42,6 +43,7 @@ class Job:
     calendar: str | None
     environment: Mapping[str, str]
     private: Mapping[str, str] = field(default_factory=dict)
+    purpose: str = "Validate new commits"
 
     def command(self) -> list[str]:
         """The whole command, by absolute paths; it holds its own lock and rotates its log."""

@@ -2,7 +2,7 @@
 
 from dataclasses import replace
 
-from virnucpro_monitor.analysis.incidents import Incident
+from virnucpro_monitor.analysis.incidents import Incident, IncidentState
 from virnucpro_monitor.errors import ConfigurationError, NotFoundError
 from virnucpro_monitor.monitor.questions import find_incident
 from virnucpro_monitor.records import Acknowledgement
@@ -33,6 +33,11 @@ def acknowledge(engine: Engine, note: Acknowledgement) -> Incident:
         raise ConfigurationError(
             f"Incident {incident.key} was fixed by {incident.fixed_by.commit.short}: there is "
             "nothing left to acknowledge."
+        )
+    if incident.state is IncidentState.REWRITTEN:
+        raise ConfigurationError(
+            f"The commits of incident {incident.key} have left the branch: there is nothing left "
+            "to acknowledge."
         )
     Writer(engine).acknowledge(replace(note, incident=incident.key))
     return find_incident(engine, incident.key)

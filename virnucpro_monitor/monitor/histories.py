@@ -10,7 +10,7 @@ from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from typing import Any
 
-from virnucpro_monitor.analysis.incidents import Incident, IncidentState, derive_incidents
+from virnucpro_monitor.analysis.incidents import OVER, Incident, IncidentState, derive_incidents
 from virnucpro_monitor.analysis.series import (
     UNKNOWN_BACKENDS,
     SeriesKey,
@@ -146,7 +146,7 @@ def _open_incidents(
         newest=newest,
     )
     for incident in incidents:
-        if incident.state is not IncidentState.FIXED:
+        if incident.state not in OVER:
             found[incident.series].append(incident)
     return found
 

@@ -58,17 +58,21 @@ def load_noise(engine: Engine, run: Run) -> float | None:
     return floor if floor > ERROR_FLOOR else None
 
 
-def judge_incidents(engine: Engine, runs: Sequence[Run]) -> tuple[Incident, ...]:
+def judge_incidents(
+    engine: Engine, runs: Sequence[Run], now: datetime | None = None
+) -> tuple[Incident, ...]:
     """The incidents of whole series, as what was acknowledged and withdrawn leaves them now.
 
     Args:
         runs: current runs of all series of each target that they speak of, in commit order: an
             acknowledgement may have been given for another series of the same target.
+        now: when, if not at present.
     """
     acknowledgements = notes_reader.load_acknowledgements(engine, withdrawn=True)
     targets = {run.target for run in runs}
     findings = load_findings(engine, target=targets.pop() if len(targets) == 1 else None)
-    return tuple(derive_incidents(runs, acknowledgements, now=datetime.now(UTC), findings=findings))
+    moment = now or datetime.now(UTC)
+    return tuple(derive_incidents(runs, acknowledgements, now=moment, findings=findings))
 
 
 def load_incidents(

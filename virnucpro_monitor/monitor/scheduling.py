@@ -1,13 +1,14 @@
 """The start that a target's schedule makes: `run --new` with what holds here, written out."""
 
 from collections.abc import Collection
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime
 from pathlib import Path
 from typing import Any
 
 from virnucpro_monitor.errors import ConfigurationError, MonitorError
 from virnucpro_monitor.host import schedule
+from virnucpro_monitor.host.alert_file import alert_path
 from virnucpro_monitor.host.private_settings import private_settings_path
 from virnucpro_monitor.host.times import check_cron, local_zone, next_start
 from virnucpro_monitor.host.times import every as interval
@@ -23,6 +24,7 @@ from virnucpro_monitor.settings import (
     user_folder,
 )
 
+ALERTS_EVERY = "15m"
 ALWAYS_WRITTEN = ("model", "weights", "device", "dtype", "benchmark", "db")
 
 
@@ -51,6 +53,9 @@ def make_job(
         cron, calendar = check_cron(cron), None
     environment, private = schedule.scheduled_environment()
     environment |= _folders(settings)
+    alerts = alert_path(settings)
+    if alerts.exists():
+        environment[SETTINGS["alerts_file"].variable] = str(alerts.resolve())
     environment.pop(SETTINGS["db"].variable, None)  # the address is written once
     private = {name: value for name, value in private.items() if name in SETTINGS}
     private.pop("db", None)
@@ -85,6 +90,35 @@ def make_job(
     )
 
 
+def alert_job_name(name: str) -> str:
+    """What the schedule of a target's alerts is called."""
+    return f"{name}.alerts"
+
+
+def make_alert_job(job: schedule.Job) -> schedule.Job | None:
+    """The start that looks after the runner that `job` starts; None where no alerts are set up.
+
+    It is a line of its own, since a runner that hangs or is gone cannot tell of itself.
+    """
+    if SETTINGS["alerts_file"].variable not in job.environment:
+        return None
+    cron, calendar = interval(ALERTS_EVERY)
+    arguments = ["alerts", "check", "--target", job.name]
+    if "--db" in job.arguments:
+        arguments += ["--db", job.arguments[job.arguments.index("--db") + 1]]
+    name = alert_job_name(job.name)
+    return replace(
+        job,
+        name=name,
+        arguments=tuple(arguments),
+        log=job.log.with_name(f"{name}.log"),
+        cron=cron,
+        calendar=calendar,
+        private={},
+        purpose="Tell what has happened",
+    )
+
+
 def setting_arguments(settings: Settings, leave_out: Collection[str] = ()) -> list[str]:
     """The options of `run` that say what holds here: the folder's file is not there for cron."""
     arguments: list[str] = []
@@ -100,9 +134,12 @@ def setting_arguments(settings: Settings, leave_out: Collection[str] = ()) -> li
 
 def _folders(settings: Settings) -> dict[str, str]:
     """What no option says, and the folder's settings file may."""
-    if "cache_dir" not in settings.model_fields_set:
-        return {}
-    return {SETTINGS["cache_dir"].variable: str(settings.cache_folder.expanduser().resolve())}
+    folders = {"cache_dir": settings.cache_folder, "alerts_file": settings.alerts_file}
+    return {
+        SETTINGS[name].variable: str(path.expanduser().resolve())
+        for name, path in folders.items()
+        if name in settings.model_fields_set
+    }
 
 
 def _elsewhere(settings: Settings, name: str) -> Any:

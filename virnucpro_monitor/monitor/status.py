@@ -58,7 +58,7 @@ def load_status(engine: Engine, target: Target) -> TargetStatus:
     coverage = series_reader.load_coverage(engine, target.name)
     beats = [one for one in health_reader.load_heartbeats(engine) if one.target == target.name]
     runs = reader.load_runs(engine, target=target.name)
-    behind, problem = _commits_behind(target, {run.commit.hash for run in runs})
+    behind, problem = count_commits_behind(target, {run.commit.hash for run in runs})
     last = beats[0] if beats else None
     ended = next((one for one in beats if one.finished_at is not None), None)
     return TargetStatus(
@@ -77,7 +77,7 @@ def load_status(engine: Engine, target: Target) -> TargetStatus:
     )
 
 
-def _commits_behind(target: Target, seen: Collection[str]) -> tuple[int | None, str | None]:
+def count_commits_behind(target: Target, seen: Collection[str]) -> tuple[int | None, str | None]:
     """Commits on the branch after the last one with a run; or why that cannot be told."""
     if target.adapter == "builtin":
         return None, None

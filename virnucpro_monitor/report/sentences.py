@@ -126,6 +126,8 @@ def incident_sentence(incident: Incident) -> str:
         parts.append(
             f"not seen since {_commit_words(incident.last_bad)}: {later} measured, none like this"
         )
+    elif incident.state is IncidentState.REWRITTEN:
+        parts.append("its commits have left the branch")
     else:
         parts.append(f"open, {count(incident.num_bad_runs, 'bad run')} so far")
     text = "; ".join(parts)
