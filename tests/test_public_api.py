@@ -4,7 +4,8 @@ import re
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import pandas as pd
@@ -12,9 +13,10 @@ import pytest
 
 import virnucpro_monitor
 from tests.cli.reading_history import make_database
-from tests.runner.tiny_target import HEALTHY, TinyRepository
+from tests.runner.tiny_target import HEALTHY, MODEL_FILE, PADDED_WITH_CLS, TinyRepository
 from tests.store.builders import make_commit, make_report
 from virnucpro_monitor import Listener, Monitor, MonitorError, RunOptions, open_monitor
+from virnucpro_monitor.cli.main import run_command
 from virnucpro_monitor.errors import (
     AmbiguousRevision,
     ClosedMonitor,
@@ -26,6 +28,7 @@ from virnucpro_monitor.monitor import running
 from virnucpro_monitor.records import Commit, Run, RunReport
 from virnucpro_monitor.runner.plan import RunPlan
 from virnucpro_monitor.store.engine import create_database, open_engine
+from virnucpro_monitor.store.notes_reader import load_acknowledgements
 from virnucpro_monitor.store.writer import Writer
 
 README = (Path(__file__).parent.parent / "README.md").read_text()
@@ -80,6 +83,37 @@ def test_the_readme_s_example_runs(
     assert f"{commits[4].short} could not be run" in printed
     assert "still failing" not in printed
     assert "fixed" in printed
+
+
+@pytest.mark.usefixtures("quick_probes", "shared_workers")
+def test_the_readme_s_second_example_runs(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    repository = TinyRepository(tmp_path / "pack")
+    good = repository.commit(HEALTHY)
+    repository.git("tag", "v1")
+    faulty = repository.commit({MODEL_FILE: PADDED_WITH_CLS}, "Pad with zeros")
+    (tmp_path / "here").mkdir()
+    monkeypatch.chdir(tmp_path / "here")
+    fasta = tmp_path / "example.fasta"
+    fasta.write_text(">a\nMKTAYIAKQR\n>b\nVLSPADKTNVKAAWGKV\n")
+    assert run_command(["benchmark", "add", str(fasta), "--name", "example"]) == 0
+    for name, value in (
+        ("MODEL", "esm2_t6_8M_UR50D"), ("WEIGHTS", "synthetic"), ("DTYPE", "float32"),
+        ("BENCHMARK", "example"),
+    ):  # fmt: skip
+        monkeypatch.setenv(f"VIRNUCPRO_MONITOR_{name}", value)
+    capsys.readouterr()
+    example = re.findall(r"```python\n(.*?)```", SECTION, re.DOTALL)[1]
+    exec(compile(example, "README.md", "exec"), {"__name__": "__main__"})
+    printed = capsys.readouterr().out.splitlines()
+    assert f"{good[:10]} passed" in printed
+    assert f"{faulty[:10]} failed" in printed
+    assert f"{faulty} is the first bad commit" in printed
+    with open_monitor("results.db") as monitor:
+        assert [run.outcome for run in monitor.runs()] == ["passed", "failed"]
+        (search,) = monitor.bisections()
+        assert (search.good, search.bad, search.first_bad) == (good, faulty, faulty)
 
 
 def test_importing_the_package_is_light() -> None:
@@ -140,16 +174,6 @@ def test_questions_are_answered_from_what_is_stored(
     assert monitor.bisections() == []
 
 
-def test_a_closed_monitor_says_how_to_open_it_again(history: tuple[str, list[Commit]]) -> None:
-    monitor = open_monitor(history[0])
-    monitor.close()
-    monitor.close()
-    for ask in (monitor.runs, monitor.runs_frame, monitor.incidents, monitor.status):
-        with pytest.raises(ClosedMonitor, match=r"open_monitor\(\) opens it again"):
-            ask()
-    assert issubclass(ClosedMonitor, MonitorError)
-
-
 def test_two_databases_in_one_process_do_not_mix(
     tmp_path: Path, history: tuple[str, list[Commit]]
 ) -> None:
@@ -181,9 +205,104 @@ def test_a_revision_of_two_commits_is_one_typed_error(tmp_path: Path) -> None:
             monitor.find_run(shared)
 
 
+def test_an_incident_is_acknowledged_and_reopened(tmp_path: Path) -> None:
+    path = tmp_path / "monitor.db"
+    with open_monitor(path, create=True) as monitor:
+        engine = open_engine(monitor.url)
+        for report in (make_report(0), make_report(1, (0.9, 1.0, 1.0))):
+            Writer(engine).save_run(report)
+        (incident,) = monitor.incidents(state="open")
+        tomorrow = datetime.now(UTC) + timedelta(days=1)
+        known = monitor.acknowledge(
+            incident.key[:6], who=" alice ", why="waits for v2", expires_at=tomorrow,
+            reopen_if_worse_than=0.5,
+        )  # fmt: skip
+        (note,) = load_acknowledgements(engine)
+        assert (note.incident, note.who, note.why) == (incident.key, "alice", "waits for v2")
+        assert (note.expires_at, note.reopen_if_worse_than) == (tomorrow, 0.5)
+        assert known.state == "acknowledged"
+        assert monitor.incidents(state="acknowledged") == [known]
+        assert monitor.reopen(incident.key, who="bob").state == "open"
+        (note,) = load_acknowledgements(engine, withdrawn=True)
+        assert note.withdrawn_by == "bob"
+        engine.dispose()
+        with pytest.raises(NotFoundError, match="is not acknowledged"):
+            monitor.reopen(incident.key, who="bob")
+        with pytest.raises(NotFoundError, match="no incident 'nosuch'"):
+            monitor.acknowledge("nosuch", who="a", why="b")
+        for wrong, sentence in (
+            ({"who": " "}, "Nobody is named"),
+            ({"why": ""}, "why is empty"),
+            ({"expires_at": datetime(2020, 1, 1, tzinfo=UTC)}, "lies in the past"),
+            ({"expires_at": datetime(2090, 1, 1)}, "has no time zone"),
+        ):
+            with pytest.raises(ConfigurationError, match=sentence):
+                monitor.acknowledge(incident.key, **({"who": "a", "why": "b"} | wrong))
+    with pytest.raises(ClosedMonitor):
+        monitor.acknowledge(incident.key, who="a", why="b")
+    with pytest.raises(ClosedMonitor):
+        monitor.reopen(incident.key, who="a")
+
+
+@pytest.mark.parametrize(
+    ("settings", "sentence"),
+    [
+        ({"devise": "cpu"}, "no setting devise: did you mean device"),
+        ({"benchmark": []}, "is not a list of benchmark sets: use names with commas between"),
+        ({"benchmark": ["seed", ""]}, "is not a list of benchmark sets"),
+        ({"benchmark": "seed,"}, "is not a list of benchmark sets"),
+        ({"benchmark": [1]}, "is not a list of benchmark sets"),
+        ({"device": ["cpu"]}, "is not a device: use cpu"),
+        ({"workers": "many"}, "use a whole number, at least 1"),
+        ({"db": "sqlite:///other.db"}, "that it was opened on"),
+    ],
+)
+def test_wrong_settings_are_one_typed_error(
+    monitor: Monitor, settings: dict[str, object], sentence: str
+) -> None:
+    for start in (lambda: monitor.run(**settings), lambda: monitor.bisect("a", "b", **settings)):
+        with pytest.raises(ConfigurationError, match=sentence) as caught:
+            start()
+        assert "\n" not in str(caught.value)
+
+
+def test_a_misspelt_setting_is_refused_when_a_monitor_is_opened(
+    history: tuple[str, list[Commit]], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("VIRNUCPRO_MONITOR_DEVISE", "cpu")
+    with pytest.raises(ConfigurationError, match="did you mean VIRNUCPRO_MONITOR_DEVICE"):
+        open_monitor(history[0])
+
+
+def test_every_answer_of_a_closed_monitor_is_one_typed_error(monitor: Monitor) -> None:
+    run = monitor.runs()[0]
+    asked: dict[str, Callable[[], object]] = {
+        "targets": monitor.targets, "runs": monitor.runs, "runs_frame": monitor.runs_frame,
+        "find_run": lambda: monitor.find_run(1), "sequences": lambda: monitor.sequences(run),
+        "compare": lambda: monitor.compare("v1", "main"), "regressions": monitor.regressions,
+        "incidents": monitor.incidents, "bisections": monitor.bisections, "status": monitor.status,
+        "acknowledge": lambda: monitor.acknowledge("a", who="b", why="c"),
+        "reopen": lambda: monitor.reopen("a", who="b"), "run": monitor.run,
+        "bisect": lambda: monitor.bisect("a", "b"),
+    }  # fmt: skip
+    assert asked.keys() == {name for name in vars(Monitor) if name[0] != "_"} - {"close"}
+    monitor.close()
+    monitor.close()
+    for name, ask in asked.items():
+        with pytest.raises(ClosedMonitor, match=r"open_monitor\(\) opens it again"):
+            ask()
+        assert name
+    assert issubclass(ClosedMonitor, MonitorError)
+
+
 def test_wrong_words_are_one_typed_error(monitor: Monitor, tmp_path: Path) -> None:
     with pytest.raises(ConfigurationError, match="passed, failed, error"):
         monitor.runs(outcomes=["broken"])
+    with pytest.raises(ConfigurationError, match=r"is not a list of outcomes: write \['failed'\]"):
+        monitor.runs(outcomes="failed")
+    for limit in (0, -1, "many"):
+        with pytest.raises(ConfigurationError, match="is not a number of commits"):
+            monitor.runs(limit=limit)  # type: ignore[arg-type]
     with pytest.raises(ConfigurationError, match="open, acknowledged, not_seen, rewritten, fixed"):
         monitor.incidents(state="new")
     with pytest.raises(NotFoundError, match="There is no target 'nosuch'"):
@@ -222,8 +341,6 @@ def test_runs_are_started_and_streamed(tmp_path: Path, monkeypatch: pytest.Monke
             assert monitor.runs()[-1].id == run.id  # it is there when it comes
         (plan,) = plans
         assert (plan.request.device, plan.request.dtype, plan.workers) == ("cpu", "float32", 1)
-        with pytest.raises(ConfigurationError, match="no setting devise: did you mean device"):
-            monitor.run(str(repository.folder), devise="cpu")
         with pytest.raises(ConfigurationError, match="no target 'nosuch'"):
             monitor.run("nosuch")
     with pytest.raises(ClosedMonitor):

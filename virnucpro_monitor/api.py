@@ -4,6 +4,8 @@ Everything here is handed on to `virnucpro_monitor.monitor`; records come back a
 """
 
 from collections.abc import Iterable, Iterator, Mapping
+from contextlib import AbstractContextManager
+from datetime import UTC, datetime
 from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING, Any
@@ -11,7 +13,15 @@ from typing import TYPE_CHECKING, Any
 from virnucpro_monitor.analysis.incidents import Incident, IncidentState
 from virnucpro_monitor.analysis.regressions import Regressions
 from virnucpro_monitor.errors import ClosedMonitor, ConfigurationError, MissingDatabase
-from virnucpro_monitor.monitor import comparing, naming, questions, reading, status, stored_runs
+from virnucpro_monitor.monitor import (
+    acknowledging,
+    comparing,
+    naming,
+    questions,
+    reading,
+    status,
+    stored_runs,
+)
 from virnucpro_monitor.monitor.bisecting import (
     WHOLE_VERDICT,
     BisectOptions,
@@ -20,7 +30,12 @@ from virnucpro_monitor.monitor.bisecting import (
     only_stored_repository,
 )
 from virnucpro_monitor.monitor.comparing import CommitComparison
-from virnucpro_monitor.monitor.opening import Engine, ensure_database, open_for_reading
+from virnucpro_monitor.monitor.opening import (
+    Engine,
+    ensure_database,
+    open_database,
+    open_for_reading,
+)
 from virnucpro_monitor.monitor.running import (
     LAST_COMMIT,
     SILENT,
@@ -30,7 +45,7 @@ from virnucpro_monitor.monitor.running import (
     stream_runs,
 )
 from virnucpro_monitor.monitor.status import TargetStatus
-from virnucpro_monitor.records import Bisection, Run, SequenceResult, Target
+from virnucpro_monitor.records import Acknowledgement, Bisection, Run, SequenceResult, Target
 from virnucpro_monitor.report.values import run_values
 from virnucpro_monitor.settings import Settings, load_settings
 
@@ -65,7 +80,8 @@ def open_monitor(db: str | Path | None = None, *, create: bool = False) -> "Moni
 class Monitor:
     """An open database and what can be asked of it. Any number may be open in one process.
 
-    It reads through a connection that cannot write. Made by `open_monitor`.
+    It reads through a connection that cannot write, and opens one that can for what it is told to
+    store. Made by `open_monitor`.
     """
 
     def __init__(self, url: str, engine: Engine) -> None:
@@ -119,7 +135,7 @@ class Monitor:
 
         Raises:
             NotFoundError: there is no such target.
-            ConfigurationError: no such outcome.
+            ConfigurationError: no such outcome, or a limit below 1.
         """
         return stored_runs.list_runs(
             self._engine,
@@ -230,6 +246,51 @@ class Monitor:
         )
         return [incident for incident in found if wanted in (None, incident.state)]
 
+    def acknowledge(
+        self,
+        incident: str,
+        *,
+        who: str,
+        why: str,
+        scope: str = "",
+        expires_at: datetime | None = None,
+        reopen_if_worse_than: float | None = None,
+    ) -> Incident:
+        """Say that an incident is known; returns it as it stands then.
+
+        Args:
+            incident: its key, or the key's first digits.
+            scope: what it covers, in your words; the target's name covers every incident that the
+                same commit began there.
+            expires_at: until when it holds, with a time zone; None: until it is taken back.
+            reopen_if_worse_than: an error 1 - cos above which a later run reopens the incident.
+
+        Raises:
+            NotFoundError: there is no such incident.
+            ConfigurationError: it is fixed, `who` or `why` is empty, or the time lies in the past
+                or has no zone.
+        """
+        note = Acknowledgement(
+            incident=incident,
+            who=who.strip(),
+            why=why.strip(),
+            scope=scope.strip(),
+            created_at=datetime.now(UTC),
+            expires_at=expires_at,
+            reopen_if_worse_than=reopen_if_worse_than,
+        )
+        with self._writable() as engine:
+            return acknowledging.acknowledge(engine, note)
+
+    def reopen(self, incident: str, *, who: str) -> Incident:
+        """Take an incident's acknowledgement back; returns the incident as it stands then.
+
+        Raises:
+            NotFoundError: there is no such incident, or it is not acknowledged.
+        """
+        with self._writable() as engine:
+            return acknowledging.reopen(engine, incident, who=who.strip())[0]
+
     def bisections(self, *, target: str | None = None) -> list[Bisection]:
         """Past and running searches for a first bad commit, the latest started last."""
         return list(questions.load_bisections(self._engine, self._target_name(target)))
@@ -292,7 +353,16 @@ class Monitor:
 
     def _settings(self, own: Mapping[str, Any]) -> Settings:
         _ = self._engine  # a closed monitor starts nothing
+        if "db" in own:
+            raise ConfigurationError(
+                "A monitor writes to the database that it was opened on: open_monitor() on another."
+            )
         return load_settings(db=self.url, **own)
+
+    def _writable(self) -> AbstractContextManager[Engine]:
+        """A connection that can write, for the time of one act."""
+        _ = self._engine
+        return open_database(self.url, read_only=False)
 
     def _target_name(self, target: str | None) -> str | None:
         return None if target is None else naming.choose_target(self._engine, target).name

@@ -82,10 +82,13 @@ def _no_truth(value: object) -> object:
 
 
 def _split(value: object) -> object:
-    """Names with commas between; a list stays a list."""
-    if not isinstance(value, str):
+    """Names with commas between, or a list of names."""
+    if isinstance(value, str):
+        names = [name.strip() for name in value.split(",")]
+    elif isinstance(value, list) and all(isinstance(name, str) for name in value):
+        names = [name.strip() for name in value]
+    else:
         return value
-    names = [name.strip() for name in value.split(",")]
     if any(not name or set(name) & set("[]\"'") for name in names):
         raise ValueError("not names with commas between")
     return names

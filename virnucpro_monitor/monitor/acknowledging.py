@@ -20,12 +20,14 @@ def acknowledge(engine: Engine, note: Acknowledgement) -> Incident:
     Raises:
         NotFoundError: there is no such incident.
         ConfigurationError: it is fixed, nobody or nothing is named, or the note expired before it
-            was written.
+            was written, or has a time without a zone.
     """
     if not note.why.strip():
         raise ConfigurationError("--why is empty: say what is known about the incident.")
     if not note.who.strip():
         raise ConfigurationError("Nobody is named: an acknowledgement is somebody's.")
+    if note.expires_at is not None and note.expires_at.tzinfo is None:
+        raise ConfigurationError(f"{note.expires_at} has no time zone: give one, such as UTC.")
     if note.expires_at is not None and note.expires_at <= note.created_at:
         raise ConfigurationError(f"{note.expires_at:%Y-%m-%d %H:%M} lies in the past.")
     incident = find_incident(engine, note.incident)

@@ -62,9 +62,13 @@ def list_runs(
 
     Raises:
         NotFoundError: there is no such target.
-        ConfigurationError: no such outcome.
+        ConfigurationError: no such outcome, or a limit below 1.
     """
     wanted = None if outcomes is None else _outcomes(outcomes)
+    if limit is not None and (not isinstance(limit, int) or limit < 1):
+        raise ConfigurationError(
+            f"{limit!r} is not a number of commits: use a whole number, at least 1."
+        )
     return reader.load_runs(
         engine,
         target=choose_target(engine, target).name if target else None,
@@ -76,6 +80,8 @@ def list_runs(
 
 
 def _outcomes(names: Iterable[str]) -> list[Outcome]:
+    if isinstance(names, str):  # else its letters would be looked at one by one
+        raise ConfigurationError(f"{names!r} is not a list of outcomes: write [{names!r}].")
     try:
         return [Outcome(name) for name in names]
     except ValueError as error:
