@@ -147,11 +147,13 @@ def table(
     *,
     caption: str,
     changed: frozenset[int] = frozenset(),
+    is_grid: bool = False,
 ) -> Html:
     """A table that scrolls sideways by itself. `changed` are the indices of rows to set off.
 
     On a narrow screen the sheet lays each row out as a block, each cell with its column's name;
     the roles are spelled out, since a browser forgets a table's own where its display changes.
+    `is_grid` keeps the columns there, but those of kind "extra".
     """
     head = "".join(
         f'<th scope="col" role="columnheader" class="{escape(column.kind)}" '
@@ -166,8 +168,10 @@ def table(
             for column, value in zip(columns, row, strict=True)
         )
         body.append(f'<tr role="row" class="{"changed" if index in changed else ""}">{cells}</tr>')
+    kind = "grid" if is_grid else ""
     return Html(
-        f'<div class="vm-scroll"><table role="table" aria-label="{html_text(caption)}">'
+        f'<div class="vm-scroll"><table role="table" class="{kind}" '
+        f'aria-label="{html_text(caption)}">'
         f'<thead role="rowgroup"><tr role="row">{head}</tr></thead>'
         f'<tbody role="rowgroup">{"".join(body)}</tbody></table></div>'
     )

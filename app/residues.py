@@ -8,6 +8,7 @@ import plotly.graph_objects as go
 
 from app import filters, markup, shell
 from app.axes import ErrorAxis, error_axis, listed, new_figure
+from app.letters import is_coloured, letters, letters_legend
 from app.marks import AMBER, BLUE, GREY, VERMILION
 from app.text import format_error, hover_text, one_line
 from virnucpro_monitor.records import Json
@@ -21,12 +22,15 @@ SIDES = (
     (BETWEEN, "packed against unpacked", GREY, "dot"),
 )
 
+LETTERED = ((BETWEEN, "packed against unpacked"), ("unpacked", "unpacked against the oracle"))
+MIN_CHART = 30  # residues: fewer are read from their letters alone
+
 Errors = Sequence[float | None]
 
 
 def put_residues(document: Json) -> None:
     """Show a run's "residues" document, or say that it has none."""
-    shell.heading("Along the worst sequences, residue by residue")
+    shell.heading("Along the worst sequences, residue by residue", "residues")
     traced = document.get("sequences") if isinstance(document, Mapping) else None
     if not traced:
         shell.put(markup.paragraph("Not recorded in this run.", kind="quiet"))
@@ -35,12 +39,24 @@ def put_residues(document: Json) -> None:
     for one in list(traced)[:MAX_TRACED]:
         name = one_line(str(one.get("sequence_id", "")), 80)
         shell.put(markup.paragraph(markup.mono(name), worst_sentence(one, measure)))
-        if worst_residue(one, measure) is not None:
+        worst = worst_residue(one, measure)
+        if worst is None:
+            continue
+        residues = str(one.get("residues", ""))
+        for side, words in LETTERED:
+            errors = _errors(one, measure, side)
+            if errors and is_coloured(errors):
+                shell.put(
+                    markup.paragraph(words, kind="quiet"),
+                    letters(residues, errors, name=f"{name}, {words}", worst=worst),
+                )
+        if len(residues) >= MIN_CHART:
             shell.chart(
                 residues_figure(one, measure),
                 key=f"residues-{name}",
                 alt=f"Error of each residue of {name}",
             )
+    shell.put(letters_legend())
 
 
 def worst_residue(traced: Mapping[str, Any], measure: str) -> int | None:

@@ -44,8 +44,15 @@ def title(text: str, *lines: Value) -> None:
         put(*(markup.paragraph(line, kind="quiet") for line in lines))
 
 
-def heading(text: str) -> None:
-    st.header(markdown_text(text), anchor=False)
+def heading(text: str, anchor: str | None = None) -> None:
+    """A section's title; `anchor` is what a link within the page names it by."""
+    st.header(markdown_text(text), anchor=anchor or False)
+
+
+def jumps(*sections: tuple[str, str]) -> None:
+    """Links to the sections of a long page: (anchor, title)."""
+    parts = (Html(f'<a href="#{anchor}">{markup.render(title)}</a>') for anchor, title in sections)
+    put(Html(f'<nav class="vm-jumps" aria-label="On this page">{markup.join(parts).code}</nav>'))
 
 
 def prepared(make: Callable[[], _Made], *key: str | int | None) -> _Made:

@@ -24,7 +24,7 @@ def put_trace(document: Json) -> None:
     """Show a run's "trace" document; nothing where there is none."""
     if not isinstance(document, Mapping) or not document:
         return
-    shell.heading("Where it departs, layer by layer")
+    shell.heading("Where it departs, layer by layer", "layers")
     if "not_traced" in document:
         shell.put(markup.paragraph(one_line(str(document["not_traced"]), 500)))
         return

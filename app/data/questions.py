@@ -202,6 +202,12 @@ def load_incidents_of(card: SeriesCard) -> tuple[Incident, ...]:
     return questions.judge_incidents(engine(), load_series_runs(card, RECENT_RUNS))
 
 
+@kept(COMPARISON_S)
+def load_story(target: str, commit: str) -> reading.CommitStory | None:
+    """A commit's message and files; None where its repository is not on this machine."""
+    return reading.load_story(engine(), target, commit)
+
+
 def load_failure(run: Run) -> Failure | None:
     return reading.load_failure(engine(), run.id or 0)
 

@@ -19,6 +19,7 @@ from app.text import (
 )
 from app.trace import put_trace
 from app.views.run_sequences import show_sequences
+from app.views.story import put_story
 from virnucpro_monitor.analysis.series import commit_date, error_of
 from virnucpro_monitor.errors import NotFoundError
 from virnucpro_monitor.records import (
@@ -30,7 +31,12 @@ from virnucpro_monitor.records import (
 )
 from virnucpro_monitor.report.sentences import reproduce_command
 from virnucpro_monitor.report.tracebacks import fold_traceback
-from virnucpro_monitor.report.words import agreement, deciding_words, failing_words
+from virnucpro_monitor.report.words import (
+    agreement,
+    deciding_words,
+    failing_words,
+    ratio_words,
+)
 
 PAGE_ROWS = 500
 MAX_DRAWN = 2000
@@ -55,15 +61,30 @@ def show() -> None:
         )
         return
     thresholds = data.load_thresholds([run])[run.protocol_digest]
+    measured = data.load_measured(run)
     _head(run)
+    _jumps(run)
     _figures(run)
     _gates(run)
     _failure(run)
-    measured = data.load_measured(run)
     if run.figures is not None:
         show_sequences(measured, thresholds)
     _trace(measured)
+    put_story(run)
     _setup(run)
+
+
+def _jumps(run: Run) -> None:
+    sections = [
+        (bool(run.gates), "gates", "Gates"),
+        (run.outcome is Outcome.ERROR, "error", "Why it could not be run"),
+        (run.figures is not None, "sequences", "Sequences"),
+        (run.effective_outcome is Outcome.FAILED, "layers", "Layers"),
+        (run.effective_outcome is Outcome.FAILED, "residues", "Residues"),
+        (True, "change", "The change"),
+        (True, "measured", "How it was measured"),
+    ]
+    shell.jumps(*((anchor, title) for is_there, anchor, title in sections if is_there))
 
 
 def _ask_for_run() -> None:
@@ -98,7 +119,9 @@ def _ask_for_run() -> None:
 def _head(run: Run) -> None:
     commit = run.commit
     shell.title(f"{commit.short} on {one_line(run.benchmark, 60)}")
-    lines: list[Value] = [run.reason] if run.reason else []
+    # The table of gates right below names those that failed.
+    reason = run.reason.partition("; failed gates: ")[0]
+    lines: list[Value] = [reason] if reason else []
     if run.inherited_from:
         lines.append(_inherited(run, run.inherited_from))
     if run.bridge:
@@ -108,12 +131,14 @@ def _head(run: Run) -> None:
         [markup.outcome_label(run), f"— wrong side: {run.culprit}" if culprit else ""]
     )
     author = one_line(commit.author, 80) or "unknown author"
+    outside = data.commit_address(run.target, commit.hash)
     shell.put(
         markup.paragraph(
             one_line(commit.subject),
             markup.quiet(
                 markup.join([f"· {author} ·", markup.when(commit_date(run), shell.reader_zone())])
             ),
+            markup.anchor(outside, "in the repository ↗", outside=True) if outside else "",
         ),
         Html('<div style="height:.6rem"></div>'),
         markup.banner(headline, *lines, colour=markup.tone(run)),
@@ -166,14 +191,14 @@ def _figures(run: Run) -> None:
         markup.tiles(
             [
                 (
-                    "Agree",
-                    agreement(figures),
-                    f"sequences; {figures.num_failed:,} fail",
-                ),
-                (
                     "Worst gate",
                     deciding_words(run),
                     failing_words(run, data.load_finding(run)),
+                ),
+                (
+                    "Agree",
+                    agreement(figures),
+                    f"sequences; {figures.num_failed:,} fail",
                 ),
                 (
                     "Worst error, 1 - cos",
@@ -206,33 +231,37 @@ def _figures(run: Run) -> None:
 def _gates(run: Run) -> None:
     if not run.gates:
         return
-    shell.heading("Gates")
+    shell.heading("Gates", "gates")
     columns = [
         markup.Column(name="Gate", kind="nowrap"),
         markup.Column(name="Verdict", kind="nowrap"),
-        markup.Column(name="Value", kind="num"),
-        markup.Column(name="Limit", kind="num"),
-        markup.Column(name="What it says", kind="wide"),
+        markup.Column(name="Of its limit", kind="num", help="Value over limit: above 1 it fails"),
+        markup.Column(name="Value", kind="num extra"),
+        markup.Column(name="Limit", kind="num extra"),
+        markup.Column(name="Unit", kind="nowrap extra"),
+        markup.Column(name="What it says", kind="wide extra"),
     ]
     ordered = sorted(run.gates, key=lambda gate: (gate.passed is not False, gate.passed is None))
     rows: list[list[Value]] = [
         [
             one_line(gate.name, 60),
             markup.yes_no(gate.passed),
+            ratio_words(gate),
             format_value(gate.value),
             format_value(gate.limit),
-            markup.join([one_line(gate.detail), markup.quiet(one_line(gate.unit, 60))]),
+            one_line(gate.unit, 60),
+            one_line(gate.detail),
         ]
         for gate in ordered
     ]
-    shell.put(markup.table(columns, rows, caption="Gates"))
+    shell.put(markup.table(columns, rows, caption="Gates", is_grid=True))
 
 
 def _failure(run: Run) -> None:
     failure = data.load_failure(run)
     if failure is None:
         return
-    shell.heading("Why it could not be run")
+    shell.heading("Why it could not be run", "error")
     kind, message = one_line(failure.kind, 60).replace("_", " "), one_line(failure.message, 1000)
     already_said = failure.message.strip() in run.reason
     shell.put(
@@ -268,7 +297,7 @@ def _trace(run: Run) -> None:
 
 
 def _setup(run: Run) -> None:
-    shell.heading("How it was measured")
+    shell.heading("How it was measured", "measured")
     configuration = run.configuration
     left, right = st.columns(2)
     with left:

@@ -18,16 +18,22 @@ from app.sequence_figures import (
 from app.text import format_count, format_share, one_line
 from virnucpro_monitor.analysis.comparison import Thresholds
 from virnucpro_monitor.analysis.series import error_of
-from virnucpro_monitor.records import Run, SequenceResult, SequenceStatus
+from virnucpro_monitor.analysis.shared import shared_by_failing
+from virnucpro_monitor.records import Level, Run, SequenceResult, SequenceStatus
 from virnucpro_monitor.report.text import csv_text
 from virnucpro_monitor.report.words import level_legend
 
 PAGE_ROWS = 500
 MAX_DRAWN = 2000
+MAX_NAMED = 12
+FIRST_COLUMNS = [
+    "sequence", "verdict", "1 - cos", "length", "worst residue", "worst residue 1 - cos",
+    "packed from oracle", "unpacked from oracle", "pack", "place",
+]  # fmt: skip
 
 
 def show_sequences(run: Run, thresholds: Thresholds) -> None:
-    shell.heading("Sequences")
+    shell.heading("Sequences", "sequences")
     with st.container(horizontal=True, vertical_alignment="bottom"):
         which = filters.choose(
             "Show", {"all": "All", "failing": "Failing"}, "only", default="all", style="row"
@@ -53,7 +59,9 @@ def show_sequences(run: Run, thresholds: Thresholds) -> None:
         nothing = "No sequence fails." if which == "failing" else "No sequence fits the filters."
         shell.put(markup.empty(nothing))
         return
+    _shared(run, results, thresholds, is_whole=len(results) == total)
     _charts(run, results, thresholds, choice)
+    every_column = filters.switch("All columns", "columns")
     shell.put(
         markup.paragraph(
             f"{format_share(min(len(results), PAGE_ROWS), total)} in the table. "
@@ -69,6 +77,7 @@ def show_sequences(run: Run, thresholds: Thresholds) -> None:
         key="sequence-table",
         height=min(640, 37 + 35 * len(shown)),
         column_config=COLUMN_SETTINGS,
+        column_order=None if every_column else FIRST_COLUMNS,
         on_select="rerun",
         selection_mode="single-row",
         alt="Results of each sequence",
@@ -84,6 +93,23 @@ def show_sequences(run: Run, thresholds: Thresholds) -> None:
         mime="text/csv",
         on_click="ignore",
     )
+
+
+def _shared(
+    run: Run, results: list[SequenceResult], thresholds: Thresholds, *, is_whole: bool
+) -> None:
+    """Which sequences do not agree, as a group: what the trace tried, and what the results show."""
+    bad = [one for one in results if thresholds.level(one) is not Level.STRICT]
+    if not bad:
+        return
+    lines = [f"The fault strikes {group}." if (group := data.load_group(run)) else ""]
+    if is_whole:
+        shared = shared_by_failing(results, thresholds)
+        lines.append(f"Here these do not agree: {'; '.join(shared)}." if shared else "")
+    names = ", ".join(one_line(one.sequence_id, 40) for one in bad[:MAX_NAMED])
+    more = f" and {len(bad) - MAX_NAMED:,} more" if len(bad) > MAX_NAMED else ""
+    lines.append(f"{format_count(len(bad), 'sequence')}: {names}{more}.")
+    shell.put(*(markup.paragraph(line) for line in lines if line))
 
 
 def _csv(results: list[SequenceResult], thresholds: Thresholds) -> str:

@@ -101,6 +101,7 @@ BOUNDED: dict[str, tuple[int, Call]] = {
         lambda r: data.load_protocol_thresholds(r.run.protocol_digest),
     ),
     "load_targets": (1, lambda r: data.load_targets()),
+    "load_story": (1, lambda r: data.load_story(TARGET.name, r.run.commit.hash)),
     "load_target": (1, lambda r: data.load_target(TARGET.name)),
     "load_branches": (1, lambda r: data.load_branches(TARGET.name)),
     "load_heartbeats": (1, lambda r: data.load_heartbeats()),

@@ -15,6 +15,8 @@ from virnucpro_monitor.records import (
     SequenceResult,
     Thresholds,
 )
+from virnucpro_monitor.runner.story import CommitStory, read_story
+from virnucpro_monitor.settings import load_settings
 from virnucpro_monitor.store import reader, series_reader
 from virnucpro_monitor.store.engine import Engine
 from virnucpro_monitor.store.findings_reader import load_findings
@@ -30,6 +32,7 @@ from virnucpro_monitor.store.reader import (
 from virnucpro_monitor.store.series_reader import load_coverage
 
 __all__ = [
+    "CommitStory",
     "commits_on_branch",
     "finding_of",
     "load_benchmarks",
@@ -46,6 +49,7 @@ __all__ = [
     "load_run",
     "load_sequence_history",
     "load_sequences",
+    "load_story",
     "load_target",
     "load_targets",
     "runs_of_commit",
@@ -139,3 +143,11 @@ def finding_of(run: Run, measured: Run, findings: Mapping[int, Finding]) -> Find
 def load_protocol_thresholds(engine: Engine, digest: str) -> Thresholds:
     """The thresholds of a stored protocol."""
     return Thresholds.of_protocol(reader.load_protocol(engine, digest).content)
+
+
+def load_story(engine: Engine, target: str, commit: str) -> CommitStory | None:
+    """A commit's message and files; None where its repository is not on this machine."""
+    known = next((one for one in load_targets(engine) if one.name == target), None)
+    if known is None:
+        return None
+    return read_story(known.location, load_settings().cache_folder, commit)

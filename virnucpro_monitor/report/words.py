@@ -94,13 +94,23 @@ def deciding_words(run: Run) -> str:
         return f"{gate.name}: no value"
     if ratio is None:
         return f"{gate.name} {format_value(gate.value)}, limit {format_value(gate.limit)}"
+    return f"{gate.name} {_times(ratio)} its limit"
+
+
+def ratio_words(gate: GateResult) -> str:
+    """ "14 x": a gate's value over its limit, or what stands in the place of such a number."""
+    ratio = over_limit(gate)
+    if gate.value is None:
+        return "no value"
+    if ratio is None:
+        return UNKNOWN if gate.limit is None else "exactly 0" if not gate.value else "above 0"
+    return _times(ratio)
+
+
+def _times(ratio: float) -> str:
     if ratio >= 1e4 or 0 < ratio < 0.01:
-        return f"{gate.name} {format_error(ratio)} x its limit"
-    return (
-        f"{gate.name} {ratio:.2g} x its limit"
-        if ratio < 100
-        else (f"{gate.name} {ratio:,.0f} x its limit")
-    )
+        return f"{format_error(ratio)} x"
+    return f"{ratio:.2g} x" if ratio < 100 else f"{ratio:,.0f} x"
 
 
 def failing_words(run: Run, finding: Finding | None = None) -> str:

@@ -77,6 +77,15 @@ class Repository:
             return _cache_of(location, cache_folder).joinpath("HEAD").exists()
         return path_from(location).is_dir()
 
+    @staticmethod
+    def folder_here(location: str, cache_folder: Path) -> Path | None:
+        """A repository whose objects can be read without the network or a new cache, if any."""
+        cache = _cache_of(location, cache_folder)
+        if cache.joinpath("HEAD").exists():
+            return cache
+        path = None if is_url(location) else path_from(location)
+        return path if path is not None and path.is_dir() else None
+
     def _ask(self, *arguments: str) -> str:
         """Ask the repository itself: its names, and the depth of its clone."""
         return run_git(*arguments, folder=self._source)
