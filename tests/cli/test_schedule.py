@@ -76,6 +76,32 @@ def test_print_gives_what_install_writes(
     assert " --db sqlite:////" in line
 
 
+def test_an_alert_file_brings_a_second_line_that_looks_after_the_first(
+    table: Path, options: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:  # fmt: skip
+    alerts = tmp_path / "mine.toml"
+    monkeypatch.setenv("VIRNUCPRO_MONITOR_ALERTS_FILE", str(alerts))
+    assert run_command(["schedule", "install", *options]) == 0
+    assert len(table.read_text().splitlines()) == 1
+    assert "`virnucpro-monitor alerts init`" in capsys.readouterr().err
+    assert run_command(["alerts", "init"]) == 0
+    assert run_command(["schedule", "install", *options]) == 0
+    run, look = table.read_text().splitlines()
+    assert look.startswith("*/15 * * * * env ")
+    assert f" VIRNUCPRO_MONITOR_ALERTS_FILE={alerts} " in look
+    assert f" virnucpro_monitor alerts check --target tiny --db {options[-1]} --log " in look
+    assert look.endswith("# virnucpro-monitor:tiny.alerts")
+    assert run.endswith("# virnucpro-monitor:tiny")
+    capsys.readouterr()
+    assert run_command(["schedule", "print", "--systemd", *options]) == 0
+    said = capsys.readouterr().out
+    assert "virnucpro-monitor-tiny.alerts.timer" in said
+    assert "OnCalendar=*:0/15" in said
+    assert run_command(["schedule", "remove", *options]) == 0
+    assert table.read_text() == ""
+
+
 def test_what_the_settings_file_says_is_written_out(
     options: list[str],
     capsys: pytest.CaptureFixture[str],

@@ -100,7 +100,8 @@ def make_alert_job(job: schedule.Job) -> schedule.Job | None:
 
     It is a line of its own, since a runner that hangs or is gone cannot tell of itself.
     """
-    if SETTINGS["alerts_file"].variable not in job.environment:
+    file = job.environment.get(SETTINGS["alerts_file"].variable)
+    if file is None or not Path(file).exists():
         return None
     cron, calendar = interval(ALERTS_EVERY)
     arguments = ["alerts", "check", "--target", job.name]
