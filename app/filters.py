@@ -27,11 +27,6 @@ def number_parameter(name: str) -> int | None:
     return int(text) if text.isascii() and text.isdecimal() and len(text) <= 15 else None
 
 
-def is_hash(text: str) -> bool:
-    """Whether `text` can be (the beginning of) a commit's hash."""
-    return _HEX.fullmatch(text) is not None
-
-
 def set_parameter(name: str, value: str | None) -> None:
     if value:
         st.query_params[name] = value

@@ -11,7 +11,6 @@ from hypothesis import strategies as st
 
 from virnucpro_monitor.data.fasta import (
     ALPHABET,
-    as_pairs,
     format_fasta,
     parse_fasta,
     read_fasta,
@@ -51,7 +50,7 @@ def test_the_same_sequences_are_read_from_every_accepted_form(
     tmp_path: Path, content: bytes
 ) -> None:
     sequences = read_fasta(write(tmp_path, content))
-    assert as_pairs(sequences) == [("a", "MKTAYI"), ("b", "VLS")]
+    assert [(one.id, one.residues) for one in sequences] == [("a", "MKTAYI"), ("b", "VLS")]
 
 
 @pytest.mark.parametrize(
@@ -125,4 +124,4 @@ def test_what_is_formatted_is_read_back(sequences: list[ProteinSequence]) -> Non
 
 def test_short_peptides_of_four_letters_are_proteins(tmp_path: Path) -> None:
     sequences = read_fasta(write(tmp_path, b">a\nGATTACAGATTACAGATTAC\n"))
-    assert as_pairs(sequences) == [("a", "GATTACAGATTACAGATTAC")]
+    assert [(one.id, one.residues) for one in sequences] == [("a", "GATTACAGATTACAGATTAC")]

@@ -70,7 +70,6 @@ def fill(writer: Writer) -> None:
     writer.save_commits("sample", [make_commit(number) for number in range(9)])
     writer.heartbeat("a", "sample", "idle", "", START, exit_code=2)
     writer.acquire_lease("run sample", "me", 60)
-    writer.begin_commit(first.target, make_commit(8).hash, owner="host:1")
     writer.acknowledge(Acknowledgement(incident="x", who="alice", why="known", created_at=START))
     step = BisectStep(step=0, commit=make_commit(1).hash, verdict="bad", run_id=3, at=START)
     writer.start_bisection(
@@ -108,7 +107,6 @@ def everything(url: str) -> dict[str, object]:
         "documents": [reader.load_documents(engine, run.id or 0) for run in runs],
         "failures": [to_json(reader.load_failure(engine, run.id or 0)) for run in runs],
         "series": to_json(series_reader.load_series(engine)),
-        "begun": to_json(health_reader.load_begun(engine, "sample")),
         "heartbeats": to_json(health_reader.load_heartbeats(engine)),
         "acknowledgements": to_json(notes_reader.load_acknowledgements(engine)),
         "bisections": to_json(notes_reader.load_bisections(engine, "sample")),

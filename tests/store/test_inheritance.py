@@ -13,8 +13,6 @@ from sqlalchemy import Engine
 from tests.store.builders import (
     CONFIGURATION,
     ENVIRONMENT,
-    START,
-    make_commit,
     make_report,
     remove_run,
 )
@@ -233,18 +231,3 @@ def test_what_each_side_came_to_and_what_was_imported_come_back(
     plain: Run = reader.load_run(engine, writer.save_run(make_report(1)))
     assert (plain.packed_outcome, plain.unpacked_outcome) == (None, None)
     assert plain.environment == ENVIRONMENT
-
-
-def test_a_commit_that_never_ends_is_counted(engine: Engine, writer: Writer) -> None:
-    target, commit = make_report().target, make_commit(3).hash
-    assert writer.begin_commit(target, commit, owner="host:1") == 1
-    writer.end_commit("sample", commit)
-    assert health_reader.load_begun(engine, "sample") == []
-    assert writer.begin_commit(target, commit, owner="host:2") == 1
-    assert writer.begin_commit(target, commit, owner="host:3") == 2
-    assert writer.begin_commit(target, commit, owner="host:3", setup="float16 on cuda") == 1
-    by_setup = {one.setup: one for one in health_reader.load_begun(engine, "sample")}
-    assert (by_setup[""].times, by_setup[""].owner, by_setup[""].commit) == (2, "host:3", commit)
-    assert by_setup[""].begun_at > START
-    writer.end_commit("sample", commit, setup="float16 on cuda")
-    assert [one.setup for one in health_reader.load_begun(engine, "sample")] == [""]

@@ -99,7 +99,6 @@ CALLS: dict[str, tuple[int, Callable[[Engine, Run], Any]]] = {
     "acknowledgements": (1, lambda e, run: notes_reader.load_acknowledgements(e)),
     "targets": (1, lambda e, run: reader.load_targets(e)),
     "heartbeats": (1, lambda e, run: health_reader.load_heartbeats(e)),
-    "begun": (1, lambda e, run: health_reader.load_begun(e, TARGET)),
     "measured run": (1, lambda e, run: inheritance.load_measured_run(e, inheriting(run))),
     "target": (1, lambda e, run: reader.load_target(e, TARGET)),
     "benchmark sets": (2 * NUM_SEQUENCES, lambda e, run: reader.load_benchmarks(e)),

@@ -7,7 +7,6 @@ from tests.validation.conftest import MODEL
 from virnucpro_monitor.models.weights import load_checkpoint
 from virnucpro_monitor.validation import embedding_faults, outside, signatures
 from virnucpro_monitor.validation.embedding_faults import (
-    name_embedding_factor,
     name_embedding_fault,
 )
 from virnucpro_monitor.validation.hypotheses import Surroundings
@@ -55,11 +54,13 @@ def finding(departs: int, exact, seen_there: torch.Tensor, model) -> tuple[str, 
         (0.0, "zero"),
         (1.0, None),
         (1.2, None),
-        (None, None),
+        (float("nan"), None),
     ],
 )
-def test_embedding_factors(factor: float | None, name: str | None) -> None:
-    found = name_embedding_factor(factor)
+def test_embedding_factors(factor: float, name: str | None) -> None:
+    table = torch.randn(33, 16, generator=torch.Generator().manual_seed(3))
+    exact = expected_embedding(table, TOKENS)
+    found = name_embedding_fault(factor * exact, exact, TOKENS)
     assert (found.name if found else None) == name
 
 

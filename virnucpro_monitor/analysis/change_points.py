@@ -14,8 +14,6 @@ from enum import StrEnum
 from itertools import pairwise
 from typing import Any
 
-from virnucpro_monitor.analysis.series import ERROR_FLOOR, log10_error
-
 MIN_POINTS = 10
 PENALTY = 8.0
 """K of the penalty K log(n) sigma^2. At 6 a clean Gaussian series almost never shows a change."""
@@ -82,31 +80,6 @@ class ChangePoints:
     num_values: int
     sigma: float | None
     points: tuple[ChangePoint, ...]
-
-
-def find_change_points(
-    errors: Sequence[float | None],
-    *,
-    penalty: float = PENALTY,
-    min_effect_decades: float = MIN_EFFECT_DECADES,
-    floor: float = ERROR_FLOOR,
-) -> ChangePoints:
-    """Find changes of level in errors, or other positive sizes, in commit order.
-
-    Args:
-        errors: None where there is no figure, and where it was inherited rather than measured (a
-            repeated value would hide the noise): left out, and never interpolated.
-        floor: smaller errors count as this.
-        penalty, min_effect_decades: as of `find_changes`.
-
-    Raises:
-        ValueError: an error is negative or not finite, or there are more than `MAX_POINTS`.
-    """
-    known = [error for error in errors if error is not None]
-    if any(not math.isfinite(error) or error < 0 for error in known):
-        raise ValueError("An error is negative or not finite: leave such runs out as None.")
-    values = [None if error is None else log10_error(error, floor) for error in errors]
-    return find_changes(values, penalty=penalty, min_effect_decades=min_effect_decades)
 
 
 def find_changes(

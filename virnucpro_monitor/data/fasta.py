@@ -14,7 +14,7 @@ import gzip
 import io
 import lzma
 import zlib
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable
 from pathlib import Path
 
 from virnucpro_monitor.errors import BenchmarkError
@@ -122,11 +122,6 @@ def parse_fasta(text: str, *, source: str) -> tuple[ProteinSequence, ...]:
 def format_fasta(sequences: Iterable[ProteinSequence]) -> str:
     """Canonical FASTA: `>id`, then all residues on one line, each line ended by a line feed."""
     return "".join(f">{sequence.id}\n{sequence.residues}\n" for sequence in sequences)
-
-
-def as_pairs(sequences: Sequence[ProteinSequence]) -> list[tuple[str, str]]:
-    """The (id, residues) pairs that `validate_packed_equivalence` takes."""
-    return [(sequence.id, sequence.residues) for sequence in sequences]
 
 
 def _read_text(path: Path) -> str:

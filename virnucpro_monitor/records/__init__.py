@@ -32,7 +32,6 @@ from virnucpro_monitor.records.findings import Finding
 from virnucpro_monitor.records.gates import GATE, GATES, LIMIT_GATES, Gate
 from virnucpro_monitor.records.monitoring import (
     Acknowledgement,
-    Begun,
     Bisection,
     BisectStep,
     Coverage,
@@ -76,7 +75,6 @@ __all__ = [
     "Acknowledgement",
     "Alert",
     "AlertKind",
-    "Begun",
     "BenchmarkSet",
     "BisectStep",
     "Bisection",

@@ -120,25 +120,6 @@ class Lease:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Begun:
-    """A commit that a runner began to measure and has not ended.
-
-    Attributes:
-        setup: what it was begun under ("float16 on cuda"), empty where that makes no difference.
-        owner: who began it, as "host:pid".
-        times: how often it was begun since it last ended.
-        begun_at: the last of these.
-    """
-
-    target: str
-    commit: str
-    setup: str
-    owner: str
-    times: int
-    begun_at: datetime
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
 class DayUsage:
     """Run time of one day (UTC, "2026-11-24") on one kind of device."""
 

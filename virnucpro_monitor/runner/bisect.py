@@ -88,10 +88,6 @@ class Search:
         else:
             self._high = min(self._high, place)
 
-    @property
-    def num_left(self) -> int:
-        return self._high - self._low - 1
-
     def finding(self, *, exhausted: bool = False) -> Finding:
         return Finding(
             tuple(self._line[self._low + 1 : self._high + 1]),

@@ -249,13 +249,6 @@ class Repository:
                 "the whole history ('git fetch --unshallow')."
             ) from error
 
-    def is_ancestor(self, ancestor: str, descendant: str) -> bool:
-        try:
-            self._read("merge-base", "--is-ancestor", ancestor, descendant)
-        except GitError:
-            return False
-        return True
-
     def branches_with(self, commit: str) -> tuple[str, ...]:
         """The branches that hold a commit, by name; those of `origin` without its name."""
         names = self._ask(

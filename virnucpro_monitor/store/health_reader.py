@@ -6,7 +6,6 @@ from datetime import UTC, datetime, timedelta
 from sqlalchemy import Connection, Engine, func, select, text
 
 from virnucpro_monitor.records import (
-    Begun,
     DayUsage,
     Health,
     Heartbeat,
@@ -15,7 +14,6 @@ from virnucpro_monitor.records import (
 from virnucpro_monitor.store.connection import reading
 from virnucpro_monitor.store.models import (
     Base,
-    BegunRow,
     ConfigurationRow,
     FailureRow,
     HeartbeatRow,
@@ -23,7 +21,7 @@ from virnucpro_monitor.store.models import (
     RunRow,
     SequenceResultRow,
 )
-from virnucpro_monitor.store.statements import find_target_id, table_of
+from virnucpro_monitor.store.statements import table_of
 
 USAGE_DAYS = 90
 
@@ -38,32 +36,6 @@ def _read_heartbeats(connection: Connection) -> list[Heartbeat]:
     table = table_of(HeartbeatRow)
     rows = connection.execute(select(table).order_by(table.c.at.desc(), table.c.host))
     return [Heartbeat(**row._mapping) for row in rows]
-
-
-def load_begun(engine: Engine, target: str) -> list[Begun]:
-    """A target's commits that were begun and have not ended, the last one begun first.
-
-    Raises:
-        NotFoundError: there is no such target.
-    """
-    with reading(engine) as connection:
-        table = table_of(BegunRow)
-        rows = connection.execute(
-            select(table)
-            .where(table.c.target_id == find_target_id(connection, target))
-            .order_by(table.c.begun_at.desc(), table.c.commit)
-        )
-        return [
-            Begun(
-                target=target,
-                commit=row.commit,
-                setup=row.setup,
-                owner=row.owner,
-                times=row.times,
-                begun_at=row.begun_at,
-            )
-            for row in rows
-        ]
 
 
 def load_health(engine: Engine, *, now: datetime | None = None) -> Health:

@@ -7,7 +7,6 @@
                            ├─< documents
                            └─< judgements        (stored measures under another protocol)
     targets ─< bisections ─< bisect_steps
-    targets ─< begun                                commits begun and not ended
     targets, benchmark_sets, configurations ─< chain_links     one for each run, in their order
     heartbeats, leases, acknowledgements            stand alone
 
@@ -329,21 +328,6 @@ class ChainLinkRow(Base):
     digest: Mapped[str]
     chain: Mapped[str]
     removed_at: Mapped[datetime | None]
-
-
-class BegunRow(Base):
-    """A commit that was begun; a runner that it took down never ends it."""
-
-    __tablename__ = "begun"
-
-    target_id: Mapped[int] = mapped_column(
-        ForeignKey("targets.id", ondelete="CASCADE"), primary_key=True
-    )
-    commit: Mapped[str] = mapped_column(primary_key=True)
-    setup: Mapped[str] = mapped_column(primary_key=True)
-    owner: Mapped[str]
-    times: Mapped[int]
-    begun_at: Mapped[datetime]
 
 
 class BisectionRow(Base):

@@ -13,27 +13,23 @@ from virnucpro_monitor.records import (
     BisectStep,
     Judgement,
     Protocol,
-    Target,
     to_json,
 )
 from virnucpro_monitor.store.connection import writing
 from virnucpro_monitor.store.models import (
     AcknowledgementRow,
-    BegunRow,
     BisectionRow,
     BisectStepRow,
     HeartbeatRow,
     JudgementRow,
     LeaseRow,
     RunRow,
-    TargetRow,
 )
 from virnucpro_monitor.store.owners import is_dead_here
 from virnucpro_monitor.store.retrying import PATIENCE_S, patient, patient_once
 from virnucpro_monitor.store.rows import gates_to_json, refuse_not_finite
 from virnucpro_monitor.store.statements import (
     ensure_protocol,
-    ensure_target,
     find_target_id,
     insert_or_update,
     upsert,
@@ -83,54 +79,6 @@ class OperationsWriter:
             values |= {"exit_code": exit_code, "finished_at": at}
         with writing(self.engine) as connection:
             connection.execute(upsert(HeartbeatRow, connection, ["host", "target"], values))
-
-    @patient_once
-    def begin_commit(self, target: Target, commit: str, *, owner: str, setup: str = "") -> int:
-        """Note that a commit is about to be measured.
-
-        Args:
-            commit: full hash.
-            owner: who begins it, as "host:pid".
-            setup: what it is begun under, where one setup's crash says nothing of another.
-
-        Returns:
-            How often it was begun since it last ended, this time included: 1 where all is well.
-        """
-        with writing(self.engine) as connection:
-            statement = insert_or_update(connection, BegunRow).values(
-                target_id=ensure_target(connection, target),
-                commit=commit,
-                setup=setup,
-                owner=owner,
-                times=1,
-                begun_at=datetime.now(UTC),
-            )
-            new = statement.excluded
-            return int(
-                connection.execute(
-                    statement.on_conflict_do_update(
-                        index_elements=["target_id", "commit", "setup"],
-                        set_={
-                            "owner": new.owner,
-                            "times": BegunRow.times + 1,
-                            "begun_at": new.begun_at,
-                        },
-                    ).returning(BegunRow.times)
-                ).scalar_one()
-            )
-
-    @patient
-    def end_commit(self, target: str, commit: str, *, setup: str = "") -> None:
-        """Take back what `begin_commit` noted: the commit came to an end, whatever the outcome."""
-        with writing(self.engine) as connection:
-            targets = select(TargetRow.id).where(TargetRow.name == target)
-            connection.execute(
-                delete(BegunRow).where(
-                    BegunRow.target_id.in_(targets),
-                    BegunRow.commit == commit,
-                    BegunRow.setup == setup,
-                )
-            )
 
     @patient
     def acquire_lease(self, name: str, owner: str, ttl_s: float) -> bool:

@@ -36,11 +36,6 @@ DROPOUT_OFF = Signature(
 )
 
 
-def name_embedding_factor(factor: float | None) -> Signature | None:
-    """The known fault with this least-squares factor of a sequence without `<mask>`."""
-    return None if factor is None else _named_factor(factor, 0.0, None)
-
-
 def name_embedding_fault(
     seen: torch.Tensor,
     exact: torch.Tensor,
