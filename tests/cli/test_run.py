@@ -8,7 +8,14 @@ from pathlib import Path
 
 import pytest
 
-from tests.runner.tiny_target import HEALTHY, MODEL_FILE, PADDED_WITH_CLS, TinyRepository
+from tests.runner.tiny_target import (
+    HEALTHY,
+    MODEL_FILE,
+    PADDED_WITH_CLS,
+    WAITS,
+    TinyRepository,
+    has_begun,
+)
 from virnucpro_monitor.cli.main import run_command
 from virnucpro_monitor.monitor.running import RunOptions, RunOutcome, make_plan
 from virnucpro_monitor.records import Outcome
@@ -208,12 +215,10 @@ def test_a_log_gets_all_output(tiny: TinyRepository, database: str, tmp_path: Pa
 
 
 def test_sigterm_ends_a_run_and_keeps_what_is_stored(
-    tiny: TinyRepository, database: str, run: Run, tmp_path: Path
+    tiny: TinyRepository, database: str, run: Run, private_folders: Path
 ) -> None:
     first = tiny.git("rev-parse", "HEAD")
-    started = tmp_path / "started"
-    sleeping = f"import time\nopen({str(started)!r}, 'w').close()\ntime.sleep(600)\n"
-    tiny.commit({MODEL_FILE: sleeping + HEALTHY[MODEL_FILE]})
+    tiny.commit({MODEL_FILE: WAITS + HEALTHY[MODEL_FILE]})
     process = subprocess.Popen(
         [
             sys.executable, "-m", "virnucpro_monitor", "run", "--target", str(tiny.folder),
@@ -222,7 +227,7 @@ def test_sigterm_ends_a_run_and_keeps_what_is_stored(
         stderr=subprocess.PIPE,
     )  # fmt: skip
     end = time.monotonic() + 120
-    while not (started.exists() and Path(database[10:]).exists()) and time.monotonic() < end:
+    while not has_begun(private_folders) and time.monotonic() < end:
         time.sleep(0.1)
     while not outcomes(database) and time.monotonic() < end:
         time.sleep(0.1)

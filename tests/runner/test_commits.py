@@ -11,7 +11,9 @@ from tests.runner.tiny_target import (
     HEALTHY,
     MODEL_FILE,
     PADDED_WITH_CLS,
+    WAITS,
     TinyRepository,
+    has_begun,
 )
 from virnucpro_monitor.errors import DeviceError, WeightsError
 from virnucpro_monitor.records import Culprit, Outcome, Request, Run, RunReport, Target
@@ -242,19 +244,20 @@ def test_a_yardstick_that_cannot_be_set_up_stops_everything(
 
 
 def test_turning_away_ends_the_worker(
-    tiny: TinyRepository, make_plan: MakePlan, monkeypatch: pytest.MonkeyPatch
+    tiny: TinyRepository,
+    make_plan: MakePlan,
+    cache_folder: Path,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.setattr(workers, "WorkerPool", WorkerPool)
-    note = tiny.folder.parent / "begun"
-    code = f"import time\nopen({str(note)!r}, 'w').close()\ntime.sleep(600)"
     before = set(descendants(os.getpid()))
-    hashes = [head(tiny), tiny.commit(broken(code))]
+    hashes = [head(tiny), tiny.commit(broken(WAITS))]
     reports = run_commits(make_plan(hashes, workers=2))
     next(reports)
     end = time.monotonic() + 60
-    while not note.exists() and time.monotonic() < end:
+    while not has_begun(cache_folder) and time.monotonic() < end:
         time.sleep(0.05)
-    assert len(set(descendants(os.getpid())) - before) >= 3  # server, watcher, worker
+    assert len(set(descendants(os.getpid())) - before) >= 4  # server, watcher, judge, target
     reports.close()
     assert set(descendants(os.getpid())) <= before
 

@@ -2,6 +2,8 @@
 
 import json
 import os
+import re
+import struct
 import subprocess
 import sys
 import textwrap
@@ -11,8 +13,8 @@ from pathlib import Path
 
 import pytest
 
-from tests.runner.conftest import MODEL, SEQUENCES, MakePlan
-from tests.runner.tiny_target import HEALTHY, MODEL_FILE, TinyRepository
+from tests.runner.conftest import MODEL, SEQUENCES, SMALL, MakePlan
+from tests.runner.tiny_target import HEALTHY, MODEL_FILE, WAITS, TinyRepository, has_begun
 from virnucpro_monitor.records import (
     Culprit,
     Figures,
@@ -21,7 +23,8 @@ from virnucpro_monitor.records import (
     SequenceResult,
     Verdict,
 )
-from virnucpro_monitor.records.messages import Judged, encode
+from virnucpro_monitor.records.messages import Judged, MessageError, decode_said, encode
+from virnucpro_monitor.runner.accept import Acceptance
 from virnucpro_monitor.runner.begun import Begun
 from virnucpro_monitor.runner.commits import run_commits
 
@@ -57,23 +60,22 @@ JUDGED = encode(
     )
 ).decode()
 
-# Stands in for a target that finds the worker's pipe; what it writes is harmless.
+# Stands in for a target that finds its channel to the judge; what it writes is harmless.
 _WRITES = """
 import os, stat
 for descriptor in range(3, 40):
     try:
-        if stat.S_ISFIFO(os.fstat(descriptor).st_mode):
-            os.write(descriptor, {line!r})
+        if stat.S_ISSOCK(os.fstat(descriptor).st_mode):
+            os.write(descriptor, {data!r})
     except OSError:
         pass
 """
-_FLOODS = """
-import os, stat
-for descriptor in range(3, 40):
+# Stands in for one that says of itself, in every place that it can reach, that all is well.
+_CLAIMS = """
+import os, stat, sys
+for descriptor in range(1, 40):
     try:
-        if stat.S_ISFIFO(os.fstat(descriptor).st_mode):
-            while True:
-                os.write(descriptor, b"x" * 65536)
+        os.write(descriptor, {line!r})
     except OSError:
         pass
 """
@@ -89,52 +91,97 @@ def with_verdict(**fields: object) -> str:
     return json.dumps(content)
 
 
-CASES = [
-    ("hello", "it is not JSON"),
-    ("\x80\xff\x00", "it is not JSON"),
-    ('{"event": "verdict"}', "names no kind that is known"),
-    ('{"kind": "judged"}', "missing"),
-    ('{"kind": "ended", "cause": "exit", "code": 0, "log": ""}', "names no kind that is known"),
+def framed(content: object, rest: bytes = b"") -> bytes:
+    header = content if isinstance(content, bytes) else json.dumps(content).encode()
+    return struct.pack(">I", len(header)) + header + rest
+
+
+LOADED = {
+    "kind": "Loaded",
+    "model_name": MODEL,
+    "num_layers": 6,
+    "dtype": "float32",
+    "device": "cpu",
+    "backend": "own",
+    "token_budget": 4096,
+    "fills": False,
+    "tensors": [],
+}
+ANSWERS = [
+    (b"hello, this is no header", "longer than any message"),
+    (framed(b"hello"), "it is not JSON"),
+    (framed(b"[" * 100_000), "it is not JSON"),
+    (framed({"kind": "Verdict", "tensors": []}), "of no kind that is known"),
+    (framed({"kind": "Loaded", "tensors": []}), "missing"),
+    (framed(LOADED | {"num_layers": 1e9}), "Loaded.num_layers is 1000000000.0"),
+    (framed(LOADED | {"num_layers": -1}), "a number of layers or tokens that cannot be"),
+    (framed(LOADED | {"device": "meta"}), "in no dtype or on no device"),
+    (framed(LOADED | {"backend": "x" * 1000}), "no usable name"),
+    (framed(LOADED | {"tensors": [["float32", [1 << 20, 1 << 20]]]}), "more than any answer holds"),
+    (framed(LOADED | {"tensors": [["object", [1]]]}), "of no dtype that is known"),
+    (framed({"kind": "Embedded", "layers": [], "tensors": []}), "came in place of Loaded"),
+    (framed(json.dumps(LOADED).replace("4096", "NaN").encode()), "it holds NaN"),
+    (
+        framed(LOADED) + framed({"kind": "Packs", "packs": [], "tensors": [["int64", [-1]]]}),
+        "shape",
+    ),
+]
+VERDICTS = [
     (changed(benchmark=7), "after the last that was expected"),
     (changed(duration_s=-1), "a duration that cannot be"),
     (with_verdict(reason=0.5), "Judged.verdict.reason is 0.5, not a text"),
     (JUDGED.replace('"min_similarity": 1.0', '"min_similarity": NaN'), "it holds NaN"),
     (JUDGED.replace('"min_similarity": 1.0', '"min_similarity": 1e999'), "not finite"),
     (JUDGED.replace('"min_similarity": 1.0', '"min_similarity": 1.5'), "a cosine beyond 1"),
-    (with_verdict(outcome="skipped"), "a verdict says skipped"),
+    (with_verdict(outcome="skipped"), "A verdict says skipped"),
     (with_verdict(sequences=[]), "not on the sequences of small@1"),
     (with_verdict(outcome="failed"), "does not follow from its own gates"),
-    ("[" * 100_000, "it is not JSON"),
 ]
 
 
 @pytest.mark.usefixtures("shared_workers")
-def test_strange_lines_cost_their_own_commit_alone(
+def test_strange_answers_cost_their_own_commit_alone(
     tiny: TinyRepository, make_plan: MakePlan
 ) -> None:
     hashes, healthy = [], HEALTHY[MODEL_FILE]
-    for line, _ in CASES:
-        code = _WRITES.format(line=line.encode("latin-1") + b"\n")
-        hashes.append(tiny.commit({MODEL_FILE: code + healthy}))
+    for data, _ in ANSWERS:
+        hashes.append(tiny.commit({MODEL_FILE: _WRITES.format(data=data) + healthy}))
     hashes.append(tiny.commit({MODEL_FILE: healthy + "\n# last\n"}))
     *strange, last = run_commits(make_plan(hashes))
     assert last.run.outcome is Outcome.PASSED
-    assert len(strange) == len(CASES)
-    for report, (_, sentence) in zip(strange, CASES, strict=True):
+    assert len(strange) == len(ANSWERS)
+    for report, (_, sentence) in zip(strange, ANSWERS, strict=True):
         assert report.run.outcome is Outcome.ERROR
         assert report.failure is not None
-        assert report.failure.kind == "garbage"
+        assert report.failure.kind == "garbage", report.run.reason
         assert "wrote to the monitor's own channel" in report.run.reason
         assert sentence.lower() in report.run.reason.lower()
         assert report.run.figures is None
 
 
+@pytest.mark.parametrize(("line", "sentence"), VERDICTS)
+def test_a_verdict_that_cannot_be_is_refused(line: str, sentence: str) -> None:
+    with pytest.raises(MessageError, match=re.escape(sentence)):
+        Acceptance((SMALL,), 0)(decode_said(line.encode()))
+
+
 @pytest.mark.usefixtures("shared_workers")
-def test_an_endless_line_is_cut_off(tiny: TinyRepository, make_plan: MakePlan) -> None:
-    flood = tiny.commit({MODEL_FILE: _FLOODS + HEALTHY[MODEL_FILE]})
-    (report,) = run_commits(make_plan([flood], timeout_s=600.0))
-    assert report.run.outcome is Outcome.ERROR
-    assert "a line of more than 64 MiB" in report.run.reason
+def test_no_target_speaks_for_itself(tiny: TinyRepository, make_plan: MakePlan) -> None:
+    """It says "passed" wherever it can write, and replaces what would judge it, in its process."""
+    broken = HEALTHY[MODEL_FILE].replace("PADDING = 1", "PADDING = 0")
+    claims = _CLAIMS.format(line=JUDGED.encode() + b"\n")
+    replaces = (
+        "from virnucpro_monitor.validation import validate, verdict\n"
+        "validate.validate_subject = verdict.judge = lambda *_, **__: None\n"
+    )
+    hashes = [tiny.commit({MODEL_FILE: one + broken}) for one in (claims, replaces, "")]
+    claimed, replaced, plain = run_commits(make_plan(hashes))
+    assert claimed.run.outcome is Outcome.ERROR
+    assert plain.run.outcome is Outcome.FAILED
+    assert (replaced.run.outcome, replaced.run.figures.min_similarity) == (
+        Outcome.FAILED,
+        plain.run.figures.min_similarity,
+    )
 
 
 _RUNNER = """
@@ -167,12 +214,11 @@ for report in run_commits(plan):
 
 
 def test_a_commit_that_takes_the_runner_down_is_not_tried_for_ever(
-    tiny: TinyRepository, cache_folder: Path, tmp_path: Path
+    tiny: TinyRepository, cache_folder: Path
 ) -> None:
-    healthy, note = HEALTHY[MODEL_FILE], tmp_path / "note"
+    healthy = HEALTHY[MODEL_FILE]
     # Stands in for one that has the runner killed: by the kernel for its memory, say.
-    asks = f"import time\nopen({str(note)!r}, 'w').close()\ntime.sleep(600)\n"
-    hashes = [tiny.commit({MODEL_FILE: asks + healthy}), tiny.commit({MODEL_FILE: healthy})]
+    hashes = [tiny.commit({MODEL_FILE: WAITS + healthy}), tiny.commit({MODEL_FILE: healthy})]
     command = [
         sys.executable,
         "-c",
@@ -183,13 +229,14 @@ def test_a_commit_that_takes_the_runner_down_is_not_tried_for_ever(
     ]
     environment = {**os.environ, "PYTHONPATH": os.getcwd()}
     for _ in range(10):
-        note.unlink(missing_ok=True)
+        for note in cache_folder.glob("**/begun.note"):
+            note.unlink()
         with subprocess.Popen(command, env=environment, stdout=subprocess.PIPE) as runner:
             end = time.monotonic() + 120
-            while not note.exists() and runner.poll() is None and time.monotonic() < end:
+            while not has_begun(cache_folder) and runner.poll() is None and time.monotonic() < end:
                 time.sleep(0.05)
             runner.kill()
-        assert note.exists()
+        assert has_begun(cache_folder)
     last = subprocess.run(command, env=environment, capture_output=True, text=True, check=True)
     first, second = last.stdout.splitlines()
     assert first.startswith(f"{hashes[0]} error The monitor itself was ended 10 times")

@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from tests.runner.conftest import MODEL, MakePlan
-from tests.runner.tiny_target import HEALTHY, MODEL_FILE, TinyRepository
+from tests.runner.tiny_target import HEALTHY, MODEL_FILE, WAITS, TinyRepository, has_begun
 from virnucpro_monitor.models.weights import resolve_weights, synthesize
 from virnucpro_monitor.records import Outcome, Request, RunReport
 from virnucpro_monitor.records.messages import Ended
@@ -20,37 +20,29 @@ from virnucpro_monitor.runner.commits import run_commits
 from virnucpro_monitor.runner.endings import explain
 from virnucpro_monitor.runner.supervisor import descendants
 
-_WAITS = """
-import os, time
-open({note!r}, "w").close()
-time.sleep(600)
-"""
-
 
 def killing(
-    tiny: TinyRepository, make_plan: MakePlan, tmp_path: Path, place: int
+    tiny: TinyRepository, make_plan: MakePlan, cache_folder: Path, whom: str
 ) -> list[RunReport]:
-    """Cover one commit that waits to be killed, and a later one.
-
-    Args:
-        place: of the process to kill, in the line from the server down to the worker.
-    """
-    note = tmp_path / "note"
-    waits = _WAITS.format(note=str(note))
+    """Cover one commit that waits to be killed, and a later one."""
     hashes = [
-        tiny.commit({MODEL_FILE: waits + HEALTHY[MODEL_FILE]}),
+        tiny.commit({MODEL_FILE: WAITS + HEALTHY[MODEL_FILE]}),
         tiny.commit({MODEL_FILE: HEALTHY[MODEL_FILE]}),
     ]
     before = set(descendants(os.getpid()))
 
     def kill() -> None:
         end = time.monotonic() + 100
-        while not note.exists() and time.monotonic() < end:
+        while not has_begun(cache_folder) and time.monotonic() < end:
             time.sleep(0.02)
-        # In a namespace of its own a worker does not know its number out here.
+        # In a namespace of its own a target does not know its number out here.
         line = [pid for pid in descendants(os.getpid()) if pid not in before]
         line.sort(key=lambda pid: len(descendants(pid)), reverse=True)
-        os.kill(line[place], signal.SIGKILL)
+        server, supervisor, first, *_ = line
+        (target,) = descendants(first)
+        (judge,) = set(line) - {server, supervisor, first, target}
+        found = {"server": server, "supervisor": supervisor, "judge": judge, "target": target}
+        os.kill(found[whom], signal.SIGKILL)
 
     killer = threading.Thread(target=kill)
     killer.start()
@@ -60,21 +52,17 @@ def killing(
 
 
 @pytest.mark.parametrize(
-    ("place", "kind"),
-    [
-        pytest.param(-1, "killed", id="worker"),
-        pytest.param(1, "lost", id="supervisor"),
-        pytest.param(0, "lost", id="server"),
-    ],
+    ("whom", "kind"),
+    [("target", "killed"), ("judge", "lost"), ("supervisor", "lost"), ("server", "lost")],
 )
 def test_what_is_killed_from_outside_is_tried_again(
     tiny: TinyRepository,
     make_plan: MakePlan,
-    tmp_path: Path,
-    place: int,
+    cache_folder: Path,
+    whom: str,
     kind: str,
 ) -> None:
-    killed, later = killing(tiny, make_plan, tmp_path, place)
+    killed, later = killing(tiny, make_plan, cache_folder, whom)
     assert killed.run.outcome is Outcome.NOT_RUN
     assert "the next start tries again" in killed.run.reason
     assert killed.failure is not None

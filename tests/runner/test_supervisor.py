@@ -29,7 +29,7 @@ limits = Limits(**json.loads(sys.argv[1]))
 result_read, result_write = os.pipe()
 output_read, output_write = os.pipe()
 child = fork_contained(namespace=sys.argv[3] == "namespace")
-if child is None:
+if isinstance(child, Inside):
     os.dup2(output_write, 1)
     os.dup2(output_write, 2)
     limit_own_memory(limits)

@@ -93,7 +93,14 @@ HEALTHY = {
     f"{PACKAGE}/data/__init__.py": "",
     COLLATOR_FILE: _COLLATOR,
 }
+# A commit that says that it runs, and waits to be ended. It may write in its checkout alone.
+WAITS = "import time\nopen('begun.note', 'w').close()\ntime.sleep(600)\n"
 PADDED_WITH_CLS = _MODEL.replace("PADDING = 1", "PADDING = 0")
+
+
+def has_begun(cache_folder: Path) -> bool:
+    """Whether a commit that `WAITS` runs now."""
+    return any(cache_folder.glob("**/begun.note"))
 
 
 class TinyRepository:

@@ -67,6 +67,9 @@ class MeasureJob:
         reuse: folder of unpacked embeddings to reuse, None for none.
         num_threads: CPU threads of the measurement.
         timeout_s: from the start, and again from each verdict.
+        kernels: folder of compiled kernels that commits of one target share; None for one of each
+            measurement's own.
+        network: whether the target may reach the network.
     """
 
     request: Request
@@ -88,6 +91,8 @@ class MeasureJob:
     reuse: str | None
     probes: bool
     num_threads: int
+    kernels: str | None = None
+    network: bool = False
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -229,15 +234,7 @@ def is_verdict(line: bytes) -> bool:
 
 
 def _decode(line: bytes, kinds: dict[str, Any]) -> Any:
-    if len(line) > MAX_MESSAGE_BYTES:
-        raise MessageError(f"A line of {len(line)} bytes is longer than any message.")
-    try:
-        content = json.loads(
-            line, parse_float=_finite, parse_int=_bounded, parse_constant=_refuse_constant
-        )
-    except (ValueError, RecursionError) as error:
-        reason = str(error) if isinstance(error, _BadNumber) else "it is not JSON"
-        raise MessageError(f"A line is no message: {reason}.") from None
+    content = parse_json(line)
     name = content.pop("kind", None) if isinstance(content, dict) else None
     if not isinstance(name, str) or name not in kinds:
         raise MessageError("A line is no message: it names no kind that is known.")
@@ -245,6 +242,23 @@ def _decode(line: bytes, kinds: dict[str, Any]) -> Any:
         return from_json(kinds[name], content)
     except RecordError as error:
         raise MessageError(f"A message is not as agreed: {error}") from None
+
+
+def parse_json(line: bytes) -> Any:
+    """JSON whose numbers are finite and not too large.
+
+    Raises:
+        MessageError: it is not that.
+    """
+    if len(line) > MAX_MESSAGE_BYTES:
+        raise MessageError(f"A line of {len(line)} bytes is longer than any message.")
+    try:
+        return json.loads(
+            line, parse_float=_finite, parse_int=_bounded, parse_constant=_refuse_constant
+        )
+    except (ValueError, RecursionError) as error:
+        reason = str(error) if isinstance(error, _BadNumber) else "it is not JSON"
+        raise MessageError(f"A line is no message: {reason}.") from None
 
 
 class _BadNumber(ValueError):

@@ -15,9 +15,12 @@ import ctypes
 import os
 import signal
 import sys
+import time
 from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
+
+from virnucpro_monitor.runner.confinement import Territory, leave_network, mount_read_only
 
 _CLONE_NEWNS = 0x00020000
 _CLONE_NEWUSER = 0x10000000
@@ -55,6 +58,13 @@ class Contained:
                     self._status = int(told) if told else self._status
         return self._status
 
+    def wait(self, timeout_s: float) -> int | None:
+        """The worker's exit status, None where it still runs after that time."""
+        end = time.monotonic() + timeout_s
+        while (status := self.poll()) is None and time.monotonic() < end:
+            time.sleep(0.002)
+        return status
+
     def kill(self) -> None:
         """End the child; in a namespace all of it, elsewhere its session."""
         with suppress(ProcessLookupError, PermissionError):
@@ -64,20 +74,39 @@ class Contained:
             os.killpg(self.pid, signal.SIGKILL)
 
 
-def fork_contained(*, namespace: bool = True) -> Contained | None:
-    """Fork a worker; None in the worker itself, which leads a session of its own.
+@dataclass(frozen=True, slots=True)
+class Inside:
+    """What a contained process knows of itself.
+
+    Attributes:
+        namespace: it has a process namespace of its own.
+        read_only: it finds all mounted read-only but its territory.
+        network: it reaches a network.
+    """
+
+    namespace: bool = False
+    read_only: bool = False
+    network: bool = True
+
+
+def fork_contained(
+    *, namespace: bool = True, territory: Territory | None = None, network: bool = True
+) -> Contained | Inside:
+    """Fork a worker, which leads a session of its own, and in which `Inside` is returned.
 
     The caller has one thread, and does nothing else than watch that worker.
 
     Args:
         namespace: use one where the kernel offers it.
+        territory: in a namespace, what may be written there; None for all.
+        network: whether a namespace shares the machine's network.
     """
     if not namespace or not enter_process_namespace():
         pid = os.fork()
         if pid == 0:
             os.setsid()
             die_with_parent()
-            return None
+            return Inside()
         return Contained(pid)
     status_read, status_write = os.pipe()
     pid = os.fork()
@@ -86,7 +115,12 @@ def fork_contained(*, namespace: bool = True) -> Contained | None:
         return Contained(pid, status_read)
     die_with_parent()
     os.close(status_read)
-    _hide_other_processes()
+    own_mounts = _hide_other_processes()
+    inside = Inside(
+        namespace=True,
+        read_only=own_mounts and territory is not None and mount_read_only(territory),
+        network=network or not leave_network(),
+    )
     # Without handlers the kernel keeps every signal from inside the namespace away from its first
     # process; from the start, since the worker may be quick.
     handlers = {number: signal.signal(number, signal.SIG_DFL) for number in _HANDLED}
@@ -97,21 +131,27 @@ def fork_contained(*, namespace: bool = True) -> Contained | None:
         os.close(status_write)
         os.setsid()
         die_with_parent()
-        return None
+        return inside
     _be_first(worker, status_write)
     raise AssertionError("unreachable")
 
 
-def _hide_other_processes() -> None:
+def _hide_other_processes() -> bool:
     """Let /proc show this namespace's processes alone: neither the environment nor the command line
-    of ours. Where the kernel refuses, /proc stays as it is."""
+    of ours. Where the kernel refuses, /proc stays as it is.
+
+    Returns:
+        Whether this process has mounts of its own.
+    """
     library = ctypes.CDLL(None, use_errno=True)
     # What is mounted here must not appear outside; what is mounted outside may come in.
     if (
-        library.unshare(_CLONE_NEWNS) == 0
-        and library.mount(b"none", b"/", None, _MS_REC | _MS_SLAVE, None) == 0
+        library.unshare(_CLONE_NEWNS) != 0
+        or library.mount(b"none", b"/", None, _MS_REC | _MS_SLAVE, None) != 0
     ):
-        library.mount(b"proc", b"/proc", b"proc", _MS_NOSUID | _MS_NODEV | _MS_NOEXEC, None)
+        return False
+    library.mount(b"proc", b"/proc", b"proc", _MS_NOSUID | _MS_NODEV | _MS_NOEXEC, None)
+    return True
 
 
 def _be_first(worker: int, status_fd: int) -> None:

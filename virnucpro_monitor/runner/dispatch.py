@@ -166,4 +166,13 @@ def _measure_job(
         reuse=reuse,
         probes=plan.probes,
         num_threads=plan.num_threads,
+        kernels=_kernels(plan, device),
+        network=plan.network,
     )
+
+
+def _kernels(plan: RunPlan, device: str) -> str | None:
+    """On a card, where compiling takes longer than measuring, a target's commits share kernels."""
+    if device.startswith("cuda"):
+        return str(plan.cache_folder / "kernels" / plan.target.name)
+    return None

@@ -33,11 +33,7 @@ def explain(ended: Ended, timeout_s: float, memory_limit_gib: float | None) -> C
             f"The run took more than {memory_limit_gib:g} GiB of memory and was stopped.",
         )
     if ended.cause == "garbage":
-        return Cause(
-            "garbage",
-            "The process wrote to the monitor's own channel, which no target must do, and was "
-            f"stopped. {ended.detail}".strip(),
-        )
+        return Cause("garbage", garbage_text(ended.detail))
     if ended.cause == "signal":
         name = _signal_name(ended.code)
         if ended.code in _FROM_OUTSIDE:
@@ -54,6 +50,14 @@ def explain(ended: Ended, timeout_s: float, memory_limit_gib: float | None) -> C
         "lost",
         "The worker process was lost before it gave a result: the next start tries again.",
         ours=True,
+    )
+
+
+def garbage_text(detail: str) -> str:
+    """What is said of a target that wrote to the channel."""
+    return (
+        "The process wrote to the monitor's own channel, which no target must do, and was "
+        f"stopped. {detail}".strip()
     )
 
 

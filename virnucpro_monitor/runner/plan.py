@@ -36,6 +36,7 @@ class RunPlan:
         warm: let fair-esm build models from the mapped checkpoint.
         num_threads: CPU threads of each measurement, however many run at once: thread counts change
             the last bits of a result.
+        network: whether commits may reach the network while they are measured.
     """
 
     target: Target
@@ -58,6 +59,7 @@ class RunPlan:
     warm: bool = True
     workers: int | None = None
     num_threads: int = field(default_factory=usual_num_threads)
+    network: bool = False
 
     def __post_init__(self) -> None:
         if self.order not in ORDERS:

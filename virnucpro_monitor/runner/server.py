@@ -6,11 +6,15 @@ over which the caller hands one connected socket for each job; the job arrives o
 and its events leave as lines (`records.messages`). Where forking is not safe (anywhere but Linux),
 each job gets a fresh interpreter instead.
 
-    caller ── control socket ── server ──fork── supervisor ──fork── worker (own session)
-       └───────────── one socket for each job ─────┘
+A commit is measured by two processes: the target's, which alone imports its code and is confined,
+and the judge's, which asks it for embeddings and alone holds the pipe on which a verdict is said.
+
+    caller ── control socket ── server ──fork── supervisor ──fork── judge (or other worker)
+       └───────────── one socket for each job ─────┘ └──────fork── target ──┘ channel
 """
 
 import importlib
+import json
 import os
 import select
 import socket
@@ -18,10 +22,14 @@ import sys
 import tempfile
 import time
 import traceback
-from contextlib import suppress
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import ExitStack, contextmanager, suppress
+from dataclasses import dataclass
 from pathlib import Path
 from typing import NoReturn
 
+from virnucpro_monitor.records import from_json, to_json
+from virnucpro_monitor.records.calls import Confined
 from virnucpro_monitor.records.messages import (
     OWN,
     WORKERS,
@@ -33,15 +41,34 @@ from virnucpro_monitor.records.messages import (
     is_verdict,
 )
 from virnucpro_monitor.runner import worker
-from virnucpro_monitor.runner.containment import adopt_orphans, die_with_parent, fork_contained
+from virnucpro_monitor.runner.confinement import (
+    Territory,
+    close_descriptors,
+    confine_files,
+    give_up_capabilities,
+    landlock_version,
+)
+from virnucpro_monitor.runner.containment import (
+    Contained,
+    Inside,
+    adopt_orphans,
+    die_with_parent,
+    fork_contained,
+)
 from virnucpro_monitor.runner.supervisor import (
+    Ending,
     Limits,
     end_children,
     limit_own_memory,
     supervise,
 )
+from virnucpro_monitor.scratch import scratch_folder, sweep
 
 TEND_S = 0.5
+_SCRATCH_PREFIX = "vnpm-job-"
+# Of the cache: what a target must not know, or has no business with.
+_PRIVATE_FOLDERS = ("oracle", "unpacked", "begun", "spool")
+_LOCKS_TCP, _LOCKS_SIGNALS = 4, 6  # versions of Landlock
 
 
 def main() -> None:
@@ -144,41 +171,168 @@ def _supervise(job: Job, connection: socket.socket, forking: bool) -> NoReturn:
 
 
 def _serve(job: Job, connection: socket.socket, forking: bool) -> None:
-    limits = Limits(job.timeout_s, job.memory_limit_gib)
-
     def send(line: bytes) -> bool:
         connection.sendall(WORKERS + line + b"\n")
         return is_verdict(line)
 
-    result_read, result_write = os.pipe()
-    output_read, output_write = os.pipe()
-    source = None if forking else _write_job(job)
-    # CUDA does not start in a process namespace that has no /proc of its own (seen: error 304).
-    child = fork_contained(namespace=not job.request.device.startswith("cuda"))
-    if child is None:
-        connection.close()
-        os.dup2(output_write, 1)
-        os.dup2(output_write, 2)
-        os.close(output_write)
-        if source is not None:
-            _become_worker(source, result_write)
-        _work(job, limits, result_write)
-    if source is not None:
-        os.close(source)
-    os.close(result_write)
-    os.close(output_write)
-    ending = supervise(child, result_read, output_read, limits, send, cancel_fd=connection.fileno())
+    with _scratch_of(job) as scratch:
+        ending = _run(job, scratch, connection, forking, send)
     ended = Ended(cause=ending.cause, code=ending.code, log=ending.output, detail=ending.detail)
     connection.sendall(OWN + encode(ended) + b"\n")
 
 
-def _work(job: Job, limits: Limits, result_fd: int) -> NoReturn:
+def _run(
+    job: Job,
+    scratch: Path | None,
+    connection: socket.socket,
+    forking: bool,
+    send: Callable[[bytes], bool],
+) -> Ending:
+    limits = Limits(job.timeout_s, job.memory_limit_gib)
+    result_read, result_write = os.pipe()
+    output_read, output_write = os.pipe()
+    pipes = _Pipes(result_write, output_write)
+    # CUDA does not start in a process namespace that has no /proc of its own (seen: error 304).
+    namespace = not job.request.device.startswith("cuda")
+    judge: Contained | None = None
+    if isinstance(job, MeasureJob):
+        # The judge comes first: what is forked later may come to lie in a namespace.
+        judges, theirs = socket.socketpair()
+        judge_or_inside = fork_contained(namespace=False)
+        if isinstance(judge_or_inside, Inside):
+            theirs.close()
+            _judge(job, pipes, judges, connection, forking)
+        judge = judge_or_inside
+        judges.close()
+        territory = _territory(job, scratch)
+        child = fork_contained(namespace=namespace, territory=territory, network=job.network)
+        if isinstance(child, Inside):
+            _be_target(job, pipes, theirs, territory, child, scratch, forking)
+        theirs.close()
+    else:
+        child = fork_contained(namespace=namespace)
+        if isinstance(child, Inside):
+            _judge(job, pipes, None, connection, forking)
+    pipes.close()
+    return supervise(
+        child, result_read, output_read, limits, send, cancel_fd=connection.fileno(), judge=judge
+    )
+
+
+@dataclass(frozen=True, slots=True)
+class _Pipes:
+    """Write ends of a job's pipes."""
+
+    result: int
+    output: int
+
+    def take_output(self) -> None:
+        """In a child: let the standard streams be the output's."""
+        os.dup2(self.output, 1)
+        os.dup2(self.output, 2)
+        os.close(self.output)
+
+    def close(self) -> None:
+        os.close(self.result)
+        os.close(self.output)
+
+
+@contextmanager
+def _scratch_of(job: Job) -> Iterator[Path | None]:
+    """A folder that a target may write; None where nothing can be written, or none is needed."""
+    if not isinstance(job, MeasureJob):
+        yield None
+        return
+    with ExitStack() as stack:
+        folder: Path | None = None
+        for parent in (Path(job.cache_folder, "scratch"), Path(tempfile.gettempdir())):
+            try:
+                sweep(parent, _SCRATCH_PREFIX)
+                made = stack.enter_context(scratch_folder(parent, _SCRATCH_PREFIX))
+                made.mkdir()
+                folder = made
+                break
+            except OSError:
+                continue  # a full or read-only disk, which is told where it matters
+        yield folder
+
+
+def _territory(job: MeasureJob, scratch: Path | None) -> Territory:
+    cache, checkout = Path(job.cache_folder), Path(job.checkout)
+    writable = [] if scratch is None else [scratch]
+    if checkout != cache:  # the built-in target has no files of its own
+        writable.append(checkout)
+    if job.kernels is not None:
+        with suppress(OSError):
+            Path(job.kernels).mkdir(parents=True, exist_ok=True)
+            writable.append(Path(job.kernels))
+    hidden = tuple(cache / name for name in _PRIVATE_FOLDERS)
+    return Territory(tuple(writable), hidden)
+
+
+def _judge(
+    job: Job,
+    pipes: _Pipes,
+    channel: socket.socket | None,
+    connection: socket.socket,
+    forking: bool,
+) -> NoReturn:
+    """Be the process that does the job, or judges what a target's process embeds."""
+    connection.close()
+    pipes.take_output()
+    if not forking:
+        _become("--job", job, [pipes.result, -1 if channel is None else channel.fileno()])
+
+    def work() -> int:
+        if channel is None and not job.request.device.startswith("cuda"):
+            limit_own_memory(Limits(job.timeout_s, job.memory_limit_gib))
+        return worker.run_job(job, pipes.result, channel)
+
+    _end_after(work)
+
+
+def _be_target(
+    job: MeasureJob,
+    pipes: _Pipes,
+    channel: socket.socket,
+    territory: Territory,
+    inside: Inside,
+    scratch: Path | None,
+    forking: bool,
+) -> NoReturn:
+    """Be the process that runs the target."""
+    pipes.take_output()
+    close_descriptors(but={channel.fileno()})
+    give_up_capabilities()
+    locked = confine_files(territory, network=job.network)
+    confined = Confined(
+        files=locked or inside.read_only,
+        network=not inside.network or (locked and landlock_version() >= _LOCKS_TCP),
+        processes=inside.namespace or (locked and landlock_version() >= _LOCKS_SIGNALS),
+    )
+    if not forking:
+        told = json.dumps([to_json(confined), None if scratch is None else str(scratch)])
+        _become("--target", job, [channel.fileno(), told])
+    _end_after(lambda: _serve_target(job, channel, confined, scratch))
+
+
+def _serve_target(
+    job: MeasureJob, channel: socket.socket, confined: Confined, scratch: Path | None
+) -> int:
+    from virnucpro_monitor.runner.channel import Channel
+    from virnucpro_monitor.runner.target_process import serve
+
+    if not job.request.device.startswith("cuda"):
+        limit_own_memory(Limits(job.timeout_s, job.memory_limit_gib))
+    worker.settle_in()
+    serve(job, Channel(channel), confined, scratch)
+    return 0
+
+
+def _end_after(work: Callable[[], int]) -> NoReturn:
     status = 1
     try:
-        if not job.request.device.startswith("cuda"):
-            limit_own_memory(limits)
-        worker.run_job(job, result_fd)
-        status = 0
+        status = work()
     except BaseException:
         traceback.print_exc()
     finally:
@@ -202,23 +356,38 @@ def _unnamed_file() -> int:
         return os.dup(file.fileno())
 
 
-def _become_worker(source: int, result_fd: int) -> NoReturn:
-    """Become a fresh interpreter that reads its job from standard input."""
-    os.dup2(source, 0)
-    os.set_inheritable(result_fd, True)
-    arguments = [sys.executable, "-P", "-m", __spec__.name, "--job", str(result_fd)]
-    os.execv(sys.executable, arguments)
+def _become(role: str, job: Job, arguments: Sequence[int | str]) -> NoReturn:
+    """Become a fresh interpreter that reads its job from standard input.
+
+    Args:
+        arguments: descriptors stay open.
+    """
+    os.dup2(_write_job(job), 0)
+    for one in arguments:
+        if isinstance(one, int) and one >= 0:
+            os.set_inheritable(one, True)
+    command = [sys.executable, "-P", "-m", __spec__.name, role, *map(str, arguments)]
+    os.execv(sys.executable, command)
 
 
-def run_spawned(result_fd: int) -> None:
+def _run_spawned(role: str, arguments: Sequence[str]) -> NoReturn:
     job = decode_job(sys.stdin.buffer.read())
-    if not job.request.device.startswith("cuda"):
-        limit_own_memory(Limits(job.timeout_s, job.memory_limit_gib))
-    worker.run_job(job, result_fd)
+    channel = (
+        None
+        if int(arguments[-2 if role == "--target" else -1]) < 0
+        else socket.socket(fileno=int(arguments[-2 if role == "--target" else -1]))
+    )
+    if role == "--target":
+        assert isinstance(job, MeasureJob)
+        assert channel is not None
+        told, scratch = json.loads(arguments[-1])
+        folder = None if scratch is None else Path(scratch)
+        _end_after(lambda: _serve_target(job, channel, from_json(Confined, told), folder))
+    _end_after(lambda: worker.run_job(job, int(arguments[0]), channel))
 
 
 if __name__ == "__main__":
-    if "--job" in sys.argv:
-        run_spawned(int(sys.argv[-1]))
+    if len(sys.argv) > 1 and sys.argv[1] in ("--job", "--target"):
+        _run_spawned(sys.argv[1], sys.argv[2:])
     else:
         main()

@@ -16,6 +16,9 @@ from virnucpro_monitor.runner.containment import Contained
 GIB = 1024**3
 POLL_S = 0.05
 MEMORY_POLL_S = 0.2
+TARGET_GONE = 66
+"""The exit status of a judge whose target's process has gone."""
+_LAST_WORDS_S = 1.0
 KEPT_HEAD_BYTES = 16 * 1024
 KEPT_TAIL_BYTES = 64 * 1024
 
@@ -130,6 +133,7 @@ def supervise(
     limits: Limits,
     on_line: Callable[[bytes], bool],
     cancel_fd: int | None = None,
+    judge: Contained | None = None,
 ) -> Ending:
     """Follow a child until it ends, then end what it left behind.
 
@@ -137,6 +141,8 @@ def supervise(
         result_fd, output_fd: read ends of the child's pipes; closed here.
         on_line: receives each line of the result pipe; True restarts the clock.
         cancel_fd: once readable, the child is ended.
+        judge: another child, which asks the first one and writes to the result pipe. The job ends
+            with it, and as the first one ended where that is why.
     """
     keeper = OutputKeeper()
     lines = LineSplitter(on_line)
@@ -176,7 +182,23 @@ def supervise(
                 cause = "garbage"
             if cause:
                 child.kill()
-            status = child.poll()
+                if judge is not None:
+                    judge.kill()
+            if judge is None:
+                status = child.poll()
+                continue
+            judged = judge.poll()
+            if judged is None:
+                continue
+            # The target sees that the judge has gone, and prints what it still holds.
+            left = child.wait(_LAST_WORDS_S)
+            if judged == TARGET_GONE:
+                status = left
+                cause = cause or ("closed" if left is None else "")
+            else:
+                status = judged
+                cause = cause or ("lost" if judged else "")
+            break
     child.kill()
     end_descendants()
     while data := _read(result_fd):
@@ -188,7 +210,9 @@ def supervise(
     if lines.overflown:
         detail = f"It wrote a line of more than {MAX_MESSAGE_BYTES // 1024**2} MiB."
         return Ending("garbage", signal.SIGKILL, keeper.text(), detail)
-    if cause:
+    if cause == "closed":
+        return Ending("garbage", signal.SIGKILL, keeper.text(), "It closed that channel.")
+    if cause or status is None:
         return Ending(cause, signal.SIGKILL, keeper.text())
     if status < 0:
         return Ending("signal", -status, keeper.text())

@@ -1,54 +1,60 @@
-"""One job in its own process: prepare the yardstick, or load one commit and judge it.
+"""One job in its own process: prepare the yardstick, or judge what a target's process embeds.
 
-A job answers with messages on a pipe of its own, so that what the target prints is never mixed in.
+A job answers with messages on a pipe of its own, which no target's process ever holds.
 """
 
-import errno
 import faulthandler
 import os
-import re
+import socket
 import sys
 import time
-import traceback
 from collections.abc import Callable
+from contextlib import suppress
+from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, TypedDict
 
-from virnucpro_monitor.errors import DeviceError, MonitorError, TargetError, WeightsError
-from virnucpro_monitor.records import Failure, Verdict
+from virnucpro_monitor.errors import DeviceError, MonitorError, WeightsError
+from virnucpro_monitor.records import Failure, Verdict, to_json
 from virnucpro_monitor.records.messages import (
     Advanced,
     Failed,
     Job,
     Judged,
     MeasureJob,
+    MessageError,
     PrepareJob,
     Ready,
     Refused,
     Said,
     encode,
 )
+from virnucpro_monitor.runner.supervisor import TARGET_GONE
 
 PROGRESS_INTERVAL_S = 0.2
-MAX_TRACEBACK_CHARACTERS = 20_000
-MAX_MESSAGE_CHARACTERS = 1_000
-
-# What CUDA says of a card that has gone, is broken, or is kept by others.
-_LOST_CARD = re.compile(
-    r"no CUDA-capable device is detected|devices? (is|are) busy or unavailable|uncorrectable ECC"
-    r"|invalid device ordinal|CUDA driver initialization failed|No CUDA GPUs are available"
-)
 
 Emit = Callable[[Said], None]
 
 
-def run_job(job: Job, result_fd: int) -> None:
-    """Do a job and send its events; every exception becomes an event."""
+def settle_in() -> None:
+    """What every process of a job does first."""
     faulthandler.enable(all_threads=False)  # a segmentation fault leaves its stack in the output
     sys.dont_write_bytecode = True
     for stream in (sys.stdout, sys.stderr):
         stream.reconfigure(line_buffering=True)  # type: ignore[union-attr]
+
+
+def run_job(job: Job, result_fd: int, connection: socket.socket | None = None) -> int:
+    """Do a job and send its events; every exception becomes an event.
+
+    Args:
+        connection: to the target's process, of a job that measures one.
+
+    Returns:
+        This process's exit status.
+    """
+    settle_in()
 
     def emit(event: Said) -> None:
         data = encode(event) + b"\n"
@@ -57,8 +63,9 @@ def run_job(job: Job, result_fd: int) -> None:
 
     if isinstance(job, PrepareJob):
         _prepare(job, emit)
-    else:
-        _measure(job, emit)
+        return 0
+    assert connection is not None
+    return _measure(job, connection, emit)
 
 
 def _prepare(job: PrepareJob, emit: Emit) -> None:
@@ -132,41 +139,65 @@ def _yardstick(job: Job, emit: Emit) -> tuple[Any, list[Any]]:
     return weights, oracles
 
 
-def _measure(job: MeasureJob, emit: Emit) -> None:
-    from virnucpro_monitor.runner.packages import imported_packages
+def _measure(job: MeasureJob, connection: socket.socket, emit: Emit) -> int:
+    """Judge what the target's process, at the other end of the connection, embeds."""
+    from virnucpro_monitor.runner.channel import Channel, ChannelClosedError
+    from virnucpro_monitor.runner.endings import garbage_text
+    from virnucpro_monitor.runner.failures import describe_failure, is_ours
+    from virnucpro_monitor.runner.remote import FROM_TARGET, RemoteSubject
 
     clock = _Clock()
-    checkout = Path(job.checkout)
     index = job.first
+    subject = RemoteSubject(Channel(connection))
     try:
-        weights, oracles = _yardstick(job, emit)
-        if weights.digest != job.weights_digest:
-            raise WeightsError(
-                f"The weights file {Path(weights.path).name} has changed since this run began."
-            )
-        subject = _load(job, weights, checkout)
-        for index in range(job.first, len(job.benchmarks)):
-            verdict = _judge(job, subject, index, oracles[index], emit)
-            emit(
-                Judged(
-                    benchmark=index,
-                    backend=subject.backend,
-                    verdict=verdict,
-                    packages=imported_packages(),
-                    **clock.restart(),
+        with subject:
+            subject.meet()
+            _warm_up(job)
+            weights, oracles = _yardstick(job, emit)
+            if weights.digest != job.weights_digest:
+                raise WeightsError(
+                    f"The weights file {Path(weights.path).name} has changed since this run began."
                 )
-            )
+            subject.wait()
+            for index in range(job.first, len(job.benchmarks)):
+                verdict = _judge(job, subject, index, oracles[index], emit)
+                emit(
+                    Judged(
+                        benchmark=index,
+                        backend=subject.backend,
+                        verdict=verdict,
+                        packages=subject.packages(),
+                        **clock.restart(),
+                    )
+                )
+    except ChannelClosedError:
+        return TARGET_GONE
     except BaseException as error:
-        failure = describe_failure(error, checkout)
+        if isinstance(error, MessageError):
+            failure, ours = Failure(kind="garbage", message=garbage_text(str(error))), False
+        elif isinstance(error, FROM_TARGET):
+            failure, ours = error.failure, error.ours
+        else:
+            failure, ours = describe_failure(error, Path(job.checkout)), is_ours(error)
+        packages: tuple[str, ...] = ()
+        with suppress(ChannelClosedError, MessageError, *FROM_TARGET):
+            packages = subject.packages()
         emit(
             Failed(
-                benchmark=index,
-                failure=failure,
-                ours=is_ours(error),
-                packages=imported_packages(),
-                **clock.restart(),
+                benchmark=index, failure=failure, ours=ours, packages=packages, **clock.restart()
             )
         )
+    return 0
+
+
+def _warm_up(job: MeasureJob) -> None:
+    """While the target loads: what this process will need of the device."""
+    import torch
+
+    torch.set_num_threads(job.num_threads)
+    if job.request.device.startswith("cuda"):
+        with suppress(RuntimeError):  # the target meets the same, and says so
+            torch.zeros(1, device=job.request.device)
 
 
 class _Times(TypedDict):
@@ -189,38 +220,6 @@ class _Clock:
         return taken
 
 
-def _load(job: MeasureJob, weights: Any, checkout: Path) -> Any:
-    import torch
-
-    from virnucpro_monitor.runner.adapters import LoadRequest
-    from virnucpro_monitor.runner.loading import load_subject
-    from virnucpro_monitor.runner.warm import install_loader
-
-    torch.set_num_threads(job.num_threads)
-    request = job.request
-    checkpoint, regression = Path(weights.path), Path(weights.regression_path)
-    if job.warm:
-        install_loader(request.model, checkpoint, regression)
-    os.chdir(checkout)
-    return load_subject(
-        job.adapter,
-        LoadRequest(
-            checkout=checkout,
-            package=job.package,
-            model_name=request.model,
-            weights=request.weights,
-            checkpoint=checkpoint,
-            regression=regression,
-            torch_home=Path(job.torch_home),
-            device=request.device,
-            dtype=getattr(torch, request.dtype),
-            backend=request.backend,
-            token_budget=request.token_budget,
-        ),
-        job.adapter_path,
-    )
-
-
 def _judge(job: MeasureJob, subject: Any, index: int, oracle: Any, emit: Emit) -> Verdict:
     from virnucpro_monitor.runner.reuse import reuse_unpacked
     from virnucpro_monitor.validation.probe_texts import fresh_texts
@@ -229,7 +228,7 @@ def _judge(job: MeasureJob, subject: Any, index: int, oracle: Any, emit: Emit) -
     benchmark = job.benchmarks[index]
     fresh = fresh_texts(job.protocol)
     with reuse_unpacked(subject, benchmark, job.reuse, fresh=fresh) as judged:
-        return validate_subject(
+        verdict = validate_subject(
             judged,
             benchmark,
             oracle=oracle,
@@ -238,6 +237,8 @@ def _judge(job: MeasureJob, subject: Any, index: int, oracle: Any, emit: Emit) -
             on_progress=_progress(emit, index),
             probes=job.probes,
         )
+    isolation = to_json(subject.confined)
+    return replace(verdict, documents={**verdict.documents, "isolation": isolation})
 
 
 def _progress(emit: Emit, benchmark: int) -> Callable[[int, int], None]:
@@ -251,53 +252,3 @@ def _progress(emit: Emit, benchmark: int) -> Callable[[int, int], None]:
             emit(Advanced(benchmark=benchmark, done=done, total=total))
 
     return report
-
-
-def describe_failure(error: BaseException, checkout: Path) -> Failure:
-    """Turn an exception into a `Failure` that reads the same wherever the checkout lay."""
-    text = "".join(traceback.format_exception(error))
-    message = str(error) if isinstance(error, MonitorError) else _one_line(error)
-    place = f"{checkout}{os.sep}"
-    return Failure(
-        kind=_kind_of(error),
-        message=message.replace(place, "")[:MAX_MESSAGE_CHARACTERS],
-        traceback=text.replace(place, "")[-MAX_TRACEBACK_CHARACTERS:],
-    )
-
-
-def is_ours(error: BaseException) -> bool:
-    """Whether the monitor or its machine failed, not the target: disk, weights, device, settings.
-
-    Such a run is tried again by the next start. The machine's part may lie under a target's own
-    exception.
-    """
-    seen: BaseException | None = error
-    while seen is not None:
-        if isinstance(seen, OSError) and seen.errno in (errno.ENOSPC, errno.EDQUOT):
-            return True
-        if isinstance(seen, RuntimeError) and _LOST_CARD.search(str(seen)):
-            return True
-        seen = seen.__cause__ or seen.__context__
-    return isinstance(error, MonitorError) and not isinstance(error, TargetError)
-
-
-def _one_line(error: BaseException) -> str:
-    first = (str(error).strip().splitlines() or [""])[0]
-    return f"{type(error).__name__}: {first}" if first else type(error).__name__
-
-
-def _kind_of(error: BaseException) -> str:
-    import torch
-
-    from virnucpro_monitor.runner.adapters import TargetImportError
-
-    text = str(error)
-    if is_ours(error):
-        return "weights" if isinstance(error, WeightsError) else "machine"
-    if isinstance(error, (MemoryError, torch.OutOfMemoryError)) or "can't allocate memory" in text:
-        return "out_of_memory"
-    if isinstance(error, (TargetImportError, ImportError, SyntaxError)):
-        return "import"
-    if isinstance(error, TargetError):
-        return "interface"
-    return "exception"

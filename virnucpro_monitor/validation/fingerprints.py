@@ -10,6 +10,7 @@ from collections.abc import Mapping
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Protocol, runtime_checkable
 
 import torch
 
@@ -25,6 +26,15 @@ _ROUNDINGS = (torch.bfloat16, torch.float16)
 _UNIT = "tensors"
 
 Fingerprints = dict[str, tuple[int, ...]]
+
+
+@runtime_checkable
+class DistantTensors(Protocol):
+    """Tensors by name that lie in another process, which takes their fingerprints itself."""
+
+    def fingerprints(self) -> Fingerprints: ...
+
+    def dtypes(self) -> Mapping[str, torch.dtype]: ...
 
 
 def fingerprint(tensor: torch.Tensor) -> tuple[int, ...]:
@@ -44,6 +54,8 @@ def fingerprint(tensor: torch.Tensor) -> tuple[int, ...]:
 
 def fingerprints(tensors: Mapping[str, torch.Tensor]) -> Fingerprints:
     """By name; what is not an ordinary dense tensor is left out."""
+    if isinstance(tensors, DistantTensors):
+        return tensors.fingerprints()
     return {
         name: fingerprint(tensor)
         for name, tensor in tensors.items()
@@ -106,13 +118,17 @@ def _against_checkpoint(
     subject: Subject, checkpoint: tuple[str, str, Path], covers: str
 ) -> ProbeDocument:
     tensors = subject.tensors()
-    expected = _checkpoint_fingerprints(*checkpoint, {t.dtype for t in tensors.values()})
     found = fingerprints(tensors)
+    if isinstance(tensors, DistantTensors):
+        dtypes = tensors.dtypes()
+    else:
+        dtypes = {name: tensor.dtype for name, tensor in tensors.items()}
+    expected = _checkpoint_fingerprints(*checkpoint, set(dtypes.values()))
     pairs = _matched(found, {name for name, _ in expected})
     wrong = [
         name
         for name, ours in pairs.items()
-        if found[name] != expected.get((ours, dtype_name(tensors[name].dtype)), found[name])
+        if found[name] != expected.get((ours, dtype_name(dtypes[name])), found[name])
     ]
     compared = f"{len(pairs)} of them with the checkpoint"
     if not wrong:

@@ -11,8 +11,8 @@ only together with other, deterministic algorithms.
 
 import ctypes
 import sys
-from collections.abc import Iterator
-from contextlib import AbstractContextManager, contextmanager
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from functools import cache
 
 import torch
@@ -25,21 +25,53 @@ _NAN_BYTES, _ZERO_BYTES = 0x100, 0x1FF
 _SMALL_BYTES = 1 << 20  # the GPU allocator serves what is larger from other segments
 
 
+_told: Callable[[str], bool] | None = None
+
+
+@contextmanager
+def filled_elsewhere(tell: Callable[[str], bool]) -> Iterator[None]:
+    """Within the block, the passes run in another process, and it is that one's memory that counts.
+
+    Args:
+        tell: called with "nan", "zeros" or "" (as it comes); returns whether that can be done.
+    """
+    global _told
+    before, _told = _told, tell
+    try:
+        yield
+    finally:
+        _told = before
+
+
+def filled(device: torch.device, fill: str) -> AbstractContextManager[bool]:
+    """`poisoned` for "nan", `zeroed` for "zeros", and memory as it comes for anything else."""
+    if fill not in ("nan", "zeros"):
+        return nullcontext(False)
+    return poisoned(device) if fill == "nan" else zeroed(device)
+
+
 def poisoned(device: torch.device) -> AbstractContextManager[bool]:
     """Within the block, memory that is not written first holds NaN.
 
     The context is whether that can be done here; on a CPU it takes glibc.
     """
-    return _filled(device, float("nan"), _NAN_BYTES)
+    return _filled(device, "nan", float("nan"), _NAN_BYTES)
 
 
 def zeroed(device: torch.device) -> AbstractContextManager[bool]:
     """Within the block, memory that is not written first holds zeros, as `poisoned` has NaN."""
-    return _filled(device, 0.0, _ZERO_BYTES)
+    return _filled(device, "zeros", 0.0, _ZERO_BYTES)
 
 
 @contextmanager
-def _filled(device: torch.device, value: float, code: int) -> Iterator[bool]:
+def _filled(device: torch.device, fill: str, value: float, code: int) -> Iterator[bool]:
+    if _told is not None:
+        possible = _told(fill)
+        try:
+            yield possible
+        finally:
+            _told("")
+        return
     if device.type == "cuda":
         _fill_free_blocks(device, value)
         yield True

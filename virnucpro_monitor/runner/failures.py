@@ -1,0 +1,69 @@
+"""What it means that a job raised: the failure as it is stored, and whose doing it was."""
+
+import errno
+import os
+import re
+import traceback
+from pathlib import Path
+
+from virnucpro_monitor.errors import MonitorError, TargetError, WeightsError
+from virnucpro_monitor.records import Failure
+
+MAX_TRACEBACK_CHARACTERS = 20_000
+MAX_MESSAGE_CHARACTERS = 1_000
+
+# What CUDA says of a card that has gone, is broken, or is kept by others.
+_LOST_CARD = re.compile(
+    r"no CUDA-capable device is detected|devices? (is|are) busy or unavailable|uncorrectable ECC"
+    r"|invalid device ordinal|CUDA driver initialization failed|No CUDA GPUs are available"
+)
+
+
+def describe_failure(error: BaseException, checkout: Path) -> Failure:
+    """Turn an exception into a `Failure` that reads the same wherever the checkout lay."""
+    text = "".join(traceback.format_exception(error))
+    message = str(error) if isinstance(error, MonitorError) else _one_line(error)
+    place = f"{checkout}{os.sep}"
+    return Failure(
+        kind=_kind_of(error),
+        message=message.replace(place, "")[:MAX_MESSAGE_CHARACTERS],
+        traceback=text.replace(place, "")[-MAX_TRACEBACK_CHARACTERS:],
+    )
+
+
+def is_ours(error: BaseException) -> bool:
+    """Whether the monitor or its machine failed, not the target: disk, weights, device, settings.
+
+    Such a run is tried again by the next start. The machine's part may lie under a target's own
+    exception.
+    """
+    seen: BaseException | None = error
+    while seen is not None:
+        if isinstance(seen, OSError) and seen.errno in (errno.ENOSPC, errno.EDQUOT):
+            return True
+        if isinstance(seen, RuntimeError) and _LOST_CARD.search(str(seen)):
+            return True
+        seen = seen.__cause__ or seen.__context__
+    return isinstance(error, MonitorError) and not isinstance(error, TargetError)
+
+
+def _one_line(error: BaseException) -> str:
+    first = (str(error).strip().splitlines() or [""])[0]
+    return f"{type(error).__name__}: {first}" if first else type(error).__name__
+
+
+def _kind_of(error: BaseException) -> str:
+    import torch
+
+    from virnucpro_monitor.runner.adapters import TargetImportError
+
+    text = str(error)
+    if is_ours(error):
+        return "weights" if isinstance(error, WeightsError) else "machine"
+    if isinstance(error, (MemoryError, torch.OutOfMemoryError)) or "can't allocate memory" in text:
+        return "out_of_memory"
+    if isinstance(error, (TargetImportError, ImportError, SyntaxError)):
+        return "import"
+    if isinstance(error, TargetError):
+        return "interface"
+    return "exception"

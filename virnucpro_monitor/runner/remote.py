@@ -1,0 +1,267 @@
+"""A subject whose model lives in another process: what the judge asks goes over a channel.
+
+The judge never imports what it judges. Whatever comes back is held against what was asked; figures
+are made of it here.
+"""
+
+import re
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import ExitStack
+from typing import NoReturn, TypeVar
+
+import torch
+
+from virnucpro_monitor.records import Failure
+from virnucpro_monitor.records.calls import (
+    Answer,
+    Call,
+    Confined,
+    EmbedAlone,
+    Embedded,
+    EmbedPack,
+    Fingerprinted,
+    Given,
+    GiveTensor,
+    Loaded,
+    MakePacks,
+    NamePackages,
+    Packages,
+    Packs,
+    Raised,
+    TakeFingerprints,
+)
+from virnucpro_monitor.records.messages import MAX_NAME_CHARACTERS, MessageError
+from virnucpro_monitor.runner.channel import Channel
+from virnucpro_monitor.validation.fingerprints import Fingerprints
+from virnucpro_monitor.validation.poison import filled_elsewhere
+from virnucpro_monitor.validation.subject import Layers, PackedBatch
+
+_MAX_LAYERS = 1000
+_MAX_DIGITS = 60
+_DEVICE = re.compile(r"cpu|cuda(:\d{1,3})?")
+_DTYPES = {"float32": torch.float32, "float16": torch.float16, "bfloat16": torch.bfloat16}
+
+_Kind = TypeVar("_Kind", bound=Answer)
+
+
+class _FromTarget:
+    """An exception that the target raised in its own process."""
+
+    raised: Raised
+
+    @property
+    def failure(self) -> Failure:
+        return self.raised.failure
+
+    @property
+    def ours(self) -> bool:
+        return self.raised.ours
+
+    def __repr__(self) -> str:
+        return self.raised.shown
+
+
+class TargetRaisedError(_FromTarget, Exception):
+    """The target raised."""
+
+
+class TargetOutOfMemoryError(_FromTarget, torch.OutOfMemoryError):
+    """The target's device has no room."""
+
+
+class TargetLeftError(_FromTarget, BaseException):
+    """The target raised what only ends a process."""
+
+
+FROM_TARGET = (TargetRaisedError, TargetOutOfMemoryError, TargetLeftError)
+
+
+class RemoteSubject:
+    """A `Subject` at the other end of a channel. Within the block, its memory is what is filled.
+
+    Its rows come to the device that the target's model runs on, in this process.
+
+    Raises (each method):
+        TargetRaisedError, TargetOutOfMemoryError, TargetLeftError: as the target raised.
+        ChannelClosedError: its process has gone.
+        MessageError: what it answered is no answer.
+    """
+
+    def __init__(self, channel: Channel) -> None:
+        self._channel = channel
+        self._fill = ""
+        self._stack = ExitStack()
+
+    def meet(self) -> None:
+        """Hear what the target's process has given up, before it runs any foreign code."""
+        self.confined, _ = self._await(Confined)
+
+    def wait(self) -> None:
+        """Wait until the target's model is there."""
+        loaded, _ = self._await(Loaded)
+        if loaded.dtype not in _DTYPES or not _DEVICE.fullmatch(loaded.device):
+            raise MessageError("A model runs in no dtype or on no device that is known.")
+        names = (loaded.model_name, loaded.backend)
+        if not all(0 < len(name) <= MAX_NAME_CHARACTERS for name in names):
+            raise MessageError("A model or its backend has no usable name.")
+        if not (0 <= loaded.num_layers <= _MAX_LAYERS and loaded.token_budget > 0):
+            raise MessageError("A model has a number of layers or tokens that cannot be.")
+        self._loaded = loaded
+        self.token_budget = loaded.token_budget
+
+    def __enter__(self) -> "RemoteSubject":
+        self._stack.enter_context(filled_elsewhere(self._tell))
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._stack.close()
+
+    @property
+    def model_name(self) -> str:
+        return self._loaded.model_name
+
+    @property
+    def num_layers(self) -> int:
+        return self._loaded.num_layers
+
+    @property
+    def dtype(self) -> torch.dtype:
+        return _DTYPES[self._loaded.dtype]
+
+    @property
+    def device(self) -> torch.device:
+        return torch.device(self._loaded.device)
+
+    @property
+    def backend(self) -> str:
+        return self._loaded.backend
+
+    def tensors(self) -> "RemoteTensors":
+        """Parameters and buffers by name, fetched as they are looked at."""
+        return RemoteTensors(self)
+
+    def embed_unpacked_layers(self, tokens: torch.Tensor, layers: Sequence[int]) -> Layers:
+        """tokens [T] int64 -> {layer: [T, D]}."""
+        call = EmbedAlone(layers=tuple(layers), fill=self._fill)
+        return self._embed(call, tokens)
+
+    def embed_packed_layers(self, batch: PackedBatch, layers: Sequence[int]) -> Layers:
+        """{layer: [tokens, D]}, rows in the order of `batch.input_ids`."""
+        call = EmbedPack(
+            layers=tuple(layers),
+            max_seqlen=batch.max_seqlen,
+            sequence_ids=batch.sequence_ids,
+            fill=self._fill,
+        )
+        return self._embed(call, batch.input_ids, batch.cu_seqlens)
+
+    def pack(
+        self, sequences: Sequence[tuple[str, str]], *, per_call: int | None = None
+    ) -> Iterator[PackedBatch]:
+        """Pack (id, residues) pairs with the target's own collator."""
+        call = MakePacks(
+            sequences=tuple(sequences), per_call=per_call, token_budget=self.token_budget
+        )
+        answer, tensors = self.ask(call, Packs)
+        if len(tensors) != 2 * len(answer.packs):
+            raise MessageError("A pack came without its tokens or bounds.")
+        for number, one in enumerate(answer.packs):
+            ids, bounds = tensors[2 * number : 2 * number + 2]
+            if ids.dim() != 1 or bounds.dim() != 1 or bounds.numel() == 0:
+                raise MessageError("A pack's tokens or bounds are no list.")
+            yield PackedBatch(ids, bounds, one.max_seqlen, one.sequence_ids)
+
+    def packages(self) -> tuple[str, ...]:
+        """Names of the distributions that the target has imported so far."""
+        return self.ask(NamePackages(), Packages)[0].names
+
+    def ask(
+        self, call: Call, kind: type[_Kind], tensors: Sequence[torch.Tensor] = ()
+    ) -> tuple[_Kind, list[torch.Tensor]]:
+        """Ask, and wait for an answer of this kind and its tensors."""
+        self._channel.send(call, tensors)
+        return self._await(kind)
+
+    def _await(self, kind: type[_Kind]) -> tuple[_Kind, list[torch.Tensor]]:
+        answer, tensors = self._channel.receive()
+        if isinstance(answer, Raised):
+            _raise(answer)
+        if not isinstance(answer, kind):
+            raise MessageError(f"{type(answer).__name__} came in place of {kind.__name__}.")
+        return answer, tensors
+
+    def _embed(self, call: EmbedAlone | EmbedPack, *inputs: torch.Tensor) -> Layers:
+        answer, tensors = self.ask(call, Embedded, inputs)
+        wanted = len(call.layers) + answer.changed
+        if answer.layers != call.layers or len(tensors) != wanted:
+            raise MessageError("Rows came of other layers than were asked for.")
+        if answer.changed:  # what the target did to its input is part of what it does
+            tokens = tensors.pop()
+            if tokens.shape != inputs[0].shape or tokens.dtype != inputs[0].dtype:
+                raise MessageError("Changed tokens came in another shape.")
+            inputs[0].copy_(tokens)
+        return {
+            layer: rows.to(self.device) for layer, rows in zip(call.layers, tensors, strict=True)
+        }
+
+    def _tell(self, fill: str) -> bool:
+        self._fill = fill
+        return self._loaded.fills
+
+
+class RemoteTensors(Mapping[str, torch.Tensor]):
+    """A distant model's parameters and buffers; fingerprints are taken where they lie."""
+
+    def __init__(self, subject: RemoteSubject) -> None:
+        self._subject = subject
+        self._taken: Fingerprinted | None = None
+
+    def fingerprints(self) -> Fingerprints:
+        """As they are now."""
+        self._taken, _ = self._subject.ask(TakeFingerprints(), Fingerprinted)
+        return {name: tuple(map(_whole, one)) for name, (_, one) in self._taken.tensors.items()}
+
+    def dtypes(self) -> dict[str, torch.dtype]:
+        """By name."""
+        found = {}
+        for name, (dtype, _) in self._last().tensors.items():
+            known = getattr(torch, dtype, None)
+            if not isinstance(known, torch.dtype):
+                raise MessageError("A tensor has no dtype that is known.")
+            found[name] = known
+        return found
+
+    def __getitem__(self, name: str) -> torch.Tensor:
+        tensors = self._subject.ask(GiveTensor(name=name), Given)[1]
+        if len(tensors) != 1:
+            raise MessageError("One tensor was asked for.")
+        return tensors[0]
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._last().tensors)
+
+    def __len__(self) -> int:
+        return len(self._last().tensors)
+
+    def _last(self) -> Fingerprinted:
+        if self._taken is None:
+            self.fingerprints()
+        assert self._taken is not None
+        return self._taken
+
+
+def _whole(text: str) -> int:
+    if len(text) > _MAX_DIGITS or not re.fullmatch(r"-?[0-9]+", text):
+        raise MessageError("A fingerprint is no number.")
+    return int(text)
+
+
+def _raise(raised: Raised) -> NoReturn:
+    kind: type[TargetRaisedError | TargetOutOfMemoryError | TargetLeftError] = TargetRaisedError
+    if raised.ends:
+        kind = TargetLeftError
+    elif raised.out_of_memory:
+        kind = TargetOutOfMemoryError
+    error = kind(raised.failure.message)
+    error.raised = raised
+    raise error

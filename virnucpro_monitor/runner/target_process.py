@@ -1,0 +1,214 @@
+"""The process that runs a target: it loads the commit's model and embeds what it is asked to.
+
+It judges nothing. Before any foreign code is imported, it gives up what that code has no use for
+(`runner.confinement`).
+"""
+
+import os
+import tempfile
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from virnucpro_monitor.errors import TargetError
+from virnucpro_monitor.records.calls import (
+    Answer,
+    Call,
+    Confined,
+    EmbedAlone,
+    Embedded,
+    EmbedPack,
+    Fingerprinted,
+    Given,
+    GiveTensor,
+    Loaded,
+    MakePacks,
+    NamePackages,
+    OnePack,
+    Packages,
+    Packs,
+    Raised,
+    TakeFingerprints,
+)
+from virnucpro_monitor.records.messages import MeasureJob, MessageError
+from virnucpro_monitor.runner.channel import Channel, ChannelClosedError
+
+# Where what a target uses keeps compiled code and other things that it can do without.
+_CACHES = (
+    "TMPDIR", "XDG_CACHE_HOME", "MPLCONFIGDIR", "NUMBA_CACHE_DIR", "TORCH_EXTENSIONS_DIR",
+)  # fmt: skip
+_KERNELS = ("TRITON_CACHE_DIR", "TORCHINDUCTOR_CACHE_DIR", "CUDA_CACHE_PATH")
+
+
+def serve(job: MeasureJob, channel: Channel, confined: Confined, scratch: Path | None) -> None:
+    """Load the job's commit, and answer until the judge has gone.
+
+    Args:
+        confined: what this process has given up.
+        scratch: the folder that it may write; None where there is none.
+    """
+    channel.send(confined)
+    _use(scratch, job.kernels)
+    host = _Host(job)
+    call: Call | Answer | None = None
+    tensors: list[Any] = []
+    while True:
+        try:
+            answer, rows = host.load() if call is None else host.answer(call, tensors)
+        except BaseException as error:
+            answer, rows = host.raised(error), []
+        try:
+            channel.send(answer, rows)
+        except MessageError as error:
+            channel.send(host.raised(TargetError(str(error))))
+        try:
+            call, tensors = channel.receive()
+        except ChannelClosedError:
+            return
+
+
+def _use(scratch: Path | None, kernels: str | None) -> None:
+    """Let libraries keep their temporary files where this process may write."""
+    if scratch is None:
+        return
+    for name in _CACHES:
+        os.environ[name] = str(scratch)
+    for name in _KERNELS:
+        os.environ[name] = str(Path(kernels or scratch) / name.lower())
+    tempfile.tempdir = None  # asked anew
+
+
+class _Host:
+    """The target's model and what is done with it."""
+
+    def __init__(self, job: MeasureJob) -> None:
+        self._job = job
+        self._checkout = Path(job.checkout)
+        self._subject: Any = None
+
+    def load(self) -> tuple[Answer, Sequence[Any]]:
+        import torch
+
+        from virnucpro_monitor.runner.adapters import LoadRequest
+        from virnucpro_monitor.runner.loading import load_subject
+        from virnucpro_monitor.runner.warm import install_loader
+        from virnucpro_monitor.validation.poison import poisoned
+        from virnucpro_monitor.validation.subject import dtype_name
+
+        job = self._job
+        torch.set_num_threads(job.num_threads)
+        request = job.request
+        checkpoint, regression = Path(job.checkpoint), Path(job.regression)
+        if job.warm:
+            install_loader(request.model, checkpoint, regression)
+        os.chdir(self._checkout)
+        subject = load_subject(
+            job.adapter,
+            LoadRequest(
+                checkout=self._checkout,
+                package=job.package,
+                model_name=request.model,
+                weights=request.weights,
+                checkpoint=checkpoint,
+                regression=regression,
+                torch_home=Path(job.torch_home),
+                device=request.device,
+                dtype=getattr(torch, request.dtype),
+                backend=request.backend,
+                token_budget=request.token_budget,
+            ),
+            job.adapter_path,
+        )
+        self._subject = subject
+        with poisoned(subject.device) as fills:
+            pass
+        loaded = Loaded(
+            model_name=subject.model_name,
+            num_layers=subject.num_layers,
+            dtype=dtype_name(subject.dtype),
+            device=str(subject.device),
+            backend=str(subject.backend),
+            token_budget=subject.token_budget,
+            fills=fills,
+        )
+        return loaded, []
+
+    def answer(self, call: Any, tensors: list[Any]) -> tuple[Answer, Sequence[Any]]:
+        if isinstance(call, (EmbedAlone, EmbedPack)):
+            return self._embed(call, tensors)
+        if isinstance(call, MakePacks):
+            return self._pack(call)
+        if isinstance(call, TakeFingerprints):
+            return self._fingerprints(), []
+        if isinstance(call, GiveTensor):
+            return Given(), [self._subject.tensors()[call.name]]
+        if isinstance(call, NamePackages):
+            from virnucpro_monitor.runner.packages import imported_packages
+
+            return Packages(names=imported_packages()), []
+        raise MessageError(f"{type(call).__name__} cannot be asked.")
+
+    def raised(self, error: BaseException) -> Raised:
+        import torch
+
+        from virnucpro_monitor.runner.failures import describe_failure, is_ours
+
+        out_of_memory = isinstance(error, torch.OutOfMemoryError)
+        failure = describe_failure(error, self._checkout)
+        raised = Raised(
+            failure=failure,
+            shown=repr(error)[:1000],
+            ours=is_ours(error),
+            out_of_memory=out_of_memory,
+            ends=not isinstance(error, Exception),
+        )
+        if out_of_memory:
+            error.__traceback__ = None  # it holds on to the tensors of the failed attempt
+            torch.cuda.empty_cache()
+        return raised
+
+    def _embed(
+        self, call: EmbedAlone | EmbedPack, tensors: list[Any]
+    ) -> tuple[Answer, Sequence[Any]]:
+        import torch
+
+        from virnucpro_monitor.validation.poison import filled
+        from virnucpro_monitor.validation.subject import PackedBatch
+
+        subject, layers = self._subject, list(call.layers)
+        kept = tensors[0].clone()
+        with filled(subject.device, call.fill):
+            if isinstance(call, EmbedPack):
+                batch = PackedBatch(tensors[0], tensors[1], call.max_seqlen, call.sequence_ids)
+                found = subject.embed_packed_layers(batch, layers)
+            else:
+                found = subject.embed_unpacked_layers(tensors[0].to(subject.device), layers)
+        changed = not torch.equal(tensors[0], kept)
+        rows = [found[layer] for layer in layers]
+        embedded = Embedded(layers=call.layers, changed=changed)
+        return embedded, [*rows, tensors[0]] if changed else rows
+
+    def _pack(self, call: MakePacks) -> tuple[Answer, Sequence[Any]]:
+        self._subject.token_budget = call.token_budget
+        packs = list(self._subject.pack(list(call.sequences), per_call=call.per_call))
+        told = tuple(
+            OnePack(
+                max_seqlen=int(pack.max_seqlen),
+                sequence_ids=tuple(map(str, pack.sequence_ids)),
+            )
+            for pack in packs
+        )
+        tensors = [rows for pack in packs for rows in (pack.input_ids, pack.cu_seqlens)]
+        return Packs(packs=told), tensors
+
+    def _fingerprints(self) -> Fingerprinted:
+        from virnucpro_monitor.validation.fingerprints import fingerprints
+        from virnucpro_monitor.validation.subject import dtype_name
+
+        tensors = self._subject.tensors()
+        return Fingerprinted(
+            tensors={
+                name: (dtype_name(tensors[name].dtype), tuple(map(str, one)))
+                for name, one in fingerprints(tensors).items()
+            }
+        )
