@@ -48,6 +48,8 @@ def _causes(series: Sequence[data.SeriesCard]) -> list[list[Incident]]:
     groups: dict[tuple[str, str, str], list[Incident]] = {}
     for card in series:
         for one in card.incidents:
+            if one.state is IncidentState.REWRITTEN:
+                continue  # its commit is no longer in the branch's history
             key = (one.series.target, one.first_bad.commit.hash, cause_words(one))
             groups.setdefault(key, []).append(one)
     return sorted(

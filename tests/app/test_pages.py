@@ -7,11 +7,11 @@ import pytest
 
 from app.text import format_share
 from app.views import overview
-from app.views.incidents import make_acknowledgement
+from app.views.acknowledging import make_acknowledgement
 from tests.app.conftest import HOSTILE_SUBJECT, PageRunner, shown_html
 from tests.app.samples import HISTORY, START
 from virnucpro_monitor.analysis.incidents import Incident, IncidentState, derive_incidents
-from virnucpro_monitor.records import Outcome, Run, SequencePoint, SequenceResult
+from virnucpro_monitor.records import Culprit, Outcome, Run, SequencePoint, SequenceResult
 from virnucpro_monitor.store import health_reader, reader, series_reader
 from virnucpro_monitor.store.engine import open_engine
 
@@ -315,7 +315,13 @@ def test_incidents_are_those_of_the_rule(run_page: PageRunner, sample_url: str) 
     incidents = stored_incidents(sample_url)
     text = shown_html(run_page("incidents", sample_url, state="all"))
     for incident in incidents:
-        assert f"incident={incident.key}" in text
+        row = next(row for row in text.split("<tr") if f"incident={incident.key}" in row)
+        assert incident.first_bad.commit.hash[:10] in row
+        assert incident.first_bad.commit.author in row
+        if incident.culprit in (Culprit.PACKED, Culprit.UNPACKED):
+            assert f"{incident.culprit} side" in row
+        if incident.fixed_by is not None:
+            assert incident.fixed_by.commit.hash[:10] in row
     open_ones = [i for i in incidents if i.fixed_by is None]
     text = shown_html(run_page("incidents", sample_url, state="not_seen"))
     assert text.count("incidents?incident=") == len(open_ones)

@@ -4,6 +4,11 @@
 
 FILE is a database of `tests.benchmarks.generate_history`, made first where it is missing. "Server
 time" is from asking for a page, over the app's own protocol, until its script has finished.
+
+With `--before FOLDER --before-file FILE` an older source tree is served in the same run, on the
+same history under that tree's own schema (its own generator makes it); what counts is the ratio:
+
+    python -m tests.benchmarks.dashboard history.db --before ../older --before-file older.db
 """
 
 import argparse
@@ -37,10 +42,12 @@ from virnucpro_monitor.store import reader
 from virnucpro_monitor.store.engine import open_engine
 
 HOST = "127.0.0.1"
-NUM_READERS = 20
+NUM_READERS = 50
 SECONDS_BETWEEN_PAGES = 2.0
 READING_S = 60.0
-CHARTS = (".vm-spark", ".js-plotly-plot .scatterlayer .point")
+# Any one of these is the large chart: a picture with links, or Plotly's in an older tree.
+LARGE_CHART = ".vm-glance .pt, .js-plotly-plot .scatterlayer .point"
+CHARTS = (".vm-spark", LARGE_CHART)
 # Asking from outside waits for the page's scripts, and so until after the large chart. Two frames
 # after an element is there it has been painted.
 WATCH = """selectors => {
@@ -52,6 +59,7 @@ WATCH = """selectors => {
     }).observe(document, {childList: true, subtree: true});
 }"""
 REPEATS = 5
+PAIRS = 3
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -69,7 +77,11 @@ def main() -> None:
     parser.add_argument("file", type=Path, nargs="?", default=Path("history.db"))
     parser.add_argument("--runs", type=int, default=10_000)
     parser.add_argument("--sequences", type=int, default=1_000)
+    parser.add_argument("--before", type=Path, help="an older source tree to serve as well")
+    parser.add_argument("--before-file", type=Path, help="the same history in its schema")
     arguments = parser.parse_args()
+    if (arguments.before is None) != (arguments.before_file is None):
+        parser.error("--before and --before-file belong together.")
     url = f"sqlite:///{arguments.file.absolute()}"
     if not arguments.file.exists():
         print(f"Making {arguments.file} …")
@@ -81,6 +93,9 @@ def main() -> None:
     )
     report("comparison of two runs, read and compared", 0.3, time_comparison(url, runs))
     visits = addresses(runs)
+    if arguments.before is not None:
+        before_url = f"sqlite:///{arguments.before_file.absolute()}"
+        report_ratio(url, before_url, arguments.before.absolute())
     with served(url) as port:
         cold, warm = time_charts(port, REPEATS)
         report("overview, first charts (cards), new server and browser", 4.0, cold[0])
@@ -97,8 +112,26 @@ def main() -> None:
     print(f"{f'{NUM_READERS} readers against one':58} {ratio:8.2f} x   limit 3 x")
 
 
+def report_ratio(url: str, before_url: str, folder: Path) -> None:
+    """The overview of this tree against an older one's, in turn: complete, cold and warm."""
+    cold: dict[str, list[float]] = {"this": [], "before": []}
+    warm: dict[str, list[float]] = {"this": [], "before": []}
+    for _ in range(PAIRS):
+        for name, its_url, its_folder in (("this", url, None), ("before", before_url, folder)):
+            with served(its_url, its_folder) as port:
+                first, later = time_charts(port, 3)
+            cold[name].append(first[1])
+            warm[name].append(later[1])
+    for words, found in (("new server and browser", cold), ("again", warm)):
+        this, before = (statistics.median(found[name]) for name in ("this", "before"))
+        print(
+            f"{f'overview complete, {words}, this tree against before':58} "
+            f"{this / before:8.2f} x   limit 0.50 x"
+        )
+
+
 def report(name: str, limit_s: float | None, seconds: float) -> None:
-    limit = f"limit {limit_s:.1f} s" if limit_s else ""
+    limit = f"limit {limit_s:.2f} s" if limit_s else ""
     print(f"{name:58} {seconds * 1000:8.0f} ms  {limit}")
 
 
@@ -145,13 +178,22 @@ def time_comparison(url: str, runs: Sequence[Run]) -> float:
 
 
 @contextmanager
-def served(url: str) -> Iterator[int]:
-    """The app's server on a database; yields its port."""
+def served(url: str, folder: Path | None = None) -> Iterator[int]:
+    """The app's server on a database, of this source tree or of another; yields its port."""
     port = find_port(HOST, None)
+    command, environment = (
+        server_command(HOST, port),
+        server_environment(os.environ, url, writable=False),
+    )
+    if folder is not None:
+        here = next(part for part in command if part.endswith("streamlit_app.py"))
+        command[command.index(here)] = str(folder / "app" / "streamlit_app.py")
+        environment["PYTHONPATH"] = str(folder)
     with tempfile.TemporaryFile() as log:
         server = subprocess.Popen(
-            server_command(HOST, port),
-            env=server_environment(os.environ, url, writable=False),
+            command,
+            cwd=folder,
+            env=environment,
             stdout=log,
             stderr=subprocess.STDOUT,
         )
@@ -201,8 +243,8 @@ async def time_visits(port: int, visits: Sequence[Visit]) -> list[tuple[str, flo
     for before, after in zip(first, again, strict=True):
         shown = f"/{before.page}?{before.query}"
         shown = shown if len(shown) <= 44 else f"{shown[:43]}…"
-        lines.append((f"{shown} ({before.num_bytes / 1e3:,.0f} kB)", 0.4, before.seconds))
-        lines.append(("    again", 0.4, after.seconds))
+        lines.append((f"{shown} ({before.num_bytes / 1e3:,.0f} kB)", 0.25, before.seconds))
+        lines.append(("    again", 0.25, after.seconds))
     return lines
 
 

@@ -23,7 +23,7 @@ PAGES = {
     "compare": "Compare two commits",
     "sequence": "One sequence over all commits",
     "incidents?state=all": "Incidents",
-    "regressions?span=all": "What broke?",
+    "regressions?span=all": "Incidents",
     "health": "Health of the monitor",
     "benchmarks": "Benchmark sets",
 }
