@@ -64,14 +64,14 @@ def test_a_pull_request_is_stopped_and_let_through_once_mended(
     # The base was not measured again.
     assert found["results"][0]["comparison"]["base"]["id"] == stored[left][0]
 
-    # The README's hook, with the set-up in the environment: nothing is measured again.
+    # The manual's hook, with the set-up in the environment: nothing is measured again.
     for name, value in zip(options[2:-1:2], options[3::2], strict=True):
         monkeypatch.setenv(f"VIRNUCPRO_MONITOR_{name[2:].upper()}", value)
     monkeypatch.setenv("PATH", f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}")
-    readme = (Path(__file__).parents[2] / "README.md").read_text()
+    manual = Path(__file__).parents[2] / "virnucpro_monitor" / "report" / "CI.md"
     hook = folder / ".git" / "hooks" / "pre-push"
     hook.parent.mkdir(exist_ok=True)
-    hook.write_text(re.findall(r"```sh\n(#!/bin/sh\n.*?)```", readme, re.DOTALL)[0])
+    hook.write_text(re.findall(r"```sh\n(#!/bin/sh\n.*?)```", manual.read_text(), re.DOTALL)[0])
     hook.chmod(0o755)
     subprocess.run(["git", "init", "-q", "--bare", str(tmp_path / "remote.git")], check=True)
 
