@@ -119,3 +119,28 @@ def switch(label: str, name: str) -> bool:
     """An on-off choice, off by default, kept in the address as `name=yes`."""
     key = _bound(name, parameter(name) == "yes", False)
     return st.toggle(label, key=key, on_change=_write_back, args=(name, False))
+
+
+def pick(label: str, options: Mapping[str, str], name: str, *, placeholder: str = "") -> str:
+    """One of many `options` (value: label), found by typing a part of its label.
+
+    Other text may be typed too; it stands as it is. Kept in the address under `name`.
+    """
+    wanted = parameter(name)
+    # A short hash in the address shows as the commit that it is.
+    fitting = [option for option in options if wanted and option.startswith(wanted)]
+    value = fitting[0] if len(fitting) == 1 else wanted or None
+    known = dict(options) if value is None or value in options else {value: value, **options}
+    key = _bound(name, value, None)
+    chosen = st.selectbox(
+        label,
+        list(known),
+        key=key,
+        format_func=lambda option: known.get(option, option),
+        index=None,
+        placeholder=placeholder,
+        accept_new_options=True,
+        on_change=_write_back,
+        args=(name, None),
+    )
+    return wanted if chosen is None or chosen == value else str(chosen).strip()

@@ -19,6 +19,7 @@ from app.data.questions import (
     load_bisections,
     load_branch_runs,
     load_branches,
+    load_commit_choices,
     load_commit_runs,
     load_commits,
     load_commits_between,
@@ -55,12 +56,14 @@ from app.data.questions import (
     suggest_pairs,
 )
 from virnucpro_monitor.monitor.branches import EVERY_BRANCH
+from virnucpro_monitor.monitor.comparing import Pairing
 from virnucpro_monitor.monitor.histories import SeriesCard, configuration_label
 from virnucpro_monitor.monitor.naming import FoundCommit
 
 __all__ = [
     "EVERY_BRANCH",
     "FoundCommit",
+    "Pairing",
     "SeriesCard",
     "acknowledge",
     "check_database",
@@ -76,6 +79,7 @@ __all__ = [
     "load_bisections",
     "load_branch_runs",
     "load_branches",
+    "load_commit_choices",
     "load_commit_runs",
     "load_commits",
     "load_commits_between",

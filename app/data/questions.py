@@ -33,10 +33,12 @@ from virnucpro_monitor.records import (
     Target,
 )
 from virnucpro_monitor.report import addresses
+from virnucpro_monitor.report.text import one_line
 
 COMPARISON_S = 600  # two stored runs never change
 BENCHMARKS_S = 60
 RECENT_RUNS = 200
+MAX_CHOICES = 500
 
 
 @kept()
@@ -52,6 +54,25 @@ def load_target(name: str) -> Target | None:
 def load_commits(target: str) -> list[Commit]:
     """The commits on a target's branch, oldest first."""
     return reading.commits_on_branch(engine(), target)
+
+
+@kept()
+def load_commit_choices(target: str) -> dict[str, str]:
+    """What can be compared, with a label that a reader finds by typing a part of it.
+
+    Full hashes of the newest commits of a target, or of all where it is empty, and branch names.
+    """
+    choices: dict[str, str] = {}
+    for known in load_targets():
+        if target not in ("", known.name):
+            continue
+        for name, label in load_branches(known.name).items():
+            if name not in ("", branches.EVERY_BRANCH):
+                choices[name] = f"branch {one_line(label, 80)}"
+        for commit in reversed(load_commits(known.name)[-MAX_CHOICES:]):
+            words = f"{commit.short} {one_line(commit.subject, 70)} · {one_line(commit.author, 40)}"
+            choices.setdefault(commit.hash, words)
+    return choices
 
 
 def load_commits_between(base: Run, head: Run, limit: int) -> list[Commit]:

@@ -6,7 +6,7 @@ from itertools import islice
 import streamlit as st
 
 from app import data, filters, links, markup, shell
-from app.markup import Value
+from app.markup import Html, Value
 from app.text import (
     one_line,
     shortened,
@@ -14,8 +14,8 @@ from app.text import (
 from app.views.comparison import compare_address, show_comparison
 from virnucpro_monitor.analysis.series import SeriesKey, series_key
 from virnucpro_monitor.errors import MonitorError, NotFoundError
-from virnucpro_monitor.monitor.histories import configuration_labels
 from virnucpro_monitor.records import Outcome, Run, Target
+from virnucpro_monitor.report.words import agreement, deciding_words, setup_words
 
 MAX_SUGGESTED = 12
 MAX_BRANCH_RUNS = 200
@@ -68,13 +68,18 @@ def _show_default() -> None:
 
 
 def _ask() -> tuple[str, str]:
-    with st.container(horizontal=True, vertical_alignment="bottom"):
-        base = filters.search("Base", "base", placeholder="hash or branch", width=230)
-        head = filters.search("Head", "head", placeholder="hash or branch", width=230)
-        if st.button("Swap", icon=":material/swap_horiz:", key="swap", disabled=not (base or head)):
-            filters.set_parameter("base", head)
-            filters.set_parameter("head", base)
-            st.rerun()
+    """Base and head, each found by subject, author, hash or branch."""
+    options = data.load_commit_choices(filters.parameter("target"))
+    left, right = st.columns(2)
+    hint = "subject, author, hash or branch"
+    with left:
+        base = filters.pick("Base", options, "base", placeholder=hint)
+    with right:
+        head = filters.pick("Head", options, "head", placeholder=hint)
+    if st.button("Swap", icon=":material/swap_horiz:", key="swap", disabled=not (base or head)):
+        filters.set_parameter("base", head)
+        filters.set_parameter("head", base)
+        st.rerun()
     return base, head
 
 
@@ -187,24 +192,68 @@ def _choose_pair(base: data.FoundCommit, head: data.FoundCommit) -> tuple[Run, R
         shell.put(markup.empty(one_line(str(error), 600)))
         return None
     pairs = {_pair_code(series_key(run)): (partner, run) for partner, run in pairing.pairs}
-    labels = configuration_labels([run.configuration for _, run in pairing.pairs])
     names = {
-        code: f"{run.benchmark_label} · {labels[run.configuration.digest]}"
+        code: f"{run.benchmark_label} · {run.configuration.model} · "
+        f"{setup_words(run.configuration)}"
         for code, (_, run) in pairs.items()
     }
     wanted = filters.parameter("benchmark"), filters.parameter("config")
-    default = next(
-        (
-            code
-            for code, (_, run) in pairs.items()
-            if run.benchmark == wanted[0] and run.configuration.digest.startswith(wanted[1])
-        ),
-        _most_telling(pairs),
-    )
-    code = default
+    named = [
+        code
+        for code, (_, run) in pairs.items()
+        if run.benchmark == wanted[0] and run.configuration.digest.startswith(wanted[1])
+    ]
+    asked = filters.parameter("pair")
+    code = asked if asked in pairs else named[0] if named else _most_telling(pairs)
     if len(pairs) > 1:
-        code = filters.choose("Benchmark and configuration", names, "pair", default=default)
+        _put_setups(pairs, names, code)
+    _put_lonely(pairing)
     return pairs[code]
+
+
+def _put_setups(pairs: dict[str, tuple[Run, Run]], names: dict[str, str], current: str) -> None:
+    """Every set-up in which both commits were run, so that no failing one is overlooked."""
+    shell.heading(f"In {len(pairs)} set-ups")
+    columns = [
+        markup.Column(name="Set-up", kind="wide"),
+        markup.Column(name="Base", kind="nowrap"),
+        markup.Column(name="Head", kind="nowrap"),
+        markup.Column(name="Base agrees", kind="num extra"),
+        markup.Column(name="Head agrees", kind="num extra"),
+        markup.Column(name="Worst gate of the base", kind="nowrap extra"),
+        markup.Column(name="Worst gate of the head", kind="nowrap extra"),
+    ]
+    codes = sorted(pairs, key=lambda code: not pairs[code][1].effective_outcome.is_bad)
+    rows: list[list[Value]] = [
+        [
+            markup.join([Html("<strong>shown below:</strong>"), names[code]])
+            if code == current
+            else markup.anchor(compare_address(pair=code), names[code]),
+            markup.outcome_label(base),
+            markup.outcome_label(head),
+            agreement(base.figures),
+            agreement(head.figures),
+            deciding_words(base),
+            deciding_words(head),
+        ]
+        for code in codes
+        for base, head in (pairs[code],)
+    ]
+    shell.put(markup.table(columns, rows, caption="Set-ups", is_grid=True))
+
+
+def _put_lonely(pairing: data.Pairing) -> None:
+    """Runs of one commit alone, by all that tells their set-up apart."""
+    for role, runs in (("base", pairing.only_base), ("head", pairing.only_head)):
+        for run in runs:
+            shell.put(
+                markup.paragraph(
+                    f"Only the {role} was run on {run.benchmark_label} with "
+                    f"{run.configuration.model}, {setup_words(run.configuration)}:",
+                    markup.anchor(links.run_link(run), markup.outcome_label(run)),
+                    kind="quiet",
+                )
+            )
 
 
 def _pair_code(key: SeriesKey) -> str:

@@ -18,6 +18,7 @@ from app.text import (
     one_line,
     shortened,
 )
+from virnucpro_monitor.analysis.accuracy import SIDES, distance, find_movement
 from virnucpro_monitor.analysis.comparison import (
     MARK_MEANINGS,
     Comparison,
@@ -34,6 +35,7 @@ from virnucpro_monitor.report.words import LEVEL_WORDS, level_legend
 
 MAX_ROWS = 1000
 MAX_BETWEEN = 40
+FEW_BETWEEN = 5
 EXPORTS = (
     ("Markdown", ".md", "text/markdown"),
     ("CSV", ".csv", "text/csv"),
@@ -90,7 +92,7 @@ def compare_address(**changes: str) -> str:
     """This page's address with some parameters changed."""
     kept = {
         name: filters.parameter(name)
-        for name in ("base", "head", "target", "benchmark", "config", "changed")
+        for name in ("base", "head", "target", "benchmark", "config", "changed", "pair")
     }
     return links.link("compare", **(kept | changes))
 
@@ -203,18 +205,21 @@ def _between(comparison: Comparison) -> None:
         f"{format_count(len(commits), 'commit')}{' or more' if len(commits) > MAX_BETWEEN else ''}"
         f" from base to head, {sum(c.hash in measured for c in commits)} measured",
         key="between",
+        expanded=len(commits) <= FEW_BETWEEN,
     ):
         columns = [
             markup.Column(name="Outcome", kind="nowrap"),
             markup.Column(name="Commit", kind="wide"),
             markup.Column(name="Author", kind="nowrap"),
             markup.Column(name="Date", kind="nowrap"),
+            markup.Column(name="Repository", kind="nowrap"),
         ]
-        rows = [_between_row(commit, measured.get(commit.hash)) for commit in shown]
+        rows = [_between_row(commit, measured.get(commit.hash), head.target) for commit in shown]
         shell.put(markup.table(columns, rows, caption="Commits between"))
 
 
-def _between_row(commit: Commit, run: Run | None) -> list[Value]:
+def _between_row(commit: Commit, run: Run | None, target: str) -> list[Value]:
+    outside = data.commit_address(target, commit.hash)
     return [
         markup.outcome_label(run) if run else markup.quiet("no run"),
         markup.commit_label(
@@ -222,6 +227,7 @@ def _between_row(commit: Commit, run: Run | None) -> list[Value]:
         ),
         one_line(commit.author, 60),
         markup.when(commit.committed_at or commit.authored_at, shell.reader_zone()),
+        markup.anchor(outside, "commit ↗", outside=True) if outside else "",
     ]
 
 
@@ -230,34 +236,37 @@ def _gates(comparison: Comparison) -> None:
         return
     shell.heading("Gates")
     columns = [
-        markup.Column(name="", kind="nowrap"),
         markup.Column(name="Gate", kind="nowrap"),
         markup.Column(name="Base", kind="nowrap"),
-        markup.Column(name="Value", kind="num"),
         markup.Column(name="Head", kind="nowrap"),
-        markup.Column(name="Value", kind="num"),
-        markup.Column(name="Limit", kind="num"),
+        markup.Column(name="What became of it", kind="nowrap extra"),
+        markup.Column(name="Base value", kind="num extra"),
+        markup.Column(name="Head value", kind="num extra"),
+        markup.Column(name="Limit", kind="num extra"),
+        markup.Column(name="Unit", kind="nowrap extra"),
     ]
     flipped = (Mark.NEWLY_FAILING, Mark.NEWLY_FIXED)
     ordered = sorted(comparison.gates, key=lambda change: change.mark not in flipped)
     changed = frozenset(place for place, c in enumerate(ordered) if c.mark in flipped)
-    shell.put(
-        markup.table(
-            columns, [_gate_row(change) for change in ordered], caption="Gates", changed=changed
-        )
-    )
+    rows = [_gate_row(change) for change in ordered]
+    shell.put(markup.table(columns, rows, caption="Gates", changed=changed, is_grid=True))
+
+
+GATE_WORDS = {Mark.NEWLY_FAILING: "newly failing", Mark.NEWLY_FIXED: "mended"}
 
 
 def _gate_row(change: GateChange) -> list[Value]:
     base, head = change.base, change.head
+    known = head or base
     return [
-        markup.mono(change.mark.value.strip() or "="),
         one_line(change.name, 60),
         markup.yes_no(base.passed) if base else "absent",
-        format_value(base.value) if base else UNKNOWN,
         markup.yes_no(head.passed) if head else "absent",
+        GATE_WORDS.get(change.mark, CHANGE_LOOKS[change.mark][0]),
+        format_value(base.value) if base else UNKNOWN,
         format_value(head.value) if head else UNKNOWN,
-        format_value(head.limit if head else base.limit if base else None),
+        format_value(known.limit if known else None),
+        one_line(known.unit, 60) if known else "",
     ]
 
 
@@ -366,6 +375,8 @@ COLUMN_SETTINGS = {
     "decades": st.column_config.NumberColumn(
         format="%+.2f", help="log10 of head error over base error: +1 is ten times worse"
     ),
+    "base packed from FP32": st.column_config.NumberColumn(format="%.2e"),
+    "head packed from FP32": st.column_config.NumberColumn(format="%.2e"),
     "base similarity": st.column_config.NumberColumn(format="%.10f"),
     "head similarity": st.column_config.NumberColumn(format="%.10f"),
 }
@@ -377,13 +388,21 @@ def change_frame(changes: list[SequenceChange]) -> pd.DataFrame:
         [
             {
                 "": change.mark.value.strip() or "=",
-                "change": CHANGE_LOOKS[change.mark][0],
                 "sequence": one_line(change.sequence_id, 120),
-                "base 1 - cos": change.base_error,
-                "head 1 - cos": change.head_error,
+                "head": LEVEL_WORDS[change.head_level],
+                "agreement": CHANGE_LOOKS[change.mark][0],
                 "decades": change.decades,
                 "base": LEVEL_WORDS[change.base_level],
-                "head": LEVEL_WORDS[change.head_level],
+                "base 1 - cos": change.base_error,
+                "head 1 - cos": change.head_error,
+                **{
+                    f"{side}, accuracy": find_movement(
+                        distance(change.base, side), distance(change.head, side)
+                    ).value
+                    for side in SIDES
+                },
+                "base packed from FP32": change.base.packed_relative_l2,
+                "head packed from FP32": change.head.packed_relative_l2,
                 "length": change.head.length,
                 "base similarity": change.base.similarity,
                 "head similarity": change.head.similarity,

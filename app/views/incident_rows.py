@@ -30,7 +30,7 @@ def incident_table(incidents: Sequence[Incident], *, caption: str) -> Html:
     """Incidents, each with a link to its own page."""
     columns = [
         markup.Column(name="State", kind="nowrap"),
-        markup.Column(name="Cause", kind="wide"),
+        markup.Column(name="Cause"),
         markup.Column(name="Side", kind="nowrap"),
         markup.Column(name="First bad commit", kind="wide"),
         markup.Column(name="Author", kind="nowrap"),
@@ -38,7 +38,7 @@ def incident_table(incidents: Sequence[Incident], *, caption: str) -> Html:
         markup.Column(name="Lasted", kind="nowrap", help="By commit dates"),
         markup.Column(name="Fixed by", kind="nowrap"),
         markup.Column(name="Series", kind="wide"),
-        markup.Column(name="Worst gate", kind="nowrap", help="In the worst of its runs"),
+        markup.Column(name="Worst gate", help="In the worst of its runs"),
     ]
     rows: list[list[Value]] = []
     for incident in incidents:

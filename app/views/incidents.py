@@ -7,7 +7,7 @@ import streamlit as st
 from app import data, filters, links, markup, shell
 from app.text import one_line
 from app.views.incident import put_searches, show_incident
-from app.views.incident_rows import incident_table
+from app.views.incident_rows import STATES, incident_table
 from app.views.ranges import NotARangeError, choose_range, find_in_range, put_beside
 from virnucpro_monitor.analysis.incidents import Incident, IncidentState
 from virnucpro_monitor.analysis.series import commit_date
@@ -40,16 +40,17 @@ def _list_incidents(default_state: str, default_span: str) -> None:
     targets = {"": "All targets"} | {
         target.name: one_line(target.name, 60) for target in data.load_targets()
     }
+    asked = filters.parameter("state")
     with st.container(horizontal=True, vertical_alignment="bottom"):
         state = filters.choose(
             "Show",
             {
                 "current": f"Not fixed ({current})",
-                "open": f"Open ({count[IncidentState.OPEN]})",
-                "acknowledged": f"Acknowledged ({count[IncidentState.ACKNOWLEDGED]})",
-                "not_seen": f"Not seen since ({count[IncidentState.NOT_SEEN]})",
-                "rewritten": f"Rewritten away ({count[IncidentState.REWRITTEN]})",
-                "fixed": f"Fixed ({count[IncidentState.FIXED]})",
+                **{
+                    one.value: f"{STATES[one].word.capitalize()} ({count[one]})"
+                    for one in IncidentState
+                    if count[one] or one is IncidentState.FIXED or one == asked
+                },
                 "all": f"All ({len(incidents)})",
             },
             "state",

@@ -160,6 +160,7 @@ WHOLE: dict[str, tuple[int, Call]] = {
     # What speaks of the whole history, each run or commit once.
     "load_series": (2 * LONG, lambda r: data.load_series()),
     "load_recent_runs": (2 * LONG, lambda r: data.load_recent_runs()),
+    "load_commit_choices": (NUM_COMMITS + 1, lambda r: data.load_commit_choices("")),
     "load_commits": (NUM_COMMITS, lambda r: data.load_commits(TARGET.name)),
     "load_commits_between": (
         NUM_COMMITS,
