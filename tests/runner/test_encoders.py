@@ -55,7 +55,7 @@ def test_hugging_face_s_esm_padded_is_fair_esm(weights: Weights, tmp_path: Path)
     pytest.importorskip("transformers")
     asked = request(tmp_path, model_name=MODEL, checkpoint=weights.path, token_budget=100)
     subject = load_subject("hf-esm", asked)
-    assert (subject.num_layers, subject.backend) == (6, "sdpa-padded")
+    assert (subject.num_layers, subject.backend) == (6, "padded")
     batch = pack()
     wanted = exact(weights, batch)
     together = subject.embed_packed_layers(batch, list(range(7)))
@@ -76,7 +76,7 @@ def test_packed_keywords_without_flash_attention_are_ignored(
     """transformers takes them and heeds them under flash attention only: sequences are mixed."""
     pytest.importorskip("transformers")
     asked = request(tmp_path, model_name=MODEL, checkpoint=weights.path, token_budget=100)
-    subject = load_subject("hf-esm:way=kwargs", asked)
+    subject = load_subject("hf-esm:way=kwargs,attention=sdpa", asked)
     batch = pack()
     together = subject.embed_packed_layers(batch, [6])
     assert distance(together[6], exact(weights, batch)[6]) > 0.1

@@ -9,7 +9,7 @@ import typer
 
 from virnucpro_monitor.cli.adapter import TRIAL_DEFAULTS, describe_trial
 from virnucpro_monitor.cli.options import DatabaseOption, JsonOption, print_json, say
-from virnucpro_monitor.errors import MonitorError, TargetError
+from virnucpro_monitor.errors import ConfigurationError, MonitorError, TargetError
 from virnucpro_monitor.records import Target
 from virnucpro_monitor.secrecy import masked_url
 from virnucpro_monitor.settings import load_settings
@@ -43,13 +43,21 @@ def list_targets(db: DatabaseOption = None, as_json: JsonOption = False) -> None
         parts = [one.name, one.location, one.adapter]
         parts += [f"package {one.package}"] if one.package else []
         parts += [f"paths {' '.join(one.paths)}"] if one.paths else []
-        parts += [f"branch {one.branch}"] if one.branch else []
+        of_package = one.location.startswith("pypi:")
+        parts += [f"{'releases' if of_package else 'branch'} {one.branch}"] if one.branch else []
+        if of_package and one.requirements:
+            parts.append(f"with {' '.join(one.requirements.splitlines())}")
         typer.echo("  ".join(parts))
 
 
 def add(
     name: Annotated[str, typer.Argument(metavar="NAME", help="What the target is called.")],
-    location: Annotated[str, typer.Argument(metavar="PATH|URL", help="Its git repository.")],
+    location: Annotated[
+        str,
+        typer.Argument(
+            metavar="PATH|URL|pypi:NAME", help="Its git repository, or a package of an index."
+        ),
+    ],
     adapter: Annotated[
         str,
         typer.Option(
@@ -72,6 +80,16 @@ def add(
         str | None,
         typer.Option("--requirements", metavar="FILE", help="Requirement file in the repository."),
     ] = None,
+    releases: Annotated[
+        str | None,
+        typer.Option("--releases", metavar="RANGE", help="Of a package, as in '>=4.53'."),
+    ] = None,
+    extra: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--with", metavar="REQUIREMENT", help="Installed with each release; several times."
+        ),
+    ] = None,
     tried: Annotated[
         bool,
         typer.Option("--check/--no-check", help="Try the adapter on the last commit first."),
@@ -88,6 +106,15 @@ def add(
     from virnucpro_monitor.report.text import count
 
     settings = load_settings(defaults=TRIAL_DEFAULTS, db=db)
+    if location.startswith("pypi:"):
+        if branch or requirements or paths:
+            raise ConfigurationError(
+                "A package has releases instead of branches, paths and requirement files: name "
+                "them by --releases, and what is installed with each by --with."
+            )
+        branch, requirements = releases, "\n".join(extra or ()) or None
+    elif releases or extra:
+        raise ConfigurationError("--releases and --with belong to a package: name it pypi:NAME.")
     target = Target(
         name=name,
         location=location,
@@ -103,7 +130,10 @@ def add(
         raise TargetError(
             f"{name} is not stored: {error} (--no-check stores it as it is.)"
         ) from error
-    say(f"Stored {name}: {count(number, 'commit')} on {branch or 'its main branch'}.")
+    if location.startswith("pypi:"):
+        say(f"Stored {name}: {count(number, 'release')}{f' {branch}' if branch else ''}.")
+    else:
+        say(f"Stored {name}: {count(number, 'commit')} on {branch or 'its main branch'}.")
     try:
         look_at(settings, target)
     except MonitorError as error:

@@ -23,7 +23,7 @@ from virnucpro_monitor.records import (
     SequenceResult,
     Target,
 )
-from virnucpro_monitor.runner.checkout import Repository
+from virnucpro_monitor.runner.sources import Source, open_source
 from virnucpro_monitor.settings import Settings
 from virnucpro_monitor.store.engine import Engine
 from virnucpro_monitor.store.reader import load_failure
@@ -134,7 +134,7 @@ def check_and_store(
     """
     if target.adapter == "builtin":
         raise ConfigurationError("check needs a repository: name it by --target.")
-    repository = Repository.open(target.location, settings.cache_folder)
+    repository = open_source(target, settings.cache_folder)
     head = repository.resolve(options.head)
     if target.branch is None:
         # HEAD is the change here, and not the branch that is watched.
@@ -169,7 +169,7 @@ def check_and_store(
     )
 
 
-def find_base(repository: Repository, head: str, branch: str) -> str | None:
+def find_base(repository: Source, head: str, branch: str) -> str | None:
     """The commit that a change is measured against.
 
     Where the head is on the branch already, that is the commit before it.
@@ -188,7 +188,7 @@ def find_base(repository: Repository, head: str, branch: str) -> str | None:
     return parents[0] if parents else None
 
 
-def _main_branch(repository: Repository) -> str | None:
+def _main_branch(repository: Source) -> str | None:
     for name in USUAL_BRANCHES:
         with suppress(RepositoryError):
             repository.resolve_branch(name)

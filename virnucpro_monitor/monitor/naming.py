@@ -19,8 +19,9 @@ from virnucpro_monitor.errors import (
     RepositoryError,
 )
 from virnucpro_monitor.records import Commit, Run, Target, short_hash
-from virnucpro_monitor.runner.checkout import Repository
+from virnucpro_monitor.runner.sources import is_here, open_source
 from virnucpro_monitor.runner.targets import absolute_location
+from virnucpro_monitor.runner.venv import is_package
 from virnucpro_monitor.settings import load_settings
 from virnucpro_monitor.store import reader, series_reader
 from virnucpro_monitor.store.engine import Engine
@@ -145,7 +146,7 @@ def _named(engine: Engine, target: Target, text: str) -> list[Commit]:
             full = _resolve(target, text, cache_folder)
         except AmbiguousRevision:  # digits of commits that need not all be stored
             return []
-        if full is None or full.startswith(text.lower()):
+        if full is None or (full.startswith(text.lower()) and not is_package(target.location)):
             return []
         return reader.find_commits(engine, target.name, full)
     if text in ("HEAD", target.branch):
@@ -155,7 +156,7 @@ def _named(engine: Engine, target: Target, text: str) -> list[Commit]:
 
 
 def _has_repository(target: Target, cache_folder: Path) -> bool:
-    return target.adapter != "builtin" and Repository.is_here(target.location, cache_folder)
+    return target.adapter != "builtin" and is_here(target, cache_folder)
 
 
 def _resolve(target: Target, revision: str, cache_folder: Path) -> str | None:
@@ -167,7 +168,7 @@ def _resolve(target: Target, revision: str, cache_folder: Path) -> str | None:
     if not _NAME.fullmatch(revision):
         return None
     try:
-        return Repository.open(target.location, cache_folder, fetch=False).resolve(revision)
+        return open_source(target, cache_folder, fetch=False).resolve(revision)
     except AmbiguousRevision:
         raise
     except (RepositoryError, OSError):

@@ -12,7 +12,6 @@ from virnucpro_monitor.errors import ConfigurationError, MissingDatabase
 from virnucpro_monitor.monitor.sink import Sink, holding_locks
 from virnucpro_monitor.records import Outcome, Request, Run, Target
 from virnucpro_monitor.runner.builtin import builtin_commit
-from virnucpro_monitor.runner.checkout import Repository
 from virnucpro_monitor.runner.commits import run_commits
 from virnucpro_monitor.runner.plan import RunPlan
 from virnucpro_monitor.runner.selection import (
@@ -21,6 +20,7 @@ from virnucpro_monitor.runner.selection import (
     select_new,
     select_revisions,
 )
+from virnucpro_monitor.runner.sources import Source, open_source
 from virnucpro_monitor.runner.targets import find_target
 from virnucpro_monitor.settings import Settings
 from virnucpro_monitor.store.engine import open_engine
@@ -255,7 +255,7 @@ def make_plan(
     )
     benchmarks = tuple(load_benchmark(name) for name in dict.fromkeys(settings.benchmark))
     protocol = load_protocol(settings.protocol or None)
-    repository = None
+    repository: Source | None = None
     if target.adapter == "builtin":
         if options.revisions or options.everything:
             raise ConfigurationError(
@@ -265,7 +265,7 @@ def make_plan(
         commit = builtin_commit(settings.cache_folder)
         selection = Selection((commit,), (commit,))
     else:
-        repository = Repository.open(target.location, settings.cache_folder)
+        repository = open_source(target, settings.cache_folder)
         if options.new:
             series = {
                 benchmark.name: [

@@ -7,8 +7,8 @@ from datetime import datetime
 from virnucpro_monitor.errors import MonitorError
 from virnucpro_monitor.monitor.naming import choose_target
 from virnucpro_monitor.records import Target
-from virnucpro_monitor.runner.checkout import Repository
 from virnucpro_monitor.runner.selection import branch_history
+from virnucpro_monitor.runner.sources import open_source
 from virnucpro_monitor.settings import load_settings
 from virnucpro_monitor.store import health_reader, reader, series_reader
 from virnucpro_monitor.store.engine import Engine
@@ -82,7 +82,7 @@ def count_commits_behind(target: Target, seen: Collection[str]) -> tuple[int | N
     if target.adapter == "builtin":
         return None, None
     try:
-        repository = Repository.open(target.location, load_settings().cache_folder)
+        repository = open_source(target, load_settings().cache_folder)
         history = branch_history(repository, target)
     except MonitorError as error:
         return None, str(error)

@@ -10,11 +10,13 @@ from virnucpro_monitor.monitor.sink import Sink
 from virnucpro_monitor.monitor.trying import Trial, check_target
 from virnucpro_monitor.records import Commit, Target, short_hash
 from virnucpro_monitor.runner.builtin import BUILTIN
-from virnucpro_monitor.runner.checkout import Repository
 from virnucpro_monitor.runner.code_digest import covers
 from virnucpro_monitor.runner.interface import find_names
+from virnucpro_monitor.runner.releases import check_release_target
 from virnucpro_monitor.runner.selection import branch_history
+from virnucpro_monitor.runner.sources import open_source
 from virnucpro_monitor.runner.targets import absolute_location, check_name, read_targets
+from virnucpro_monitor.runner.venv import requirement_file
 from virnucpro_monitor.settings import Settings
 from virnucpro_monitor.store.reader import load_target
 from virnucpro_monitor.store.writer import Writer
@@ -76,11 +78,12 @@ def store_target(
         raise ConfigurationError("The name 'builtin' stands for this package's own model.")
     check_name(target.name)
     target = replace(target, location=absolute_location(target.location))
-    repository = Repository.open(target.location, settings.cache_folder)
+    check_release_target(target)
+    repository = open_source(target, settings.cache_folder)
     history = branch_history(repository, target)
     if on_trial is not None and target.adapter != "seed-interface":
         (commit,) = repository.commits([history[-1]], history)
-        on_trial(check_target(settings, target, repository, commit))
+        on_trial(check_target(settings, target, repository, commit, say))
     with Sink(settings.database_url, target, say=say) as sink:
         sink.writer.save_target(target)
     return len(history)
@@ -100,7 +103,7 @@ def look_at(settings: Settings, target: Target, commit: str | None = None) -> Ta
     """
     if target.adapter == "builtin":
         return None
-    repository = Repository.open(target.location, settings.cache_folder)
+    repository = open_source(target, settings.cache_folder)
     history = branch_history(repository, target)
     full = repository.resolve(commit) if commit else history[-1]
     files = repository.files(full)
@@ -110,10 +113,9 @@ def look_at(settings: Settings, target: Target, commit: str | None = None) -> Ta
     for pattern, number in num_files:
         if not number:
             raise ConfigurationError(f"The path {pattern!r} covers no file of {short_hash(full)}.")
-    if target.requirements and target.requirements not in files:
-        raise ConfigurationError(
-            f"The requirement file {target.requirements!r} is not in {short_hash(full)}."
-        )
+    needed = requirement_file(target)
+    if needed and needed not in files:
+        raise ConfigurationError(f"The requirement file {needed!r} is not in {short_hash(full)}.")
     with repository.checkout(full) as (folder, note):
         found = TargetFindings(
             num_commits=len(history),

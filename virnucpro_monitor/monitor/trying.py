@@ -29,7 +29,7 @@ from virnucpro_monitor.validation.protocol import load_protocol
 
 if TYPE_CHECKING:
     from virnucpro_monitor.records.progress import Progress
-    from virnucpro_monitor.runner.checkout import Repository
+    from virnucpro_monitor.runner.sources import Source
 
 SEQUENCES = (
     ProteinSequence(id="short", residues="MKTAY"),
@@ -131,18 +131,28 @@ def check_adapter(settings: Settings, adapter: str, on_progress: OnProgress = _i
 def check_target(
     settings: Settings,
     target: Target,
-    repository: "Repository",
+    repository: "Source",
     commit: Commit,
-    on_progress: OnProgress = _ignore,
+    say: Callable[[str], None],
 ) -> Trial:
     """As `check_adapter`, with one commit of a target and its environment.
+
+    Args:
+        say: receives a sentence while an environment is made, which may take minutes.
 
     Raises:
         TargetError: the commit cannot be loaded.
         MonitorError: weights or device cannot be used.
     """
     report = _try(
-        settings, target, _three(), on_progress, probes=False, repository=repository, commit=commit
+        settings,
+        target,
+        _three(),
+        _ignore,
+        probes=False,
+        repository=repository,
+        commit=commit,
+        say=say,
     )
     return _trial(settings, target, report)
 
@@ -174,8 +184,9 @@ def _try(
     on_progress: OnProgress,
     *,
     probes: bool,
-    repository: "Repository | None" = None,
+    repository: "Source | None" = None,
     commit: Commit | None = None,
+    say: Callable[[str], None] | None = None,
 ) -> RunReport:
     def show(progress: "Progress") -> None:
         on_progress(progress.phase, progress.done, progress.total)
@@ -201,7 +212,7 @@ def _try(
         reuse=False,
         workers=1,
     )
-    (report,) = run_commits(plan, on_progress=show)
+    (report,) = run_commits(plan, on_progress=show, on_message=say)
     return report
 
 

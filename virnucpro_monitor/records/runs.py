@@ -44,16 +44,18 @@ class BenchmarkSet:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Target:
-    """A monitored repository and how to load its model.
+    """What is monitored, a repository or a package, and how to load its model.
 
     Attributes:
-        location: path or URL of the git repository.
-        adapter: `seed-interface`, `builtin`, an entry point's name or `module:callable`.
+        location: path or URL of the git repository, or `pypi:NAME`.
+        adapter: a name of `adapter list`, `module:callable` or `file.py:callable`.
         package: import root of the monitored package, None to find it.
         paths: git pathspecs whose content decides whether a commit must be measured; empty
             means everything.
-        branch: what `run --new` follows; None is the repository's HEAD.
-        requirements: requirement file inside the repository for a private environment, or None.
+        branch: what `run --new` follows; None is the repository's HEAD. Of a package it is the
+            range of releases, as in ">=4.53"; None is all of them.
+        requirements: requirement file inside the repository for a private environment, or None. Of
+            a package it is what is installed with each release, one requirement a line.
     """
 
     name: str

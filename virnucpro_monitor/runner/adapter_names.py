@@ -48,7 +48,7 @@ SHIPPED = {
         about="Hugging Face EsmModel: a padded batch, cu_seq_lens arguments, or a block mask",
         options={
             "way": ("padded", "kwargs", "mask"),
-            "attention": ("sdpa", "eager", "flash_attention_2"),
+            "attention": ("default", "sdpa", "eager", "flash_attention_2"),
         },
         needs="transformers",
         install="transformers",

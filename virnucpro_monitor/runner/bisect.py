@@ -5,7 +5,7 @@ from dataclasses import dataclass
 
 from virnucpro_monitor.errors import RepositoryError
 from virnucpro_monitor.records import Outcome, Run, short_hash
-from virnucpro_monitor.runner.checkout import Repository
+from virnucpro_monitor.runner.sources import Source
 
 GOOD, BAD, SKIP = "good", "bad", "skip"
 
@@ -39,7 +39,7 @@ def verdict_of(run: Run | None, gate: str | None = None) -> str:
     return SKIP if judged is None else (GOOD if judged else BAD)
 
 
-def line_between(repository: Repository, one: str, other: str) -> tuple[str, ...]:
+def line_between(repository: Source, one: str, other: str) -> tuple[str, ...]:
     """The first-parent line from one commit to the other, both included, oldest first.
 
     Raises:

@@ -4,12 +4,12 @@ from dataclasses import replace
 
 from virnucpro_monitor.errors import RepositoryError
 from virnucpro_monitor.records import RunReport
-from virnucpro_monitor.runner.checkout import Repository
+from virnucpro_monitor.runner.sources import Source
 
 MAX_BRANCHES = 50  # a commit that is older than all branches is on every one of them
 
 
-def with_branches(report: RunReport, repository: Repository | None) -> RunReport:
+def with_branches(report: RunReport, repository: Source | None) -> RunReport:
     """The report with a document "branches", where its commit is not on the followed branch.
 
     The document is the list of branches that held the commit when it was covered, by name, at most

@@ -10,10 +10,11 @@ from pathlib import Path
 from virnucpro_monitor.records import Target, content_digest
 from virnucpro_monitor.runner.adapter_names import ADAPTERS, SHIPPED, parse_adapter
 from virnucpro_monitor.runner.builtin import builtin_digest
-from virnucpro_monitor.runner.checkout import Repository
+from virnucpro_monitor.runner.sources import Source
+from virnucpro_monitor.runner.venv import requirement_file
 
 
-def code_digest(repository: Repository | None, target: Target, commit: str) -> str:
+def code_digest(repository: Source | None, target: Target, commit: str) -> str:
     """Digest of what decides a commit's result: its relevant files and how they are loaded.
 
     The monitor's own adapters are part of the monitor; of another's, the source counts too.
@@ -30,7 +31,7 @@ def code_digest(repository: Repository | None, target: Target, commit: str) -> s
     if not target.paths:
         return content_digest([loading, repository.tree(commit)])
     adapter = parse_adapter(target.adapter).file
-    wanted = [*target.paths, *filter(None, (target.requirements, adapter))]
+    wanted = [*target.paths, *filter(None, (requirement_file(target), adapter))]
     files = {
         path: name
         for path, name in repository.files(commit).items()

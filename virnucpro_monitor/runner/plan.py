@@ -7,7 +7,7 @@ from pathlib import Path
 
 from virnucpro_monitor.errors import ConfigurationError
 from virnucpro_monitor.records import BenchmarkSet, Commit, Protocol, Request, Target
-from virnucpro_monitor.runner.checkout import Repository
+from virnucpro_monitor.runner.sources import Source
 
 ORDERS = ("oldest", "newest", "bisect")
 MEASURED_AT_ONCE = 4  # commits on a CPU with many cores; on fewer, one for each core
@@ -40,7 +40,7 @@ class RunPlan:
     """
 
     target: Target
-    repository: Repository | None
+    repository: Source | None
     commits: tuple[Commit, ...]
     benchmarks: tuple[BenchmarkSet, ...]
     request: Request

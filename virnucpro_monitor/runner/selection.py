@@ -5,7 +5,7 @@ from dataclasses import dataclass
 
 from virnucpro_monitor.errors import AmbiguousRevision, RepositoryError
 from virnucpro_monitor.records import Commit, Outcome, Run, Target
-from virnucpro_monitor.runner.checkout import Repository
+from virnucpro_monitor.runner.sources import Source
 
 MIN_HASH_DIGITS = 4
 
@@ -25,7 +25,7 @@ class Selection:
     note: str = ""
 
 
-def branch_history(repository: Repository, target: Target) -> tuple[str, ...]:
+def branch_history(repository: Source, target: Target) -> tuple[str, ...]:
     """First-parent history of the branch that is watched, oldest first.
 
     Raises:
@@ -35,7 +35,7 @@ def branch_history(repository: Repository, target: Target) -> tuple[str, ...]:
 
 
 def select_revisions(
-    repository: Repository, target: Target, revisions: Sequence[str], *, all_parents: bool = False
+    repository: Source, target: Target, revisions: Sequence[str], *, all_parents: bool = False
 ) -> Selection:
     """Commits named one by one or as `A..B` (all that B has and A has not, along first parents).
 
@@ -70,7 +70,7 @@ def select_revisions(
     return Selection(commits, repository.commits(history, history), " ".join(notes))
 
 
-def _find(repository: Repository, revision: str, history: Sequence[str], notes: list[str]) -> str:
+def _find(repository: Source, revision: str, history: Sequence[str], notes: list[str]) -> str:
     """As `Repository.resolve`, but a commit of the branch is found even where it is damaged."""
     try:
         return repository.resolve(revision, notes.append)
@@ -84,7 +84,7 @@ def _find(repository: Repository, revision: str, history: Sequence[str], notes: 
 
 
 def select_new(
-    repository: Repository, target: Target, known: Mapping[str, Collection[Run]]
+    repository: Source, target: Target, known: Mapping[str, Collection[Run]]
 ) -> Selection:
     """Commits since the last one that has a run, and those that were left out before.
 

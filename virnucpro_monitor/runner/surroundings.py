@@ -13,7 +13,7 @@ from virnucpro_monitor.errors import RepositoryError
 from virnucpro_monitor.records import Environment, Run
 from virnucpro_monitor.runner.packages import installed_packages
 from virnucpro_monitor.runner.plan import RunPlan
-from virnucpro_monitor.runner.venv import environment_folder, search_path
+from virnucpro_monitor.runner.venv import environment_folder, requirement_file, search_path
 
 _OF_PACKAGES = {"torch": "torch", "fair_esm": "fair-esm", "flash_attn": "flash-attn"}
 
@@ -71,7 +71,7 @@ class Interpreters:
         self._private: dict[str | None, Surroundings] = {}  # by the requirement file's text
 
     def of(self, commit: str) -> Surroundings:
-        repository, requirements = self._plan.repository, self._plan.target.requirements
+        repository, requirements = self._plan.repository, requirement_file(self._plan.target)
         if repository is None or requirements is None:
             return self._base
         try:

@@ -11,10 +11,12 @@ from virnucpro_monitor.errors import ConfigurationError
 from virnucpro_monitor.records import Target
 from virnucpro_monitor.runner.builtin import BUILTIN, builtin_target
 from virnucpro_monitor.runner.checkout import is_url
+from virnucpro_monitor.runner.venv import is_package
 from virnucpro_monitor.settings import read_settings_file, settings_file
 
 _NAME = re.compile(r"^[A-Za-z0-9][A-Za-z0-9._-]{0,99}$")
 _TABLE_KEYS = {"location", "adapter", "package", "paths", "branch", "requirements"}
+_OF_RELEASES = {"releases": "branch", "with": "requirements"}  # what they are called for packages
 
 
 def check_name(name: str) -> str:
@@ -27,8 +29,10 @@ def check_name(name: str) -> str:
 
 
 def absolute_location(location: str) -> str:
-    """A URL as it is, a path made absolute."""
-    return location if is_url(location) else str(path_from(location).resolve())
+    """A URL or a package as it is, a path made absolute."""
+    return (
+        location if is_url(location) or is_package(location) else str(path_from(location).resolve())
+    )
 
 
 def read_targets(
@@ -60,6 +64,11 @@ def _target_from_table(name: str, table: Any, path: Path) -> Target:
     where = f"[targets.{name}] in {path.name}"
     if not isinstance(table, dict):
         raise ConfigurationError(f"{where} must be a table.")
+    if is_package(str(table.get("location", ""))):
+        table = {_OF_RELEASES.get(key, key): value for key, value in table.items()}
+        extra = table.get("requirements")
+        if isinstance(extra, list) and all(isinstance(one, str) for one in extra):
+            table["requirements"] = "\n".join(extra)
     unknown = sorted(table.keys() - _TABLE_KEYS)
     if unknown:
         raise ConfigurationError(f"{where} has an unknown key {unknown[0]!r}.")
@@ -77,7 +86,8 @@ def _target_from_table(name: str, table: Any, path: Path) -> Target:
 
 
 def _relative_to(folder: Path, location: str) -> str:
-    return location if is_url(location) else str((folder / path_from(location)).resolve())
+    remote = is_url(location) or is_package(location)
+    return location if remote else str((folder / path_from(location)).resolve())
 
 
 def find_target(
@@ -111,7 +121,7 @@ def find_target(
 
 
 def _by_location(wanted: str, known: dict[str, Target]) -> Target:
-    if not is_url(wanted) and not path_from(wanted).exists():
+    if not (is_url(wanted) or is_package(wanted)) and not path_from(wanted).exists():
         names = ", ".join(sorted(known)) or "none yet"
         raise ConfigurationError(
             f"There is no target {wanted!r} (known: {names}) and no repository at that path."

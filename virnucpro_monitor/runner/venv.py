@@ -1,19 +1,21 @@
 """A private environment for a target's commit, cached by what it asks for."""
 
-import os
 import shutil
 import site
-import subprocess
 import sys
 from collections.abc import Callable
+from importlib.metadata import distributions
 from pathlib import Path
 
-from virnucpro_monitor.errors import DiskError, TargetError
-from virnucpro_monitor.records import Target, content_digest
-from virnucpro_monitor.secrecy import public_environment
+from packaging.utils import canonicalize_name
 
-INSTALL_TIMEOUT_S = 3600.0
-_INSTALLERS = ("PIP_", "UV_")
+from virnucpro_monitor.errors import TargetError
+from virnucpro_monitor.records import Target, content_digest
+from virnucpro_monitor.runner.pip import InstallerError, install, make_environment
+
+PACKAGE_PREFIX = "pypi:"
+RELEASE_FILE = "requirements.txt"
+"""The file that a release is checked out as."""
 
 
 class PrivateEnvironmentError(TargetError):
@@ -32,22 +34,33 @@ def target_python(
         PrivateEnvironmentError: the file is missing, or a requirement cannot be installed.
         DiskError: there is no room for it.
     """
-    if target.requirements is None:
+    name = requirement_file(target)
+    if name is None:
         return None
-    requirements = checkout / target.requirements
+    requirements = checkout / name
     if not requirements.is_file():
-        raise PrivateEnvironmentError(
-            f"The requirement file {target.requirements!r} is not in this commit."
-        )
+        raise PrivateEnvironmentError(f"The requirement file {name!r} is not in this commit.")
     text = requirements.read_text(encoding="utf-8", errors="replace")
     folder = environment_folder(text, cache_folder)
     python = folder / "bin" / "python"
     if not folder.joinpath("complete").exists():
-        say(f"Making the environment for {target.name} ({target.requirements}).")
+        what = " ".join(text.split()) if is_package(target.location) else name
+        say(f"Making the environment for {target.name} ({what}).")
         shutil.rmtree(folder, ignore_errors=True)
-        _make(folder, python, requirements)
+        for line in _make(folder, python, requirements):
+            say(line)
         folder.joinpath("complete").touch()
     return python
+
+
+def is_package(location: str) -> bool:
+    """Whether a target's location is a package of an index: `pypi:NAME`."""
+    return location.startswith(PACKAGE_PREFIX)
+
+
+def requirement_file(target: Target) -> str | None:
+    """Where a commit's files name what its environment needs; None where it needs none."""
+    return RELEASE_FILE if is_package(target.location) else target.requirements
 
 
 def environment_folder(requirements: str, cache_folder: Path) -> Path:
@@ -66,55 +79,29 @@ def _own_packages(folder: Path) -> Path:
     return folder / "lib" / version / "site-packages"
 
 
-def _make(folder: Path, python: Path, requirements: Path) -> None:
-    uv = shutil.which("uv")
-    if uv:
-        _install([uv, "venv", "--quiet", "--python", sys.executable, str(folder)], requirements)
-    else:
-        _install([sys.executable, "-m", "venv", str(folder)], requirements)
-    # Behind the environment's own packages, so that the target's versions win.
-    _own_packages(folder).joinpath("virnucpro_monitor_host.pth").write_text(
-        "".join(f"{path}\n" for path in _site_packages())
-    )
-    if uv:
-        command = [uv, "pip", "install", "--quiet", "--python", str(python)]
-    else:
-        command = [str(python), "-m", "pip", "install", "--quiet", "--disable-pip-version-check"]
-    _install([*command, "-r", str(requirements)], requirements)
+def _make(folder: Path, python: Path, requirements: Path) -> list[str]:
+    """Make an environment; returns what the installer warned of."""
+    try:
+        folder.parent.mkdir(parents=True, exist_ok=True)
+        make_environment(folder)
+        # Behind the environment's own packages, so that the target's versions win.
+        _own_packages(folder).joinpath("virnucpro_monitor_host.pth").write_text(
+            "".join(f"{path}\n" for path in _site_packages())
+        )
+        warned = install(python, requirements)
+    except InstallerError as error:
+        raise PrivateEnvironmentError(
+            f"The environment of {requirements.name} could not be made: {error}"
+        ) from error
+    own = {canonicalize_name(one.name) for one in distributions(path=[str(_own_packages(folder))])}
+    if "esm" in own:
+        raise PrivateEnvironmentError(
+            f"The environment of {requirements.name} has the package esm, which is imported by the "
+            f"same name as fair-esm: the two cannot be in one environment, and the monitor needs "
+            f"fair-esm."
+        )
+    return warned
 
 
 def _site_packages() -> list[str]:
     return [path for path in (*site.getsitepackages(), site.getusersitepackages()) if path]
-
-
-def _install(command: list[str], requirements: Path) -> None:
-    # An installation runs the requirements' own code; an index may need its password.
-    needed = {name: value for name, value in os.environ.items() if name.startswith(_INSTALLERS)}
-    environment = {
-        name: value
-        for name, value in (public_environment(os.environ) | needed).items()
-        if name not in ("PYTHONPATH", "PYTHONHOME", "VIRTUAL_ENV")
-    }
-    try:
-        done = subprocess.run(
-            command,
-            cwd=requirements.parent,
-            env=environment,
-            stdin=subprocess.DEVNULL,
-            capture_output=True,
-            text=True,
-            timeout=INSTALL_TIMEOUT_S,
-            check=False,
-        )
-    except (OSError, subprocess.TimeoutExpired) as error:
-        raise PrivateEnvironmentError(
-            f"The environment of {requirements.name} could not be made ({error})."
-        ) from error
-    if done.returncode != 0 and "No space left on device" in done.stderr:
-        raise DiskError(f"The disk is full on which {requirements.name} is to be installed.")
-    if done.returncode != 0:
-        lines = [line for line in done.stderr.splitlines() if line.strip()]
-        raise PrivateEnvironmentError(
-            f"The environment of {requirements.name} could not be made: "
-            f"{lines[-1].strip() if lines else f'status {done.returncode}'}"
-        )

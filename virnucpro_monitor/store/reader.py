@@ -109,9 +109,10 @@ def load_commits(
 
 
 def find_commits(engine: Engine, target: str, prefix: str, *, limit: int = 20) -> list[Commit]:
-    """Commits of a target whose hash begins with `prefix`: none, one, or several candidates."""
-    if not _is_hash_prefix(prefix):
-        return []
+    """Commits of a target whose hash begins with `prefix`: none, one, or several candidates.
+
+    What is no beginning of a hash is a release, and has to be the whole of its version.
+    """
     with reading(engine) as connection:
         target_id = find_target_id(connection, target)
         query = (
@@ -127,8 +128,6 @@ def find_commits_of_any_target(
     engine: Engine, prefix: str, *, limit: int = 20
 ) -> list[tuple[str, Commit]]:
     """As `find_commits`, over all targets: (target's name, commit)."""
-    if not _is_hash_prefix(prefix):
-        return []
     with reading(engine) as connection:
         query = (
             select(TargetRow.name, *COMMIT_COLUMNS)
@@ -146,6 +145,8 @@ def _is_hash_prefix(prefix: str) -> bool:
 
 
 def _hash_begins_with(prefix: str) -> ColumnElement[bool]:
+    if not _is_hash_prefix(prefix):
+        return CommitRow.hash == prefix.strip()
     # A range, which has an index in both databases; LIKE would need one of its own.
     digits = prefix.strip().lower()
     return and_(CommitRow.hash >= digits, CommitRow.hash < f"{digits}g")

@@ -40,10 +40,11 @@ class HfEsmAdapter:
     Args:
         way: "padded", a batch with an attention mask; "kwargs", one row with `position_ids` and the
             `cu_seq_lens` arguments; "mask", one row with a block-diagonal mask.
-        attention: transformers' own name of the attention to use.
+        attention: transformers' own name of the attention to use; "default" leaves it to the
+            release. Early ones know "eager" alone.
     """
 
-    def __init__(self, way: str = "padded", attention: str = "sdpa") -> None:
+    def __init__(self, way: str = "padded", attention: str = "default") -> None:
         self._way, self._attention = way, attention
 
     def load(self, request: LoadRequest) -> "HfEsm":
@@ -54,7 +55,8 @@ class HfEsmAdapter:
             with_dtype(model, request.dtype).to(request.device).eval(),
             names={wanted: name for name in source.state_dict() if (wanted := hf_esm_name(name))},
             way=self._way,
-            backend=f"{self._attention}-{self._way}",
+            # One name for all releases, so that they are one series.
+            backend=self._way if self._attention == "default" else f"{self._attention}-{self._way}",
         )
 
 
@@ -95,7 +97,7 @@ def hf_esm_model(source: Any, *, attention: str) -> Any:
         emb_layer_norm_before=False,
         hidden_dropout_prob=0.0,
         attention_probs_dropout_prob=0.0,
-        attn_implementation=attention,
+        **({} if attention == "default" else {"attn_implementation": attention}),
     )
     model = EsmModel(settings, add_pooling_layer=False)
     state = source.state_dict()

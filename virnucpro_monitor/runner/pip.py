@@ -1,0 +1,104 @@
+"""pip as this interpreter has it: what an index offers, and environments filled from it."""
+
+import json
+import os
+import shutil
+import subprocess
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+from virnucpro_monitor.errors import DiskError, MonitorError
+from virnucpro_monitor.secrecy import public_environment
+
+INSTALL_TIMEOUT_S = 3600.0
+LIST_TIMEOUT_S = 300.0
+_SETTINGS = ("PIP_", "UV_")
+
+
+class InstallerError(MonitorError):
+    """pip, or uv in its place, did not do what it was asked to."""
+
+
+def make_environment(folder: Path) -> None:
+    """Make an empty virtual environment of this interpreter's Python, without a pip of its own.
+
+    Raises:
+        InstallerError: it cannot be made.
+        DiskError: there is no room for it.
+    """
+    if uv := shutil.which("uv"):
+        call([uv, "venv", "--quiet", "--python", sys.executable, str(folder)], folder.parent)
+    else:
+        call([sys.executable, "-m", "venv", "--without-pip", str(folder)], folder.parent)
+
+
+def install(python: Path, requirements: Path) -> list[str]:
+    """Install a requirement file into the environment of `python`; returns what was warned of.
+
+    Raises:
+        InstallerError: something cannot be had or built.
+        DiskError: there is no room for it.
+    """
+    if uv := shutil.which("uv"):
+        command = [uv, "pip", "install", "--python", str(python)]
+    else:
+        command = [sys.executable, "-m", "pip", "--python", str(python), "install"]
+        command += ["--disable-pip-version-check", "--quiet"]
+    _, told = call([*command, "-r", str(requirements)], requirements.parent)
+    return [line.strip() for line in told.splitlines() if "yanked" in line.lower()]
+
+
+def offered_versions(name: str, *, pre: bool = False) -> list[str]:
+    """The versions of a package that this Python can install, as the index lists them.
+
+    Raises:
+        InstallerError: there is no such package, or the index cannot be reached.
+    """
+    command = [sys.executable, "-m", "pip", "index", "versions", name, "--json"]
+    command += ["--disable-pip-version-check", *(["--pre"] if pre else [])]
+    printed, _ = call(command, Path.cwd(), timeout_s=LIST_TIMEOUT_S)
+    try:
+        return [str(one) for one in json.loads(printed)["versions"]]
+    except (ValueError, KeyError, TypeError) as error:
+        raise InstallerError(f"pip did not list the versions of {name}: update pip.") from error
+
+
+def call(
+    command: Sequence[str], folder: Path, *, timeout_s: float = INSTALL_TIMEOUT_S
+) -> tuple[str, str]:
+    """Run an installer; returns (standard output, standard error).
+
+    It sees none of the monitor's secrets, but its own: an index may need its password.
+
+    Raises:
+        InstallerError: with its last line.
+        DiskError: the disk is full.
+    """
+    needed = {name: value for name, value in os.environ.items() if name.startswith(_SETTINGS)}
+    environment = {
+        name: value
+        for name, value in (public_environment(os.environ) | needed).items()
+        if name not in ("PYTHONPATH", "PYTHONHOME", "VIRTUAL_ENV")
+    }
+    try:
+        done = subprocess.run(
+            command,
+            cwd=folder,
+            env=environment,
+            stdin=subprocess.DEVNULL,
+            capture_output=True,
+            text=True,
+            timeout=timeout_s,
+            check=False,
+        )
+    except (OSError, subprocess.TimeoutExpired) as error:
+        raise InstallerError(str(error)) from error
+    if done.returncode == 0:
+        return done.stdout, done.stderr
+    if "No space left on device" in done.stderr:
+        raise DiskError(f"The disk is full on which {folder} is to be filled.")
+    lines = [line.strip() for line in done.stderr.splitlines() if line.strip()]
+    told = [line for line in lines if line.lower().startswith("error")] or lines
+    last = told[-1] if told else f"status {done.returncode}"
+    raise InstallerError(last.removeprefix("ERROR: ").removeprefix("error: "))

@@ -1,0 +1,66 @@
+"""Where a target's commits come from: a git repository, or the releases of a package."""
+
+from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager
+from pathlib import Path
+from typing import Protocol
+
+from virnucpro_monitor.records import Commit, Target
+from virnucpro_monitor.runner.checkout import Repository
+from virnucpro_monitor.runner.releases import Releases
+from virnucpro_monitor.runner.venv import is_package
+
+
+class Source(Protocol):
+    """A line of commits that can be named, read and checked out; `Repository` says how each acts.
+
+    A commit's name is what `resolve` gives: git's full hash, or a release's version.
+    """
+
+    location: str
+
+    def resolve(self, revision: str, say: Callable[[str], None] | None = None) -> str: ...
+
+    def resolve_branch(self, branch: str | None) -> str: ...
+
+    def history(self, tip: str) -> tuple[str, ...]: ...
+
+    def between(
+        self, base: str, tip: str, *, paths: Sequence[str] = (), first_parent: bool = True
+    ) -> tuple[str, ...]: ...
+
+    def merge_base(self, one: str, other: str) -> str: ...
+
+    def branches_with(self, commit: str) -> tuple[str, ...]: ...
+
+    def commits(self, hashes: Sequence[str], history: Sequence[str] = ()) -> tuple[Commit, ...]: ...
+
+    def files(self, commit: str) -> dict[str, str]: ...
+
+    def read_text(self, commit: str, path: str) -> str: ...
+
+    def tree(self, commit: str) -> str: ...
+
+    def checkout(self, commit: str) -> AbstractContextManager[tuple[Path, str]]: ...
+
+
+def open_source(target: Target, cache_folder: Path, *, fetch: bool = True) -> Source:
+    """Open what a target's location names.
+
+    Args:
+        fetch: False to ask nobody beyond this machine.
+
+    Raises:
+        RepositoryError: it is not there, or cannot be reached.
+        ConfigurationError: the target is not well formed.
+    """
+    if is_package(target.location):
+        return Releases.open(target, cache_folder, fetch=fetch)
+    return Repository.open(target.location, cache_folder, fetch=fetch)
+
+
+def is_here(target: Target, cache_folder: Path) -> bool:
+    """Whether a target's source can be read without asking the network."""
+    if is_package(target.location):
+        return Releases.is_here(target.location, cache_folder)
+    return Repository.is_here(target.location, cache_folder)
