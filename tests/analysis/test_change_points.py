@@ -55,6 +55,15 @@ def test_a_step_is_found_where_it_is(number: int, decades: float) -> None:
     assert point.decades == pytest.approx(decades, abs=0.1)
 
 
+@pytest.mark.parametrize("number", range(5, 32))
+def test_a_step_in_the_middle_of_a_short_history_is_one_step(number: int) -> None:
+    """As many values on either side: there is no level between the two."""
+    for decades in (2.0, 0.5, -1.0):
+        (point,) = find_changes([-5.0] * number + [-5.0 + decades] * number).points
+        assert (point.place, point.kind) == (number, ChangeKind.STEP)
+        assert (point.before, point.after) == (-5.0, -5.0 + decades)
+
+
 def test_a_jump_in_the_last_run_is_found() -> None:
     (point,) = find_change_points([*noisy(-5, 40), 1e-4]).points
     assert (point.place, point.kind, point.num_after) == (40, ChangeKind.STEP, 1)

@@ -23,13 +23,27 @@ from pathlib import Path
 ROOT = Path(__file__).parent.parent.parent
 LEAST_KILLED = 0.9
 JUDGING = ("gates", "gate_records", "verdict", "verdict_records", "culprit", "measures", "noise")
+COMMANDS = (
+    "adapter", "compare", "db", "doctor", "incidents", "protocol", "regressions", "runs",
+    "schedule", "selftest", "status", "targets", "validate",
+)  # fmt: skip
+PAGES = ("branches", "queries", "problems")
 PARTS = {
     "judging": (
         ["virnucpro_monitor/validation/gates.py", "virnucpro_monitor/validation/verdict.py"],
         [f"tests/validation/test_{name}.py" for name in JUDGING],
     ),
     "analysis": (["virnucpro_monitor/analysis/*"], ["tests/analysis"]),
-    "monitor": (["virnucpro_monitor/monitor/*"], ["tests/monitor", "tests/cli"]),
+    "monitor": (
+        ["virnucpro_monitor/monitor/*"],
+        [
+            "tests/monitor",
+            *(f"tests/cli/test_{name}.py" for name in COMMANDS),
+            *(f"tests/app/test_{name}.py" for name in PAGES),
+            "tests/report/test_alerts.py",
+            "tests/report/test_tables.py",
+        ],
+    ),
 }
 """{part: (what is changed, the tests that should notice)}
 

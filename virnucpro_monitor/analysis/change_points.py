@@ -25,6 +25,7 @@ MAX_BURST = 10
 """Runs off the level that came back are a burst up to this length, a step there and back beyond."""
 
 _WINDOW = 2 * MAX_BURST + 7
+_NEIGHBOURS = 5
 _TAIL = 5.0  # times the 95 % quantile of the distances: a single run within that is a tail
 _TAIL_POWER = 0.75  # and this power of their number less where several runs agree
 _FAR = 8.0  # sigmas: what is searched for is left out of the tails
@@ -162,20 +163,30 @@ def noise_scale(values: Any, least: float = MIN_SIGMA_DECADES) -> float:
     return max(least, float(np.median(steps)) / (0.6745 * math.sqrt(2.0)))
 
 
-def _running_median(values: Any) -> Any:
+def _running_median(values: Any, window: int = _WINDOW) -> Any:
     """Median of each value's surroundings; at the ends of what there is of them. [n] -> [n]"""
     import numpy as np
 
-    half = min(_WINDOW, len(values)) // 2
+    half = min(window, len(values)) // 2
     padded = np.concatenate([np.full(half, np.nan), values, np.full(half, np.nan)])
     windows = np.lib.stride_tricks.sliding_window_view(padded, 2 * half + 1)
+    if len(values) <= 2 * half:
+        return _nearest_middle(windows, values)
     middle = np.median(windows[half : len(values) - half], axis=1)
-    ends = (np.nanmedian(windows[:half], axis=1), np.nanmedian(windows[-half:], axis=1))
-    return (
-        np.concatenate([ends[0], middle, ends[1]])
-        if len(values) > 2 * half
-        else np.nanmedian(windows, axis=1)
-    )
+    first = _nearest_middle(windows[:half], values[:half])
+    last = _nearest_middle(windows[-half:], values[-half:])
+    return np.concatenate([first, middle, last])
+
+
+def _nearest_middle(windows: Any, values: Any) -> Any:
+    """Median of what each window [n, w] holds beside NaN; of two middle ones that near `values`.
+
+    Their mean would be a level between two levels, where a window holds as much of either.
+    """
+    import numpy as np
+
+    low, high = (np.nanquantile(windows, 0.5, axis=1, method=side) for side in ("lower", "higher"))
+    return np.where(np.abs(values - low) <= np.abs(values - high), low, high)
 
 
 def _find_bursts(values: Any, min_effect: float, sigma: float) -> list[tuple[int, int]]:
@@ -209,10 +220,15 @@ def _find_bursts(values: Any, min_effect: float, sigma: float) -> list[tuple[int
 
 
 def _clip(values: Any, sigma: float) -> Any:
+    """Values without their tails: what is far from all around it and from its neighbours, too.
+
+    A level that is shorter than half the window has only the latter to agree with.
+    """
     import numpy as np
 
-    middle = _running_median(values)
-    return np.clip(values, middle - _CLIP * sigma, middle + _CLIP * sigma)
+    middles = _running_median(values), _running_median(values, _NEIGHBOURS)
+    low, high = np.minimum(*middles), np.maximum(*middles)
+    return np.clip(values, low - _CLIP * sigma, high + _CLIP * sigma)
 
 
 def _segment(values: Any, penalty: float, sigma: float) -> list[int]:
