@@ -125,7 +125,7 @@ class Packs:
 class Fingerprinted:
     """By name: the tensor's dtype and fingerprint, whose numbers are too large for JSON."""
 
-    tensors: Mapping[str, tuple[str, tuple[str, ...]]]
+    prints: Mapping[str, tuple[str, tuple[str, ...]]]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

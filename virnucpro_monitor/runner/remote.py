@@ -219,12 +219,12 @@ class RemoteTensors(Mapping[str, torch.Tensor]):
     def fingerprints(self) -> Fingerprints:
         """As they are now."""
         self._taken, _ = self._subject.ask(TakeFingerprints(), Fingerprinted)
-        return {name: tuple(map(_whole, one)) for name, (_, one) in self._taken.tensors.items()}
+        return {name: tuple(map(_whole, one)) for name, (_, one) in self._taken.prints.items()}
 
     def dtypes(self) -> dict[str, torch.dtype]:
         """By name."""
         found = {}
-        for name, (dtype, _) in self._last().tensors.items():
+        for name, (dtype, _) in self._last().prints.items():
             known = getattr(torch, dtype, None)
             if not isinstance(known, torch.dtype):
                 raise MessageError("A tensor has no dtype that is known.")
@@ -238,10 +238,10 @@ class RemoteTensors(Mapping[str, torch.Tensor]):
         return tensors[0]
 
     def __iter__(self) -> Iterator[str]:
-        return iter(self._last().tensors)
+        return iter(self._last().prints)
 
     def __len__(self) -> int:
-        return len(self._last().tensors)
+        return len(self._last().prints)
 
     def _last(self) -> Fingerprinted:
         if self._taken is None:

@@ -207,7 +207,7 @@ class _Host:
 
         tensors = self._subject.tensors()
         return Fingerprinted(
-            tensors={
+            prints={
                 name: (dtype_name(tensors[name].dtype), tuple(map(str, one)))
                 for name, one in fingerprints(tensors).items()
             }
