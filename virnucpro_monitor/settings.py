@@ -238,6 +238,14 @@ class Settings(BaseSettings):
             "as many as cores and GPU memory allow",
         ),
     ] = None
+    network: Annotated[
+        bool,
+        About(
+            "Whether a commit may reach the network while it is measured",
+            "true or false",
+            "truth value",
+        ),
+    ] = False
     cache_dir: Annotated[
         Path,
         About(

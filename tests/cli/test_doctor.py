@@ -27,7 +27,7 @@ def test_a_cpu_machine_is_fine_for_the_cpu(
     code, found = examine(capsys, *CPU, "--db", url)
     assert code == 0
     assert set(found) == {
-        "GPU", "torch", "flash-attn", "weights", "disk", "git", "cron", "database"
+        "GPU", "torch", "flash-attn", "weights", "disk", "isolation", "git", "cron", "database"
     }  # fmt: skip
     assert found["database"]["level"] == "ok"
     assert found["git"]["level"] == "ok"

@@ -11,6 +11,7 @@ from pathlib import Path
 
 from virnucpro_monitor.errors import MonitorError
 from virnucpro_monitor.records.request import NAMED_WEIGHTS
+from virnucpro_monitor.runner.confinement import LOCKS_SIGNALS, landlock_version
 from virnucpro_monitor.runner.git import run_git
 from virnucpro_monitor.runner.gpu import GIB, find_gpu
 
@@ -42,6 +43,7 @@ def examine(device: str, model: str, weights: str, cache_folder: Path) -> list[F
         lambda: _flash_attn(on_gpu),
         lambda: _weights(model, weights, cache_folder),
         lambda: _disk(cache_folder),
+        _isolation,
         _git,
         _cron,
     ]
@@ -132,6 +134,34 @@ def _disk(cache_folder: Path) -> Finding:
         remedy = f"chmod u+w {place}"
         return Finding("disk", PROBLEM, f"{place} cannot be written", remedy)
     return Finding("disk", OK if free >= MIN_FREE_BYTES else WARNING, text)
+
+
+def _isolation() -> Finding:
+    """What a commit's process is kept from on this kernel."""
+    version = landlock_version()
+    if version >= LOCKS_SIGNALS:
+        return Finding(
+            "isolation",
+            OK,
+            f"Landlock {version}: a commit's process writes its own folders alone, and reaches "
+            "neither the network nor other processes",
+        )
+    remedy = "a kernel of Linux 6.12 or newer, started with landlock in lsm="
+    if version:
+        return Finding(
+            "isolation",
+            WARNING,
+            f"Landlock {version}: a commit's process writes its own folders alone; on a GPU it can "
+            "signal this user's processes",
+            remedy,
+        )
+    return Finding(
+        "isolation",
+        WARNING,
+        "no Landlock: a commit's process on a GPU can write what this user can; on the CPU "
+        "read-only mounts keep it from that where namespaces are allowed",
+        remedy,
+    )
 
 
 def _git() -> Finding:

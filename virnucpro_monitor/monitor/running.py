@@ -294,6 +294,7 @@ def make_plan(
         cache_folder=settings.cache_folder,
         timeout_s=settings.timeout_s,
         memory_limit_gib=settings.memory_limit_gib,
+        network=settings.network,
         workers=settings.workers,
         order=options.order,
         force=options.force,

@@ -208,6 +208,7 @@ def _try(
         cache_folder=settings.cache_folder,
         timeout_s=settings.timeout_s,
         memory_limit_gib=settings.memory_limit_gib,
+        network=settings.network,
         probes=probes,
         reuse=False,
         workers=1,

@@ -31,6 +31,8 @@ _EXECUTE, _WRITE_FILE, _READ_FILE, _READ_DIR = 1 << 0, 1 << 1, 1 << 2, 1 << 3
 _CHANGE_DIR = sum(1 << bit for bit in range(4, 13))
 _REFER, _TRUNCATE = 1 << 13, 1 << 14
 _READ = _EXECUTE | _READ_FILE | _READ_DIR
+LOCKS_TCP, LOCKS_SIGNALS = 4, 6
+"""Versions of Landlock that brought these."""
 _TCP = 0b11
 _SCOPES = 0b11  # abstract sockets, signals
 _ON_FILES = _EXECUTE | _WRITE_FILE | _READ_FILE | _TRUNCATE
@@ -82,9 +84,9 @@ def confine_files(territory: Territory, *, network: bool) -> bool:
     handled = _READ | _WRITE_FILE | _CHANGE_DIR
     handled |= _REFER if version >= 2 else 0
     handled |= _TRUNCATE if version >= 3 else 0
-    tcp = _TCP if version >= 4 and not network else 0
-    attributes = struct.pack("=QQQ", handled, tcp, _SCOPES if version >= 6 else 0)
-    size = 24 if version >= 6 else 16 if version >= 4 else 8
+    tcp = _TCP if version >= LOCKS_TCP and not network else 0
+    attributes = struct.pack("=QQQ", handled, tcp, _SCOPES if version >= LOCKS_SIGNALS else 0)
+    size = 24 if version >= LOCKS_SIGNALS else 16 if version >= LOCKS_TCP else 8
     ruleset = _syscall(_LANDLOCK_CREATE, attributes, size, 0)
     if ruleset < 0:
         return False

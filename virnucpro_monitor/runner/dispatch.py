@@ -12,6 +12,7 @@ from virnucpro_monitor.records import (
     Configuration,
     Environment,
     Failure,
+    Json,
     Outcome,
     RunReport,
     content_digest,
@@ -129,11 +130,19 @@ def _held(
 
 def _with_log(report: RunReport, log: str) -> RunReport:
     """Keep what the target printed: with its failure, or as a document of its verdict."""
+    if open_to := _open_to(report.documents.get("isolation")):
+        log = f"This machine did not keep the commit's process from {open_to}.\n{log}"
     if report.failure is not None:
         return replace(report, failure=replace(report.failure, log=log))
     if log.strip():
         return replace(report, documents={**report.documents, "output": {"text": log}})
     return report
+
+
+def _open_to(isolation: Json) -> str:
+    """What a measuring process was not kept from; nothing where it was from all, or never ran."""
+    names = {"files": "other files", "network": "the network", "processes": "other processes"}
+    return ", ".join(text for name, text in names.items() if isolation and not isolation[name])
 
 
 def _measure_job(

@@ -42,6 +42,8 @@ from virnucpro_monitor.records.messages import (
 )
 from virnucpro_monitor.runner import worker
 from virnucpro_monitor.runner.confinement import (
+    LOCKS_SIGNALS,
+    LOCKS_TCP,
     Territory,
     close_descriptors,
     confine_files,
@@ -68,7 +70,6 @@ TEND_S = 0.5
 _SCRATCH_PREFIX = "vnpm-job-"
 # Of the cache: what a target must not know, or has no business with.
 _PRIVATE_FOLDERS = ("oracle", "unpacked", "begun", "spool")
-_LOCKS_TCP, _LOCKS_SIGNALS = 4, 6  # versions of Landlock
 
 
 def main() -> None:
@@ -307,8 +308,9 @@ def _be_target(
     locked = confine_files(territory, network=job.network)
     confined = Confined(
         files=locked or inside.read_only,
-        network=not inside.network or (locked and landlock_version() >= _LOCKS_TCP),
-        processes=inside.namespace or (locked and landlock_version() >= _LOCKS_SIGNALS),
+        network=not inside.network
+        or (locked and not job.network and landlock_version() >= LOCKS_TCP),
+        processes=inside.namespace or (locked and landlock_version() >= LOCKS_SIGNALS),
     )
     if not forking:
         told = json.dumps([to_json(confined), None if scratch is None else str(scratch)])

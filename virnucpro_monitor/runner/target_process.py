@@ -49,7 +49,7 @@ def serve(job: MeasureJob, channel: Channel, confined: Confined, scratch: Path |
     """
     channel.send(confined)
     _use(scratch, job.kernels)
-    host = _Host(job)
+    host = Host(job)
     call: Call | Answer | None = None
     tensors: list[Any] = []
     while True:
@@ -78,7 +78,7 @@ def _use(scratch: Path | None, kernels: str | None) -> None:
     tempfile.tempdir = None  # asked anew
 
 
-class _Host:
+class Host:
     """The target's model and what is done with it."""
 
     def __init__(self, job: MeasureJob) -> None:

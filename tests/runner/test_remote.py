@@ -1,0 +1,149 @@
+"""A subject at the other end of a channel gives what the subject itself gives, to the last bit."""
+
+import socket
+import threading
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any, cast
+
+import pytest
+import torch
+
+from tests.runner.conftest import MODEL, SEQUENCES
+from virnucpro_monitor.errors import TargetError
+from virnucpro_monitor.models.weights import resolve_weights
+from virnucpro_monitor.records.calls import Call, EmbedPack, Loaded
+from virnucpro_monitor.records.messages import MeasureJob
+from virnucpro_monitor.runner.channel import Channel, ChannelClosedError
+from virnucpro_monitor.runner.remote import (
+    RemoteSubject,
+    TargetOutOfMemoryError,
+    TargetRaisedError,
+)
+from virnucpro_monitor.runner.target_process import Host
+from virnucpro_monitor.validation.builtin import BuiltinSubject, load_builtin
+from virnucpro_monitor.validation.fingerprints import fingerprints
+from virnucpro_monitor.validation.poison import poisoned, zeroed
+from virnucpro_monitor.validation.subject import PackedBatch
+from virnucpro_monitor.validation.tokens import encode
+
+PAIRS = [(one.id, one.residues) for one in SEQUENCES]
+
+
+class Marking(BuiltinSubject):
+    """Writes into its input, and runs out of memory."""
+
+    def embed_packed_layers(self, batch: PackedBatch, layers: Any) -> Any:
+        if layers == [2]:
+            raise torch.OutOfMemoryError("no room")
+        if layers == [3]:
+            raise TargetError("no layer 3")
+        found = dict(super().embed_packed_layers(batch, layers))
+        batch.input_ids[1] = 5
+        return found
+
+
+@pytest.fixture(scope="module")
+def subject(cache_folder: Path) -> Marking:
+    weights = resolve_weights(MODEL, "synthetic", cache_folder=cache_folder)
+    healthy = load_builtin(
+        MODEL, weights=Path(weights.path), device="cpu", dtype="float32", backend="sdpa",
+        token_budget=60,
+    )  # fmt: skip
+    return Marking(healthy.model, healthy.batch_converter, model_name=MODEL, token_budget=60)
+
+
+@pytest.fixture
+def asked() -> list[Call]:
+    """What the other side was asked."""
+    return []
+
+
+@pytest.fixture
+def remote(subject: Marking, asked: list[Call]) -> Iterator[RemoteSubject]:
+    ours, theirs = socket.socketpair()
+    far = Channel(theirs)
+    host = Host(cast(MeasureJob, type("Job", (), {"checkout": "."})))
+    host._subject = subject
+
+    def serve() -> None:
+        while True:
+            try:
+                call, tensors = cast(Any, far.receive())
+            except ChannelClosedError:
+                return
+            asked.append(call)
+            try:
+                far.send(*host.answer(call, tensors))
+            except Exception as error:
+                far.send(host.raised(error))
+
+    server = threading.Thread(target=serve)
+    server.start()
+    far_loaded = Loaded(
+        model_name=MODEL, num_layers=6, dtype="float32", device="cpu", backend="sdpa",
+        token_budget=60, fills=True,
+    )  # fmt: skip
+    far.send(far_loaded)
+    near = Channel(ours)
+    with RemoteSubject(near) as remote:
+        remote.wait()
+        yield remote
+    near.close()
+    server.join()
+    far.close()
+
+
+def test_rows_packs_and_fingerprints_are_those_of_the_subject(
+    remote: RemoteSubject, subject: Marking
+) -> None:
+    for ours, theirs in zip(remote.pack(PAIRS), subject.pack(PAIRS), strict=True):
+        assert ours.sequence_ids == theirs.sequence_ids
+        assert ours.max_seqlen == theirs.max_seqlen
+        for name in ("input_ids", "cu_seqlens"):
+            one, other = getattr(ours, name), getattr(theirs, name)
+            assert (one.dtype, one.tolist()) == (other.dtype, other.tolist())
+        found = remote.embed_packed_layers(ours, [0, 6])
+        expected = subject.embed_packed_layers(theirs, [0, 6])
+        assert all(torch.equal(found[layer], expected[layer]) for layer in (0, 6))
+        assert ours.input_ids.tolist() == theirs.input_ids.tolist()  # what the pass made of them
+        assert int(ours.input_ids[1]) == 5
+    tokens = encode(SEQUENCES[0].residues)
+    alone = remote.embed_unpacked_layers(tokens, [6])[6]
+    assert torch.equal(alone, subject.embed_unpacked_layers(tokens, [6])[6])
+    tensors = subject.tensors()
+    assert fingerprints(remote.tensors()) == fingerprints(tensors)
+    assert remote.tensors().dtypes() == {name: one.dtype for name, one in tensors.items()}
+    name = "embed_tokens.weight"
+    assert torch.equal(remote.tensors()[name], tensors[name])
+
+
+def test_the_number_of_packs_follows_the_budget_that_is_set(remote: RemoteSubject) -> None:
+    remote.token_budget = 20
+    assert len(list(remote.pack(PAIRS))) == 2
+    remote.token_budget = 60
+    assert len(list(remote.pack(PAIRS))) == 1
+
+
+def test_memory_is_filled_where_the_model_is(remote: RemoteSubject, asked: list[Call]) -> None:
+    (pack,) = remote.pack(PAIRS)
+    for fill in (poisoned, zeroed):
+        with fill(remote.device) as possible:
+            assert possible
+            assert not bool(torch.empty(4096).isnan().all())  # here nothing is
+            remote.embed_packed_layers(pack, [6])
+    remote.embed_packed_layers(pack, [6])
+    fills = [call.fill for call in asked if isinstance(call, EmbedPack)]
+    assert fills == ["nan", "zeros", ""]
+
+
+def test_what_the_target_raises_is_raised_here(remote: RemoteSubject) -> None:
+    (pack,) = remote.pack(PAIRS)
+    with pytest.raises(TargetOutOfMemoryError, match="no room") as full:
+        remote.embed_packed_layers(pack, [2])
+    assert isinstance(full.value, torch.OutOfMemoryError)
+    with pytest.raises(TargetRaisedError) as raised:
+        remote.embed_packed_layers(pack, [3])
+    assert repr(raised.value) == "TargetError('no layer 3')"
+    assert raised.value.failure.kind == "interface"
+    assert "no layer 3" in raised.value.failure.traceback
