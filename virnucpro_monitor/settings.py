@@ -241,9 +241,7 @@ class Settings(BaseSettings):
     network: Annotated[
         bool,
         About(
-            "Whether a commit may reach the network while it is measured",
-            "true or false",
-            "truth value",
+            "Whether a commit may use the network while measured", "true or false", "truth value"
         ),
     ] = False
     cache_dir: Annotated[
