@@ -51,6 +51,10 @@ class DeviceError(MonitorError):
     pass
 
 
+class ClusterError(MonitorError):
+    """A cluster cannot be reached or used, or has gone."""
+
+
 class ProtocolError(MonitorError):
     pass
 

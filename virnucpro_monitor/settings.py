@@ -244,6 +244,27 @@ class Settings(BaseSettings):
             "Whether a commit may use the network while measured", "true or false", "truth value"
         ),
     ] = False
+    engine: Annotated[
+        Literal["local", "dask"],
+        About(
+            "What commits are measured by",
+            "local for this host, dask for a Dask cluster",
+            "engine",
+            "--engine",
+            "NAME",
+        ),
+    ] = "local"
+    scheduler: Annotated[
+        str,
+        About(
+            "Dask scheduler of the cluster",
+            "an address as tcp://HOST:8786",
+            "address",
+            "--scheduler",
+            "ADDRESS",
+            "none",
+        ),
+    ] = ""
     cache_dir: Annotated[
         Path,
         About(
@@ -341,6 +362,8 @@ RUN_SETTINGS = (
     "timeout_s",
     "memory_limit_gib",
     "workers",
+    "engine",
+    "scheduler",
     "db",
 )
 """What `run` takes, and with it whatever starts a run."""

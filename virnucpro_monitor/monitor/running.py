@@ -296,6 +296,8 @@ def make_plan(
         memory_limit_gib=settings.memory_limit_gib,
         network=settings.network,
         workers=settings.workers,
+        engine=settings.engine,
+        scheduler=settings.scheduler,
         order=options.order,
         force=options.force,
         retry_errors=options.retry_errors,

@@ -19,7 +19,8 @@ class Capacity:
     """Room for a plan's commits on its cards. The clock of `max_minutes` runs from its making.
 
     Args:
-        checkpoint: its size tells how much GPU memory one commit takes.
+        checkpoint: its size tells how much GPU memory one commit takes; None where the cards are
+            not this host's.
         say: receives lines while a busy GPU is waited for, and when one is left out.
     """
 
@@ -28,14 +29,14 @@ class Capacity:
         plan: RunPlan,
         cards: Sequence[Card],
         num_commits: int,
-        checkpoint: Path,
+        checkpoint: Path | None,
         say: Say,
         look: Callable[[str], Gpu | None] = find_gpu,
     ) -> None:
         self._plan = plan
         self._say = say
         self._look = look
-        self._needed_bytes = needed_gpu_bytes(checkpoint)
+        self._needed_bytes = 0 if checkpoint is None else needed_gpu_bytes(checkpoint)
         self._end = None if plan.max_minutes is None else time.monotonic() + plan.max_minutes * 60
         self._reason: str | None = None
         self._said: set[str] = set()

@@ -32,6 +32,7 @@ from virnucpro_monitor.runner.supervisor import descendants
 from virnucpro_monitor.secrecy import public_environment
 
 STOP_TIMEOUT_S = 10.0
+CANCEL_POLL_S = 0.2
 STUCK_GRACE_S = 60.0  # beyond a job's own time limit
 
 Accept = Callable[[Said], None]
@@ -65,7 +66,9 @@ class WorkerPool:
     ) -> None:
         self.close()
 
-    def run(self, job: Job, accept: Accept | None = None) -> Generator[Said | Ended]:
+    def run(
+        self, job: Job, accept: Accept | None = None, *, cancel: threading.Event | None = None
+    ) -> Generator[Said | Ended]:
         """Run one job and yield its events; the last is always `Ended`.
 
         A line that is no message, or that `accept` refuses, ends the job with cause "garbage"; a
@@ -74,11 +77,15 @@ class WorkerPool:
 
         Args:
             accept: called with each event; raises `MessageError` for one that cannot be.
+            cancel: once another thread has set it, the job is ended.
         """
         connection = self._connect()
         # The job's watcher keeps the time. It is itself watched, in case something has stopped it.
         connection.settimeout(job.timeout_s + STUCK_GRACE_S)
         refused, stuck = "", False
+        over = threading.Event()
+        if cancel is not None:
+            _end_when(cancel, over, connection)
         try:
             with connection.makefile("rb") as lines:
                 with suppress(BrokenPipeError, ConnectionResetError):
@@ -108,6 +115,7 @@ class WorkerPool:
             cause = "timeout" if stuck else "lost"
             yield Ended(cause=cause, code=0, log="" if stuck else self._last_words())
         finally:
+            over.set()
             with self._lock:
                 self._connections.discard(connection)
             connection.close()
@@ -192,6 +200,19 @@ class WorkerPool:
         if self._errors is not None:
             self._errors.close()
             self._errors = None
+
+
+def _end_when(cancel: threading.Event, over: threading.Event, connection: socket.socket) -> None:
+    """End a job from another thread: its watcher ends it once our side is closed."""
+
+    def watch() -> None:
+        while not over.is_set():
+            if cancel.wait(CANCEL_POLL_S):
+                with suppress(OSError):
+                    connection.shutdown(socket.SHUT_WR)
+                return
+
+    threading.Thread(target=watch, daemon=True).start()
 
 
 def _as_garbage(ended: Ended, refused: str) -> Ended:

@@ -17,7 +17,8 @@ from virnucpro_monitor.records import Commit, Run, RunReport
 from virnucpro_monitor.records.progress import OnProgress, Progress, Say
 from virnucpro_monitor.runner.branches import with_branches
 from virnucpro_monitor.runner.capacity import Capacity
-from virnucpro_monitor.runner.cards import find_cards
+from virnucpro_monitor.runner.cards import Card, find_cards
+from virnucpro_monitor.runner.cluster import Cluster
 from virnucpro_monitor.runner.crew import Crew, Finished
 from virnucpro_monitor.runner.decide import Decider, Work
 from virnucpro_monitor.runner.ledger import Ledger
@@ -85,8 +86,15 @@ class CommitRunner:
     def __enter__(self) -> "CommitRunner":
         plan = self._plan
         with ExitStack() as stack:
-            self._cards = find_cards(plan.request.device, self._say)
-            self._workers = stack.enter_context(Workers(plan, self._cards[0]))
+            self._cluster = (
+                stack.enter_context(Cluster(plan, self._say)) if plan.engine == "dask" else None
+            )
+            self._cards = (
+                find_cards(plan.request.device, self._say)
+                if self._cluster is None
+                else (Card(0, plan.request.device),)  # which of its cards is the cluster's affair
+            )
+            self._workers = stack.enter_context(Workers(plan, self._cards[0], self._cluster))
             base = self._workers.prepared(None, self._on_progress)
             self._ledger = Ledger(self._known, plan.request, base.weights_digest, plan.protocol)
             begun = self._workers.begun
@@ -114,7 +122,7 @@ class CommitRunner:
             return
         for report in self._bridge():
             yield from self._holding.take(report)
-        capacity = Capacity(self._plan, self._cards, len(todo), self._checkpoint, self._say)
+        capacity = self._capacity(len(todo))
         # Gaps must not go unnoticed where a start that goes back and forth is cut short.
         announced = self._plan.order == "oldest"
         for turn, report in self._in_turn(todo, capacity):
@@ -126,6 +134,12 @@ class CommitRunner:
                         work.commit, work.benchmarks, "Planned, but not reached yet."
                     )
         yield from self._holding.empty()
+
+    def _capacity(self, num_commits: int) -> Capacity:
+        if self._cluster is None:
+            return Capacity(self._plan, self._cards, num_commits, self._checkpoint, self._say)
+        plan = replace(self._plan, workers=self._cluster.num_at_once)
+        return Capacity(plan, self._cards, num_commits, None, self._say, look=lambda _: None)
 
     def _bridge(self) -> Iterator[RunReport]:
         """Measure the last commit again where the environment has changed since."""

@@ -9,6 +9,7 @@ from virnucpro_monitor.errors import ConfigurationError
 from virnucpro_monitor.records import BenchmarkSet, Commit, Protocol, Request, Target
 from virnucpro_monitor.runner.sources import Source
 
+ENGINES = ("local", "dask")
 ORDERS = ("oldest", "newest", "bisect")
 MEASURED_AT_ONCE = 4  # commits on a CPU with many cores; on fewer, one for each core
 
@@ -33,6 +34,8 @@ class RunPlan:
         reuse: reuse unpacked embeddings between commits where they are bit-identical.
         fork: fork from a warm process; None where the platform allows it.
         workers: commits measured at once; None: see `count_workers`.
+        engine: "local", or "dask" for the cluster behind `scheduler`.
+        scheduler: address of a Dask scheduler; empty for none.
         warm: let fair-esm build models from the mapped checkpoint.
         num_threads: CPU threads of each measurement, however many run at once: thread counts change
             the last bits of a result.
@@ -58,6 +61,8 @@ class RunPlan:
     fork: bool | None = None
     warm: bool = True
     workers: int | None = None
+    engine: str = "local"
+    scheduler: str = ""
     num_threads: int = field(default_factory=usual_num_threads)
     network: bool = False
 
@@ -65,6 +70,10 @@ class RunPlan:
         if self.order not in ORDERS:
             raise ConfigurationError(
                 f"{self.order!r} is not an order: use one of {', '.join(ORDERS)}."
+            )
+        if self.engine not in ENGINES:
+            raise ConfigurationError(
+                f"{self.engine!r} is not an engine: use one of {', '.join(ENGINES)}."
             )
 
 

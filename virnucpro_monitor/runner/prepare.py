@@ -11,6 +11,7 @@ from virnucpro_monitor.records.messages import Advanced, Ended, PrepareJob, Read
 from virnucpro_monitor.records.progress import OnProgress, Progress
 from virnucpro_monitor.records.request import NAMED_WEIGHTS
 from virnucpro_monitor.runner.client import WorkerPool, raise_refused
+from virnucpro_monitor.runner.cluster import ClusterPool
 from virnucpro_monitor.runner.endings import explain
 from virnucpro_monitor.runner.plan import RunPlan
 from virnucpro_monitor.runner.surroundings import Surroundings
@@ -22,7 +23,7 @@ ORACLE_TIMEOUT_S = 3600.0
 class Prepared:
     """One interpreter with its yardstick ready: weights resolved, oracles cached."""
 
-    pool: WorkerPool
+    pool: WorkerPool | ClusterPool
     weights_digest: str
     weights_name: str
     checkpoint: str
@@ -41,7 +42,9 @@ class Prepared:
         return replace(self.surroundings.environment, packages=packages)
 
 
-def prepare(plan: RunPlan, pool: WorkerPool, device: str, on_progress: OnProgress) -> Prepared:
+def prepare(
+    plan: RunPlan, pool: WorkerPool | ClusterPool, device: str, on_progress: OnProgress
+) -> Prepared:
     """Resolve the weights, compute missing oracles and describe the environment, in a worker.
 
     Raises:

@@ -13,6 +13,7 @@ from virnucpro_monitor.records.progress import OnProgress, Say
 from virnucpro_monitor.runner.begun import Begun
 from virnucpro_monitor.runner.cards import Card
 from virnucpro_monitor.runner.client import WorkerPool
+from virnucpro_monitor.runner.cluster import Cluster, ClusterPool
 from virnucpro_monitor.runner.decide import Work
 from virnucpro_monitor.runner.dispatch import measure
 from virnucpro_monitor.runner.ledger import Ledger
@@ -27,11 +28,13 @@ class Workers:
 
     Args:
         card: that oracles are computed on, and commits that name none.
+        cluster: that measures instead of this host; None for none.
     """
 
-    def __init__(self, plan: RunPlan, card: Card) -> None:
+    def __init__(self, plan: RunPlan, card: Card, cluster: Cluster | None = None) -> None:
         self._plan = plan
         self._card = card
+        self._cluster = cluster
         self._stack = ExitStack()
         self._ready: dict[Path | None, Prepared] = {}
         self.begun = Begun.of(plan)
@@ -56,9 +59,15 @@ class Workers:
         """
         with self._lock:
             if python not in self._ready:
-                pool = self._stack.enter_context(WorkerPool(python, fork=self._plan.fork))
+                pool = self._pool(python)
+                self._stack.callback(pool.close)
                 self._ready[python] = prepare(self._plan, pool, self._card.device, on_progress)
             return self._ready[python]
+
+    def _pool(self, python: Path | None) -> WorkerPool | ClusterPool:
+        if self._cluster is not None:
+            return ClusterPool(self._cluster, python)
+        return WorkerPool(python, fork=self._plan.fork)
 
     def end(self) -> None:
         """End what still runs, in whatever thread."""

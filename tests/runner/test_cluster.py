@@ -1,0 +1,206 @@
+"""A Dask cluster gives what this host gives, once, whatever becomes of its workers."""
+
+import os
+import signal
+import threading
+import time
+from collections.abc import Iterator
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import distributed
+import pytest
+
+from tests.runner.tiny_target import HEALTHY, MODEL_FILE, TinyRepository
+from virnucpro_monitor.data.benchmarks import load_benchmark
+from virnucpro_monitor.errors import ClusterError
+from virnucpro_monitor.models.weights import synthesize
+from virnucpro_monitor.records import Outcome, Request, RunReport, Target
+from virnucpro_monitor.records.messages import PrepareJob, decode_ended, encode
+from virnucpro_monitor.runner import cluster, cluster_task
+from virnucpro_monitor.runner.checkout import Repository
+from virnucpro_monitor.runner.commits import run_commits
+from virnucpro_monitor.runner.plan import RunPlan
+from virnucpro_monitor.validation.protocol import load_protocol
+
+REQUEST = Request(model="esm2_t6_8M_UR50D", weights="synthetic", device="cpu", dtype="float32")
+
+
+@pytest.fixture
+def plan(tmp_path: Path, cache_folder: Path, shared_workers: None) -> RunPlan:
+    """Two commits, quick to measure."""
+    tiny = TinyRepository(tmp_path / "repository")
+    for number in range(2):
+        tiny.commit({**HEALTHY, MODEL_FILE: f"{HEALTHY[MODEL_FILE]}\n# {number}\n"})
+    target = Target(name="clustered", location=str(tiny.folder))
+    repository = Repository.open(target.location, cache_folder)
+    history = repository.history("HEAD")
+    return RunPlan(
+        target=target,
+        repository=repository,
+        commits=repository.commits(history, history),
+        benchmarks=(load_benchmark("seed"),),
+        request=REQUEST,
+        protocol=load_protocol("1"),
+        cache_folder=cache_folder,
+        probes=False,
+        force=True,
+    )
+
+
+@pytest.fixture(scope="module")
+def dask() -> Iterator[Any]:
+    with distributed.LocalCluster(n_workers=2, threads_per_worker=1, dashboard_address=":0") as it:
+        yield it
+
+
+def cover(plan: RunPlan, dask: Any) -> tuple[list[RunReport], list[str]]:
+    said: list[str] = []
+    over_dask = replace(plan, engine="dask", scheduler=dask.scheduler_address)
+    return list(run_commits(over_dask, on_message=said.append)), said
+
+
+def measures(report: RunReport) -> str:
+    """What must not depend on where it was measured (times do); as text, NaN equals NaN."""
+    run = report.run
+    return repr((run.commit, run.outcome, run.culprit, run.gates, report.sequences))
+
+
+def test_a_cluster_gives_the_bits_of_this_host_in_its_order(plan: RunPlan, dask: Any) -> None:
+    here = list(run_commits(plan))
+    there, said = cover(plan, dask)
+    assert [report.run.outcome for report in there] == [Outcome.PASSED] * 2
+    assert [measures(report) for report in there] == [measures(report) for report in here]
+    assert [report.run.commit.hash for report in there] == [one.hash for one in plan.commits]
+    environment = there[0].run.environment
+    assert environment is not None
+    assert environment.host == f"Dask cluster at {dask.scheduler_address}"
+    assert said == []
+
+
+def test_a_lost_worker_s_commit_is_measured_elsewhere(plan: RunPlan, dask: Any) -> None:
+    with distributed.Client(dask, set_as_default=False) as client:
+        killed: list[int] = []
+
+        def kill() -> None:
+            while not killed:
+                for address, keys in client.processing().items():
+                    if any(key.startswith("virnucpro-monitor-") and "prepare" not in key
+                           for key in keys):  # fmt: skip
+                        killed.append(client.run(os.getpid, workers=[address])[address])
+                        os.kill(killed[0], signal.SIGKILL)
+                        return
+                time.sleep(0.05)
+
+        thread = threading.Thread(target=kill)
+        thread.start()
+        there, _ = cover(plan, dask)
+        thread.join()
+    assert killed
+    assert [report.run.outcome for report in there] == [Outcome.PASSED] * 2
+    assert len({report.run.commit.hash for report in there}) == 2
+
+
+def test_a_host_that_shares_no_folder_is_sent_the_code_and_the_weights(
+    plan: RunPlan, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    checkpoint = tmp_path / "own.pt"
+    synthesize(REQUEST.model, checkpoint, seed=1)
+    monkeypatch.setenv("VIRNUCPRO_MONITOR_CACHE_DIR", str(tmp_path / "theirs"))
+    look = cluster_task.look_around
+    monkeypatch.setattr(
+        cluster_task, "look_around", lambda token: replace(look(token), shares=False)
+    )
+    own = replace(plan, request=replace(plan.request, weights=str(checkpoint)))
+    with distributed.LocalCluster(
+        n_workers=1, threads_per_worker=1, processes=False, dashboard_address=":0"
+    ) as dask:
+        there, said = cover(own, dask)
+    assert said == []
+    assert [report.run.outcome for report in there] == [Outcome.PASSED] * 2
+    assert there[0].run.configuration.weights == checkpoint.name
+    (sent,) = (tmp_path / "theirs" / "sent").glob(f"*/{checkpoint.name}")
+    assert sent.read_bytes() == checkpoint.read_bytes()
+    assert [measures(report) for report in there] == [
+        measures(report) for report in run_commits(own)
+    ]
+
+
+def test_a_damaged_piece_is_no_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("VIRNUCPRO_MONITOR_CACHE_DIR", str(tmp_path))
+    assert cluster_task.keep_piece("0" * 64, "w.pt", 0, b"") == ""
+    cluster_task.keep_piece("0" * 64, "w.pt", 0, b"abc")
+    with pytest.raises(OSError, match="arrived damaged"):
+        cluster_task.keep_piece("0" * 64, "w.pt", 3, b"")
+    assert not list(tmp_path.rglob("*w.pt*"))
+
+
+def test_a_job_that_keeps_taking_its_worker_down_is_given_up(dask: Any) -> None:
+    job = PrepareJob(
+        request=replace(REQUEST, model="no such model"),
+        cache_folder="unused", benchmarks=(), timeout_s=60.0, num_threads=1,
+    )  # fmt: skip
+    with distributed.Client(dask, set_as_default=False) as client:
+        paths = dict.fromkeys(
+            client.scheduler_info(n_workers=-1)["workers"], cluster_task.Paths(device="cpu")
+        )
+
+        def do() -> list[bytes]:
+            future = client.submit(
+                cluster_task.do_job, encode(job), paths, None, "given-up", None, None,
+                key="one job", pure=False,
+            )  # fmt: skip
+            lines: list[bytes] = future.result(timeout=120)
+            future.release()
+            while client.futures:
+                time.sleep(0.05)
+            return lines
+
+        causes = [decode_ended(do()[-1]).cause for _ in range(3)]
+    assert causes == ["exit", "exit", "lost"]
+
+
+def test_a_dask_worker_of_another_version_is_left_out(
+    plan: RunPlan, dask: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(cluster_task, "source_digest", lambda: "another")
+    with pytest.raises(ClusterError, match="install this version of virnucpro-monitor"):
+        cover(plan, dask)
+
+
+def test_cards_are_asked_for_by_their_resource(plan: RunPlan, dask: Any) -> None:
+    on_cards = replace(plan, request=replace(plan.request, device="cuda"))
+    with pytest.raises(ClusterError, match=r"start them with --resources GPU=1"):
+        cover(on_cards, dask)
+
+
+@pytest.mark.parametrize(
+    ("scheduler", "sentence"),
+    [("", "give --scheduler"), ("tcp://127.0.0.1:9", "No Dask scheduler answers at")],
+)
+def test_no_scheduler_is_one_sentence(
+    plan: RunPlan, scheduler: str, sentence: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(cluster, "CONNECT_S", 0.5)
+    with pytest.raises(ClusterError, match=sentence):
+        list(run_commits(replace(plan, engine="dask", scheduler=scheduler)))
+
+
+def test_a_scheduler_that_goes_ends_the_start_and_keeps_what_was_measured(
+    plan: RunPlan, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(cluster, "LOST_S", 1.0)
+    monkeypatch.setattr(cluster, "CONNECT_S", 1.0)
+    dask: Any = distributed.LocalCluster(n_workers=1, threads_per_worker=1, dashboard_address=":0")
+    over_dask = replace(plan, engine="dask", scheduler=dask.scheduler_address, workers=1)
+    reports = run_commits(over_dask)
+    first = next(reports)
+    dask.close()
+    with pytest.raises(ClusterError, match="goes on from there"):
+        list(reports)
+    rest = list(run_commits(replace(plan, force=False), known=[first.run]))
+    assert first.run.outcome is Outcome.PASSED
+    assert {report.run.commit.hash for report in (first, *rest)} == {
+        one.hash for one in plan.commits
+    }

@@ -1,0 +1,454 @@
+"""Measure on a Dask cluster: the same jobs, each on whichever Dask worker has room.
+
+The caller decides, orders and stores, as with one host, so that every result is stored once
+whatever Dask tries again. A Dask worker is one place to measure at, with a card if the device is
+one; how a cluster is started (SSH, SLURM, PBS, LSF, Kubernetes) is Dask's own affair.
+
+    runner ── ClusterPool.run ── scheduler ── Dask worker ── fork server ── worker
+"""
+
+import dataclasses
+import io
+import queue
+import tarfile
+import threading
+import uuid
+from collections import Counter
+from collections.abc import Callable, Generator, Sequence
+from contextlib import suppress
+from dataclasses import replace
+from pathlib import Path
+from types import TracebackType
+from typing import Any
+
+from virnucpro_monitor.errors import ClusterError, ConfigurationError
+from virnucpro_monitor.models.weights import SYNTHETIC, file_digest
+from virnucpro_monitor.records.messages import (
+    Advanced,
+    Ended,
+    Job,
+    MeasureJob,
+    MessageError,
+    PrepareJob,
+    Ready,
+    Refused,
+    Said,
+    decode_ended,
+    decode_said,
+    encode,
+)
+from virnucpro_monitor.records.progress import Say
+from virnucpro_monitor.runner.client import Accept
+from virnucpro_monitor.runner.plan import RunPlan
+
+CONNECT_S = 10.0
+LOST_S = 30.0  # without a scheduler, before the start is given up
+POLL_S = 0.2
+PIECE_BYTES = 8 * 1024**2
+MAX_ON_PLACE = 4  # commits at once on one card, as on one of this host
+RESOURCE = "GPU"
+
+
+class Cluster:
+    """A Dask cluster, as places to measure at.
+
+    Args:
+        say: receives a line for each Dask worker that cannot be used.
+
+    Raises:
+        ClusterError: `distributed` is not installed, no scheduler answers, or no Dask worker fits.
+    """
+
+    def __init__(self, plan: RunPlan, say: Say) -> None:
+        try:
+            import distributed
+
+            from virnucpro_monitor.runner import cluster_task
+        except ImportError as error:
+            raise ClusterError(
+                "The Dask engine needs the package distributed: install virnucpro-monitor[cluster]."
+            ) from error
+        if not plan.scheduler:
+            raise ClusterError(
+                "The Dask engine needs to know its scheduler: give --scheduler tcp://HOST:8786."
+            )
+        self._plan = plan
+        self._say = say
+        self._task: Any = cluster_task
+        self.places: dict[str, Any] = {}
+        self.topic = f"virnucpro-monitor-{uuid.uuid4().hex}"
+        self._queues: dict[str, queue.SimpleQueue[tuple[str, int, int, int]]] = {}
+        try:
+            dask: Any = distributed
+            self.client: Any = dask.Client(plan.scheduler, timeout=CONNECT_S, set_as_default=False)
+        except (OSError, ValueError, TimeoutError) as error:
+            raise ClusterError(
+                f"No Dask scheduler answers at {plan.scheduler}: start one, or correct --scheduler."
+            ) from error
+        try:
+            self.places = self._find_places()
+            self.client.subscribe_topic(self.topic, self._take)
+        except BaseException:
+            self.close()
+            raise
+
+    def __enter__(self) -> "Cluster":
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Leave the cluster; what it still does for us is cancelled."""
+        with suppress(Exception):  # a scheduler that has gone
+            self.client.close(timeout=CONNECT_S)
+
+    @property
+    def name(self) -> str:
+        return f"Dask cluster at {self._plan.scheduler}"
+
+    @property
+    def num_at_once(self) -> int:
+        """How many commits are measured at once."""
+        room = self.on_one_place * len(self.places)
+        return room if self._plan.workers is None else min(room, self._plan.workers)
+
+    @property
+    def on_one_place(self) -> int:
+        """How many commits one Dask worker measures at once: as many as it has threads for."""
+        fewest: int = min(self._threads[address] for address in self.places)
+        return max(1, min(MAX_ON_PLACE, fewest))
+
+    def submit(self, job: Job, python: Path | None, address: str | None = None) -> Any:
+        """Begin a job, as a Dask future, and listen to its progress (`next_progress`).
+
+        Args:
+            address: the Dask worker that is to do it; None: any that can.
+        """
+        # Dask takes equal arguments for one task, and 1, 1.0 and True for different ones.
+        name = job.checkout.rpartition("/")[2] if isinstance(job, MeasureJob) else "prepare"
+        key = f"virnucpro-monitor-{name}-{uuid.uuid4().hex}"
+        self._queues[key] = queue.SimpleQueue()
+        import dask.config
+
+        resources = {RESOURCE: 1 / self.on_one_place} if self._on_cards else None
+        # A commit's files travel with its task: kept elsewhere, they would be lost with that host.
+        with dask.config.set({"distributed.admin.large-graph-warning-threshold": "1GiB"}):
+            return self.client.submit(
+                self._task.do_job,
+                encode(job),
+                self.places,
+                self._packed(job),
+                self.topic,
+                None if python is None else str(python),
+                self._plan.fork,
+                key=key,
+                pure=False,
+                retries=0,
+                workers=list(self.places) if address is None else [address],
+                resources=resources,
+            )
+
+    def next_progress(self, key: str) -> Advanced | None:
+        """What a job has last said of its progress; None where it says nothing for a moment."""
+        try:
+            _, benchmark, done, total = self._queues[key].get(timeout=POLL_S)
+        except queue.Empty:
+            return None
+        return Advanced(benchmark=benchmark, done=done, total=total)
+
+    def forget(self, future: Any) -> None:
+        """End listening to a job, and the job itself where it still runs."""
+        self._queues.pop(future.key, None)
+        with suppress(Exception):
+            future.cancel()
+
+    def leave_out(self, address: str, why: str) -> None:
+        """Measure nothing more at this Dask worker."""
+        if self.places.pop(address, None) is not None:
+            self._say(f"The Dask worker {address} is left out: {why}.")
+
+    def use(self, address: str, ready: Ready) -> None:
+        """Note where a Dask worker found what a commit needs."""
+        self.places[address] = replace(
+            self.places[address],
+            checkpoint=ready.checkpoint,
+            regression=ready.regression,
+            torch_home=ready.torch_home,
+        )
+
+    def _take(self, event: tuple[float, tuple[str, int, int, int]]) -> None:
+        waiting = self._queues.get(event[1][0])
+        if waiting is not None:
+            waiting.put(event[1])
+
+    @property
+    def _on_cards(self) -> bool:
+        return self._plan.request.device.startswith("cuda")
+
+    def _find_places(self) -> dict[str, Any]:
+        """Paths by address of each Dask worker that can measure as this host would."""
+        workers = self.client.scheduler_info(n_workers=-1)["workers"]
+        self._threads = {address: int(one["nthreads"]) for address, one in workers.items()}
+        fit = [
+            address
+            for address, one in workers.items()
+            if not self._on_cards or one["resources"].get(RESOURCE, 0) >= 1
+        ]
+        if not fit:
+            needed = " with a card: start them with --resources GPU=1" if self._on_cards else ""
+            raise ClusterError(f"The Dask cluster at {self._plan.scheduler} has no worker{needed}.")
+        return self._described(fit)
+
+    def _described(self, addresses: Sequence[str]) -> dict[str, Any]:
+        token = self._plan.cache_folder / f".{self.topic}"
+        token.parent.mkdir(parents=True, exist_ok=True)
+        token.touch()
+        self.places = dict.fromkeys(addresses)
+        found = []
+        try:
+            for address, place in self._each(addresses, self._task.look_around, str(token)):
+                if place.sources != self._task.source_digest():
+                    self.leave_out(address, "it has another version of virnucpro-monitor")
+                else:
+                    found.append(place)
+        finally:
+            token.unlink()
+        if not found:
+            raise ClusterError(
+                f"No worker of the Dask cluster at {self._plan.scheduler} can be used: install "
+                f"this version of virnucpro-monitor[cluster] there."
+            )
+        self.shares_folder = all(place.shares for place in found)
+        cards: Counter[tuple[str, str | None]] = Counter()
+        paths = {}
+        for place in sorted(found, key=lambda place: place.address):
+            same = (place.host, place.visible)  # Dask workers that see the same cards share them
+            number = cards[same] if place.visible is None or "," in place.visible else 0
+            cards[same] += 1
+            device = f"cuda:{number}" if self._on_cards else self._plan.request.device
+            paths[place.address] = self._task.Paths(device=device)
+        if not self.shares_folder:
+            self._send_files(paths, found)
+        return paths
+
+    def _each(
+        self, addresses: Sequence[str], function: Callable[..., Any], *arguments: Any
+    ) -> list[tuple[str, Any]]:
+        """Call a function at each Dask worker; one that cannot is left out."""
+        futures = {
+            address: self.client.submit(function, *arguments, workers=[address], pure=False)
+            for address in addresses
+        }
+        answers = []
+        for address, future in futures.items():
+            try:
+                answers.append((address, future.result(timeout=self._plan.timeout_s)))
+            except Exception as error:  # whatever its installation raises
+                self.leave_out(address, f"{type(error).__name__}: {error}".splitlines()[0])
+        return answers
+
+    def _send_files(self, paths: dict[str, Any], found: Sequence[Any]) -> None:
+        """Give each host that shares no folder with us a cache folder, and the weights' file."""
+        weights = self._plan.request.weights
+        first_of = {place.host: place.address for place in reversed(found)}
+        sent: dict[str, str | None] = dict.fromkeys(first_of)
+        if weights != "official" and weights not in SYNTHETIC:
+            for host, address in first_of.items():
+                sent[host] = self._send(Path(weights), address)
+        folders = dict(self._each(list(paths), self._task.own_cache_folder))
+        for place in found:
+            paths[place.address] = replace(
+                paths[place.address],
+                cache_folder=folders[place.address],
+                weights=sent[place.host],
+            )
+
+    def _send(self, path: Path, address: str) -> str:
+        digest = file_digest(path)
+
+        def keep(offset: int, data: bytes) -> str:
+            future = self.client.submit(
+                self._task.keep_piece, digest, path.name, offset, data,
+                workers=[address], pure=False,
+            )  # fmt: skip
+            kept: str = future.result()
+            return kept
+
+        there = keep(0, b"")
+        if not there:
+            with path.open("rb") as file:
+                while piece := file.read(PIECE_BYTES):
+                    if there := keep(file.tell() - len(piece), piece):
+                        return there
+            there = keep(path.stat().st_size, b"")
+        return there
+
+    def _packed(self, job: Job) -> bytes | None:
+        """The commit's files, for Dask workers that don't see them."""
+        if self.shares_folder or not isinstance(job, MeasureJob):
+            return None
+        content = io.BytesIO()
+        with tarfile.open(fileobj=content, mode="w:gz", compresslevel=1) as archive:
+            for path in sorted(Path(job.checkout).iterdir()):
+                if path.name != ".git":
+                    archive.add(path, arcname=path.name)
+        return content.getvalue()
+
+
+class ClusterPool:
+    """Does jobs on a cluster as `WorkerPool` does them on this host.
+
+    Args:
+        python: another interpreter than our own; it must lie in a folder that all hosts share.
+
+    Raises:
+        ConfigurationError: it does not.
+    """
+
+    def __init__(self, cluster: Cluster, python: Path | None = None) -> None:
+        if python is not None and not cluster.shares_folder:
+            raise ConfigurationError(
+                "A target's private environment must lie where every worker of the cluster sees "
+                "it: put the cache folder (cache_dir) on a disk that all hosts share."
+            )
+        self._cluster = cluster
+        self._python = python
+        self._closed = threading.Event()
+
+    def __enter__(self) -> "ClusterPool":
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """End all jobs."""
+        self._closed.set()
+
+    def run(self, job: Job, accept: Accept | None = None) -> Generator[Said | Ended]:
+        """As `WorkerPool.run`; a `PrepareJob` is done by every Dask worker.
+
+        Raises:
+            ClusterError: the scheduler has gone, or no Dask worker is left.
+        """
+        if isinstance(job, PrepareJob):
+            yield from self._prepare(job)
+            return
+        future = self._cluster.submit(job, self._python)
+        try:
+            yield from self._follow(future, accept)
+        finally:
+            self._cluster.forget(future)
+
+    def _prepare(self, job: PrepareJob) -> Generator[Said | Ended]:
+        """Prepare each Dask worker; those unlike the first are left out."""
+        cluster = self._cluster
+        futures = {
+            address: cluster.submit(job, self._python, address) for address in cluster.places
+        }
+        first: Ready | None = None
+        last: list[Said | Ended] = []
+        for address, future in futures.items():
+            events: list[Said | Ended] = []
+            try:
+                for event in self._follow(future, None):
+                    if isinstance(event, Advanced):
+                        yield event
+                    else:
+                        events.append(event)
+            finally:
+                cluster.forget(future)
+            ready = next((event for event in events if isinstance(event, Ready)), None)
+            last = events
+            if ready is None:
+                cluster.leave_out(address, _why(events))
+            elif first is not None and (why := _unlike(first, ready)):
+                cluster.leave_out(address, why)
+            else:
+                cluster.use(address, ready)
+                if first is None:
+                    first = ready
+        if first is None:
+            yield from last
+        else:
+            # Which host it will be is open, and alike ones give the same.
+            somewhere = replace(first.environment, host=cluster.name)
+            yield replace(first, environment=somewhere)
+            yield Ended(cause="exit", code=0, log="")
+
+    def _follow(self, future: Any, accept: Accept | None) -> Generator[Said | Ended]:
+        without_s = 0.0
+        while not future.done():
+            if self._closed.is_set():
+                yield Ended(cause="cancelled", code=0, log="")
+                return
+            progress = self._cluster.next_progress(future.key)
+            if progress is not None:
+                yield progress
+                continue
+            away = self._cluster.client.status != "running"
+            without_s = without_s + POLL_S if away else 0.0
+            if without_s > LOST_S:
+                break
+        if future.status in ("cancelled", "lost", "pending"):
+            raise ClusterError(
+                "The Dask scheduler has gone: what was measured is stored, and the same command "
+                "goes on from there."
+            )
+        try:
+            lines: list[bytes] = future.result()
+        except Exception as error:  # of Dask's own: its worker was lost, or could not begin
+            yield Ended(cause="lost", code=0, log=f"{type(error).__name__}: {error}")
+            return
+        yield from _checked(lines, accept)
+
+
+def _checked(lines: Sequence[bytes], accept: Accept | None) -> Generator[Said | Ended]:
+    ended = decode_ended(lines[-1])
+    try:
+        for line in lines[:-1]:
+            said = decode_said(line)
+            if accept is not None:
+                accept(said)
+            yield said
+    except MessageError as error:
+        ended = replace(ended, cause="garbage", detail=str(error))
+    yield ended
+
+
+def _why(events: Sequence[Said | Ended]) -> str:
+    for event in events:
+        if isinstance(event, Refused):
+            return event.message.rstrip(".")
+    ended = next((event for event in events if isinstance(event, Ended)), None)
+    last = (ended.log.strip().splitlines() or [""])[-1] if ended else ""
+    return last or "it did not get ready"
+
+
+def _unlike(first: Ready, other: Ready) -> str:
+    """What is different there that changes results; nothing for two that are alike."""
+    if first.weights_digest != other.weights_digest:
+        return "its weights are not those of the others"
+    here, there = first.environment, other.environment
+    facts = {
+        field.name: (getattr(here, field.name), getattr(there, field.name))
+        for field in dataclasses.fields(here)
+        if field.name not in ("host", "packages", "parts")
+    }
+    parts, other_parts = here.parts or {}, there.parts or {}
+    facts |= {name: (parts.get(name), other_parts.get(name)) for name in {*parts, *other_parts}}
+    for name, (one, another) in facts.items():
+        if one != another:
+            return f"its {name} is {another}, not {one} as elsewhere"
+    return ""
