@@ -117,6 +117,7 @@ def test_a_host_that_shares_no_folder_is_sent_the_code_and_the_weights(
         n_workers=1, threads_per_worker=1, processes=False, dashboard_address=":0"
     ) as dask:
         there, said = cover(own, dask)
+    cluster_task.end_pools()
     assert said == []
     assert [report.run.outcome for report in there] == [Outcome.PASSED] * 2
     assert there[0].run.configuration.weights == checkpoint.name

@@ -4,6 +4,7 @@ The Dask worker never imports a target: it keeps a fork server beside it, hands 
 sends back what it says. Only plain values cross: lines of `records.messages`, names and numbers.
 """
 
+import atexit
 import hashlib
 import io
 import os
@@ -224,8 +225,16 @@ def _unpacked(content: bytes | None) -> Iterator[str | None]:
         yield folder
 
 
+@atexit.register
+def end_pools() -> None:
+    """End this process's fork servers."""
+    with _lock:
+        while _pools:
+            _pools.popitem()[1].close()
+
+
 def _pool(python: str | None, fork: bool | None) -> WorkerPool:
-    """This process's fork server; it ends with the process."""
+    """This process's fork server, started once."""
     with _lock:
         if (python, fork) not in _pools:
             _pools[python, fork] = WorkerPool(None if python is None else Path(python), fork=fork)
