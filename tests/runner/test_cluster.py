@@ -18,7 +18,7 @@ from virnucpro_monitor.errors import ClusterError
 from virnucpro_monitor.models.weights import synthesize
 from virnucpro_monitor.records import Outcome, Request, RunReport, Target
 from virnucpro_monitor.records.messages import PrepareJob, decode_ended, encode
-from virnucpro_monitor.runner import cluster, cluster_task
+from virnucpro_monitor.runner import cluster, cluster_pool, cluster_task
 from virnucpro_monitor.runner.checkout import Repository
 from virnucpro_monitor.runner.commits import run_commits
 from virnucpro_monitor.runner.plan import RunPlan
@@ -191,7 +191,7 @@ def test_no_scheduler_is_one_sentence(
 def test_a_scheduler_that_goes_ends_the_start_and_keeps_what_was_measured(
     plan: RunPlan, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(cluster, "LOST_S", 1.0)
+    monkeypatch.setattr(cluster_pool, "LOST_S", 1.0)
     monkeypatch.setattr(cluster, "CONNECT_S", 1.0)
     dask: Any = distributed.LocalCluster(n_workers=1, threads_per_worker=1, dashboard_address=":0")
     over_dask = replace(plan, engine="dask", scheduler=dask.scheduler_address, workers=1)

@@ -11,7 +11,7 @@ from virnucpro_monitor.records.messages import Advanced, Ended, PrepareJob, Read
 from virnucpro_monitor.records.progress import OnProgress, Progress
 from virnucpro_monitor.records.request import NAMED_WEIGHTS
 from virnucpro_monitor.runner.client import WorkerPool, raise_refused
-from virnucpro_monitor.runner.cluster import ClusterPool
+from virnucpro_monitor.runner.cluster_pool import ClusterPool
 from virnucpro_monitor.runner.endings import explain
 from virnucpro_monitor.runner.plan import RunPlan
 from virnucpro_monitor.runner.surroundings import Surroundings

@@ -13,7 +13,8 @@ from virnucpro_monitor.records.progress import OnProgress, Say
 from virnucpro_monitor.runner.begun import Begun
 from virnucpro_monitor.runner.cards import Card
 from virnucpro_monitor.runner.client import WorkerPool
-from virnucpro_monitor.runner.cluster import Cluster, ClusterPool
+from virnucpro_monitor.runner.cluster import Cluster
+from virnucpro_monitor.runner.cluster_pool import ClusterPool
 from virnucpro_monitor.runner.decide import Work
 from virnucpro_monitor.runner.dispatch import measure
 from virnucpro_monitor.runner.ledger import Ledger
