@@ -13,7 +13,8 @@ LEFT_OF: dict[str, set[str]] = {
     "scratch": {"errors"},
     "secrecy": set(),
     "disks": {"errors"},
-    "settings": {"errors", "records"},
+    "setting_forms": set(),
+    "settings": {"errors", "records", "setting_forms"},
     "analysis": {"errors", "records"},
 }
 for _room, _left in [

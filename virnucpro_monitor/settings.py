@@ -24,6 +24,7 @@ from pydantic_settings import (
 )
 
 from virnucpro_monitor.errors import ConfigurationError
+from virnucpro_monitor.setting_forms import About, NotBool, split_names
 
 CONFIG_FILE = "virnucpro-monitor.toml"
 ENV_PREFIX = "VIRNUCPRO_MONITOR_"
@@ -54,49 +55,6 @@ def resource_folder(name: str) -> Path:
     return bundled if bundled.is_dir() else Path(__file__).parent.parent / name
 
 
-@dataclass(frozen=True, slots=True)
-class About:
-    """What a person is told of a setting.
-
-    Attributes:
-        help: what it decides, without a full stop.
-        form: what a value looks like, with its unit and range.
-        noun: what a wrong value is not.
-        default: in words, where the value itself tells nothing.
-        flag_form: what the flag takes, where that is not `form`.
-    """
-
-    help: str
-    form: str
-    noun: str
-    flag: str = ""
-    metavar: str = ""
-    default: str = ""
-    flag_form: str = ""
-
-
-def _no_truth(value: object) -> object:
-    if isinstance(value, bool):
-        raise ValueError("a truth value is not a number")
-    return value
-
-
-def _split(value: object) -> object:
-    """Names with commas between, or a list of names."""
-    if isinstance(value, str):
-        names = [name.strip() for name in value.split(",")]
-    elif isinstance(value, list) and all(isinstance(name, str) for name in value):
-        names = [name.strip() for name in value]
-    else:
-        return value
-    if any(not name or set(name) & set("[]\"'") for name in names):
-        raise ValueError("not names with commas between")
-    return names
-
-
-_NotBool = BeforeValidator(_no_truth)
-
-
 class Settings(BaseSettings):
     """Everything that can be set without a flag."""
 
@@ -118,7 +76,7 @@ class Settings(BaseSettings):
     benchmark: Annotated[
         list[str],
         NoDecode,
-        BeforeValidator(_split),
+        BeforeValidator(split_names),
         Field(min_length=1),
         About(
             "Benchmark sets that are run",
@@ -182,7 +140,7 @@ class Settings(BaseSettings):
     ] = "auto"
     token_budget: Annotated[
         int,
-        _NotBool,
+        NotBool,
         Field(ge=3, le=MAX_TOKENS),
         About(
             "Tokens in one pack",
@@ -205,7 +163,7 @@ class Settings(BaseSettings):
     ] = ""
     timeout_s: Annotated[
         float,
-        _NotBool,
+        NotBool,
         Field(ge=1, allow_inf_nan=False),
         About(
             "Time limit of one commit",
@@ -217,7 +175,7 @@ class Settings(BaseSettings):
         ),
     ] = 1800.0
     memory_limit_gib: Annotated[
-        Annotated[float, _NotBool, Field(ge=0.1, allow_inf_nan=False)] | None,
+        Annotated[float, NotBool, Field(ge=0.1, allow_inf_nan=False)] | None,
         About(
             "Memory limit of one commit",
             "a number of GiB, at least 0.1",
@@ -228,7 +186,7 @@ class Settings(BaseSettings):
         ),
     ] = None
     workers: Annotated[
-        Annotated[int, _NotBool, Field(ge=1)] | None,
+        Annotated[int, NotBool, Field(ge=1)] | None,
         About(
             "Commits measured at once",
             "a whole number, at least 1",
