@@ -12,7 +12,7 @@ from virnucpro_monitor.validation.protocol import load_protocol
 QUICK_PROBES = {
     "sequences": ["MKTAYIAKQRQISF", "DERKHGGSDERKHAAV", "MVLSPADKTNV"],
     "long": ["MKTAYIAKQRQISFVKSHFSRQ", "DERKHGGSDERKHAAVBZXUO"],
-    "lengths": ["MKTAYIAKQR", "AILVFMWPAILV"],
+    "longest": ["MKTAYIAKQRAILVFMWPAILVMKTAYIAKQR", "AILVFMWPAILV"],
     "shapes": [{"name": "three", "sequences": ["MK", "AIL", "G"]}],
     "collator": {"sequences": 12, "per_call": 5, "lengths": [1, 3, 25]},
 }

@@ -23,7 +23,7 @@ from virnucpro_monitor.validation.protocol import (
 
 DIGESTS = {
     "1": "9316aacbf2dabf538f88916c9774e17fadd4d0cb044e7b099e7b0fb1b8b87383",
-    "2": "28d21f76edd97ba67d239832aea846abc4d834a901a958a2b26bb1b2931132bd",
+    "2": "817c3686a676407249839870d11e7b763c72c4419ff9d2133b599b384b6132f2",
 }
 
 
@@ -129,16 +129,19 @@ def test_every_dtype_has_every_limit(dtype: str, device: str) -> None:
 
 def test_an_old_protocol_still_judges_by_its_own_probes() -> None:
     """Its runs are judged again under it, and new runs may still be."""
-    assert "lengths" not in load_protocol("1").content["probes"]
-    lengths = {len(text) for text in load_protocol("2").content["probes"]["lengths"]}
-    assert {128 * k - 1 for k in (1, 2)} | {128 * k for k in (1, 2, 4, 7)} <= lengths
+    assert "longest" not in load_protocol("1").content["probes"]
+    definition = load_protocol("2").content["probes"]
+    packs = [definition[key] for key in ("sequences", "long", "longest")]
+    packs += [shape["sequences"] for shape in definition["shapes"]]
+    longest = {max(map(len, texts)) for texts in packs}
+    # In tokens: 64, one more than a tile of 64, 128 and 512, two more than 128, and the limit.
+    assert {62, 63, 127, 511, 128, 1022} <= longest
 
 
 def test_the_probes_hold_every_length_and_letter_they_promise() -> None:
     sequences = probe_benchmark(load_protocol()).sequences
     lengths = {len(one.residues) for one in sequences}
-    assert {1, 14, 30, 62, 63, 126, 127, 128, 1022} <= lengths
-    assert len(lengths) >= 25
+    assert {1, 2, 14, 30, 61, 62, 63, 126, 127, 128, 256, 511, 1022} <= lengths
     long = [one.residues for one in sequences if len(one.residues) >= 30]
     assert all(set(text) == set(RESIDUE_LETTERS) for text in long)
     assert len(RESIDUE_LETTERS) == 25

@@ -135,7 +135,7 @@ GATES: tuple[Gate, ...] = (
     ),
     Gate(
         name="probes",
-        asks="packed, unpacked and FP32 agree at lengths from 1 to 1,022 and in every pack shape",
+        asks="packed, unpacked and FP32 agree at tile edges from 1 to 1,022, in every pack shape",
         unit="relative L2",
         limit="probes",
         since=2,

@@ -19,7 +19,10 @@ from virnucpro_monitor.records import Culprit, ProbeDocument
 from virnucpro_monitor.validation.subject import Subject, dtype_name
 
 _INTEGERS = {1: torch.int8, 2: torch.int16, 4: torch.int32, 8: torch.int64}
-_CHUNK = 1 << 22
+# Elements that are summed first: prime, so that a block does not end where a matrix's row does.
+_BLOCK = 61
+# Of what `_sums` computes; sums that another definition left beside a checkpoint are not compared.
+_DEFINITION = 2
 # Formats that weights may have been rounded to, the coarsest first: float16 holds most values of
 # bfloat16 as well.
 _ROUNDINGS = (torch.bfloat16, torch.float16)
@@ -39,31 +42,43 @@ class DistantTensors(Protocol):
 
 def fingerprint(tensor: torch.Tensor) -> tuple[int, ...]:
     """(elements, sum, weighted sum) of a tensor's bits as integers, the same on any device."""
-    bits = tensor.detach().reshape(-1)
-    if bits.dtype is torch.bool:
-        bits = bits.to(torch.int8)
-    bits = bits.view(_INTEGERS[bits.element_size()])
-    plain, weighted = 0, 0
-    for start in range(0, bits.numel(), _CHUNK):
-        part = bits[start : start + _CHUNK].to(torch.int64)
-        place = torch.arange(part.numel(), device=part.device) % 8191 + 1
-        sums = torch.stack([part.sum(), (part * place).sum()]).tolist()
-        plain, weighted = plain + sums[0], weighted + (start + 1) * sums[1]
-    return (bits.numel(), plain, weighted)
+    return (tensor.numel(), *_sums(tensor).tolist())
 
 
 def fingerprints(tensors: Mapping[str, torch.Tensor]) -> Fingerprints:
-    """By name; what is not an ordinary dense tensor is left out."""
+    """By name; what is not an ordinary dense tensor is left out. A device is waited for once."""
     if isinstance(tensors, DistantTensors):
         return tensors.fingerprints()
-    return {
-        name: fingerprint(tensor)
+    names = [
+        name
         for name, tensor in tensors.items()
         if tensor.layout is torch.strided
         and not tensor.is_meta
         and not tensor.is_complex()
         and not tensor.is_quantized
-    }
+    ]
+    found: Fingerprints = {}
+    for device in {tensors[name].device for name in names}:
+        there = [name for name in names if tensors[name].device == device]
+        sums = torch.stack([_sums(tensors[name]) for name in there]).tolist()
+        found |= {
+            name: (tensors[name].numel(), *two) for name, two in zip(there, sums, strict=True)
+        }
+    return {name: found[name] for name in names}
+
+
+def _sums(tensor: torch.Tensor) -> torch.Tensor:
+    """[2] int64: the bits as integers summed, and summed with each block's place as its weight."""
+    bits = tensor.detach().reshape(-1)
+    if bits.dtype is torch.bool:
+        bits = bits.to(torch.int8)
+    bits = bits.view(_INTEGERS[bits.element_size()])
+    whole = bits.numel() // _BLOCK * _BLOCK
+    blocks = bits[:whole].view(-1, _BLOCK).sum(1, dtype=torch.int64)
+    rest = bits[whole:].to(torch.int64)
+    parts = torch.cat([blocks, rest])
+    places = torch.arange(1, parts.numel() + 1, device=parts.device)
+    return torch.stack([parts.sum(), (parts * places).sum()])
 
 
 def changed(before: Fingerprints, after: Fingerprints) -> list[str]:
@@ -90,7 +105,9 @@ def judge_weights(
     """
     by_unpacked = changed(watch.loaded, watch.after_unpacked)
     by_packed = changed(watch.after_unpacked, watch.after_packed)
-    now = changed(watch.after_packed, fingerprints(subject.tensors()))
+    tensors = subject.tensors()
+    found = fingerprints(tensors)
+    now = changed(watch.after_packed, found)
     by_packed = [*by_packed, *(name for name in now if name not in by_packed)]
     covers = f"{len(watch.loaded)} parameters and buffers before and after"
     if by_packed or by_unpacked:
@@ -98,7 +115,7 @@ def judge_weights(
         both = bool(by_packed) and bool(by_unpacked)
         culprit = Culprit.PACKED if by_packed else Culprit.UNPACKED
         who = "A packed" if by_packed else "An unpacked"
-        tensor = subject.tensors()[names[0]]
+        tensor = tensors[names[0]]
         return ProbeDocument(
             value=float(len(names)),
             unit=_UNIT,
@@ -111,14 +128,15 @@ def judge_weights(
         return ProbeDocument(
             value=0.0, unit=_UNIT, covers=covers, detail="No pass changes the model's weights."
         )
-    return _against_checkpoint(subject, checkpoint, covers)
+    return _against_checkpoint(tensors, found, checkpoint, covers)
 
 
 def _against_checkpoint(
-    subject: Subject, checkpoint: tuple[str, str, Path], covers: str
+    tensors: Mapping[str, torch.Tensor],
+    found: Fingerprints,
+    checkpoint: tuple[str, str, Path],
+    covers: str,
 ) -> ProbeDocument:
-    tensors = subject.tensors()
-    found = fingerprints(tensors)
     if isinstance(tensors, DistantTensors):
         dtypes = tensors.dtypes()
     else:
@@ -168,9 +186,8 @@ def _checkpoint_fingerprints(
     note = path.with_name(f"{path.name}.fingerprints.json")
     with suppress(OSError, ValueError, KeyError, TypeError):
         stored = json.loads(note.read_text(encoding="utf-8"))
-        if stored["digest"] == digest and {dtype_name(one) for one in wanted} <= set(
-            stored["dtypes"]
-        ):
+        known = (stored["digest"], stored["definition"]) == (digest, _DEFINITION)
+        if known and {dtype_name(one) for one in wanted} <= set(stored["dtypes"]):
             return {(name, dtype): tuple(one) for name, dtype, one in stored["fingerprints"]}
     model, _ = load_checkpoint(model_name, path)
     parameters = dict(model.named_parameters())
@@ -181,6 +198,7 @@ def _checkpoint_fingerprints(
     }
     content = {
         "digest": digest,
+        "definition": _DEFINITION,
         "dtypes": sorted(dtype_name(one) for one in wanted),
         "fingerprints": [[name, dtype, list(one)] for (name, dtype), one in found.items()],
     }

@@ -5,6 +5,7 @@ is `None`, never NaN, so that a gate has to look at it.
 """
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
@@ -41,6 +42,22 @@ def relative_l2(a: torch.Tensor, b: torch.Tensor) -> float | None:
     """||a - b|| / ||b|| of two tensors of one shape; None where not finite."""
     a, b = a.double(), b.double()
     return finite_or_none(float((a - b).norm() / b.norm()))
+
+
+def slots_relative_l2(
+    a: torch.Tensor, b: torch.Tensor, lengths: Sequence[int]
+) -> list[float | None]:
+    """`relative_l2` of each of several sequences that lie behind each other, [rows, D] x 2.
+
+    Args:
+        lengths: rows of each sequence.
+    """
+    slots = torch.repeat_interleave(torch.tensor(lengths)).to(a.device)
+    squares = torch.zeros(2, len(lengths), dtype=torch.float64, device=a.device)
+    wide = b.double()
+    squares[0].index_add_(0, slots, (a.double() - wide).square().sum(-1))
+    squares[1].index_add_(0, slots, wide.square().sum(-1))
+    return [finite_or_none(value) for value in (squares[0] / squares[1]).sqrt().tolist()]
 
 
 def gain(a: torch.Tensor, b: torch.Tensor) -> float | None:

@@ -40,6 +40,14 @@ def probe_leak(
     Changing the slots whose number has bit b set, and then those that have it clear, for each b,
     asks every ordered pair of slots in 2 log2(n) passes.
     """
+    worst, passes = find_leak(subject, packs, base)
+    return leak_document(worst, passes, packs)
+
+
+def find_leak(
+    subject: Subject, packs: Sequence[PackedBatch], base: Sequence[torch.Tensor]
+) -> tuple[Worst, int]:
+    """The largest change of a sequence with its neighbours' residues, and how many passes."""
     worst, passes = Worst(), 0
     for pack, rows in zip(packs, base, strict=True):
         bounds = bounds_of(pack)
@@ -56,6 +64,11 @@ def probe_leak(
                 for slot in set(range(slots)) - set(changed):
                     here = slice(bounds[slot], bounds[slot + 1])
                     worst.add(max_abs(after[here], rows[here]), pack.sequence_ids[slot])
+    return worst, passes
+
+
+def leak_document(worst: Worst, passes: int, packs: Sequence[PackedBatch]) -> ProbeDocument:
+    """The probe "leak", from what `find_leak` found."""
     if passes == 0:
         return not_judged("No pack holds two sequences.", "max abs")
     return ProbeDocument(
@@ -63,18 +76,21 @@ def probe_leak(
         unit="max abs",
         detail="A sequence's embedding changes with its neighbours' residues by "
         f"{worst.text}{worst.place}.",
-        covers=_covered(packs),
+        covers=covered(packs),
         passes=passes,
     )
 
 
 def probe_positions(
-    subject: Subject, packs: Sequence[PackedBatch], base: Sequence[torch.Tensor]
+    subject: Subject,
+    packs: Sequence[PackedBatch],
+    base: Sequence[torch.Tensor],
+    thirds: Sequence[int] = (1, 2),
 ) -> ProbeDocument:
-    """Each sequence at two other places of its pack, by turning the pack round."""
+    """Each sequence at other places of its pack, by turning the pack round by some thirds."""
 
     def orders(slots: int) -> Iterator[list[int]]:
-        for turn in sorted({slots // 3, (2 * slots) // 3} - {0}):
+        for turn in sorted({(third * slots) // 3 for third in thirds} - {0}):
             yield [(slot + turn) % slots for slot in range(slots)]
 
     return _probe_reordered(
@@ -123,11 +139,12 @@ def _probe_reordered(
     if not asked:
         return not_judged("No pack holds enough sequences to change their places.")
     return ProbeDocument(
-        value=worst.value, detail=f"{what} {worst.text}{worst.place}.", covers=_covered(asked)
+        value=worst.value, detail=f"{what} {worst.text}{worst.place}.", covers=covered(asked)
     )
 
 
-def _covered(packs: Sequence[PackedBatch]) -> str:
+def covered(packs: Sequence[PackedBatch]) -> str:
+    """ "packs of 3 and 4 sequences of 5 to 130 tokens", of those that hold several."""
     several = [pack for pack in packs if len(pack.sequence_ids) > 1]
     lengths = [
         end - start for pack in several for start, end in itertools.pairwise(bounds_of(pack))

@@ -72,8 +72,12 @@ def collate(
     problems: Problems,
     *,
     per_call: int | None = None,
+    budget: int | None = None,
 ) -> list[ProbePack]:
     """Pack (id, residues) pairs with one collator of the target's, and check what comes back.
+
+    Args:
+        budget: tokens in a pack; None for the subject's own.
 
     Raises:
         torch.OutOfMemoryError: the device has no room for a pack.
@@ -85,6 +89,8 @@ def collate(
     seen: Counter[str] = Counter()
     wrong: dict[str, str] = {}
     packs: list[ProbePack] = []
+    asked = subject.token_budget
+    subject.token_budget = asked if budget is None else budget
     try:
         for batch in subject.pack(pairs, per_call=per_call):
             broken = _check(batch, texts, wrong)
@@ -96,6 +102,8 @@ def collate(
     except Exception as error:  # the target's own code: whatever it raises, it lost these
         reason = f"not packed ({type(error).__name__}: {str(error)[:80]})"
         wrong |= {name: reason for name in texts if name not in seen}
+    finally:
+        subject.token_budget = asked
     for name in texts:
         if seen[name] != 1 and name not in wrong:
             wrong[name] = "lost" if seen[name] == 0 else "doubled"
@@ -152,32 +160,36 @@ def collator_probe(subject: Subject, definition: Mapping[str, Json], problems: P
         shift = number % len(RESIDUE_LETTERS)
         text = (RESIDUE_LETTERS[shift:] + RESIDUE_LETTERS[:shift])[:length]
         pairs.append((f"tiny_{number}", text))
-    asked = subject.token_budget
-    # So small that what is buffered takes more than one pack.
-    subject.token_budget = _SMALLEST_BUDGET
-    try:
-        collate(subject, pairs, "", problems, per_call=per_call)
-    finally:
-        subject.token_budget = asked
+    # So small a budget that what is buffered takes more than one pack.
+    collate(subject, pairs, "", problems, per_call=per_call, budget=_SMALLEST_BUDGET)
 
 
 def shape_packs(
     subject: Subject, definition: Mapping[str, Json], problems: Problems
 ) -> list[ProbePack]:
-    """One pack or more of every shape that the protocol names, and the full one."""
+    """One pack or more of every shape that the protocol names, and on a GPU larger ones.
+
+    On a CPU, where a token of the smallest model costs what a thousand cost on a card, the packs of
+    the benchmark set are the largest.
+    """
     packs: list[ProbePack] = []
     for shape in definition["shapes"]:
         texts = [str(text) for text in shape["sequences"]] * int(shape.get("times", 1))
         pairs = [(f"{shape['name']}_{number}", text) for number, text in enumerate(texts)]
         packs += collate(subject, pairs, str(shape["name"]), problems)
-    lengths = [str(text) for text in definition["lengths"]]
-    packs += collate(subject, _filled(lengths, subject.token_budget), "full", problems)
     if subject.device.type == "cuda":
-        packs += _huge_pack(subject, lengths, problems)
+        lengths = [
+            str(text) for key in ("longest", "long", "sequences") for text in definition[key]
+        ]
+        asked = subject.token_budget
+        packs += collate(subject, _filled("budget", lengths, asked), "token budget", problems)
+        if asked < _BEYOND_INT16:
+            pairs = _filled("huge", lengths, _BEYOND_INT16)
+            packs += collate(subject, pairs, "huge", problems, budget=_BEYOND_INT16)
     return packs
 
 
-def _filled(texts: Sequence[str], budget: int) -> list[tuple[str, str]]:
+def _filled(name: str, texts: Sequence[str], budget: int) -> list[tuple[str, str]]:
     """Every text once, and again from the first on until the packs' budget is filled."""
     pairs: list[tuple[str, str]] = []
     used = 0
@@ -185,20 +197,5 @@ def _filled(texts: Sequence[str], budget: int) -> list[tuple[str, str]]:
         used += len(text) + SPECIAL_TOKENS
         if number >= len(texts) and used > budget:
             return pairs
-        pairs.append((f"full_{number}", text))
+        pairs.append((f"{name}_{number}", text))
     return pairs
-
-
-def _huge_pack(subject: Subject, texts: Sequence[str], problems: Problems) -> list[ProbePack]:
-    """More tokens than 16-bit boundaries can count, where the device has the memory."""
-    asked = subject.token_budget
-    if asked >= _BEYOND_INT16:
-        return []  # the full pack is one
-    subject.token_budget = _BEYOND_INT16
-    try:
-        pairs = [
-            (name.replace("full", "huge"), text) for name, text in _filled(texts, _BEYOND_INT16)
-        ]
-        return collate(subject, pairs, "huge", problems)
-    finally:
-        subject.token_budget = asked

@@ -131,17 +131,18 @@ def embed_on_zeros(subject: Subject, pack: PackedBatch) -> torch.Tensor:
         return embed(subject, pack)
 
 
-def embed_first_and_last(subject: Subject, pack: PackedBatch) -> Probed:
-    """Layer 0 and the last layer in one pass, on poisoned memory."""
+def embed_first_and_last(subject: Subject, pack: PackedBatch, *, on_zeros: bool = False) -> Probed:
+    """Layer 0 and the last layer in one pass, on poisoned memory or on zeros."""
     last = subject.num_layers
     try:
-        with poisoned(subject.device):
+        with (zeroed if on_zeros else poisoned)(subject.device):
             found = subject.embed_packed_layers(pack, [0, last])
     except torch.OutOfMemoryError:
         raise
     except Exception as error:  # the target's own code: whatever it raises, it has no layer 0
         why = f"The target does not give its embedding layer ({error!r})."
-        return Probed(pack, embed_poisoned(subject, pack), None, why)
+        embedding = embed_on_zeros if on_zeros else embed_poisoned
+        return Probed(pack, embedding(subject, pack), None, why)
     check_batch(pack, found[last])
     return Probed(pack, found[last], found[0])
 

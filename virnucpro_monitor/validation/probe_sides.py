@@ -2,6 +2,7 @@
 
 import itertools
 from collections.abc import Sequence
+from dataclasses import dataclass
 
 import torch
 
@@ -41,6 +42,7 @@ class Disagreement:
         self._oracle = oracle
         self._indices = {one.residues: n for n, one in enumerate(benchmark.sequences)}
         self._compute, self._alone = alone, dict[str, torch.Tensor]()
+        self._alone_errors: dict[str, float | None] = {}
         self._exact: dict[str, torch.Tensor] = {}
         self._between, self._packed, self._unpacked = Worst(), Worst(), Worst()
         self._lengths: set[int] = set()
@@ -52,23 +54,27 @@ class Disagreement:
         """Compare every slot of a pack; rows: [tokens, D]."""
         self._shapes[pack.shape] = None
         bounds = bounds_of(pack.batch)
-        for text, name, start, end in zip(
-            pack.texts, pack.batch.sequence_ids, bounds[:-1], bounds[1:], strict=True
-        ):
-            self._add_one(text, f"{name}, {len(text):,} residues", rows[start + 1 : end - 1])
-
-    def _add_one(self, text: str, where: str, packed: torch.Tensor) -> None:
-        alone = self._alone_of(text)
-        self._lengths.add(len(text))
-        self._letters |= set(text) & set(RESIDUE_LETTERS)
-        worst = self._between.add(measures.relative_l2(packed, alone), where)
-        if self._oracle is None:
-            return
-        exact = self._exact_of(text, packed.device)
-        error = measures.relative_l2(packed, exact)
-        self._packed.add(error, where)
-        if worst:
-            self._at_worst = (error, measures.relative_l2(alone, exact))
+        lengths = [end - start - 2 for start, end in itertools.pairwise(bounds)]
+        inner = torch.ones(len(rows), dtype=torch.bool)
+        inner[bounds[:-1]] = inner[[end - 1 for end in bounds[1:]]] = False
+        inner[bounds[-1] :] = False
+        packed = rows[inner.to(rows.device)]
+        alone = torch.cat([self._alone_of(text) for text in pack.texts]).to(rows.device)
+        between = measures.slots_relative_l2(packed, alone, lengths)
+        exact: list[float | None] = [None] * len(lengths)
+        if self._oracle is not None:
+            rows_of_oracle = torch.cat([self._exact_of(text, rows.device) for text in pack.texts])
+            exact = measures.slots_relative_l2(packed, rows_of_oracle, lengths)
+        for slot, (text, name) in enumerate(zip(pack.texts, pack.batch.sequence_ids, strict=True)):
+            where = f"{name}, {len(text):,} residues"
+            self._lengths.add(len(text))
+            self._letters |= set(text) & set(RESIDUE_LETTERS)
+            worst = self._between.add(between[slot], where)
+            if self._oracle is None:
+                continue
+            self._packed.add(exact[slot], where)
+            if worst:
+                self._at_worst = (exact[slot], self._alone_errors[text])
 
     def _alone_of(self, text: str) -> torch.Tensor:
         if text not in self._alone:
@@ -76,6 +82,7 @@ class Disagreement:
             if self._oracle is not None:
                 exact = self._exact_of(text, self._alone[text].device)
                 error = measures.relative_l2(self._alone[text], exact)
+                self._alone_errors[text] = error
                 self._unpacked.add(error, f"{len(text):,} residues")
         return self._alone[text]
 
@@ -119,59 +126,80 @@ class Disagreement:
         return Culprit.BOTH
 
 
-def probe_mask(
-    subject: Subject, alone: Alone, base: Sequence[Probed], fractions: Sequence[float]
-) -> tuple[ProbeDocument, list[Probed]]:
-    """`<mask>` at each fraction: how much more the sides disagree than 2 x without masks.
+@dataclass(frozen=True, slots=True)
+class Masked:
+    """A pass over a pack with masks.
 
-    Returns:
-        The probe, and the masked packs with their rows.
+    Attributes:
+        base: the same pack without any.
+        shares: of each slot's residues, how many are masked.
     """
-    worst = Worst()
-    by_fraction: dict[str, float] = {}
-    masked_packs = []
-    lengths: set[int] = set()
+
+    base: Probed
+    probed: Probed
+    shares: Sequence[float]
+
+
+def mask_whole(
+    subject: Subject, base: Sequence[Probed], fractions: Sequence[float]
+) -> list[Masked]:
+    """A pass over each pack with every sequence masked, at the fractions above 0 in turn."""
+    found = []
     for probed in base:
         masked, shares = mask_pack(probed.pack, [share for share in fractions if share > 0])
-        rows = embed_first_and_last(subject, masked)
-        masked_packs.append(rows)
-        plain = _disagreements(alone, probed.pack, probed.last)
-        found = _disagreements(alone, masked, rows.last)
-        lengths |= {end - start for start, end in itertools.pairwise(bounds_of(masked))}
-        for slot, (error, without) in enumerate(zip(found, plain, strict=True)):
-            for share, value in ((0.0, without), (shares[slot], error)):
+        found.append(Masked(probed, embed_first_and_last(subject, masked), shares))
+    return found
+
+
+def probe_mask(alone: Alone, masked_packs: Sequence[Masked], worst: Worst) -> ProbeDocument:
+    """How much more the sides disagree with masks than 2 x without.
+
+    Args:
+        worst: what is known already of masks that act on sequences without any.
+    """
+    by_fraction: dict[str, float] = {}
+    lengths: set[int] = set()
+    for masked in masked_packs:
+        pack = masked.probed.pack
+        slots = [slot for slot, share in enumerate(masked.shares) if share > 0]
+        plain = _disagreements(alone, masked.base.pack, masked.base.last, slots)
+        found = _disagreements(alone, pack, masked.probed.last, slots)
+        bounds = bounds_of(pack)
+        for slot, error, without in zip(slots, found, plain, strict=True):
+            lengths.add(bounds[slot + 1] - bounds[slot])
+            for share, value in ((0.0, without), (masked.shares[slot], error)):
                 if value is not None:
                     by_fraction[f"{share:g}"] = max(value, by_fraction.get(f"{share:g}", 0.0))
             excess = None
             if error is not None and without is not None:
                 excess = max(0.0, error - 2 * without)
-            worst.add(excess, f"{masked.sequence_ids[slot]} with {shares[slot]:.0%} masked")
-    document = ProbeDocument(
+            worst.add(excess, f"{pack.sequence_ids[slot]} with {masked.shares[slot]:.0%} masked")
+    fractions = sorted(map(float, by_fraction))
+    return ProbeDocument(
         value=worst.value,
         detail="With <mask> tokens packed and unpacked disagree by "
         f"{worst.text} beyond twice their disagreement without{worst.place}.",
         covers=f"{' and '.join(f'{share:.0%}' for share in fractions)} masked, up to "
-        f"{max(lengths, default=0):,} tokens long",
+        f"{max(lengths, default=0):,} tokens long, in packs with up to "
+        f"{max((one.probed.pack.max_seqlen for one in masked_packs), default=0):,}",
         disagreement=by_fraction,
     )
-    return document, masked_packs
 
 
 def probe_embedding(
     alone_rows: Alone,
     base: Sequence[Probed],
-    masked_packs: Sequence[Probed],
+    masked_packs: Sequence[Masked],
     oracle: Oracle | None,
-    fractions: Sequence[float],
 ) -> ProbeDocument:
     """The embedding layer alone against the checkpoint's own table, with and without masks."""
     packed_worst, unpacked_worst = Worst(), Worst()
     worst_rows: tuple[torch.Tensor, torch.Tensor, torch.Tensor] | None = None
     table = None if oracle is None else torch.from_numpy(oracle.embedding.copy())
     letters: set[int] = set()
-    for probed, kinds in (
-        *((one, [0.0]) for one in base),
-        *((one, [share for share in fractions if share > 0]) for one in masked_packs),
+    for probed, shares in (
+        *((one, None) for one in base),
+        *((one.probed, one.shares) for one in masked_packs),
     ):
         if probed.first is None:
             return not_judged(probed.why)
@@ -183,7 +211,7 @@ def probe_embedding(
         if len(singles) < len(firsts):
             return not_judged(alone_rows.why)
         if (
-            kinds == [0.0]
+            shares is None
             and _mixes_positions(rows, tokens)
             and not _mostly_equal(rows.cpu(), torch.cat(singles))
         ):
@@ -196,7 +224,7 @@ def probe_embedding(
             alone, packed = singles[slot], rows[start:end].cpu()
             own = parts[slot].cpu()
             exact = alone if table is None else expected_embedding(table, own)
-            share = kinds[slot % len(kinds)]
+            share = 0.0 if shares is None else shares[slot]
             where = f"{probed.pack.sequence_ids[slot]} with {share:.0%} masked"
             if packed_worst.add(measures.relative_l2(packed, exact), where):
                 worst_rows = (packed, exact, own)
@@ -226,10 +254,13 @@ def probe_embedding(
     )
 
 
-def _disagreements(alone: Alone, pack: PackedBatch, rows: torch.Tensor) -> list[float | None]:
-    """Pooled relative L2 at the last layer, packed against unpacked, of each slot of a pack."""
+def _disagreements(
+    alone: Alone, pack: PackedBatch, rows: torch.Tensor, slots: Sequence[int]
+) -> list[float | None]:
+    """Pooled relative L2 at the last layer, packed against unpacked, of some slots of a pack."""
     found = []
-    for start, end in itertools.pairwise(bounds_of(pack)):
+    bounds = bounds_of(pack)
+    for start, end in ((bounds[slot], bounds[slot + 1]) for slot in slots):
         own = alone.last(pack.input_ids[start:end], first_too=True)[1:-1]
         packed_mean = mean_pool(rows[start + 1 : end - 1]).cpu()
         found.append(measures.relative_l2(packed_mean, mean_pool(own).cpu()))

@@ -33,7 +33,7 @@ def with_light_probes(protocol: Protocol) -> Protocol:
     short = [text for text in definition["sequences"] if len(text) > 1]
     light = {
         "long": short[-2:],
-        "lengths": short[:1],
+        "longest": short[:1],
         "shapes": [{**shape, "times": 1} for shape in definition["shapes"][-1:]],
         "collator": {**definition["collator"], "sequences": 50, "per_call": 20},
     }
@@ -43,7 +43,7 @@ def with_light_probes(protocol: Protocol) -> Protocol:
 def _texts(protocol: Protocol) -> Iterator[str]:
     definition = protocol.content["probes"]
     yield from definition["sequences"]
-    for name in ("long", "lengths"):
+    for name in ("longest", "long"):
         yield from definition.get(name, ())
     if "smallest" in definition:
         yield definition["smallest"]

@@ -5,13 +5,13 @@ probe returns raw values; gates judge them later. They come in two parts: some m
 before anything else was packed with it, the others come after the benchmark set.
 """
 
-import itertools
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import torch
 
+from virnucpro_monitor.data.limits import SPECIAL_TOKENS
 from virnucpro_monitor.records import GATES, Culprit, Json, ProbeDocument, Protocol
 from virnucpro_monitor.validation.fingerprints import (
     WeightsWatch,
@@ -19,8 +19,15 @@ from virnucpro_monitor.validation.fingerprints import (
     judge_weights,
 )
 from virnucpro_monitor.validation.oracle import Oracle, oracle_beside
-from virnucpro_monitor.validation.perturb import bounds_of
-from virnucpro_monitor.validation.poison import poisoned
+from virnucpro_monitor.validation.probe_changes import (
+    Steadiness,
+    ask_changes,
+    change_passes,
+    changes_leak_document,
+    packs_text,
+    pair_sets,
+    unwritten_document,
+)
 from virnucpro_monitor.validation.probe_neighbours import (
     probe_leak,
     probe_order,
@@ -39,7 +46,6 @@ from virnucpro_monitor.validation.probe_rows import (
     Probed,
     Worst,
     embed_first_and_last,
-    embed_on_zeros,
     embed_poisoned,
     max_abs,
     not_judged,
@@ -48,6 +54,8 @@ from virnucpro_monitor.validation.probe_rows import (
 )
 from virnucpro_monitor.validation.probe_sides import (
     Disagreement,
+    Masked,
+    mask_whole,
     probe_embedding,
     probe_mask,
 )
@@ -61,24 +69,27 @@ class Opening:
     """What was seen before the benchmark set was packed.
 
     Attributes:
-        packs: the packs whose neighbours, places and masks are changed later.
-        base: their rows, made on poisoned memory where the protocol has it so.
+        base: the packs whose neighbours, places and masks are changed later, and their rows, made
+            on poisoned memory where the protocol has it so.
+        full: the first of those, in which every other sequence is changed once.
+        reach: the others, in which every pair of neighbours and every place is asked.
         problems: of the collator, so far.
         smallest: the pack of one that was embedded first, and its rows then.
+        longest: packs with the longest sequences, and their rows.
         state: how far later passes have moved from the first ones.
         witness: tokens of a sequence, and its unpacked rows before any packed call.
         weights: fingerprints; None where the protocol does not ask.
-        shaped: packs of every shape, as the collator made them; None where it was not asked yet.
     """
 
-    packs: list[ProbePack]
     base: list[Probed]
+    full: list[ProbePack] = field(default_factory=list)
+    reach: list[ProbePack] = field(default_factory=list)
     problems: Problems = field(default_factory=Problems)
     smallest: tuple[ProbePack, torch.Tensor] | None = None
+    longest: list[tuple[ProbePack, torch.Tensor]] = field(default_factory=list)
     state: Worst = field(default_factory=Worst)
     witness: tuple[torch.Tensor, torch.Tensor] | None = None
     weights: WeightsWatch | None = None
-    shaped: list[ProbePack] | None = None
 
 
 def open_probes(subject: Subject, protocol: Protocol) -> Opening:
@@ -91,8 +102,7 @@ def open_probes(subject: Subject, protocol: Protocol) -> Opening:
     short = _named("probe", definition["sequences"])
     if "long" not in definition:  # protocol 1
         batches = [pack for pack in subject.pack(short) if len(pack.sequence_ids) > 0]
-        packs = [ProbePack("probes", batch, ()) for batch in batches]
-        return Opening(packs, [embed_first_and_last(subject, batch) for batch in batches])
+        return Opening([embed_first_and_last(subject, batch) for batch in batches])
     loaded = fingerprints(subject.tensors())
     tokens = encode(str(definition["witness"])).to(subject.device)
     alone = embed_unpacked(subject, tokens)
@@ -101,21 +111,42 @@ def open_probes(subject: Subject, protocol: Protocol) -> Opening:
     smallest = collate(subject, [("smallest", str(definition["smallest"]))], "one", problems)[0]
     first = embed_poisoned(subject, smallest.batch)
     weights = WeightsWatch(loaded, after_unpacked, fingerprints(subject.tensors()))
-    packs = collate(subject, _named("long", definition["long"]), "longest", problems)
-    base = [embed_first_and_last(subject, pack.batch) for pack in packs]
-    state = Worst()
-    state.add(_moved(embed_poisoned(subject, smallest.batch), first), "smallest pack")
-    short_packs = collate(subject, short, "tile edges", problems)
-    base += [embed_first_and_last(subject, pack.batch) for pack in short_packs]
-    return Opening(
-        packs=[*packs, *short_packs],
-        base=base,
+    opening = Opening(
+        base=[],
         problems=problems,
         smallest=(smallest, first),
-        state=state,
         witness=(tokens, alone),
         weights=weights,
     )
+    for pack in _collated(subject, definition, "longest", problems):
+        opening.longest.append((pack, embed_poisoned(subject, pack.batch)))
+    opening.state.add(_moved(embed_poisoned(subject, smallest.batch), first), "smallest pack")
+    opening.full = _collated(subject, definition, "long", problems)
+    opening.reach = _collated(subject, definition, "sequences", problems)
+    for pack in (*opening.full, *opening.reach):
+        opening.base.append(embed_first_and_last(subject, pack.batch))
+    return opening
+
+
+# Key of the protocol's probes -> what its ids begin with, the pack's shape, and whether it is to
+# fill its budget to the last token.
+_PACKS = {
+    "longest": ("longest", "longest", False),
+    "long": ("long", "full to the last token", True),
+    "sequences": ("probe", "tile edges", False),
+}
+
+
+def _collated(
+    subject: Subject, definition: Mapping[str, Json], key: str, problems: Problems
+) -> list[ProbePack]:
+    """The packs of one list of sequences, which are together in one whatever the run's budget."""
+    prefix, shape, full = _PACKS[key]
+    pairs = _named(prefix, definition[key])
+    budget = sum(len(text) + SPECIAL_TOKENS for _, text in pairs)
+    if not full:
+        budget = max(budget, subject.token_budget)
+    return collate(subject, pairs, shape, problems, budget=budget)
 
 
 def run_probes(
@@ -138,78 +169,130 @@ def run_probes(
     Raises:
         TargetError: the subject breaks the interface.
     """
-    fractions = protocol.content["probes"]["mask_fractions"]
     opening = opening or open_probes(subject, protocol)
     alone = Alone(subject)
-    found = _exact_probes(subject, protocol, opening) if exact else {}
-    packs, rows = _parts(opening)
-    masked, masked_packs = probe_mask(subject, alone, opening.base, fractions)
-    embedding = probe_embedding(alone, opening.base, masked_packs, oracle, fractions)
+    if opening.smallest is None:
+        found = _probe_each(subject, protocol, oracle, alone, opening, exact)
+    else:
+        found = _probe_together(subject, protocol, oracle, alone, opening, exact)
+    return {gate.name: found[gate.name] for gate in GATES if gate.name in found}
+
+
+def _probe_each(
+    subject: Subject,
+    protocol: Protocol,
+    oracle: Oracle | None,
+    alone: Alone,
+    opening: Opening,
+    exact: bool,
+) -> dict[str, ProbeDocument]:
+    """A pass for each question: protocol 1."""
+    packs, rows = [one.pack for one in opening.base], [one.last for one in opening.base]
+    found = {}
+    if exact:
+        found["repeat"], found["leak"] = (
+            probe_repeat(subject, packs, rows),
+            probe_leak(subject, packs, rows),
+        )
+        if found["leak"].value is not None and found["repeat"].value != 0:
+            found["leak"] = not_judged(
+                "An exact test of leaks means nothing where the same input twice differs.",
+                "max abs",
+            )
+    masked = mask_whole(subject, opening.base, protocol.content["probes"]["mask_fractions"])
+    found |= _masks(alone, oracle, opening.base, masked, Worst())
+    return found | {
+        "position": probe_positions(subject, packs, rows),
+        "order": probe_order(subject, packs, rows),
+    }
+
+
+def _probe_together(
+    subject: Subject,
+    protocol: Protocol,
+    oracle: Oracle | None,
+    alone: Alone,
+    opening: Opening,
+    exact: bool,
+) -> dict[str, ProbeDocument]:
+    """Passes that ask several questions at once: from protocol 2 on."""
+    definition = protocol.content["probes"]
+    fractions = [share for share in definition["mask_fractions"] if share > 0]
+    reach = len(opening.base) - len(opening.reach)
+    changes = [
+        change
+        for number, probed in enumerate(opening.base)
+        for change in change_passes(subject, probed, _sets(probed, number >= reach), fractions)
+    ]
+    found: dict[str, ProbeDocument] = {}
+    steady = Steadiness(opening.state)
+    if exact:
+        collator_probe(subject, definition["collator"], opening.problems)
+        ask_changes(subject, opening.base, changes, steady)
+        found |= {
+            "unwritten": unwritten_document(subject, opening.base, steady),
+            "leak": changes_leak_document(opening.base, steady),
+        }
+    masked = [Masked(one.base, one.probed, one.shares) for one in changes]
+    found |= _masks(alone, oracle, opening.base, masked, steady.masks)
+    placed = opening.base[reach:]
+    packs, rows = [one.pack for one in placed], [one.last for one in placed]
+    found |= {
+        "position": probe_positions(subject, packs, rows, thirds=(1,)),
+        "order": probe_order(subject, packs, rows),
+        # After the masks, whose unpacked passes give layer 0 as well.
+        "probes": _disagreement(subject, alone, protocol, oracle, opening),
+    }
+    if exact:
+        found["collator"] = opening.problems.document()
+        moved, alone_repeat = _again_alone(subject, opening)
+        found["repeat"] = _repeat_document(opening, steady, alone_repeat)
+        found["state"] = _state(subject, opening, moved)
+        if opening.weights is not None:
+            found["weights"] = judge_weights(subject, opening.weights, _checkpoint(oracle))
+    return found
+
+
+def _sets(probed: Probed, every_pair: bool) -> list[list[int]]:
+    """The slots that each pass over a pack changes: for every pair, or every other one once."""
+    slots = len(probed.pack.sequence_ids)
+    if slots == 1:
+        return [[0]]
+    return pair_sets(slots) if every_pair else [list(range(1, slots, 2))]
+
+
+def _masks(
+    alone: Alone,
+    oracle: Oracle | None,
+    base: Sequence[Probed],
+    masked_packs: Sequence[Masked],
+    worst: Worst,
+) -> dict[str, ProbeDocument]:
+    masked = probe_mask(alone, masked_packs, worst)
+    embedding = probe_embedding(alone, base, masked_packs, oracle)
     if masked.value is not None and embedding.sides:
         # The embedding layer is where masks act, and there each side has the exact answer.
         packed, unpacked = embedding.sides
         if packed is not None and unpacked is not None and unpacked > 10 * max(packed, 1e-6):
             masked = replace(masked, culprit=Culprit.UNPACKED)
-    found |= {
-        "embedding": embedding,
-        "mask": masked,
-        "position": probe_positions(subject, packs, rows),
-        "order": probe_order(subject, packs, rows),
-    }
-    if opening.smallest is not None:
-        # After the masks, whose unpacked passes give layer 0 as well.
-        found["probes"] = _disagreement(subject, alone, protocol, oracle, opening)
-    if exact and opening.weights is not None:
-        found["state"] = _state(subject, opening)
-        found["weights"] = judge_weights(subject, opening.weights, _checkpoint(oracle))
-    return {gate.name: found[gate.name] for gate in GATES if gate.name in found}
-
-
-def _exact_probes(
-    subject: Subject, protocol: Protocol, opening: Opening
-) -> dict[str, ProbeDocument]:
-    """Those whose limit is exactly 0, but for what must come last."""
-    packs, rows = _parts(opening)
-    if opening.smallest is None:
-        repeat = probe_repeat(subject, packs, rows)
-        leak = probe_leak(subject, packs, rows)
-        if leak.value is not None and repeat.value != 0:
-            leak = not_judged(
-                "An exact test of leaks means nothing where the same input twice differs.",
-                "max abs",
-            )
-        return {"repeat": repeat, "leak": leak}
-    collator_probe(subject, protocol.content["probes"]["collator"], opening.problems)
-    unwritten, repeat = probe_steady(subject, opening)
-    packs, rows = _parts(opening)  # clean now, where memory that nobody wrote showed
-    leak = probe_leak(subject, packs, rows)
-    if leak.value is not None and repeat.sides and repeat.sides[0] != 0:
-        leak = not_judged(
-            "An exact test of leaks means nothing where the same input twice differs.", "max abs"
-        )
-    opening.shaped = shape_packs(subject, protocol.content["probes"], opening.problems)
-    return {
-        "collator": opening.problems.document(),
-        "unwritten": unwritten,
-        "repeat": repeat,
-        "leak": leak,
-    }
+    return {"mask": masked, "embedding": embedding}
 
 
 def probe_batches(subject: Subject, protocol: Protocol) -> list[PackedBatch]:
     """The packs whose neighbours, places and masks are changed, as the target makes them."""
     definition = protocol.content["probes"]
-    kinds = (("long", definition.get("long", ())), ("probe", definition["sequences"]))
-    pairs = [_named(kind, texts) for kind, texts in kinds if texts]
-    return [pack for some in pairs for pack in subject.pack(some) if len(pack.sequence_ids) > 0]
+    if "long" not in definition:
+        pairs = _named("probe", definition["sequences"])
+        return [pack for pack in subject.pack(pairs) if len(pack.sequence_ids) > 0]
+    return [
+        pack.batch
+        for key in ("long", "sequences")
+        for pack in _collated(subject, definition, key, Problems())
+    ]
 
 
 def _named(kind: str, texts: Sequence[Json]) -> list[tuple[str, str]]:
     return [(f"{kind}_{number}", str(text)) for number, text in enumerate(texts)]
-
-
-def _parts(opening: Opening) -> tuple[list[PackedBatch], list[torch.Tensor]]:
-    return [one.pack for one in opening.base], [one.last for one in opening.base]
 
 
 def _moved(after: torch.Tensor, before: torch.Tensor) -> float | None:
@@ -234,13 +317,11 @@ def _disagreement(
     benchmark = probe_benchmark(protocol)
     exact = None if oracle is None else oracle_beside(oracle, benchmark, str(subject.device))
     seen = Disagreement(alone, benchmark, exact)
-    for pack, probed in zip(opening.packs, opening.base, strict=True):
+    for pack, probed in zip((*opening.full, *opening.reach), opening.base, strict=True):
         seen.add(pack, probed.last)
-    if opening.smallest is not None:
-        seen.add(*opening.smallest)
-    shaped = opening.shaped
-    if shaped is None:
-        shaped = shape_packs(subject, protocol.content["probes"], opening.problems)
+    for pack, rows in (*([opening.smallest] if opening.smallest else ()), *opening.longest):
+        seen.add(pack, rows)
+    shaped = shape_packs(subject, protocol.content["probes"], opening.problems)
     for pack in shaped:
         try:
             rows = embed_poisoned(subject, pack.batch)
@@ -252,88 +333,46 @@ def _disagreement(
     return seen.document()
 
 
-def _state(subject: Subject, opening: Opening) -> ProbeDocument:
-    """Whether what ran before changes what comes out."""
+def _again_alone(subject: Subject, opening: Opening) -> tuple[float | None, float | None]:
+    """The witness after all packed calls: how far it has moved, and how far it repeats itself."""
+    if opening.witness is None:
+        return 0.0, 0.0
+    tokens, before = opening.witness
+    after = embed_unpacked(subject, tokens)
+    if same(after, before):
+        return 0.0, max_abs(after, before)
+    return max_abs(after, before), max_abs(embed_unpacked(subject, tokens), after)
+
+
+def _state(subject: Subject, opening: Opening, moved: float | None) -> ProbeDocument:
+    """Whether what ran before changes what comes out.
+
+    Args:
+        moved: how far a sequence alone has, by `_again_alone`.
+    """
     worst = opening.state
     if opening.smallest is not None:
         pack, first = opening.smallest
         worst.add(_moved(embed_poisoned(subject, pack.batch), first), "smallest pack")
-    spoilt = False
-    if opening.witness is not None:
-        tokens, before = opening.witness
-        moved = _moved(embed_unpacked(subject, tokens), before)
-        spoilt = moved != 0
-        worst.add(moved, "a sequence alone, after packed calls")
+    worst.add(moved, "a sequence alone, after packed calls")
     return ProbeDocument(
         value=worst.value,
         unit="max abs",
         culprit=Culprit.PACKED,
-        spoils_unpacked=spoilt,
-        covers="a fresh model: smallest pack, longest, smallest, and both again after the set",
+        spoils_unpacked=moved != 0,
+        covers="a fresh model: smallest pack, longest, smallest, and again after the set",
         detail=f"An embedding changes with what ran before by {worst.text}{worst.place}.",
     )
 
 
-def probe_steady(subject: Subject, opening: Opening) -> tuple[ProbeDocument, ProbeDocument]:
-    """Each pack again, on memory of zeros: ("unwritten", "repeat").
-
-    A difference is told apart by asking twice more: it comes with poisoned memory, with what ran
-    in between (which `opening.state` is told), or by itself. Where memory that nobody wrote shows,
-    the clean rows take the place of the base.
-    """
-    repeat, alone, unwritten = Worst(), Worst(), Worst()
-    with poisoned(subject.device) as possible:
-        pass
-    for probed in opening.base:
-        name = ", ".join(probed.pack.sequence_ids[:2])
-        clean = embed_on_zeros(subject, probed.pack)
-        if same(clean, probed.last):
-            # 0, and None where both are not finite.
-            repeat.add(max_abs(clean, probed.last), name)
-            continue
-        poisonous = embed_poisoned(subject, probed.pack)
-        again = embed_on_zeros(subject, probed.pack)
-        repeat.add(max_abs(again, clean), name)
-        if not same(again, clean):
-            continue
-        if same(poisonous, probed.last):
-            unwritten.add(max_abs(probed.last, clean), name)
-            probed.last = clean
-        elif same(poisonous, again):
-            opening.state.add(max_abs(again, probed.last), name)
-        else:
-            repeat.add(max_abs(poisonous, probed.last), name)
-    if opening.witness is not None:
-        tokens, _ = opening.witness
-        first, second = (embed_unpacked(subject, tokens) for _ in range(2))
-        alone.add(max_abs(first, second), "")
-    covers = f"{len(opening.base)} packs, the longest of {_longest(opening):,} tokens"
-    steady = ProbeDocument(
-        value=worst_side(repeat.value, alone.value),
+def _repeat_document(opening: Opening, steady: Steadiness, alone: float | None) -> ProbeDocument:
+    unpacked = Worst()
+    unpacked.add(alone, "")
+    return ProbeDocument(
+        value=worst_side(steady.repeat.value, alone),
         unit="max abs",
-        sides=(repeat.value, alone.value),
-        covers=covers,
-        detail=f"The same input twice differs by {repeat.text} packed and by {alone.text} "
-        "unpacked.",
-    )
-    if not possible:
-        reason = "Memory cannot be poisoned here: it takes a GPU, or Linux with glibc."
-        return not_judged(reason, "max abs"), steady
-    return (
-        ProbeDocument(
-            value=unwritten.value,
-            unit="max abs",
-            covers=covers,
-            detail="With NaN in memory that was not written, an embedding changes by "
-            f"{unwritten.text}{unwritten.place}.",
-        ),
-        steady,
-    )
-
-
-def _longest(opening: Opening) -> int:
-    return max(
-        end - start
-        for one in opening.base
-        for start, end in itertools.pairwise(bounds_of(one.pack))
+        sides=(steady.repeat.value, alone),
+        covers=packs_text(opening.base),
+        detail=f"The same input twice differs by {steady.repeat.text} packed and by "
+        f"{unpacked.text} unpacked.",
     )

@@ -16,7 +16,7 @@ from virnucpro_monitor.validation.protocol_form import read_content
 LATEST = "2"
 RELEASED_DIGESTS: dict[str, str] = {
     "1": "9316aacbf2dabf538f88916c9774e17fadd4d0cb044e7b099e7b0fb1b8b87383",
-    "2": "28d21f76edd97ba67d239832aea846abc4d834a901a958a2b26bb1b2931132bd",
+    "2": "817c3686a676407249839870d11e7b763c72c4419ff9d2133b599b384b6132f2",
 }
 
 
