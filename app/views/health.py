@@ -35,6 +35,7 @@ def show() -> None:
     _coverage()
     _failures(health)
     _usage(health)
+    _machines(health)
     _database(health)
 
 
@@ -168,7 +169,13 @@ def _failures(health: Health) -> None:
         markup.Column(name="Runs", kind="num"),
     ]
     rows: list[list[Value]] = [
-        [one_line(kind, 60).replace("_", " "), f"{number:,}"]
+        [
+            markup.anchor(
+                links.link("incidents", state="all", find="could not be run"),
+                one_line(kind, 60).replace("_", " "),
+            ),
+            f"{number:,}",
+        ]
         for kind, number in sorted(health.failures.items(), key=lambda item: -item[1])
     ]
     shell.put(markup.table(columns, rows, caption="Failures by kind"))
@@ -186,6 +193,38 @@ def _usage(health: Health) -> None:
     }
     text = ", ".join(f"{name}: {format_duration(s)}" for name, s in totals.items() if s)
     shell.put(markup.paragraph(f"Over the last 90 days: {text}.", kind="quiet"))
+
+
+def _machines(health: Health) -> None:
+    shell.heading("Hosts and cards")
+    if not health.machines:
+        shell.put(markup.paragraph("No run in the last 90 days.", kind="quiet"))
+        return
+    columns = [
+        markup.Column(name="Host", kind="nowrap"),
+        markup.Column(name="Card", kind="nowrap"),
+        markup.Column(name="Cost of a commit", kind="num", help="Run time over different commits"),
+        markup.Column(name="Commits", kind="num extra"),
+        markup.Column(name="Runs", kind="num extra"),
+        markup.Column(name="Run time", kind="num extra"),
+        markup.Column(name="Last run", kind="nowrap extra"),
+    ]
+    rows: list[list[Value]] = [
+        [
+            one_line(one.host, 60),
+            one_line(one.card, 60) or "CPU",
+            format_duration(one.run_s / one.num_commits),
+            f"{one.num_commits:,}",
+            f"{one.num_runs:,}",
+            format_duration(one.run_s),
+            markup.age(one.last_at, shell.now()),
+        ]
+        for one in health.machines
+    ]
+    shell.put(
+        markup.table(columns, rows, caption="Hosts and cards", is_grid=True),
+        markup.paragraph("Over the last 90 days.", kind="quiet"),
+    )
 
 
 def _database(health: Health) -> None:

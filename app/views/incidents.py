@@ -11,7 +11,7 @@ from app.views.incident_rows import STATES, incident_table
 from app.views.ranges import NotARangeError, choose_range, find_in_range, put_beside
 from virnucpro_monitor.analysis.incidents import Incident, IncidentState
 from virnucpro_monitor.analysis.series import commit_date
-from virnucpro_monitor.report.sentences import regressions_sentence
+from virnucpro_monitor.report.sentences import cause_words, regressions_sentence
 
 PAGE_ROWS = 50
 
@@ -125,6 +125,6 @@ def _fits(incident: Incident, words: str) -> bool:
     text = (
         f"{series.target} {series.benchmark} {incident.first_bad.commit.hash} "
         f"{incident.first_bad.commit.subject} {' '.join(incident.gates)} "
-        f"{' '.join(incident.names)} {incident.cause}"
+        f"{incident.first_bad.commit.author} {cause_words(incident)}"
     ).lower()
     return all(word in text for word in words.lower().split())

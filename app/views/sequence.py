@@ -11,11 +11,13 @@ from app.marks import MARKS
 from app.markup import Value
 from app.sequence_figures import LEVELS
 from app.text import format_count, format_error, one_line, shortened
+from app.views.sequence_letters import put_letters
 from app.views.series_choice import choose_series
 from virnucpro_monitor.analysis.comparison import Level, Thresholds
 from virnucpro_monitor.analysis.series import commit_date, error_of
 from virnucpro_monitor.errors import NotFoundError
 from virnucpro_monitor.records import SequencePoint
+from virnucpro_monitor.report.words import level_legend
 
 RANGES = {"50": "Last 50", "200": "Last 200", "1000": "Last 1,000", "all": "All"}
 MAX_LISTED = 30
@@ -105,8 +107,10 @@ def _history(points: Sequence[SequencePoint], card: data.SeriesCard) -> None:
             f"residues{', truncated' if latest.result.truncated else ''}. "
             "Click a mark to open its run.",
             kind="quiet",
-        )
+        ),
+        markup.paragraph(level_legend(thresholds[latest.run.protocol_digest]), kind="quiet"),
     )
+    put_letters(points, card, thresholds)
     _packs(points, levels)
     _table(points, thresholds)
 

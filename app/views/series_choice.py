@@ -2,6 +2,8 @@
 
 from collections.abc import Sequence
 
+import streamlit as st
+
 from app import data, filters, links
 from app.text import one_line
 
@@ -34,7 +36,14 @@ def choose_series(cards: Sequence[data.SeriesCard]) -> data.SeriesCard:
         code: f"{one_line(card.key.target, 60)} · {card.key.benchmark_label} · {card.label}"
         for code, card in options.items()
     }
-    return options[filters.choose("Series", labels, "series", default=series_code(default))]
+    chosen = options[filters.choose("Series", labels, "series", default=series_code(default))]
+    if filters.parameter("series"):
+        # The three names say the same on every page, and the menu's links carry them.
+        for name, value in links.series_parameters(chosen.latest).items():
+            filters.set_parameter(name, value)
+        filters.set_parameter("series", None)
+        st.rerun()
+    return chosen
 
 
 def series_code(card: data.SeriesCard) -> str:

@@ -1,6 +1,7 @@
 """Every page on a stored history, run without a browser; the numbers are checked in the store."""
 
 import html
+from datetime import timedelta
 from typing import Any
 
 import pytest
@@ -354,6 +355,23 @@ def test_health_counts_what_is_stored(run_page: PageRunner, sample_url: str) -> 
     assert "2 commits left in the queue" in text
     coverage = series_reader.load_coverage(open_engine(sample_url, read_only=True), "sample")
     assert format_share(coverage.num_measured, coverage.num_on_branch) in text
+
+
+def test_health_says_what_a_commit_cost_on_each_machine(sample_url: str) -> None:
+    engine = open_engine(sample_url, read_only=True)
+    health = health_reader.load_health(engine, now=START + timedelta(days=30))
+    expected: dict[tuple[str, str], list[Run]] = {}
+    for run in stored_runs(sample_url):
+        if run.environment is not None:
+            machine = (run.environment.host, run.environment.gpu or "")
+            expected.setdefault(machine, []).append(run)
+    assert {(one.host, one.card) for one in health.machines} == set(expected) != set()
+    for one in health.machines:
+        runs = expected[one.host, one.card]
+        assert one.num_runs == len(runs)
+        assert one.num_commits == len({(run.target, run.commit.hash) for run in runs})
+        assert one.run_s == pytest.approx(sum(run.duration_s for run in runs))
+        assert one.last_at == max(run.started_at for run in runs)
 
 
 def test_benchmarks_name_digest_size_and_users(run_page: PageRunner, sample_url: str) -> None:

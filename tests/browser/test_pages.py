@@ -1,6 +1,7 @@
 """Every page in a real browser: links, keys, history, narrow screens and hostile text."""
 
 import re
+from importlib.resources import files
 from pathlib import Path
 
 import pytest
@@ -16,6 +17,7 @@ from virnucpro_monitor.store.engine import open_engine
 
 pytestmark = [pytest.mark.browser, pytest.mark.slow]
 
+AXE = files("axe_playwright_python").joinpath("axe.min.js").read_text(encoding="utf-8")
 CONFIG = sample_configuration().digest[:12]
 PAGES = {
     "": re.compile("broke|healthy|Healthy"),
@@ -34,23 +36,16 @@ def settle(page: Page) -> None:
     page.locator("[data-testid=stApp][data-test-script-state=notRunning]").wait_for()
 
 
-@pytest.mark.parametrize("address", PAGES)
-def test_a_page_opens_by_its_address_without_complaints(
-    address: str, sample_address: str, open_page: OpenPage
-) -> None:
-    page = open_page(f"{sample_address}/{address}")
-    expect(page.get_by_role("heading", level=1)).to_have_text(PAGES[address])
-    settle(page)
-    expect(page.get_by_text("could not be shown")).to_have_count(0)
-
-
 @pytest.mark.parametrize("theme", ["light", "dark"])
 @pytest.mark.parametrize("address", PAGES)
-def test_a_narrow_screen_needs_no_sideways_scrolling(
+def test_a_page_opens_on_a_narrow_screen_and_everybody_can_use_it(
     address: str, theme: str, sample_address: str, open_page: OpenPage
 ) -> None:
     page = open_page(f"{sample_address}/{address}", width=400, theme=theme)
+    expect(page.get_by_role("heading", level=1)).to_have_text(PAGES[address])
     settle(page)
+    expect(page.get_by_text("could not be shown")).to_have_count(0)
+    check_accessibility(page)
     # Polled: what is still being laid out may stand wider for a moment.
     page.wait_for_function(
         """() => {
@@ -62,6 +57,20 @@ def test_a_narrow_screen_needs_no_sideways_scrolling(
         "element => getComputedStyle(element).backgroundColor"
     )
     assert background == {"light": "rgb(255, 255, 255)", "dark": "rgb(18, 23, 28)"}[theme]
+
+
+def check_accessibility(page: Page) -> None:
+    """axe finds nothing that keeps somebody out."""
+    page.evaluate(AXE)
+    found = page.evaluate("axe.run(document)")
+    assert {rule["id"] for rule in found["passes"]} >= {"color-contrast", "link-name"}
+    grave = [
+        f"{rule['id']}: {node['html'][:200]}"
+        for rule in found["violations"]
+        if rule["impact"] in ("serious", "critical")
+        for node in rule["nodes"]
+    ]
+    assert grave == []
 
 
 def test_every_page_is_reached_from_the_menu(sample_address: str, open_page: OpenPage) -> None:

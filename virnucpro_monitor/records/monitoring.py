@@ -130,12 +130,31 @@ class DayUsage:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class MachineUse:
+    """What one host and card did in the days that `Health.usage` covers.
+
+    Attributes:
+        card: the GPU's name; empty for the CPU.
+        run_s: of all its runs, those that failed or could not be run included.
+        num_commits: different ones, so that `run_s / num_commits` is what a commit cost there.
+    """
+
+    host: str
+    card: str
+    num_runs: int
+    num_commits: int
+    run_s: float
+    last_at: datetime
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Health:
     """Whether the monitor itself is alive.
 
     Attributes:
         failures: stored runs by kind of failure.
         usage: oldest day first.
+        machines: the one with most run time first.
         row_counts: by table.
     """
 
@@ -143,6 +162,7 @@ class Health:
     leases: tuple[Lease, ...]
     failures: Mapping[str, int]
     usage: tuple[DayUsage, ...]
+    machines: tuple[MachineUse, ...]
     last_run_at: datetime | None
     database_bytes: int
     schema_revision: str

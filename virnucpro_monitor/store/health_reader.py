@@ -10,11 +10,13 @@ from virnucpro_monitor.records import (
     Health,
     Heartbeat,
     Lease,
+    MachineUse,
 )
 from virnucpro_monitor.store.connection import reading
 from virnucpro_monitor.store.models import (
     Base,
     ConfigurationRow,
+    EnvironmentRow,
     FailureRow,
     HeartbeatRow,
     LeaseRow,
@@ -52,6 +54,7 @@ def load_health(engine: Engine, *, now: datetime | None = None) -> Health:
             ),
             failures={row[0]: row[1] for row in connection.execute(kinds)},
             usage=_read_usage(connection, since),
+            machines=_read_machines(connection, since),
             last_run_at=connection.execute(select(func.max(RunRow.started_at))).scalar(),
             database_bytes=count_bytes(connection),
             schema_revision=str(
@@ -74,6 +77,24 @@ def _read_usage(connection: Connection, since: datetime) -> tuple[DayUsage, ...]
         DayUsage(day=day, device=device, num_runs=len(durations), run_s=sum(durations))
         for (day, device), durations in sorted(days.items())
     )
+
+
+def _read_machines(connection: Connection, since: datetime) -> tuple[MachineUse, ...]:
+    query = (
+        select(
+            EnvironmentRow.host,
+            func.coalesce(EnvironmentRow.gpu, "").label("card"),
+            func.count().label("num_runs"),
+            func.count(RunRow.commit_id.distinct()).label("num_commits"),
+            func.sum(RunRow.duration_s).label("run_s"),
+            func.max(RunRow.started_at).label("last_at"),
+        )
+        .join(EnvironmentRow, EnvironmentRow.id == RunRow.environment_id)
+        .where(RunRow.started_at >= since)
+        .group_by(EnvironmentRow.host, func.coalesce(EnvironmentRow.gpu, ""))
+    )
+    found = [MachineUse(**row._mapping) for row in connection.execute(query)]
+    return tuple(sorted(found, key=lambda one: -one.run_s))
 
 
 def count_rows(connection: Connection) -> dict[str, int]:
