@@ -1,4 +1,4 @@
-"""`virnucpro-monitor db`: create, upgrade, check, back up, copy and prune the database.
+"""`virnucpro-monitor db`: create, upgrade, check, back up, copy, prune the database, make roles.
 
 Nothing else changes a schema.
 """
@@ -128,6 +128,37 @@ def copy(
             f"Copied {copied.num_runs:,} runs ({copied.num_rows:,} rows) to {copied.database}, "
             "each with the digest of its source."
         )
+
+
+@group.command("roles")
+def roles(
+    prefix: Annotated[
+        str, typer.Option("--prefix", metavar="NAME", help="What the roles' names begin with.")
+    ] = "virnucpro_monitor",
+    apply: Annotated[
+        bool, typer.Option("--apply", help="Make them; without it, only print the SQL.")
+    ] = False,
+    db: DatabaseOption = None,
+    as_json: JsonOption = False,
+) -> None:
+    """Make PostgreSQL's roles: reader (dashboard), acknowledger (its notes too), writer (runs).
+
+    They have no login: grant them to users, as in GRANT virnucpro_monitor_reader TO alice. Run it
+    as the tables' owner, and again after `db upgrade`: each role gets exactly its rights. No role
+    can change the schema.
+    """
+    from virnucpro_monitor.store.roles import make_roles
+
+    made = make_roles(load_settings(db=db).database_url, prefix=prefix, apply=apply)
+    if as_json:
+        print_json(made)
+        return
+    if not apply:
+        for statement in made.statements:
+            typer.echo(f"{statement};")
+        say("Nothing was changed: add --apply.")
+        return
+    say(f"The roles {', '.join(made.names)} have their rights: grant them to users.")
 
 
 @group.command("prune")
