@@ -147,7 +147,7 @@ def roles(
     as the tables' owner, and again after `db upgrade`: each role gets exactly its rights. No role
     can change the schema.
     """
-    from virnucpro_monitor.store.roles import make_roles
+    from virnucpro_monitor.monitor.databases import make_roles
 
     made = make_roles(load_settings(db=db).database_url, prefix=prefix, apply=apply)
     if as_json:

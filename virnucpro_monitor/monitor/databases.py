@@ -11,11 +11,12 @@ from virnucpro_monitor.monitor.opening import open_database
 from virnucpro_monitor.records import Run
 from virnucpro_monitor.records.batches import SequenceBatch
 from virnucpro_monitor.settings import Settings
-from virnucpro_monitor.store import copying, engine, exporting, pruning
+from virnucpro_monitor.store import copying, engine, exporting, pruning, roles
 from virnucpro_monitor.store.connection import describe, option_for, parse_url
 from virnucpro_monitor.store.copying import Copied
 from virnucpro_monitor.store.engine import Upgrade
 from virnucpro_monitor.store.pruning import Pruning
+from virnucpro_monitor.store.roles import Roles
 
 
 def database_name(url: str) -> str:
@@ -34,6 +35,16 @@ def create_database(url: str) -> None:
         StoreError: there is one already, or it cannot be made.
     """
     engine.create_database(url)
+
+
+def make_roles(url: str, *, prefix: str, apply: bool) -> Roles:
+    """Make PostgreSQL's roles, or say how; see `store.roles`.
+
+    Raises:
+        ConfigurationError: the prefix is no plain name, or the database has no users.
+        StoreError: this user may not make roles, or does not own the tables.
+    """
+    return roles.make_roles(url, prefix=prefix, apply=apply)
 
 
 def upgrade_database(url: str) -> Upgrade:
