@@ -138,6 +138,7 @@ _KEYS = st.sampled_from(
     [
         "db", "model", "weights", "device", "dtype", "backend", "token_budget", "benchmark",
         "timeout_s", "memory_limit_gib", "workers", "cache_dir", "writable_app", "targets",
+        "keep_embeddings",
         "targets.a", "targets.a.location", "targets.a.paths", "protocol", "unknown", '"quoted"',
     ]
 )  # fmt: skip

@@ -241,6 +241,10 @@ class Settings(BaseSettings):
             default="alerts.toml in the user's configuration folder",
         ),
     ] = Path()
+    keep_embeddings: Annotated[
+        bool,
+        About("Whether runs keep pooled embeddings for compare", "true or false", "truth value"),
+    ] = True
     writable_app: Annotated[
         bool,
         About(

@@ -158,6 +158,10 @@ def test_a_package_is_run_compared_and_searched_by_release(
     code, printed, _ = command("compare", "1.10", "2.0")
     assert code == 0
     assert "tinyenc 2.0" in printed
+    # What a user asks: did the upgrade move my embeddings?
+    assert "Embeddings, packed: 0 of 11 embeddings are bit-identical" in printed
+    assert "the furthest moved by 1.4e-01 (relative L2), beyond the noise" in printed
+    assert "Embeddings, unpacked: all 11 embeddings are bit-identical" in printed
 
 
 @pytest.mark.slow

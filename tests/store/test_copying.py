@@ -7,6 +7,7 @@ import threading
 from datetime import timedelta
 from pathlib import Path
 
+import numpy as np
 import pytest
 from sqlalchemy import Engine
 
@@ -22,6 +23,8 @@ from tests.store.conftest import run_on_server
 from tests.store.test_inheritance import skip
 from virnucpro_monitor.errors import StoreError
 from virnucpro_monitor.records import (
+    EMBEDDING_DATA,
+    EMBEDDINGS,
     Acknowledgement,
     Bisection,
     BisectStep,
@@ -29,9 +32,11 @@ from virnucpro_monitor.records import (
     Failure,
     Judgement,
     Outcome,
+    PooledEmbeddings,
     Protocol,
     content_digest,
     to_json,
+    write_embeddings,
 )
 from virnucpro_monitor.store import (
     copying,
@@ -289,4 +294,22 @@ def test_pruning_keeps_what_something_points_to(
     after = everything(database_url)
     for name in ("series", "bisections", "judgements", "commits"):
         assert after[name] == before[name]
+    assert check_database(database_url).problems == ()
+
+
+def test_embeddings_of_old_runs_go_and_their_digest_stands(
+    engine: Engine, writer: Writer, database_url: str
+) -> None:
+    rows = np.ones((3, 4), np.float32)
+    kept = write_embeddings(PooledEmbeddings(packed=rows, unpacked=rows))
+    first, second = (
+        writer.save_run(make_report(number, documents={"packs": {}, **kept})) for number in (0, 1)
+    )
+    assert EMBEDDING_DATA not in reader.load_documents(engine, first)  # read where asked for only
+    assert reader.load_document(engine, first, EMBEDDING_DATA) == kept[EMBEDDING_DATA]
+    assert prune(engine, LATER).num_embeddings == 0
+    assert prune(engine, LATER, embeddings=True).num_embeddings == 2
+    assert prune(engine, LATER, apply=True, embeddings=True).num_embeddings == 2
+    assert reader.load_document(engine, second, EMBEDDING_DATA) is None
+    assert reader.load_document(engine, second, EMBEDDINGS) == kept[EMBEDDINGS]
     assert check_database(database_url).problems == ()

@@ -11,6 +11,7 @@ from virnucpro_monitor.analysis.differences import (
     find_differences,
     reasons_not_comparable,
 )
+from virnucpro_monitor.analysis.moved import SideMoved
 from virnucpro_monitor.analysis.series import ERROR_FLOOR, log10_error
 from virnucpro_monitor.records import (
     Culprit,
@@ -155,6 +156,7 @@ class Comparison:
         only_in_base, only_in_head: ids without a counterpart.
         gates: in the head's order, gates that only the base has at the end.
         accuracy: each side's distance to FP32, packed first.
+        moved: how far each side's own embeddings moved; empty where a run did not keep them.
     """
 
     base: Side
@@ -170,6 +172,7 @@ class Comparison:
     accuracy: tuple[SideAccuracy, ...]
     noise: Noise
     thresholds: Thresholds
+    moved: tuple[SideMoved, ...] = ()
 
     @property
     def num_common(self) -> int:

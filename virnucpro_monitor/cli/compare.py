@@ -102,6 +102,7 @@ def compare(
 
 def print_comparison(comparison: "Comparison", *, everything: bool = False) -> None:
     from virnucpro_monitor.analysis.comparison import MARK_MEANINGS, Mark
+    from virnucpro_monitor.analysis.moved import moved_sentence
     from virnucpro_monitor.report.sentences import comparison_sentence, verdict_sentence
     from virnucpro_monitor.report.text import format_error, format_value, one_line
     from virnucpro_monitor.report.words import LEVEL_WORDS, level_legend, setup_words
@@ -126,6 +127,11 @@ def print_comparison(comparison: "Comparison", *, everything: bool = False) -> N
                 f"{format_error(one.head)}, {one.movement.value}; {one.num_further} sequences "
                 f"further, {one.num_closer} closer"
             )
+    for moved in comparison.moved:
+        typer.echo(f"Embeddings, {moved_sentence(moved)}")
+        if moved.beyond_noise is not False and moved.most:
+            most = ", ".join(f"{one_line(name, 40)} {value:.1e}" for name, value in moved.most[:3])
+            typer.echo(f"  most: {most}")
     changed_gates = [change for change in comparison.gates if change.mark is not Mark.EQUAL]
     if changed_gates:
         typer.echo("")

@@ -166,6 +166,10 @@ def prune(
     older_than_days: Annotated[
         float, typer.Option("--older-than", metavar="DAYS", min=0, help="Age of what may go.")
     ] = 90,
+    embeddings: Annotated[
+        bool,
+        typer.Option("--embeddings", help="Of every run of that age, its kept embeddings too."),
+    ] = False,
     apply: Annotated[
         bool, typer.Option("--apply", help="Delete; without it, only say what would be.")
     ] = False,
@@ -181,7 +185,8 @@ def prune(
     from virnucpro_monitor.monitor.databases import prune_database
 
     before = datetime.now(UTC) - timedelta(days=older_than_days)
-    found = prune_database(load_settings(db=db).database_url, before, apply=apply)
+    url = load_settings(db=db).database_url
+    found = prune_database(url, before, apply=apply, embeddings=embeddings)
     if as_json:
         print_json(found)
         return
@@ -190,5 +195,7 @@ def prune(
         f"{verb} {len(found.run_ids):,} superseded attempts with {found.num_results:,} sequence "
         f"results; {found.num_kept:,} others of that age are kept, since something points to them."
     )
-    if found.run_ids and not apply:
+    if embeddings:
+        say(f"{verb} the embeddings of {found.num_embeddings:,} runs; all else of them stays.")
+    if (found.run_ids or found.num_embeddings) and not apply:
         say("Nothing was deleted: add --apply.")

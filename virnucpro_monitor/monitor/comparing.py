@@ -1,7 +1,7 @@
 """Two commits side by side: which of their runs belong together, and what differs."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from virnucpro_monitor.analysis.comparison import (
     Comparison,
@@ -9,12 +9,22 @@ from virnucpro_monitor.analysis.comparison import (
     Thresholds,
     compare_runs,
 )
+from virnucpro_monitor.analysis.moved import compare_embeddings
 from virnucpro_monitor.analysis.series import series_key
 from virnucpro_monitor.errors import NotFoundError
 from virnucpro_monitor.monitor.histories import find_good_before, list_series, load_neighbours
 from virnucpro_monitor.monitor.naming import choose_target, find_commit
 from virnucpro_monitor.monitor.questions import load_measured
-from virnucpro_monitor.records import Commit, Outcome, Run, Target
+from virnucpro_monitor.records import (
+    EMBEDDING_DATA,
+    EMBEDDINGS,
+    Commit,
+    Outcome,
+    PooledEmbeddings,
+    Run,
+    Target,
+    read_embeddings,
+)
 from virnucpro_monitor.store import reader
 from virnucpro_monitor.store.engine import Engine
 
@@ -158,7 +168,7 @@ def compare_pair(engine: Engine, base: Run, head: Run) -> Comparison:
         for run in (base_measured, head_measured)
         if run.outcome is Outcome.PASSED
     ]
-    return compare_runs(
+    compared = compare_runs(
         base,
         base_sequences,
         head,
@@ -167,6 +177,24 @@ def compare_pair(engine: Engine, base: Run, head: Run) -> Comparison:
         thresholds=Thresholds.of_protocol(protocol.content),
         base_measured=base_measured,
         head_measured=head_measured,
+    )
+    weights = {run.configuration.weights_digest for run in (base_measured, head_measured)}
+    if len(weights) > 1 or base_measured.benchmark_digest != head_measured.benchmark_digest:
+        return compared
+    moved = compare_embeddings(
+        _embeddings_of(engine, base_measured),
+        [one.sequence_id for one in base_sequences],
+        _embeddings_of(engine, head_measured),
+        [one.sequence_id for one in head_sequences],
+        [document for document in noise if document],
+    )
+    return replace(compared, moved=moved)
+
+
+def _embeddings_of(engine: Engine, run: Run) -> PooledEmbeddings | None:
+    names = (EMBEDDINGS, EMBEDDING_DATA)
+    return read_embeddings(
+        {name: reader.load_document(engine, run.id or 0, name) for name in names}
     )
 
 

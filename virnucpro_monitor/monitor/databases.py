@@ -66,14 +66,15 @@ def copy_database(source_url: str, target_url: str) -> Copied:
     return copying.copy_database(source_url, target_url)
 
 
-def prune_database(url: str, before: datetime, *, apply: bool) -> Pruning:
+def prune_database(url: str, before: datetime, *, apply: bool, embeddings: bool = False) -> Pruning:
     """Delete superseded attempts that started before a moment and that nothing points to.
 
     Args:
         apply: False only says what would go, and opens the database read-only.
+        embeddings: of every run of that age, the kept embeddings go too.
     """
     with open_database(url, read_only=not apply) as opened:
-        return pruning.prune(opened, before, apply=apply)
+        return pruning.prune(opened, before, apply=apply, embeddings=embeddings)
 
 
 def export_runs(

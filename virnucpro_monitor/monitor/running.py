@@ -304,5 +304,6 @@ def make_plan(
         max_minutes=None if options.max_time_s is None else options.max_time_s / 60,
         gpu_wait_s=options.gpu_wait_s,
         probes=options.probes,
+        keep_embeddings=settings.keep_embeddings,
     )
     return plan, selection

@@ -28,6 +28,13 @@ from virnucpro_monitor.records.documents import (
     read_packs,
     read_probes,
 )
+from virnucpro_monitor.records.embeddings import (
+    EMBEDDING_DATA,
+    EMBEDDINGS,
+    PooledEmbeddings,
+    read_embeddings,
+    write_embeddings,
+)
 from virnucpro_monitor.records.findings import Finding
 from virnucpro_monitor.records.gates import GATE, GATES, LIMIT_GATES, Gate
 from virnucpro_monitor.records.monitoring import (
@@ -69,6 +76,8 @@ from virnucpro_monitor.records.runs import (
 from virnucpro_monitor.records.thresholds import Level, Thresholds, error_of
 
 __all__ = [
+    "EMBEDDINGS",
+    "EMBEDDING_DATA",
     "GATE",
     "GATES",
     "LIMIT_GATES",
@@ -106,6 +115,7 @@ __all__ = [
     "Outcome",
     "OutputDocument",
     "PacksDocument",
+    "PooledEmbeddings",
     "ProbeDocument",
     "ProteinSequence",
     "Protocol",
@@ -127,8 +137,10 @@ __all__ = [
     "from_json",
     "read_branches",
     "read_document",
+    "read_embeddings",
     "read_packs",
     "read_probes",
     "short_hash",
     "to_json",
+    "write_embeddings",
 ]

@@ -64,6 +64,7 @@ class MeasureJob:
         first: index of the benchmark set to begin with.
         adapter_path: folder in which our own interpreter finds the adapter's module; None for none.
         warm: build fair-esm's models from the mapped checkpoint.
+        keep_embeddings: send both sides' pooled embeddings with the verdict.
         reuse: folder of unpacked embeddings to reuse, None for none.
         num_threads: CPU threads of the measurement.
         timeout_s: from the start, and again from each verdict.
@@ -90,6 +91,7 @@ class MeasureJob:
     warm: bool
     reuse: str | None
     probes: bool
+    keep_embeddings: bool = False
     num_threads: int
     kernels: str | None = None
     network: bool = False

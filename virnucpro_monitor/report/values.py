@@ -108,6 +108,16 @@ def comparison_values(comparison: Comparison) -> Values:
             }
             for one in comparison.accuracy
         },
+        "embeddings_moved": {
+            one.side: {
+                "num_compared": one.num_compared,
+                "num_identical": one.num_identical,
+                "worst": one.worst,
+                "noise": one.noise,
+                "most": dict(one.most),
+            }
+            for one in comparison.moved
+        },
         "only_in_base": list(comparison.only_in_base),
         "only_in_head": list(comparison.only_in_head),
         "noise": to_json(comparison.noise),

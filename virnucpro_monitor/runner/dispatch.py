@@ -174,6 +174,7 @@ def _measure_job(
         warm=plan.warm,
         reuse=reuse,
         probes=plan.probes,
+        keep_embeddings=plan.keep_embeddings,
         num_threads=plan.num_threads,
         kernels=_kernels(plan, device),
         network=plan.network,

@@ -236,6 +236,7 @@ def _judge(job: MeasureJob, subject: Any, index: int, oracle: Any, emit: Emit) -
             weights_digest=job.weights_digest,
             on_progress=_progress(emit, index),
             probes=job.probes,
+            keep_embeddings=job.keep_embeddings,
         )
     isolation = to_json(subject.confined)
     return replace(verdict, documents={**verdict.documents, "isolation": isolation})

@@ -10,6 +10,7 @@ from collections.abc import Mapping
 from datetime import UTC, datetime
 from typing import Any
 
+from virnucpro_monitor.records import EMBEDDING_DATA
 from virnucpro_monitor.store.results import Results
 
 DIGESTED_TEXTS = (
@@ -64,9 +65,11 @@ def digest_run(
 
     Args:
         values: `DIGESTED_TEXTS` and `DIGESTED_COLUMNS`, as stored.
-        documents: JSON text by name.
+        documents: JSON text by name; `EMBEDDING_DATA` does not count, since it may be deleted, and
+            `EMBEDDINGS` holds its own digest.
         failure: the columns of `failures` but `run_id`.
     """
+    documents = {name: text for name, text in documents.items() if name != EMBEDDING_DATA}
     content = [_plain(values[name]) for name in (*DIGESTED_TEXTS, *DIGESTED_COLUMNS)]
     described = json.dumps(
         [content, sorted(documents.items()), failure and sorted(failure.items())],

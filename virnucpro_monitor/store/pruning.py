@@ -1,18 +1,19 @@
 """Deletes old attempts that nothing points to any more."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime
 
-from sqlalchemy import Connection, Engine, delete, func, select
+from sqlalchemy import ColumnElement, Connection, Engine, and_, delete, func, select
 
-from virnucpro_monitor.records import VERDICTS
+from virnucpro_monitor.records import EMBEDDING_DATA, VERDICTS
 from virnucpro_monitor.store.chain import mark_removed
 from virnucpro_monitor.store.connection import reading, writing
-from virnucpro_monitor.store.models import BisectStepRow, JudgementRow, RunRow
+from virnucpro_monitor.store.models import BisectStepRow, DocumentRow, JudgementRow, RunRow
 from virnucpro_monitor.store.statements import table_of
 
 CHUNK = 500
 _RUNS = table_of(RunRow)
+_DOCUMENTS = table_of(DocumentRow)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -23,30 +24,54 @@ class Pruning:
         run_ids: superseded attempts, oldest first.
         num_results: their rows of per-sequence results.
         num_kept: superseded attempts of that age that something points to.
+        num_embeddings: runs of that age whose embeddings go, where that was asked for.
     """
 
     run_ids: tuple[int, ...]
     num_results: int
     num_kept: int
+    num_embeddings: int = 0
 
 
-def prune(engine: Engine, before: datetime, *, apply: bool = False) -> Pruning:
+def prune(
+    engine: Engine, before: datetime, *, apply: bool = False, embeddings: bool = False
+) -> Pruning:
     """Delete superseded attempts that began before a moment; only with `apply` anything is.
 
     Current runs stay, whatever their age: lists, incidents and comparisons are made of them. So do
     attempts that a skipped run inherits from, that a bisection tried, that were judged again, and
     the verdicts of code whose attempts disagree, since they are its flips.
+
+    Args:
+        embeddings: of current runs too, the kept embeddings go: all else of them stays.
     """
     if not apply:
         with reading(engine) as connection:
-            return _find(connection, before)
+            return _with_embeddings(connection, _find(connection, before), before, embeddings)
     with writing(engine) as connection:
         found = _find(connection, before)
         for start in range(0, len(found.run_ids), CHUNK):
             ids = found.run_ids[start : start + CHUNK]
             connection.execute(delete(_RUNS).where(_RUNS.c.id.in_(ids)))
             mark_removed(connection, ids)
+        found = _with_embeddings(connection, found, before, embeddings)
+        if embeddings:
+            connection.execute(delete(_DOCUMENTS).where(_kept_embeddings(before)))
     return found
+
+
+def _with_embeddings(
+    connection: Connection, found: Pruning, before: datetime, embeddings: bool
+) -> Pruning:
+    if not embeddings:
+        return found
+    count = select(func.count()).select_from(_DOCUMENTS).where(_kept_embeddings(before))
+    return replace(found, num_embeddings=connection.execute(count).scalar_one())
+
+
+def _kept_embeddings(before: datetime) -> ColumnElement[bool]:
+    old = select(_RUNS.c.id).where(_RUNS.c.started_at < before)
+    return and_(_DOCUMENTS.c.name == EMBEDDING_DATA, _DOCUMENTS.c.run_id.in_(old))
 
 
 def _find(connection: Connection, before: datetime) -> Pruning:

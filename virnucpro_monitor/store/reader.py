@@ -8,6 +8,7 @@ from sqlalchemy import ColumnElement, Connection, Engine, and_, or_, select
 
 from virnucpro_monitor.errors import NotFoundError
 from virnucpro_monitor.records import (
+    EMBEDDING_DATA,
     VERDICTS,
     BenchmarkSet,
     Commit,
@@ -301,11 +302,11 @@ def load_document(engine: Engine, run_id: int, name: str) -> Json:
 
 
 def load_documents(engine: Engine, run_id: int) -> dict[str, Json]:
-    """All documents of a run by name."""
+    """All documents of a run by name, but for its embeddings' bytes."""
     with reading(engine) as connection:
         rows = connection.execute(
             select(DocumentRow.name, DocumentRow.content)
-            .where(DocumentRow.run_id == run_id)
+            .where(DocumentRow.run_id == run_id, DocumentRow.name != EMBEDDING_DATA)
             .order_by(DocumentRow.name)
         )
         return {row.name: row.content for row in rows}

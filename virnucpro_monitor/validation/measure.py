@@ -19,6 +19,7 @@ from virnucpro_monitor.records import (
     BenchmarkSet,
     NotFinite,
     PacksDocument,
+    PooledEmbeddings,
     SequenceResult,
     SequenceStatus,
 )
@@ -37,11 +38,13 @@ class Measurement:
         sequences: in the benchmark's order.
         packs: what the pass found beside the sequences' measures.
         batches: the packs themselves, for the trace.
+        pooled: of each side.
     """
 
     sequences: tuple[SequenceResult, ...]
     packs: PacksDocument
-    batches: list[PackedBatch] = field(default_factory=list)
+    batches: list[PackedBatch]
+    pooled: PooledEmbeddings
 
 
 @dataclass(slots=True)
@@ -55,6 +58,7 @@ class _Notes:
     residue_errors: dict[str, tuple[float | None, float | None]] = field(default_factory=dict)
     num_tokens: int = 0
     width: int | None = None
+    pooled: dict[int, tuple[torch.Tensor, torch.Tensor]] = field(default_factory=dict)
     packed_s: float = 0.0
     unpacked_s: float = 0.0
 
@@ -110,7 +114,16 @@ def measure(
         _finish(notes, benchmark, index, len(text)) for index, text in enumerate(texts)
     )
     document = _document(notes, len(batches), subject.num_layers)
-    return Measurement(sequences, document, batches)
+    return Measurement(sequences, document, batches, _gathered(notes, len(texts)))
+
+
+def _gathered(notes: _Notes, num_sequences: int) -> PooledEmbeddings:
+    """Both sides' pooled embeddings in the benchmark's order, NaN where a sequence was lost."""
+    sides = torch.full((2, num_sequences, notes.width or 0), torch.nan)
+    for index, pair in notes.pooled.items():
+        for side, pooled in enumerate(pair):
+            sides[side, index] = pooled.float()
+    return PooledEmbeddings(packed=sides[0].numpy(), unpacked=sides[1].numpy())
 
 
 def _check_width(rows: torch.Tensor, oracle: Oracle | None) -> int:
@@ -174,6 +187,7 @@ def _compare(
         notes.unpacked_not_finite.append(sequence_id)
     values: dict[str, float | int | None] = {}
     pooled_packed, pooled_unpacked = mean_pool(packed).cpu(), mean_pool(unpacked).cpu()
+    notes.pooled[index] = (pooled_packed, pooled_unpacked)
     if oracle is not None:
         reference = oracle.pooled_of(index)
         for side, pooled, ok in (

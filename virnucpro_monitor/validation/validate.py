@@ -1,9 +1,18 @@
 """Validate a subject: measure it, probe it, judge it, and say where it departs."""
 
 from collections.abc import Callable
+from dataclasses import replace
 
 from virnucpro_monitor.errors import ConfigurationError
-from virnucpro_monitor.records import BenchmarkSet, Json, Outcome, Protocol, Verdict, to_json
+from virnucpro_monitor.records import (
+    BenchmarkSet,
+    Json,
+    Outcome,
+    Protocol,
+    Verdict,
+    to_json,
+    write_embeddings,
+)
 from virnucpro_monitor.validation.measure import measure
 from virnucpro_monitor.validation.memory import halving_packs
 from virnucpro_monitor.validation.noise import judge_within_noise, noise_of
@@ -24,6 +33,7 @@ def validate_subject(
     weights_digest: str = "",
     on_progress: Callable[[int, int], None] | None = None,
     probes: bool = True,
+    keep_embeddings: bool = False,
 ) -> Verdict:
     """Validate one model on one benchmark set; out of memory halves the packs.
 
@@ -32,6 +42,7 @@ def validate_subject(
         weights_digest: of the weights that the subject runs with; checked against the oracle's.
         on_progress: called with (sequences done, all sequences).
         probes: whether to run the probes (leak, position, order, …) too.
+        keep_embeddings: whether the verdict holds both sides' pooled embeddings as documents.
 
     Raises:
         ConfigurationError: the oracle belongs to another benchmark set, model or weights.
@@ -41,7 +52,10 @@ def validate_subject(
     if oracle is not None:
         _check_oracle(oracle, subject, benchmark, weights_digest)
     return halving_packs(
-        subject, lambda: _validate(subject, benchmark, oracle, protocol, on_progress, probes)
+        subject,
+        lambda: _validate(
+            subject, benchmark, oracle, protocol, on_progress, probes, keep_embeddings
+        ),
     )
 
 
@@ -52,6 +66,7 @@ def _validate(
     protocol: Protocol,
     on_progress: Callable[[int, int], None] | None,
     probes: bool,
+    keep_embeddings: bool,
 ) -> Verdict:
     limits = limits_key(dtype_name(subject.dtype), subject.device.type)
     opening = open_probes(subject, protocol) if probes else None
@@ -76,6 +91,9 @@ def _validate(
             subject, benchmark, measured.sequences, measured.batches, oracle
         )
         verdict = judge_within_noise(measured.sequences, documents, protocol, limits_name=limits)
+    if keep_embeddings:
+        kept = write_embeddings(measured.pooled)
+        verdict = replace(verdict, documents={**verdict.documents, **kept})
     return verdict
 
 
