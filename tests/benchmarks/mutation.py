@@ -2,7 +2,8 @@
 
     pip install 'mutmut>=3.8,<4'
     python -m tests.benchmarks.mutation                    # every part; hours on two cores
-    python -m tests.benchmarks.mutation gates analysis --workers 4
+    python -m tests.benchmarks.mutation judging analysis --workers 4
+    python -m tests.benchmarks.mutation monitor --sample 1000 --survivors survivors.txt
 
 mutmut changes one operator, number, name or argument at a time in a copy of the repository and runs
 the tests that reach the changed function. A part passes where at least 90 % of its mutants die; the
@@ -12,6 +13,7 @@ survivors are listed with the command that shows each.
 import argparse
 import json
 import os
+import random
 import shutil
 import subprocess
 import sys
@@ -53,6 +55,7 @@ validates a whole commit reaches every gate: it would be run for every mutant.
 COPIED = ("app", "migrations", "tests", "README.md", "LICENSE", ".github", ".ci")
 KILLED = {"killed", "timeout", "caught by type check"}
 NOT_COUNTED = {"skipped", "not checked"}
+NO_MUTANT = "none"
 SETTINGS = """
 [tool.mutmut]
 source_paths = ["virnucpro_monitor"]
@@ -81,48 +84,53 @@ def lay_out(folder: Path, part: str) -> None:
     tomllib.loads(project.read_text())
 
 
-def run_part(part: str, workers: int) -> tuple[Counter[str], list[str]]:
-    """({status: mutants}, names of the survivors)"""
+def run_mutmut(folder: Path, *arguments: str) -> str:
+    """Run mutmut in a laid out folder; what it lists."""
+    command = [sys.executable, "-m", "mutmut", *arguments]
+    listing = arguments[0] != "run"
+    done = subprocess.run(command, cwd=folder, stdout=subprocess.PIPE if listing else None,
+                          text=True, check=listing)  # fmt: skip
+    return done.stdout or ""
+
+
+def statuses(folder: Path) -> dict[str, str]:
+    """{mutant: what became of it}"""
+    lines = run_mutmut(folder, "results", "--all", "true").splitlines()
+    pairs = (line.strip().rpartition(": ") for line in lines)
+    return {mutant: status for mutant, colon, status in pairs if colon}
+
+
+def run_part(part: str, workers: int, sample: int | None) -> tuple[Counter[str], list[str]]:
+    """({status: mutants}, the survivors' differences)"""
     with tempfile.TemporaryDirectory(prefix="mutation-") as name:
         folder = Path(name)
         lay_out(folder, part)
-        mutmut = [sys.executable, "-m", "mutmut"]
-        subprocess.run([*mutmut, "run", "--max-children", str(workers)], cwd=folder, check=False)
-        listed = subprocess.run(
-            [*mutmut, "results", "--all", "true"],
-            cwd=folder,
-            capture_output=True,
-            text=True,
-            check=True,
-        ).stdout
-        counts: Counter[str] = Counter()
-        survivors = []
-        for line in listed.splitlines():
-            mutant, colon, status = line.strip().rpartition(": ")
-            if not colon:
-                continue
-            counts[status] += 1
-            if status not in KILLED | NOT_COUNTED:
-                shown = subprocess.run(
-                    [*mutmut, "show", mutant],
-                    cwd=folder,
-                    capture_output=True,
-                    text=True,
-                    check=True,
-                )
-                survivors.append(f"{mutant} ({status})\n{shown.stdout}")
-    return counts, survivors
+        chosen: list[str] = []
+        if sample is not None:
+            run_mutmut(folder, "run", "--max-children", "1", NO_MUTANT)  # makes and maps them all
+            every = sorted(statuses(folder))
+            chosen = random.Random(0).sample(every, min(sample, len(every)))
+        run_mutmut(folder, "run", "--max-children", str(workers), *chosen)
+        found = statuses(folder)
+        wanted = {mutant: found[mutant] for mutant in chosen or found}
+        survivors = [
+            f"{mutant} ({status})\n{run_mutmut(folder, 'show', mutant)}"
+            for mutant, status in wanted.items()
+            if status not in KILLED | NOT_COUNTED
+        ]
+    return Counter(wanted.values()), survivors
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("parts", nargs="*", choices=[*PARTS, []], help="by default all of them")
     parser.add_argument("--workers", type=int, default=os.cpu_count() or 1)
+    parser.add_argument("--sample", type=int, help="of each part only so many, drawn by chance")
     parser.add_argument("--survivors", type=Path, help="where to write their differences")
     options = parser.parse_args()
     rows, texts, enough = [], [], True
     for part in options.parts or PARTS:
-        counts, survivors = run_part(part, options.workers)
+        counts, survivors = run_part(part, options.workers, options.sample)
         total = sum(number for status, number in counts.items() if status not in NOT_COUNTED)
         killed = sum(counts[status] for status in KILLED)
         enough = enough and total > 0 and killed >= LEAST_KILLED * total
