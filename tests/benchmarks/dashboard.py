@@ -186,8 +186,9 @@ def served(url: str, folder: Path | None = None) -> Iterator[int]:
         server_environment(os.environ, url, writable=False),
     )
     if folder is not None:
-        here = next(part for part in command if part.endswith("streamlit_app.py"))
-        command[command.index(here)] = str(folder / "app" / "streamlit_app.py")
+        here = next(part for part in command if part.endswith("served.py"))
+        scripts = [folder / "app" / name for name in ("served.py", "streamlit_app.py")]
+        command[command.index(here)] = str(next(one for one in scripts if one.exists()))
         environment["PYTHONPATH"] = str(folder)
     with tempfile.TemporaryFile() as log:
         server = subprocess.Popen(

@@ -41,13 +41,17 @@ def test_a_pull_request_is_stopped_and_let_through_once_mended(
     capsys.readouterr()
 
     markdown, junit = tmp_path / "verdict.md", tmp_path / "verdict.xml"
-    files = ["--markdown", str(markdown), "--junit", str(junit)]
+    page = tmp_path / "verdict.html"
+    files = ["--markdown", str(markdown), "--junit", str(junit), "--html", str(page)]
     assert run_command(["check", *files, *options]) == 2
-    said = capsys.readouterr().out.splitlines()
+    captured = capsys.readouterr()
+    assert "it is measured again to be sure" in captured.err
+    said = captured.out.splitlines()
     assert len(said) <= 10
     assert said[0].startswith(f"Failed: {broken[:10]} “{history[2].subject}” by ")
     assert said[0].endswith(f" breaks the promise that {left[:10]} keeps.")
     assert history[2].subject in markdown.read_text()
+    assert history[2].subject in page.read_text()
     (suite,) = ET.parse(junit).getroot().iter("testsuite")
     assert int(suite.get("failures", "0")) > 0
     engine = open_engine(url, read_only=True)
@@ -83,5 +87,6 @@ def test_a_pull_request_is_stopped_and_let_through_once_mended(
     assert push(f"{mended}:refs/heads/change") == 0
     assert push(":refs/heads/change") == 0  # deleting a branch checks nothing
     engine = open_engine(url, read_only=True)
-    assert len(load_runs(engine, all_attempts=True)) == 3
+    # The broken one was measured twice before it failed, and never after that.
+    assert len(load_runs(engine, all_attempts=True)) == 4
     engine.dispose()

@@ -10,7 +10,9 @@ from pathlib import Path
 from urllib.request import ProxyHandler, build_opener
 
 import pytest
+from prometheus_client.parser import text_string_to_metric_families
 
+from tests.store.builders import make_report
 from virnucpro_monitor.cli.dashboard import (
     browser_address,
     find_port,
@@ -19,7 +21,8 @@ from virnucpro_monitor.cli.dashboard import (
 )
 from virnucpro_monitor.cli.main import run_command
 from virnucpro_monitor.errors import ConfigurationError
-from virnucpro_monitor.store.engine import create_database
+from virnucpro_monitor.store.engine import create_database, open_engine
+from virnucpro_monitor.store.writer import Writer
 
 
 def test_the_command_serves_on_this_machine_and_sends_nothing_away() -> None:
@@ -119,6 +122,9 @@ def test_the_server_answers_and_ends_with_the_command(tmp_path: Path, stop: sign
         "--db",
         f"sqlite:///{tmp_path}/x.db",
     ]
+    engine = open_engine(f"sqlite:///{tmp_path}/x.db")
+    Writer(engine).save_run(make_report(0))
+    engine.dispose()
     with log.open("wb") as output:
         command = subprocess.Popen(
             [sys.executable, "-m", "virnucpro_monitor", *arguments],
@@ -133,6 +139,10 @@ def test_the_server_answers_and_ends_with_the_command(tmp_path: Path, stop: sign
             opener = build_opener(ProxyHandler({}))
             with opener.open(f"http://127.0.0.1:{port}/_stcore/health", timeout=30) as answer:
                 assert answer.read() == b"ok"
+            with opener.open(f"http://127.0.0.1:{port}/metrics", timeout=30) as answer:
+                assert answer.headers["Content-Type"].startswith("text/plain; version=0.0.4")
+                families = list(text_string_to_metric_families(answer.read().decode()))
+            assert "virnucpro_monitor_outcome" in [family.name for family in families]
             with opener.open(f"http://127.0.0.1:{port}/_stcore/host-config", timeout=30) as answer:
                 assert json.load(answer)
         finally:

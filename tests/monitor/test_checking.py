@@ -1,8 +1,10 @@
 """A change against its base: which commit that is, and what the verdict rests on."""
 
+import re
 from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -17,7 +19,14 @@ from virnucpro_monitor.monitor.checking import (
     find_base,
 )
 from virnucpro_monitor.records import Culprit, GateResult, Outcome, RunReport, Target
-from virnucpro_monitor.report.check import MARKER, check_lines, check_markdown, check_sentence
+from virnucpro_monitor.report.check import (
+    MARKER,
+    check_annotations,
+    check_html,
+    check_lines,
+    check_markdown,
+    check_sentence,
+)
 from virnucpro_monitor.runner.builtin import builtin_target
 from virnucpro_monitor.runner.checkout import Repository
 from virnucpro_monitor.runner.plan import RunPlan
@@ -206,3 +215,55 @@ def test_a_repository_without_a_usual_branch_needs_a_base(
 def test_the_builtin_target_has_no_changes_to_check(settings: Settings) -> None:
     with pytest.raises(ConfigurationError, match="check needs a repository"):
         check_and_store(settings, builtin_target())
+
+
+class Turns(dict[str, list[tuple[float | None, ...]]]):
+    """What each further measurement of a commit gives."""
+
+    def __getitem__(self, name: str) -> Any:
+        return super().__getitem__(name).pop(0)
+
+
+def test_a_flaky_head_is_measured_again_before_it_fails(
+    check: Callable[..., Check], settings: Settings
+) -> None:
+    found = check(Turns(left=[GOOD], two=[BAD, GOOD]))
+    (result,) = found.results
+    assert (found.exit_code, result.is_flaky, result.attempts) == (3, True, ("failed", "passed"))
+    assert check_sentence(found).endswith(
+        "“two” by A. Author is flaky, the same code failed 1 of 2 times."
+    )
+    assert "  flaky: the same code failed 1 of 2 times" in check_lines(found)
+    assert check_annotations(found)[0].startswith("::warning title=packed = unpacked::Not told")
+    # Both attempts are stored.
+    engine = open_engine(settings.database_url, read_only=True)
+    assert len(load_runs(engine, all_attempts=True)) == 3
+    engine.dispose()
+
+
+def test_a_head_that_fails_twice_fails_and_is_believed_from_then_on(
+    check: Callable[..., Check],
+) -> None:
+    failing = {"two": ("seed",)}
+    found = check(Turns(left=[GOOD], two=[BAD, BAD]), failing=failing)
+    assert (found.exit_code, found.results[0].attempts) == (2, ("failed", "failed"))
+    once = check(Turns(left=[GOOD], two=[BAD]), failing=failing, confirm=0)
+    assert once.exit_code == 2
+    again = check(Turns(left=[GOOD], two=[BAD]), failing=failing)
+    assert again.exit_code == 2, "three attempts agree: it is not measured another time"
+
+
+def test_a_verdict_is_annotated_and_a_page_of_its_own(check: Callable[..., Check]) -> None:
+    found = check({"left": GOOD, "two": BAD}, failing={"two": ("seed", "leak")})
+    first, *gates = check_annotations(found)
+    assert first == f"::error title=packed = unpacked::{check_sentence(found)}"
+    assert gates == [
+        "::error title=seed@1%3A gate seed::seed@1: gate seed",
+        "::error title=seed@1%3A gate leak::seed@1: gate leak",
+    ]
+    page = check_html(found)
+    assert "breaks the promise that" in page
+    assert "short_1" in page
+    assert not re.findall(r"(?:src|href)=|<script", page), "it needs nothing else"
+    alone = check({"root": BAD}, head="main~2")
+    assert "short_1" in check_html(alone)

@@ -6,6 +6,7 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
+from prometheus_client.parser import text_string_to_metric_families
 
 from tests.store.builders import make_report
 from virnucpro_monitor.cli.main import run_command
@@ -94,6 +95,20 @@ def test_metrics_follow_the_format(url: str, capsys: pytest.CaptureFixture[str])
         assert text.count(f"# TYPE {name} gauge\n") == text.count(f"# HELP {name} ") == 1
         assert text.index(f"# HELP {name} ") < text.index(f"\n{name}{{")
     assert all(r'target="evil\"\\\n<b>"' in labels for _, labels in found)
+    # Read by Prometheus' own parser, and named as promtool's check asks.
+    read = {
+        (one.name, one.labels["target"]): one.value
+        for family in text_string_to_metric_families(text)
+        for one in family.samples
+    }
+    assert {target for _, target in read} == {HOSTILE}
+    assert {name for name, _ in read} == names
+    for family in text_string_to_metric_families(text):
+        assert family.type == "gauge"
+        assert family.documentation
+        assert re.fullmatch(r"[a-z][a-z0-9_]*[a-z0-9]", family.name), "lower case, no colon"
+        assert not family.name.endswith(("_total", "_count", "_sum", "_bucket", "_info"))
+        assert not re.search(r"_(?:ms|minutes|hours|percent|kb|mb|gb|gib)(?:_|$)", family.name)
 
 
 def test_metrics_are_the_stored_figures(url: str, capsys: pytest.CaptureFixture[str]) -> None:

@@ -58,6 +58,26 @@ def check(
     junit: Annotated[
         Path | None, typer.Option("--junit", metavar="FILE", help="Also write JUnit XML.")
     ] = None,
+    html: Annotated[
+        Path | None,
+        typer.Option("--html", metavar="FILE", help="Also write one page that needs nothing else."),
+    ] = None,
+    annotations: Annotated[
+        bool,
+        typer.Option("--annotations", help="Also print what GitHub shows beside the change."),
+    ] = False,
+    confirm: Annotated[
+        int,
+        typer.Option(
+            "--confirm",
+            metavar="N",
+            min=0,
+            max=20,
+            help="Measure a head that fails so often again before that counts: a target that does "
+            "both is flaky, and nothing is told. [default: 1]",
+            show_default=False,
+        ),
+    ] = 1,
     settings: Settings,
     max_time: MaxTimeOption = None,
     retry_errors: RetryErrorsOption = False,
@@ -74,13 +94,20 @@ def check(
     from virnucpro_monitor.cli.run_display import listening, open_display
     from virnucpro_monitor.monitor.checking import CheckOptions, check_and_store
     from virnucpro_monitor.monitor.running import RunOptions, find_run_target
-    from virnucpro_monitor.report.check import check_junit, check_lines, check_markdown
+    from virnucpro_monitor.report.check import (
+        check_annotations,
+        check_html,
+        check_junit,
+        check_lines,
+        check_markdown,
+    )
     from virnucpro_monitor.report.export import write_report
 
     options = CheckOptions(
         head=head,
         base=base,
         only_new=only_new,
+        confirm=confirm,
         run=RunOptions(
             max_time_s=max_time,
             retry_errors=retry_errors,
@@ -91,10 +118,12 @@ def check(
     chosen = find_run_target(settings, target, package)
     with advising_to_wait(), stopping_on_terminate(), open_display() as display:
         found = check_and_store(settings, chosen, options, listening(display))
-    for path, text in ((markdown, check_markdown), (junit, check_junit)):
+    for path, text in ((markdown, check_markdown), (junit, check_junit), (html, check_html)):
         if path is not None:
             write_report(path, text(found))
             say(f"Wrote {path}.")
+    if annotations:
+        typer.echo("\n".join(check_annotations(found)), err=True)  # GitHub reads both streams
     if as_json:
         print_json(_values(found))
     else:
@@ -116,6 +145,8 @@ def _values(found: Any) -> dict[str, Any]:
             {
                 "run": run_values(one.run),
                 "is_new": one.is_new,
+                "is_flaky": one.is_flaky,
+                "attempts": list(one.attempts),
                 "comparison": comparison_values(one.comparison) if one.comparison else None,
             }
             for one in found.results

@@ -168,7 +168,7 @@ _TAKEN = {errno.EADDRINUSE}
 
 def server_command(host: str, port: int) -> list[str]:
     """The command that serves the app; everything is set by flags, so that no file is needed."""
-    script = resource_folder("app") / "streamlit_app.py"
+    script = resource_folder("app") / "served.py"
     options = SERVER | THEME | {"server.address": host, "server.port": str(port)}
     flags = [part for name, value in options.items() for part in (f"--{name}", value)]
     return [sys.executable, "-m", "app", "run", str(script), *flags]

@@ -26,7 +26,7 @@ from virnucpro_monitor.records import (
 from virnucpro_monitor.runner.sources import Source, open_source
 from virnucpro_monitor.settings import Settings
 from virnucpro_monitor.store.engine import Engine
-from virnucpro_monitor.store.reader import load_failure
+from virnucpro_monitor.store.reader import load_failure, load_runs
 
 USUAL_BRANCHES = ("origin/HEAD", "main", "master")
 
@@ -40,12 +40,14 @@ class CheckOptions:
         base: the branch (or a commit) that it is to go into; the head is compared with the commit
             at which it left there. None: the target's branch, or the repository's main one.
         only_new: what the base fails in the same way does not fail the head.
+        confirm: how often a head that fails is measured again before that counts.
         run: how the two commits are measured; its choice of commits does not count.
     """
 
     head: str = "HEAD"
     base: str | None = None
     only_new: bool = False
+    confirm: int = 1
     run: RunOptions = LAST_COMMIT
 
 
@@ -60,6 +62,7 @@ class Checked:
         run: of the head's commit.
         sequences: those that stand for it: an inherited result's where it was skipped.
         comparison: with the base's run; None where there is none.
+        attempts: verdicts of all measurements of this code in this set-up and environment.
     """
 
     run: Run
@@ -67,6 +70,12 @@ class Checked:
     failure: Failure | None
     thresholds: Thresholds
     comparison: Comparison | None
+    attempts: tuple[Outcome, ...] = ()
+
+    @property
+    def is_flaky(self) -> bool:
+        """Whether the same code both kept and broke the promise."""
+        return {Outcome.PASSED, Outcome.FAILED} <= set(self.attempts)
 
     @property
     def is_new(self) -> bool:
@@ -101,9 +110,15 @@ class Check:
 
     @property
     def outcome(self) -> Outcome:
-        """`failed` where the promise is broken, `error` where that could not be told, `passed`."""
-        if any(one.is_new if self.only_new else _is_bad(one) for one in self.results):
+        """`failed` where the promise is broken, `error` where that could not be told, `passed`.
+
+        A flaky target tells nothing: the same code does both.
+        """
+        steady = [one for one in self.results if not one.is_flaky]
+        if any(one.is_new if self.only_new else _is_bad(one) for one in steady):
             return Outcome.FAILED
+        if len(steady) < len(self.results):
+            return Outcome.ERROR
         known = (Outcome.PASSED, Outcome.FAILED)
         if any(one.run.effective_outcome not in known for one in self.results):
             return Outcome.ERROR
@@ -150,6 +165,15 @@ def check_and_store(
     covering = replace(options.run, revisions=wanted, new=False, everything=False)
     outcome = run_and_store(settings, target, covering, listener)
     runs = [*outcome.settled, *outcome.runs]
+    doubtful = [
+        run for run in runs if run.commit.hash == head and _needs_proof(settings, run, options)
+    ]
+    for _ in range(options.confirm if doubtful else 0):
+        listener.on_message(f"{doubtful[0].commit.short} fails: it is measured again to be sure.")
+        again = replace(covering, revisions=[head], force=True)
+        labels = list(dict.fromkeys(run.benchmark_label for run in doubtful))
+        only = settings.model_copy(update={"benchmark": labels})
+        runs += run_and_store(only, target, again, listener).runs
     found = {
         commit: {run.benchmark_digest: run for run in runs if run.commit.hash == commit}
         for commit in wanted
@@ -196,6 +220,33 @@ def _main_branch(repository: Source) -> str | None:
     return None
 
 
+def _needs_proof(settings: Settings, run: Run, options: CheckOptions) -> bool:
+    """Whether a failing head was measured so few times that it may be a flake."""
+    if run.effective_outcome is not Outcome.FAILED:
+        return False
+    with open_database(settings.database_url) as engine:
+        return len(_attempts(engine, run)) <= options.confirm
+
+
+def _attempts(engine: Engine, run: Run) -> tuple[Outcome, ...]:
+    """Verdicts of the measurements of a run's commit that are like it, oldest first."""
+    stored = load_runs(
+        engine,
+        target=run.target,
+        benchmark=run.benchmark_label,
+        configuration=run.configuration.digest,
+        commits=[run.commit.hash],
+        all_attempts=True,
+    )
+    like = (run.protocol_digest, run.benchmark_digest, run.environment)
+    return tuple(
+        one.effective_outcome
+        for one in stored
+        if (one.protocol_digest, one.benchmark_digest, one.environment) == like
+        and one.effective_outcome.has_verdict
+    )
+
+
 def _checked(engine: Engine, run: Run, base: Run | None) -> Checked:
     return Checked(
         run=run,
@@ -203,4 +254,5 @@ def _checked(engine: Engine, run: Run, base: Run | None) -> Checked:
         failure=load_failure(engine, run.id or 0),
         thresholds=load_thresholds(engine, run),
         comparison=None if base is None else compare_pair(engine, base, run),
+        attempts=_attempts(engine, run),
     )

@@ -10,6 +10,7 @@ from virnucpro_monitor.analysis.comparison import (
     SequenceChange,
 )
 from virnucpro_monitor.analysis.series import ERROR_FLOOR
+from virnucpro_monitor.records import Run, SequenceResult, error_of
 from virnucpro_monitor.report.markdown import QUIET, biggest_first
 from virnucpro_monitor.report.sentences import comparison_sentence, verdict_sentence
 from virnucpro_monitor.report.text import (
@@ -63,31 +64,75 @@ def comparisons_html(comparisons: Sequence[Comparison]) -> str:
         raise ValueError("There is no comparison to write.")
     first = comparisons[0]
     hashes = [side.run.commit.short for side in (first.base, first.head)]
-    title = f"{html_text(first.head.run.target)}: {html_text(hashes[0])} → {html_text(hashes[1])}"
-    sections = "\n".join(_section(comparison) for comparison in comparisons)
+    title = f"{first.head.run.target}: {hashes[0]} → {hashes[1]}"
+    return page_html(title, [comparison_section(comparison) for comparison in comparisons])
+
+
+def page_html(title: str, sections: Sequence[str]) -> str:
+    """A whole page.
+
+    Args:
+        title: plain text.
+        sections: finished HTML.
+    """
+    heading = html_text(title, 600)
     return f"""<!DOCTYPE html>
 <html lang="en">
 <head>
 <meta charset="utf-8">
 <meta http-equiv="Content-Security-Policy" content="default-src 'none'; style-src 'unsafe-inline'">
 <meta name="viewport" content="width=device-width, initial-scale=1">
-<title>{title}</title>
+<title>{heading}</title>
 <style>{_STYLE}</style>
 </head>
 <body>
-<h1>{title}</h1>
-{sections}
+<h1>{heading}</h1>
+{chr(10).join(sections)}
 </body>
 </html>
 """
 
 
-def _section(comparison: Comparison) -> str:
-    run = comparison.head.run
+def _heading(run: Run) -> str:
     used = run.configuration
-    heading = f"{run.benchmark_label}, {used.model}, {used.dtype} on {used.device}"
+    words = f"{run.benchmark_label}, {used.model}, {used.dtype} on {used.device}"
+    return f"<section><h2>{html_text(words)}</h2>"
+
+
+def run_section(run: Run, sequences: Sequence[SequenceResult]) -> str:
+    """A run that is compared with none: its verdict, gates and worst sequences."""
+    gates = [
+        [
+            _cell(html_text(gate.name)),
+            _cell({True: "passed", False: "failed", None: "not judged"}[gate.passed]),
+            _cell(html_text(format_value(gate.value, gate.unit))),
+            _cell(html_text(gate.detail, 600)),
+        ]
+        for gate in run.gates
+    ]
+    worst = sorted(sequences, key=lambda one: -1.0 if one.similarity is None else one.similarity)
+    rows = [
+        [
+            _cell(html_text(one.sequence_id)),
+            _number(f"{one.length:,}"),
+            _number(format_error(error_of(one.similarity))),
+        ]
+        for one in worst[:LISTED]
+    ]
     parts = [
-        f"<section><h2>{html_text(heading)}</h2>",
+        _heading(run),
+        f"<p>{html_text(verdict_sentence(run), 800)}</p>",
+        _table(["Gate", "Result", "Value", "What it says"], gates) if gates else "",
+        _table(["Sequence", ">Length", ">1 - cos"], rows) if rows else "",
+        "</section>",
+    ]
+    return "\n".join(part for part in parts if part)
+
+
+def comparison_section(comparison: Comparison) -> str:
+    """A comparison of two runs on one benchmark set, as HTML."""
+    parts = [
+        _heading(comparison.head.run),
         f"<p>{html_text(comparison_sentence(comparison), 600)}</p>",
         _cautions(comparison),
         _sides(comparison),

@@ -13,6 +13,7 @@ from virnucpro_monitor.analysis.series import worst_error
 from virnucpro_monitor.monitor.histories import SeriesCard
 from virnucpro_monitor.records import Figures, Outcome
 
+CONTENT_TYPE = "text/plain; version=0.0.4; charset=utf-8"
 PREFIX = "virnucpro_monitor"
 
 
