@@ -18,7 +18,13 @@ KEPT_DRAWINGS_S = 600.0
 
 _Made = TypeVar("_Made")
 
-CHART_SETTINGS = {"displaylogo": False, "showSendToCloud": False, "scrollZoom": False}
+CHART_SETTINGS = {
+    "displaylogo": False,
+    "showSendToCloud": False,
+    "scrollZoom": False,
+    "displayModeBar": True,  # its camera saves the chart as a PNG; without a mouse it stays in view
+}
+PNG_SCALE = 2  # sharp in print
 
 
 def put(*parts: Html) -> None:
@@ -73,7 +79,7 @@ def _prepared(key: tuple[str | int | None, ...], _make: Callable[[], Any]) -> An
 
 def chart(figure: go.Figure, *, key: str, alt: str) -> None:
     """A chart without clicks. `alt` says in words what it shows."""
-    st.plotly_chart(figure, key=key, config=CHART_SETTINGS, alt=alt)
+    st.plotly_chart(figure, key=key, config=_chart_settings(key), alt=alt)
 
 
 def clickable_chart(
@@ -81,12 +87,22 @@ def clickable_chart(
 ) -> None:
     """A chart whose markers open something: `on_click` gets the marker's `customdata[0]`."""
     event = st.plotly_chart(
-        figure, key=key, config=CHART_SETTINGS, alt=alt, on_select="rerun", selection_mode="points"
+        figure,
+        key=key,
+        config=_chart_settings(key),
+        alt=alt,
+        on_select="rerun",
+        selection_mode="points",
     )
     points = cast("dict[str, Any]", event).get("selection", {}).get("points", [])
     custom = points[0].get("customdata") if points else None
     if isinstance(custom, list | tuple) and custom and custom[0] is not None:
         on_click(custom[0])
+
+
+def _chart_settings(key: str) -> dict[str, Any]:
+    image = {"format": "png", "filename": key, "scale": PNG_SCALE}
+    return CHART_SETTINGS | {"toImageButtonOptions": image}
 
 
 def open_page(name: str, **parameters: str | int | None) -> None:

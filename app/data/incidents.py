@@ -9,9 +9,10 @@ from threading import Lock, Thread
 from time import monotonic
 from typing import Any
 
-from app.data.database import FRESH_S, database_url, engine, kept
+from app.data.database import FRESH_S, database_url, engine, identity, kept
 from app.data.questions import load_series
 from virnucpro_monitor.analysis.incidents import Incident
+from virnucpro_monitor.analysis.regressions import Bound, Regressions, find_regressions
 from virnucpro_monitor.errors import ConfigurationError, MonitorError
 from virnucpro_monitor.monitor import acknowledging, questions, reading
 from virnucpro_monitor.monitor.opening import Engine, open_database
@@ -20,6 +21,7 @@ from virnucpro_monitor.settings import load_settings
 
 logger = logging.getLogger(__name__)
 WARM_UP = "warm-up"
+REGRESSIONS_S = 600
 
 
 def load_history() -> tuple[Run, ...]:
@@ -57,6 +59,8 @@ def warm_up() -> None:
 
 
 def _warm_up(engine: Any) -> None:
+    import ruptures  # noqa: F401 (half a second that the first chart of speeds would wait for)
+
     try:
         _load_history(engine)
     except MonitorError as error:
@@ -67,6 +71,24 @@ def _warm_up(engine: Any) -> None:
 def load_incidents() -> tuple[Incident, ...]:
     """All incidents, oldest first, as their acknowledgements leave them now."""
     return questions.judge_incidents(engine(), load_history())
+
+
+def load_regressions(target: str, since: Bound | None, until: Bound | None) -> Regressions:
+    """What broke, moved or vanished in a range, of one target or of all where it is empty."""
+    runs, incidents = load_history(), load_incidents()
+    states = hash(tuple((one.key, one.state) for one in incidents))
+    newest = f"{len(runs)} {identity(runs[-1]) if runs else ''} {states}"
+    return _find_regressions(newest, target, since, until)
+
+
+@kept(REGRESSIONS_S)
+def _find_regressions(
+    newest: str, target: str, since: Bound | None, until: Bound | None
+) -> Regressions:
+    """Kept while runs and incidents stay as `newest` says: change points take a second to find."""
+    runs = [run for run in load_history() if target in ("", run.target)]
+    incidents = [one for one in load_incidents() if target in ("", one.series.target)]
+    return find_regressions(runs, incidents, since=since, until=until)
 
 
 def may_acknowledge() -> bool:

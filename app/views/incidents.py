@@ -8,7 +8,7 @@ from app import data, filters, links, markup, shell
 from app.text import one_line
 from app.views.incident import put_searches, show_incident
 from app.views.incident_rows import STATES, incident_table
-from app.views.ranges import NotARangeError, choose_range, find_in_range, put_beside
+from app.views.ranges import NotARangeError, choose_range, put_beside
 from virnucpro_monitor.analysis.incidents import Incident, IncidentState
 from virnucpro_monitor.analysis.series import commit_date
 from virnucpro_monitor.report.sentences import cause_words, regressions_sentence
@@ -60,7 +60,7 @@ def _list_incidents(default_state: str, default_span: str) -> None:
         target = filters.choose("Target", targets, "target", default="", width=170)
         ends = choose_range(target, default_span)
         words = filters.search("Find", "find", placeholder="benchmark, commit, cause", width=220)
-    found = find_in_range(target, ends) if ends is not None else None
+    found = data.load_regressions(target, *ends) if ends is not None else None
     if found is not None:
         shell.put(markup.paragraph(regressions_sentence(found)))
         incidents = tuple(

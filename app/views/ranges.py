@@ -10,7 +10,6 @@ from virnucpro_monitor.analysis.regressions import (
     Bound,
     Regressions,
     SeriesNote,
-    find_regressions,
 )
 from virnucpro_monitor.errors import MonitorError
 from virnucpro_monitor.report.sentences import accuracy_move_sentence, movement_sentence
@@ -40,7 +39,8 @@ def choose_range(target: str, default: str) -> tuple[Bound | None, Bound | None]
     if span == "all":
         return None
     if span != "own":
-        return shell.now() - timedelta(days=int(span)), None
+        today = shell.now().replace(hour=0, minute=0, second=0, microsecond=0)
+        return today - timedelta(days=int(span)), None
     since = filters.search("After", "since", placeholder="hash or date", width=150)
     until = filters.search("Up to", "until", placeholder="hash or date", width=150)
     return _bound(since, target, is_end=False), _bound(until, target, is_end=True)
@@ -53,12 +53,6 @@ def _bound(text: str, target: str, *, is_end: bool) -> Bound | None:
     except MonitorError as error:
         shell.put(markup.note(one_line(str(error), 400)))
         raise NotARangeError from error
-
-
-def find_in_range(target: str, ends: tuple[Bound | None, Bound | None]) -> Regressions:
-    runs = [run for run in data.load_history() if target in ("", run.target)]
-    incidents = [i for i in data.load_incidents() if target in ("", i.series.target)]
-    return find_regressions(runs, incidents, since=ends[0], until=ends[1])
 
 
 def put_beside(found: Regressions) -> None:

@@ -168,6 +168,7 @@ WHOLE: dict[str, tuple[int, Call]] = {
     ),
     "load_history": (LONG, lambda r: data.load_history()),
     "load_incidents": (LONG, lambda r: data.load_incidents()),
+    "load_regressions": (LONG, lambda r: data.load_regressions("", None, None)),
     "load_health": (LONG, lambda r: data.load_health()),
 }
 CALLS = BOUNDED | WINDOWED | WHOLE
