@@ -6,7 +6,8 @@
 from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime, timedelta
 
-from tests.store.builders import make_configuration, make_environment
+from tests.store.builders import make_commit, make_configuration, make_environment, make_run
+from tests.store.builders import make_gate as gate
 from virnucpro_monitor.records import (
     Acknowledgement,
     Commit,
@@ -14,7 +15,6 @@ from virnucpro_monitor.records import (
     Culprit,
     Environment,
     Figures,
-    GateResult,
     Outcome,
     Run,
     SequenceResult,
@@ -34,13 +34,13 @@ OUTCOMES = {
 
 def commit(place: int, subject: str = "Change something") -> Commit:
     moment = START + timedelta(days=place)
-    return Commit(
+    return make_commit(
+        place,
         hash=f"{place:040x}",
+        parents=(),
         subject=subject,
-        author="A Tester",
         authored_at=moment,
         committed_at=moment,
-        position=place,
     )
 
 
@@ -50,10 +50,6 @@ def configuration(**changes: object) -> Configuration:
 
 def environment(**changes: object) -> Environment:
     return make_environment(**changes)
-
-
-def gate(name: str, passed: bool | None = True, value: float | None = 0.0) -> GateResult:
-    return GateResult(name=name, passed=passed, value=value, limit=1e-3, unit="relative L2")
 
 
 def figures(similarity: float | None = 1.0 - 1e-6, **changes: object) -> Figures:
@@ -93,12 +89,6 @@ def run(
         "id": place + 1,
         "target": "project",
         "commit": commit(place),
-        "benchmark": "seed",
-        "benchmark_version": 1,
-        "benchmark_digest": "cd" * 32,
-        "configuration": configuration(),
-        "environment": environment(),
-        "protocol_version": "1",
         "protocol_digest": "ef" * 32,
         "outcome": outcome,
         "culprit": (Culprit.PACKED if bad else Culprit.NONE) if measured else None,
@@ -112,7 +102,7 @@ def run(
         "started_at": START + timedelta(days=place, hours=1),
         "duration_s": 2.5,
     }
-    return Run(**{**values, **changes})  # type: ignore[arg-type]
+    return make_run(place, **{**values, **changes})
 
 
 def history(letters: str, **changes: object) -> list[Run]:

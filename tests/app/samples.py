@@ -10,7 +10,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime, timedelta
 
-from tests.store.builders import make_configuration, make_environment
+from tests.store.builders import make_commit, make_configuration, make_environment, make_run
 from virnucpro_monitor.records import (
     BenchmarkSet,
     Commit,
@@ -71,14 +71,14 @@ def sample_environment(torch: str = "2.13.0") -> Environment:
 
 def sample_commit(position: int, subject: str = "", author: str = "A. Author") -> Commit:
     moment = START + timedelta(hours=7 * position)
-    return Commit(
+    return make_commit(
+        position,
         hash=content_digest(f"commit {position}")[:40],
         parents=(content_digest(f"commit {position - 1}")[:40],) if position else (),
         subject=subject or f"Change number {position}",
         author=author,
         authored_at=moment,
         committed_at=moment,
-        position=position,
     )
 
 
@@ -153,7 +153,8 @@ def sample_report(
 ) -> RunReport:
     protocol = step.protocol or sample_protocol()
     commit = sample_commit(position, step.subject, step.author)
-    run = Run(
+    run = make_run(
+        position,
         id=run_id,
         target=target.name,
         commit=commit,

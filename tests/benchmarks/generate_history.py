@@ -18,7 +18,8 @@ from pathlib import Path
 
 import numpy as np
 
-from tests.store.builders import make_configuration, make_environment
+from tests.store import builders
+from tests.store.builders import make_configuration, make_environment, make_gate, make_run
 from virnucpro_monitor.records import (
     BenchmarkSet,
     Commit,
@@ -30,7 +31,6 @@ from virnucpro_monitor.records import (
     Outcome,
     ProteinSequence,
     Protocol,
-    Run,
     RunReport,
     SequenceResult,
     Target,
@@ -98,14 +98,14 @@ def make_commit(number: int) -> Commit:
         return hashlib.sha1(f"commit {index}".encode()).hexdigest()
 
     moment = FIRST_COMMIT_AT + timedelta(hours=HOURS_BETWEEN_COMMITS * number)
-    return Commit(
+    return builders.make_commit(
+        number,
         hash=digest(number),
         parents=(digest(number - 1),) if number else (),
         subject=f"Tidy the collator, part {number}",
         author=("Ada Example", "Bo Example", "Cy Example")[number % 3],
         authored_at=moment,
         committed_at=moment + timedelta(minutes=5),
-        position=number,
     )
 
 
@@ -219,28 +219,27 @@ def make_gates(figures: Figures) -> tuple[GateResult, ...]:
     worst = 1 - (figures.min_similarity or 0.0)
     oracle = figures.max_packed_relative_l2
     return (
-        GateResult(name="finite", passed=True, value=0.0, limit=0.0, unit="sequences"),
-        GateResult(
-            name="seed",
-            passed=figures.seed_passed,
-            value=worst,
+        make_gate("finite", True, 0.0, limit=0.0, unit="sequences"),
+        make_gate(
+            "seed",
+            figures.seed_passed,
+            worst,
             limit=1 - STRICT,
             unit="1 - cos",
             culprit=culprit,
             detail=f"{figures.num_strict} of {figures.num_sequences} sequences above strict.",
         ),
-        GateResult(name="gain", passed=True, value=3e-4, limit=1e-2, unit="ratio"),
-        GateResult(
-            name="oracle",
-            passed=figures.seed_passed,
-            value=oracle,
+        make_gate("gain", True, 3e-4, limit=1e-2, unit="ratio"),
+        make_gate(
+            "oracle",
+            figures.seed_passed,
+            oracle,
             limit=0.05,
-            unit="relative L2",
             culprit=culprit,
         ),
-        GateResult(name="leak", passed=True, value=0.0, limit=0.0, unit="max abs"),
-        GateResult(name="position", passed=True, value=1e-5, limit=3e-4, unit="relative L2"),
-        GateResult(name="repeat", passed=True, value=0.0, limit=0.0, unit="max abs"),
+        make_gate("leak", True, 0.0, limit=0.0, unit="max abs"),
+        make_gate("position", True, 1e-5, limit=3e-4, unit="relative L2"),
+        make_gate("repeat", True, 0.0, limit=0.0, unit="max abs"),
     )
 
 
@@ -253,7 +252,8 @@ def make_report(
 ) -> RunReport:
     """The run of one commit in one series."""
     commit = make_commit(number)
-    run = Run(
+    run = make_run(
+        number,
         target=TARGET.name,
         commit=commit,
         benchmark=benchmark.name,

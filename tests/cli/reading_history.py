@@ -5,7 +5,7 @@ from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
-from tests.store.builders import TARGET, make_report
+from tests.store.builders import TARGET, make_commit, make_report
 from virnucpro_monitor.records import Commit, Failure, Outcome, RunReport, Target
 from virnucpro_monitor.store.engine import create_database, open_engine
 from virnucpro_monitor.store.writer import Writer
@@ -47,13 +47,13 @@ def make_repository(folder: Path) -> list[Commit]:
     for day, subject in enumerate(SUBJECTS):
         git("commit", "--quiet", "--allow-empty", "--cleanup=verbatim", "-m", subject, day=day)
         commits.append(
-            Commit(
+            make_commit(
+                day,
                 hash=git("rev-parse", "HEAD"),
+                parents=(),
                 subject=subject,
-                author="A Tester",
                 authored_at=START + timedelta(days=day),
                 committed_at=START + timedelta(days=day),
-                position=day,
             )
         )
         if day == 2:

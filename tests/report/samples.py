@@ -1,5 +1,7 @@
 """Comparisons and runs with text that tries to escape from every format."""
 
+from dataclasses import replace
+
 from tests.analysis.histories import commit, environment, run, sequences
 from virnucpro_monitor.analysis.comparison import Comparison, compare_runs
 from virnucpro_monitor.records import Commit, Run
@@ -11,14 +13,7 @@ HOSTILE = (
 
 
 def hostile_commit(place: int) -> Commit:
-    values = commit(place)
-    return Commit(
-        hash=values.hash,
-        subject=HOSTILE,
-        author=HOSTILE,
-        committed_at=values.committed_at,
-        position=place,
-    )
+    return replace(commit(place), subject=HOSTILE, author=HOSTILE, authored_at=None)
 
 
 def hostile_run(place: int, letter: str = "F") -> Run:

@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 
 from tests.runner.tiny_target import MODEL_FILE, TinyRepository
-from tests.store.builders import make_configuration, make_environment
+from tests.store.builders import make_configuration, make_environment, make_run
 from virnucpro_monitor.errors import ConfigurationError, RepositoryError
 from virnucpro_monitor.records import (
     Commit,
@@ -32,18 +32,14 @@ def run(commit: str, outcome: Outcome = Outcome.PASSED, **fields: object) -> Run
     values: dict[str, object] = {
         "target": "t",
         "commit": Commit(hash=commit),
-        "benchmark": "b",
-        "benchmark_version": 1,
         "benchmark_digest": "b" * 64,
         "configuration": make_configuration(model="m", weights_digest="w" * 64),
         "environment": HERE,
-        "protocol_version": "1",
         "protocol_digest": PROTOCOL.digest,
         "outcome": outcome,
         "started_at": datetime(2026, 1, 1, tzinfo=UTC),
-        "duration_s": 1.0,
     }
-    return Run(**(values | fields))  # type: ignore[arg-type]
+    return make_run(**(values | fields))
 
 
 def ledger(*runs: Run) -> Ledger:

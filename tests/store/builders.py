@@ -1,4 +1,4 @@
-"""Small records for the store's tests."""
+"""The builders of records for all tests; histories and samples elsewhere string them together."""
 
 import dataclasses
 from collections.abc import Sequence
@@ -85,6 +85,14 @@ def make_commit(number: int, **changes: Any) -> Commit:
     return Commit(**{**values, **changes})
 
 
+def make_gate(
+    name: str, passed: bool | None = True, value: float | None = 0.0, **changes: Any
+) -> GateResult:
+    """A gate in relative L2 with a limit of 1e-3, whatever `passed` says of its value."""
+    values: dict[str, Any] = {"limit": 1e-3, "unit": "relative L2"}
+    return GateResult(name=name, passed=passed, value=value, **{**values, **changes})
+
+
 def make_results(
     similarities: Sequence[float | None], benchmark: BenchmarkSet = BENCHMARK
 ) -> tuple[SequenceResult, ...]:
@@ -125,6 +133,25 @@ def make_figures(similarities: Sequence[float | None]) -> Figures:
     )
 
 
+def make_run(number: int = 0, **changes: Any) -> Run:
+    """A passed run of the `number`-th commit without figures and gates."""
+    values: dict[str, Any] = {
+        "target": TARGET.name,
+        "commit": changes.get("commit") or make_commit(number),
+        "benchmark": BENCHMARK.name,
+        "benchmark_version": BENCHMARK.version,
+        "benchmark_digest": BENCHMARK.digest,
+        "configuration": CONFIGURATION,
+        "environment": ENVIRONMENT,
+        "protocol_version": PROTOCOL.version,
+        "protocol_digest": PROTOCOL.digest,
+        "outcome": Outcome.PASSED,
+        "started_at": START + timedelta(days=number, hours=2),
+        "duration_s": 1.5,
+    }
+    return Run(**{**values, **changes})
+
+
 def make_report(
     number: int = 0,
     similarities: Sequence[float | None] = (0.99999, 1.0, 0.9999999999999),
@@ -140,14 +167,13 @@ def make_report(
     """A run of the `number`-th commit; `changes` replace fields of its `Run`."""
     passed = all(value is not None and value > 0.999 for value in similarities)
     measured = bool(similarities)
-    run = Run(
+    run = make_run(
+        number,
         target=target.name,
         commit=commit or make_commit(number),
         benchmark=benchmark.name,
         benchmark_version=benchmark.version,
         benchmark_digest=benchmark.digest,
-        configuration=CONFIGURATION,
-        environment=ENVIRONMENT,
         protocol_version=protocol.version,
         protocol_digest=protocol.digest,
         outcome=Outcome.PASSED if passed else Outcome.FAILED,
@@ -155,19 +181,16 @@ def make_report(
         reason="All agree." if passed else "short_1 differs.",
         figures=make_figures(similarities) if measured else None,
         gates=(
-            GateResult(
-                name="seed",
-                passed=passed,
-                value=1e-5,
-                limit=1e-3,
+            make_gate(
+                "seed",
+                passed,
+                1e-5,
                 unit="1 - cos",
                 culprit=None if passed else Culprit.PACKED,
                 detail="The seed's rule.",
             ),
-            GateResult(name="leak", passed=None, value=None, limit=0.0, unit="abs"),
+            make_gate("leak", None, None, limit=0.0, unit="abs"),
         ),
-        started_at=START + timedelta(days=number, hours=2),
-        duration_s=1.5,
         code_digest=f"code-{number}",
     )
     return RunReport(

@@ -5,6 +5,7 @@ from typing import Any
 
 import pytest
 
+from tests.store.builders import make_gate
 from tests.validation.test_gate_records import BOTH, PACKED, UNPACKED, far, judged, limits_of
 from tests.validation.test_gates import SEED, lost, sequence
 from virnucpro_monitor.records import (
@@ -29,11 +30,8 @@ NONE = Culprit.NONE
 
 
 def failing(name: str, culprit: Culprit | None = None, **changes: Any) -> GateResult:
-    gate = GateResult(
-        name=name, passed=False, value=1.0, limit=0.5, unit="relative L2", culprit=culprit,
-        detail=f"{name.capitalize()} is off.",
-    )  # fmt: skip
-    return replace(gate, **changes)
+    values = {"limit": 0.5, "culprit": culprit, "detail": f"{name.capitalize()} is off."}
+    return replace(make_gate(name, False, 1.0, **values), **changes)
 
 
 def test_figures_are_rolled_up_from_the_sequences() -> None:
