@@ -9,7 +9,8 @@ import pytest
 import torch
 from esm import Alphabet
 
-from virnucpro_monitor.errors import TargetError
+from virnucpro_monitor.errors import ConfigurationError, TargetError
+from virnucpro_monitor.runner.adapter_names import parse_adapter
 from virnucpro_monitor.runner.adapters import (
     BuiltinAdapter,
     LoadRequest,
@@ -385,3 +386,33 @@ def test_what_takes_a_request_makes_the_model_itself(tmp_path: Path) -> None:
     assert adapter.load(request(tmp_path)) is torch.float32  # type: ignore[comparison-overlap]
     with pytest.raises(TargetError, match="gives dtype, which has neither alone and together"):
         load_subject("direct.py:make", request(tmp_path))
+
+
+@pytest.mark.parametrize(
+    ("name", "place", "options", "oracle"),
+    [
+        ("hf-esm", "", {}, "fair-esm"),
+        ("hf-esm:way=mask,oracle=none", "", {"way": "mask"}, "none"),
+        ("hf-esmc:way=padded", "", {"way": "padded"}, "none"),
+        ("tools/a.py:Model", "tools/a.py", {}, "fair-esm"),
+        ("tools/a.py:Model:oracle=none", "tools/a.py", {}, "none"),
+        ("package.module:make:oracle=none", "package.module", {}, "none"),
+        ("somebodys:speed=1", "", {"speed": "1"}, "fair-esm"),
+    ],
+)
+def test_a_name_is_taken_apart(name: str, place: str, options: dict[str, str], oracle: str) -> None:
+    found = parse_adapter(name)
+    assert (found.place, dict(found.options), found.oracle) == (place, options, oracle)
+    assert bool(found.place) != bool(found.name)
+
+
+@pytest.mark.parametrize(
+    ("name", "sentence"),
+    [
+        ("a.py:Model:speed=1", "names a place, which takes no option but oracle: speed"),
+        ("hf-esm:oracle=mine", "'mine' is no oracle: use one of fair-esm, none"),
+    ],
+)
+def test_a_name_that_is_none_is_refused(name: str, sentence: str) -> None:
+    with pytest.raises(ConfigurationError, match=sentence):
+        parse_adapter(name)

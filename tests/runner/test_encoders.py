@@ -1,11 +1,13 @@
 """The adapters for public packages, against fair-esm."""
 
+import json
 from pathlib import Path
 
 import pytest
 import torch
 
 from tests.runner.test_adapters import request
+from virnucpro_monitor.cli.main import run_command
 from virnucpro_monitor.errors import TargetError
 from virnucpro_monitor.models.weights import Weights, load_checkpoint, resolve_weights
 from virnucpro_monitor.runner.layouts import owner_ids, pad, position_ids
@@ -114,3 +116,21 @@ def test_layouts_of_a_pack() -> None:
     assert torch.equal(batch[mask], ids)
     assert position_ids(bounds).tolist() == [0, 1, 2, 0, 1, 0]
     assert owner_ids(bounds).tolist() == [0, 0, 0, 1, 1, 2]
+
+
+@pytest.mark.usefixtures("quick_probes")
+def test_esm_c_is_equal_and_nobody_can_say_whether_it_is_right(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], shared_workers: None
+) -> None:
+    pytest.importorskip("transformers", "5.24")
+    fasta = tmp_path / "two.fasta"
+    fasta.write_text(">a\nMKTAYIAKQR\n>b\nMVLSPADK\n")
+    told = ["validate", str(fasta), "--adapter", "hf-esmc", "--model", MODEL, "--device", "cpu"]
+    assert run_command([*told, "--weights", "synthetic", "--dtype", "float32", "--json"]) == 0
+    verdict = json.loads(capsys.readouterr().out)
+    assert verdict["reason"].startswith("Packed equals unpacked, correctness unknown")
+    judged = {gate["name"]: gate["passed"] for gate in verdict["gates"]}
+    assert [judged[name] for name in ("oracle", "ceiling", "baseline")] == [None, None, None]
+    assert judged["leak"] is True
+    assert verdict["documents"]["oracle"] == {"kind": "none", "digest": ""}
+    assert all(one["packed_relative_l2"] is None for one in verdict["sequences"])

@@ -53,7 +53,11 @@ def test_an_oracle_of_something_else_is_refused(subject, oracle, protocol, bench
 def test_without_an_oracle_the_seed_and_the_probes_are_judged(fake, protocol) -> None:
     verdict = validate_subject(fake, BENCHMARK, oracle=None, protocol=protocol)
     assert verdict.outcome is Outcome.PASSED
-    assert "oracle" not in {gate.name for gate in verdict.gates}
+    judged = {gate.name: gate.passed for gate in verdict.gates}
+    assert [judged[name] for name in ("oracle", "ceiling", "baseline")] == [None, None, None]
+    assert judged["seed"] is judged["leak"] is True
+    assert verdict.reason.startswith("Packed equals unpacked, correctness unknown")
+    assert verdict.documents["oracle"] == {"kind": "none", "digest": ""}
     assert verdict.sequences[0].packed_relative_l2 is None
 
 

@@ -18,7 +18,8 @@ class SideMoved:
         num_compared: sequences with an embedding in both runs.
         num_identical: of these, equal to the last bit.
         worst: largest relative L2, None where none was compared.
-        noise: by how much reordering a pack moves embeddings, None where neither run told.
+        noise: by how much reordering a pack, or packing at all, moved embeddings in healthy runs;
+            None where neither was healthy.
         most: (sequence's id, relative L2) of those that moved most, the furthest first.
     """
 

@@ -1,9 +1,8 @@
 """Try an adapter: load a model with it in a process of its own and judge it; nothing is stored."""
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from importlib.metadata import entry_points
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 from virnucpro_monitor.data.benchmarks import benchmark_digest
@@ -21,7 +20,7 @@ from virnucpro_monitor.records import (
     Verdict,
     read_packs,
 )
-from virnucpro_monitor.runner.adapter_names import ADAPTERS, SHIPPED, parse_adapter
+from virnucpro_monitor.runner.adapter_names import ADAPTERS, FAIR_ESM, SHIPPED, parse_adapter
 from virnucpro_monitor.runner.commits import run_commits
 from virnucpro_monitor.runner.plan import RunPlan
 from virnucpro_monitor.settings import Settings
@@ -114,7 +113,8 @@ def here(adapter: str) -> str:
     path = path_from(parsed.file).resolve()
     if not path.is_file():
         raise ConfigurationError(f"There is no file {parsed.file} for the adapter {adapter!r}.")
-    return f"{path}:{parsed.attribute}"
+    oracle = "" if parsed.oracle == FAIR_ESM else f":oracle={parsed.oracle}"
+    return f"{path}:{parsed.attribute}{oracle}"
 
 
 def check_adapter(settings: Settings, adapter: str, on_progress: OnProgress = _ignore) -> Trial:
@@ -262,11 +262,3 @@ def largest(values: Sequence[float | None]) -> float | None:
     """The largest value, None where one is missing or there is none."""
     known = [value for value in values if value is not None]
     return max(known, default=None) if len(known) == len(values) else None
-
-
-def with_absolute_file(target: Target) -> Target:
-    """A target whose adapter's file lies on this machine, named by its absolute path."""
-    parsed = parse_adapter(target.adapter)
-    if parsed.file and Path(parsed.file).is_absolute():
-        return replace(target, adapter=here(target.adapter))
-    return target

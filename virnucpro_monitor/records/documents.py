@@ -47,6 +47,23 @@ class PacksDocument:
     residue_errors: Mapping[str, tuple[float | None, ...]] = field(default_factory=dict)
 
 
+NO_ORACLE = "none"
+FAIR_ESM_ORACLE = "fair-esm FP32"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class OracleDocument:
+    """ "oracle": what both sides were held against.
+
+    Attributes:
+        kind: `FAIR_ESM_ORACLE`, or `NO_ORACLE`: then nobody can say whether equal sides are right.
+        digest: of the model, weights, benchmark set and layer; empty without one.
+    """
+
+    kind: str = FAIR_ESM_ORACLE
+    digest: str = ""
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ProbeDocument:
     """One entry of "probes": what a probe found, before any gate judges it.
@@ -128,6 +145,12 @@ def read_document(
 def read_packs(documents: Mapping[str, Json]) -> PacksDocument:
     """The document "packs"; an empty one where there is none."""
     return read_document(PacksDocument, documents, "packs") or PacksDocument()
+
+
+def read_oracle(documents: Mapping[str, Json]) -> str | None:
+    """What kind of oracle the document "oracle" names; None where an older run has no such."""
+    named = read_document(OracleDocument, documents, "oracle")
+    return named.kind if named else None
 
 
 def read_probes(documents: Mapping[str, Json]) -> dict[str, ProbeDocument]:

@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any, TypedDict
 
 from virnucpro_monitor.errors import DeviceError, MonitorError, WeightsError
-from virnucpro_monitor.records import Failure, Verdict, to_json
+from virnucpro_monitor.records import NO_ORACLE, Failure, Verdict, to_json
 from virnucpro_monitor.records.messages import (
     Advanced,
     Failed,
@@ -221,6 +221,7 @@ class _Clock:
 
 
 def _judge(job: MeasureJob, subject: Any, index: int, oracle: Any, emit: Emit) -> Verdict:
+    from virnucpro_monitor.runner.adapter_names import parse_adapter
     from virnucpro_monitor.runner.reuse import reuse_unpacked
     from virnucpro_monitor.validation.probe_texts import fresh_texts
     from virnucpro_monitor.validation.validate import validate_subject
@@ -231,7 +232,8 @@ def _judge(job: MeasureJob, subject: Any, index: int, oracle: Any, emit: Emit) -
         verdict = validate_subject(
             judged,
             benchmark,
-            oracle=oracle,
+            # By the adapter's name, which is ours: a target's own code cannot choose to have none.
+            oracle=oracle if parse_adapter(job.adapter).oracle != NO_ORACLE else None,
             protocol=job.protocol,
             weights_digest=job.weights_digest,
             on_progress=_progress(emit, index),

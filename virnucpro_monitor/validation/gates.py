@@ -8,6 +8,7 @@ from collections.abc import Callable, Mapping, Sequence
 
 from virnucpro_monitor.records import (
     GATE,
+    NO_ORACLE,
     Culprit,
     GateResult,
     Json,
@@ -18,6 +19,7 @@ from virnucpro_monitor.records import (
     SequenceStatus,
     Thresholds,
     error_of,
+    read_oracle,
     read_packs,
     read_probes,
 )
@@ -69,6 +71,18 @@ def judge_gates(
             oracle_gate(sequences, factor, limits["floor"]),
             _side_gate("ceiling", sequences, Culprit.PACKED, limits["ceiling"]),
             _side_gate("baseline", sequences, Culprit.UNPACKED, limits["baseline"]),
+        ]
+    elif read_oracle(documents) == NO_ORACLE:
+        gates += [
+            GateResult(
+                name=name,
+                passed=None,
+                value=None,
+                limit=None,
+                unit="relative L2",
+                detail="Not judged: there is no oracle for this model.",
+            )
+            for name in ("oracle", "ceiling", "baseline")
         ]
     gates += probe_gates(read_probes(documents), limits)
     return tuple(gates)

@@ -5,8 +5,11 @@ from dataclasses import replace
 
 from virnucpro_monitor.errors import ConfigurationError
 from virnucpro_monitor.records import (
+    FAIR_ESM_ORACLE,
+    NO_ORACLE,
     BenchmarkSet,
     Json,
+    OracleDocument,
     Outcome,
     Protocol,
     Verdict,
@@ -71,7 +74,11 @@ def _validate(
     limits = limits_key(dtype_name(subject.dtype), subject.device.type)
     opening = open_probes(subject, protocol) if probes else None
     measured = measure(subject, benchmark, oracle, on_progress)
-    documents: dict[str, Json] = {"packs": to_json(measured.packs)}
+    named = OracleDocument(
+        kind=NO_ORACLE if oracle is None else FAIR_ESM_ORACLE,
+        digest="" if oracle is None else oracle.digest,
+    )
+    documents: dict[str, Json] = {"packs": to_json(measured.packs), "oracle": to_json(named)}
     if probes:
         found = run_probes(subject, protocol, oracle, opening=opening)
         documents["probes"] = to_json(found)

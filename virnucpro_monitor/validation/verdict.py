@@ -5,6 +5,7 @@ from collections.abc import Iterable, Mapping, Sequence
 
 from virnucpro_monitor.records import (
     GATE,
+    NO_ORACLE,
     Culprit,
     Figures,
     GateResult,
@@ -15,6 +16,7 @@ from virnucpro_monitor.records import (
     SequenceResult,
     Thresholds,
     Verdict,
+    read_oracle,
     read_packs,
     read_probes,
 )
@@ -122,6 +124,11 @@ def make_reason(
     failing = {gate.name: gate for gate in gates if gate.passed is False}
     if not failing:
         seed = next(gate for gate in gates if gate.name == "seed")
+        if read_oracle(documents) == NO_ORACLE:
+            return (
+                f"Packed equals unpacked, correctness unknown, since there is no oracle for this "
+                f"model: {_lower(seed.detail[:-1])}; all gates that could be judged hold."
+            )
         return f"Packed equals unpacked: {_lower(seed.detail[:-1])}; all gates hold."
     lead = {
         Culprit.PACKED: "Packed is the wrong side",

@@ -1,0 +1,83 @@
+"""Hugging Face's `EsmcModel`: ESM C, whose first 33 tokens are ESM-2's."""
+
+from collections.abc import Mapping
+from typing import Any
+
+import torch
+
+from virnucpro_monitor.models.weights import model_shape
+from virnucpro_monitor.runner.adapters import LoadRequest
+from virnucpro_monitor.runner.encoders.packages import MissingPackageError, import_needed
+from virnucpro_monitor.runner.layouts import owner_ids, pad
+
+_SEED = 0
+_HEAD_DIM = 64  # of every published ESM C
+
+
+class HfEsmcAdapter:
+    """Loads an `EsmcModel` of the requested ESM-2's depth and width, with random weights.
+
+    ESM C's own weights are another model's, which fair-esm cannot run: there is no oracle, and what
+    is held is that packed equals unpacked.
+
+    Args:
+        way: "packed", one row with a `sequence_id` for each token; "padded", a batch.
+        attention: transformers' own name; "default" leaves it to the release.
+    """
+
+    def __init__(self, way: str = "packed", attention: str = "default") -> None:
+        self._way, self._attention = way, attention
+
+    def load(self, request: LoadRequest) -> "HfEsmc":
+        transformers = import_needed("hf-esmc")
+        if not hasattr(transformers, "EsmcModel"):
+            raise MissingPackageError(
+                f"transformers {transformers.__version__} has no EsmcModel: "
+                f"pip install 'transformers>=5.24'."
+            )
+        shape = model_shape(request.model_name)
+        settings = transformers.EsmcConfig(
+            hidden_size=shape.embed_dim,
+            intermediate_size=4 * shape.embed_dim,
+            num_hidden_layers=shape.num_layers,
+            num_attention_heads=max(1, shape.embed_dim // _HEAD_DIM),
+            **({} if self._attention == "default" else {"attn_implementation": self._attention}),
+        )
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(_SEED)
+            model = transformers.EsmcModel(settings)
+            # The library's own 0.02 would leave every layer next to nothing to do.
+            torch.nn.init.normal_(model.embed_tokens.weight)
+        backend = self._way if self._attention == "default" else f"{self._attention}-{self._way}"
+        return HfEsmc(model.to(request.dtype).to(request.device).eval(), self._way, backend)
+
+
+class HfEsmc:
+    """An `EsmcModel` as an `Embedder` without an oracle."""
+
+    def __init__(self, model: Any, way: str, backend: str) -> None:
+        self._model = model
+        self._way = way
+        self.backend = backend
+
+    def tensors(self) -> Mapping[str, torch.Tensor]:
+        """Parameters and buffers by name."""
+        return dict([*self._model.named_parameters(), *self._model.named_buffers()])
+
+    def alone(self, ids: torch.Tensor) -> Mapping[int, torch.Tensor]:
+        """[T] -> {layer: [T, D]}."""
+        found = self._model(ids[None], output_hidden_states=True).hidden_states
+        return {layer: rows[0] for layer, rows in enumerate(found)}
+
+    def together(
+        self, ids: torch.Tensor, cu_seqlens: torch.Tensor, max_seqlen: int
+    ) -> Mapping[int, torch.Tensor]:
+        """[tokens] -> {layer: [tokens, D]}."""
+        if self._way == "padded":
+            batch, mask = pad(ids, cu_seqlens)
+            given = {"attention_mask": mask.long()}
+            found = self._model(batch, output_hidden_states=True, **given).hidden_states
+            return {layer: rows[mask] for layer, rows in enumerate(found)}
+        owner = owner_ids(cu_seqlens)[None]
+        found = self._model(ids[None], sequence_id=owner, output_hidden_states=True).hidden_states
+        return {layer: rows[0] for layer, rows in enumerate(found)}
