@@ -13,11 +13,12 @@ class SequenceBatch:
 
     Attributes:
         runs: that the rows belong to, by id.
-        columns: the stored values of each result by column name, all alike long, ordered by run
-            and index; `status` as text, `truncated` as a truth value or 0 and 1.
+        columns: the stored values of each result by column name as Arrow arrays, all alike long,
+            ordered by run and index; `status` as text, `truncated` as a truth value or 0 and 1. One
+            whose values are all missing may be of any type.
         sequence_ids: by run id, then by the index in its set.
     """
 
     runs: Mapping[int, Run]
-    columns: Mapping[str, Sequence[Any]]
+    columns: Mapping[str, Any]
     sequence_ids: Mapping[int, Sequence[str]]

@@ -4,6 +4,7 @@ import json
 import math
 import os
 from collections.abc import Callable, Iterable
+from concurrent.futures import ThreadPoolExecutor
 from datetime import datetime
 from pathlib import Path
 from typing import Any
@@ -47,13 +48,25 @@ def write_table(path: Path, table: str, batches: Iterable[Any]) -> int:
 
 
 def _write_parquet(path: Path, table: str, batches: Iterable[Any]) -> int:
+    import pyarrow as pa
     import pyarrow.parquet as pq
 
+    schema = arrow_schema(table)
+    # Floats seldom repeat: trying to make a dictionary of them costs half of the writing.
+    texts = [field.name for field in schema if pa.types.is_dictionary(field.type)]
     rows = 0
-    with pq.ParquetWriter(path, arrow_schema(table), compression="zstd") as writer:
-        for batch in batches:
-            writer.write_batch(batch)
+    with (
+        pq.ParquetWriter(path, schema, compression="zstd", use_dictionary=texts) as writer,
+        ThreadPoolExecutor(max_workers=1) as writing,
+    ):
+        written = None
+        for batch in batches:  # the next one is read while this one is written
+            if written is not None:
+                written.result()
+            written = writing.submit(writer.write_batch, batch)
             rows += batch.num_rows
+        if written is not None:
+            written.result()
     return rows
 
 

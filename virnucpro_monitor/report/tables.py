@@ -134,7 +134,7 @@ def sequence_batches(batches: Iterable[SequenceBatch]) -> Iterator[Any]:
     own = {column.name for column in _RUN}
     for batch in batches:
         # Few runs, many rows: what is true of a run is written once, and pointed at.
-        runs, run_of = np.unique(np.asarray(batch.columns["run_id"]), return_inverse=True)
+        runs, run_of = np.unique(batch.columns["run_id"].to_numpy(), return_inverse=True)
         members = [batch.runs[int(run_id)] for run_id in runs]
         columns: dict[str, Any] = {}
         for field in schema:
@@ -142,9 +142,7 @@ def sequence_batches(batches: Iterable[SequenceBatch]) -> Iterator[Any]:
                 values = [_RUN_VALUES[field.name](run) for run in members]
                 columns[field.name] = _spread(values, run_of, field.type)
             elif field.name in batch.columns:
-                columns[field.name] = pa.array(
-                    _plain(field.name, batch.columns[field.name]), _plain_type(field.type)
-                )
+                columns[field.name] = batch.columns[field.name].cast(_plain_type(field.type))
         columns["similarity"] = _with_nan(columns["similarity"], columns["status"])
         columns["sequence_id"] = _sequence_ids(batch, runs, run_of)
         yield pa.RecordBatch.from_arrays(
@@ -176,13 +174,9 @@ def _sequence_ids(batch: SequenceBatch, runs: Any, run_of: Any) -> Any:
             starts[id(ids)] = len(texts)
             texts += ids
         first.append(starts[id(ids)])
-    places = np.asarray(first)[run_of] + np.asarray(batch.columns["sequence_index"])
+    places = np.asarray(first)[run_of] + batch.columns["sequence_index"].to_numpy()
     return _spread([_text(text) for text in texts], places, arrow_schema("sequences").field(
         "sequence_id").type)  # fmt: skip
-
-
-def _plain(name: str, values: Sequence[Any]) -> Sequence[Any]:
-    return [bool(value) for value in values] if name == "truncated" else values
 
 
 def _plain_type(kind: Any) -> Any:
