@@ -1,0 +1,67 @@
+"""Take the README's three pictures of the dashboard anew.
+
+    virnucpro-monitor demo --no-open --db sqlite:////tmp/demo.db
+    python -m tests.benchmarks.screenshots /tmp/demo.db [FOLDER]
+
+FOLDER is `.github/screenshots` where none is given. Each picture is of the page as a reader meets
+it, at 1,400 px: the overview, the last failed run, and that run against the last good one, dark.
+"""
+
+import argparse
+import tempfile
+from pathlib import Path
+
+from playwright.sync_api import sync_playwright
+
+from app.links import compare_link, link, run_link
+from tests.browser.conftest import FLAGS, served
+from tests.conftest import CHROMIUM
+from virnucpro_monitor.monitor.histories import find_good_before
+from virnucpro_monitor.records import Outcome
+from virnucpro_monitor.store import reader
+from virnucpro_monitor.store.engine import open_engine
+
+WIDTH, HEIGHT = 1400, 1000
+FOLDER = Path(__file__).parents[2] / ".github" / "screenshots"
+PAINTING_MS = 2_000  # of charts that their script has been given
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("file", type=Path)
+    parser.add_argument("folder", type=Path, nargs="?", default=FOLDER)
+    arguments = parser.parse_args()
+    url = f"sqlite:///{arguments.file.absolute()}"
+    engine = open_engine(url, read_only=True)
+    failed = reader.load_runs(engine, outcomes=[Outcome.FAILED])[-1]
+    good = find_good_before(engine, failed)
+    if good is None:
+        parser.error(f"{arguments.file} has no good run before its last failed one.")
+    pictures = (
+        ("overview-light", link("overview"), "light"),
+        ("run-light", run_link(failed), "light"),
+        ("compare-dark", compare_link(good, failed), "dark"),
+    )
+    with tempfile.TemporaryDirectory() as folder, served(url, Path(folder) / "log") as address:
+        for name, page, theme in pictures:
+            take(f"{address}/{page.removeprefix('./')}", theme, arguments.folder / f"{name}.png")
+            print(f"{name}.png: {page}")
+
+
+def take(address: str, theme: str, file: Path) -> None:
+    """One page as it looks once its script has run and its charts are painted."""
+    with sync_playwright() as playwright:
+        browser = playwright.chromium.launch(executable_path=CHROMIUM, args=list(FLAGS))
+        page = browser.new_page(
+            viewport={"width": WIDTH, "height": HEIGHT},
+            color_scheme=theme,  # type: ignore[arg-type]
+        )
+        page.goto(address)
+        page.locator("[data-testid=stApp][data-test-script-state=notRunning]").wait_for()
+        page.wait_for_timeout(PAINTING_MS)
+        page.screenshot(path=file)
+        browser.close()
+
+
+if __name__ == "__main__":
+    main()
