@@ -85,7 +85,7 @@ def _ask() -> tuple[str, str]:
 
 def _find(text: str, target: str, role: str) -> data.FoundCommit | None:
     """The commit that `text` names; says on the page why there is none."""
-    found = data.find_commits(text, target or None)
+    found = data.find_commits(text, target or None) or _find_by_words(text, target)
     if len(found) == 1:
         return found[0]
     if not found:
@@ -116,6 +116,16 @@ def _find(text: str, target: str, role: str) -> data.FoundCommit | None:
         )
     )
     return None
+
+
+def _find_by_words(text: str, target: str) -> tuple[data.FoundCommit, ...]:
+    """The commits whose hash, subject and author together hold all words of `text`."""
+    words = text.lower().split()
+    labels = data.load_commit_choices(target)
+    fitting = [value for value, label in labels.items() if all(w in label.lower() for w in words)]
+    return tuple(
+        one for value in fitting[:MAX_SUGGESTED] for one in data.find_commits(value, target or None)
+    )
 
 
 def _why_not_found(text: str, target: str) -> str:

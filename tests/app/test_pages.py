@@ -216,6 +216,19 @@ def test_a_comparison_takes_the_followed_branch_by_name(
     assert newest.commit.hash[:10] in text
 
 
+def test_a_comparison_takes_words_of_a_subject_or_an_author(
+    run_page: PageRunner, sample_url: str
+) -> None:
+    address, good, bad = compare_address(sample_url)
+    words = {"base": "add packed", "head": "fuse projections"}
+    text = shown_html(run_page("compare", sample_url, **(address | words)))
+    sides = text[text.index('aria-label="Base and head"') :]
+    assert sides.index(good.commit.hash[:10]) < sides.index(bad.commit.hash[:10])
+    assert "It broke" in text
+    many = shown_html(run_page("compare", sample_url, **(address | {"base": "a. author"})))
+    assert "commits fit the base" in many
+
+
 def test_an_unknown_and_an_ambiguous_hash_are_explained(
     run_page: PageRunner, sample_url: str
 ) -> None:

@@ -6,7 +6,7 @@ import re
 import pytest
 from playwright.sync_api import Page, expect
 
-from app.text import format_error
+from app.text import format_error, format_value
 from tests.browser.conftest import OpenPage
 from virnucpro_monitor.analysis.comparison import Mark, compare_runs
 from virnucpro_monitor.analysis.series import worst_error
@@ -48,6 +48,14 @@ def test_the_overview_shows_every_commit_and_which_ones_fail(
             assert f"{run.figures.num_strict} of {run.figures.num_sequences}" in text
             judged = [gate for gate in run.gates if gate.passed is (run.outcome is Outcome.PASSED)]
             assert any(gate.name in text for gate in judged)
+    _, failed = last_failed(demo_database_url)
+    gate = next(gate for gate in failed.gates if gate.passed is False and gate.value is not None)
+    words = f"{gate.name} failed: {format_value(gate.value)}, limit {format_value(gate.limit)}"
+    row = rows.filter(has_text=failed.commit.hash[:10])
+    row.get_by_role("link", name=words).click()  # a cell says value and limit, and opens the run
+    expect_run(page, failed)
+    page.get_by_role("link", name="How it was measured").click()
+    expect(page.get_by_role("heading", name="How it was measured")).to_be_in_viewport()
 
 
 def test_the_chart_marks_each_run_and_a_click_opens_it(
@@ -125,7 +133,7 @@ def expect_sequence_table(page: Page, url: str, run: Run) -> None:
     for result in stored[:5]:
         assert result.sequence_id in texts
         assert result.similarity is not None
-        assert str(result.similarity) in texts
+        assert str(1 - result.similarity) in texts
 
 
 def test_two_hashes_in_the_address_are_compared(
@@ -140,6 +148,14 @@ def test_two_hashes_in_the_address_are_compared(
     page.get_by_role("button", name="Swap").click()
     page.wait_for_url(re.compile(rf"base={head}&head={base}"))
     expect(page.get_by_text("It was fixed")).to_be_visible()
+    # Base and head are found by a part of a subject too.
+    other = next(run for run in stored_runs(demo_database_url) if run.outcome is Outcome.PASSED)
+    picker = page.get_by_role("combobox", name="Base")
+    picker.click()
+    picker.fill(other.commit.subject[:30])
+    page.get_by_role("option").filter(has_text=other.commit.hash[:10]).click()
+    page.wait_for_url(re.compile(rf"base={other.commit.hash}"))
+    expect(sides).to_contain_text(other.commit.subject)
 
 
 def test_an_error_run_shows_its_traceback(
@@ -174,6 +190,12 @@ def test_a_failed_run_is_traced_along_its_worst_sequences(
             f"1 - cos {format_error(error)}"
         )
         expect(page.get_by_text(words)).to_be_visible()
+        name = f"{one['sequence_id']}, packed against unpacked"
+        letters = page.get_by_role("group", name=name).first
+        expect(letters).to_have_text(one["residues"])
+        expect(letters.locator("i").nth(result.worst_residue)).to_have_attribute(
+            "title", re.compile(re.escape(format_error(error)))
+        )
     page.get_by_role("radio", name="Relative L2").click()
     expect(page).to_have_url(re.compile("residues=relative_l2"))
     expect(page.get_by_text(re.compile(r"worst residue .*: Relative L2 ")).first).to_be_visible()
