@@ -7,6 +7,7 @@ transaction.
 
 import dataclasses
 import operator
+from collections import deque
 from collections.abc import Callable
 from typing import Any
 
@@ -83,6 +84,24 @@ _CONVERSIONS = {
 }
 
 
+class _Digests:
+    """The digests of the records seen last: runs share few, and comparing is quicker."""
+
+    def __init__(self) -> None:
+        self._seen: deque[tuple[Any, str]] = deque(maxlen=4)
+
+    def digest_of(self, record: Any) -> str:
+        for seen, digest in tuple(self._seen):
+            if seen is record or seen == record:
+                return digest
+        self._seen.append((record, record.digest))
+        return str(record.digest)
+
+
+_CONFIGURATIONS, _ENVIRONMENTS = _Digests(), _Digests()
+_get_place = operator.attrgetter("index", "sequence_id")
+
+
 @dataclasses.dataclass(frozen=True, slots=True)
 class Draft:
     """A report checked and converted, before any transaction begins.
@@ -119,8 +138,10 @@ class Draft:
                 field.name: clean_text(getattr(failure, field.name))
                 for field in dataclasses.fields(failure)
             },
-            configuration_digest=report.run.configuration.digest,
-            environment_digest=report.run.environment.digest if report.run.environment else None,
+            configuration_digest=_CONFIGURATIONS.digest_of(report.run.configuration),
+            environment_digest=None
+            if report.run.environment is None
+            else _ENVIRONMENTS.digest_of(report.run.environment),
         )
 
     @property
@@ -290,6 +311,11 @@ def _plain(owner: str, name: str, value: Any) -> Any:
 def _check_results(report: RunReport) -> None:
     """Each result must be of the sequence that its index names: only the index is stored."""
     sequences = report.benchmark.sequences
+    whole = ((index, sequence.id) for index, sequence in enumerate(sequences))
+    if all(map(operator.eq, map(_get_place, report.sequences), whole)) and (
+        len(report.sequences) <= len(sequences)
+    ):
+        return  # each in its place: the usual case, in a fraction of the time
     for result in report.sequences:
         in_set = 0 <= result.index < len(sequences)
         if not in_set or sequences[result.index].id != result.sequence_id:
