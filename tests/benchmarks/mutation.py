@@ -26,7 +26,7 @@ ROOT = Path(__file__).parent.parent.parent
 LEAST_KILLED = 0.9
 JUDGING = ("gates", "gate_records", "verdict", "verdict_records", "culprit", "measures", "noise")
 COMMANDS = (
-    "adapter", "compare", "db", "doctor", "incidents", "protocol", "regressions", "runs",
+    "compare", "db", "doctor", "incidents", "protocol", "regressions", "runs",
     "schedule", "selftest", "status", "targets", "validate",
 )  # fmt: skip
 PAGES = ("branches", "queries", "problems")

@@ -13,10 +13,19 @@ import pytest
 from app import data
 from tests.app.conftest import PageRunner, shown_html
 from tests.monitor.conftest import CommandLine
-from tests.store.builders import BENCHMARK, CONFIGURATION, CONTENT, make_commit, make_report
+from tests.store.builders import (
+    BENCHMARK,
+    CONFIGURATION,
+    CONTENT,
+    TARGET,
+    make_commit,
+    make_report,
+)
+from virnucpro_monitor import open_monitor
 from virnucpro_monitor.analysis.incidents import Incident
 from virnucpro_monitor.analysis.series import series_key
 from virnucpro_monitor.cli.main import run_command
+from virnucpro_monitor.errors import NotFoundError
 from virnucpro_monitor.monitor.histories import SeriesCard
 from virnucpro_monitor.records import Failure, Outcome, Protocol, RunReport, content_digest
 from virnucpro_monitor.store.engine import open_engine
@@ -268,6 +277,62 @@ def test_an_inherited_pass_is_the_last_good_one_everywhere(
     good = data.load_last_good(load_run(open_engine(url, read_only=True), ids[2]))
     assert good is not None
     assert good.id == ids[1]
+
+
+# A target, and the third door
+
+
+def test_a_target_means_the_same_at_every_door(
+    store: Store, command: CommandLine, refused: Callable[..., str], url: str
+) -> None:
+    other = replace(TARGET, name="other", location="https://example.org/other.git")
+    ids = store(make_report(0), make_report(1, target=other))
+    (by_name,) = command("runs", "list", "--target", "other")
+    (by_location,) = command("runs", "list", "--target", other.location)
+    assert by_name["id"] == by_location["id"] == ids[1]
+    assert data.load_target("other") == other
+    with open_monitor(url) as monitor:
+        assert monitor.targets() == [other, TARGET]
+        for name in ("other", other.location):
+            assert [run.id for run in monitor.runs(target=name)] == [ids[1]]
+        with pytest.raises(NotFoundError) as told:
+            monitor.runs(target="nosuch")
+    assert refused("runs", "list", "--target", "nosuch").endswith(str(told.value))
+    assert data.load_target("nosuch") is None
+
+
+def test_python_and_the_command_line_give_one_answer(
+    store: Store, command: CommandLine, url: str
+) -> None:
+    first = make_report(0)
+    ids = store(first, skipped(1, first), make_report(2, BAD), unable(3), make_report(4))
+    base, head = make_commit(1).hash, make_commit(2).hash
+    listed, shown = command("runs", "list"), command("runs", "show", base)
+    broken = command("regressions", "--since", base)
+    compared, incidents = command("compare", base, head), command("incidents", "list")
+    (status,) = command("status")
+    with open_monitor(url) as monitor:
+        assert [run.id for run in monitor.runs()] == [one["id"] for one in listed] == ids
+        run = monitor.find_run(base)
+        assert (run.id, shown["measured_run"]) == (ids[1], ids[0])
+        assert {one.sequence_id for one in monitor.sequences(run)} == {
+            one["sequence_id"] for one in shown["worst_sequences"]
+        }
+        (mine,) = monitor.compare(base, head).comparisons
+        (theirs,) = compared["comparisons"]
+        assert (mine.verdict, mine.base.run.id, mine.head.run.id, mine.thresholds.strict) == (
+            theirs["verdict"], theirs["base"]["id"], theirs["head"]["id"],
+            theirs["thresholds"]["strict"],
+        )  # fmt: skip
+        assert [(one.key, one.state) for one in monitor.incidents()] == [
+            (one["key"], one["state"]) for one in incidents
+        ]
+        found = monitor.regressions(since=base)
+        for kind in ("broken", "recovered", "fixed"):
+            keys = [one.key for one in getattr(found, kind)]
+            assert keys == [one["key"] for one in broken[kind]]
+        (told,) = monitor.status()
+        assert told.commits_measured == status["commits_measured"]
 
 
 # What broke

@@ -6,11 +6,11 @@ import signal
 import subprocess
 import sys
 import time
-from importlib import resources
 from pathlib import Path
 
 import pytest
 
+from tests.protocols import write_quick_protocol
 from tests.runner.tiny_target import HEALTHY, MODEL_FILE, PADDED_WITH_CLS, TinyRepository
 from virnucpro_monitor.cli.main import run_command
 from virnucpro_monitor.store.engine import open_engine
@@ -21,8 +21,6 @@ NUM_COMMITS = 500
 EVERY_RELEVANT = 20  # 5 %
 NUM_KILLS = 10
 LIMIT_S = 300.0
-# What is tested is the history, not the yardstick: the first protocol has the fewest probes.
-QUICK_PROTOCOL = resources.files("virnucpro_monitor.validation") / "protocols" / "1.json"
 
 
 @pytest.fixture(scope="module")
@@ -49,6 +47,8 @@ def prepare(folder: Path, database: Path) -> list[str]:
     fasta = database.parent / "backfill.fasta"
     fasta.write_text(">a\nMKTAYIAKQR\n>b\nVLSPADKTNVKAAWGKV\n")
     assert run_command(["benchmark", "add", str(fasta), "--name", "backfill"]) == 0
+    # What is tested is the history, not the yardstick.
+    protocol = write_quick_protocol(database.parent)
     add = ["targets", "add", "long", str(folder), "--paths", "tinytarget", "--db", url]
     assert run_command(add) == 0
     root = subprocess.run(
@@ -59,7 +59,7 @@ def prepare(folder: Path, database: Path) -> list[str]:
         sys.executable, "-m", "virnucpro_monitor", "run", "--target", "long",
         "--commit", root, "--commits", f"{root}..HEAD", "--benchmark", "backfill",
         "--model", "esm2_t6_8M_UR50D", "--weights", "synthetic", "--device", "cpu",
-        "--dtype", "float32", "--protocol", str(QUICK_PROTOCOL), "--db", url,
+        "--dtype", "float32", "--protocol", str(protocol), "--db", url,
     ]  # fmt: skip
 
 
