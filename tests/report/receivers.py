@@ -32,7 +32,9 @@ class Mailbox:
         return f"mailto://127.0.0.1:{self.port}/?from=monitor@example.org&to=team@example.org&mode=insecure"
 
     def texts(self) -> list[str]:
-        return [str(one.get_body(("plain",)).get_content()) for one in self.mails]  # type: ignore[union-attr]
+        """The plain text of each mail, with a mail's own line breaks made plain."""
+        bodies = [one.get_body(("plain",)) for one in self.mails]
+        return [str(body.get_content()).replace("\r\n", "\n") for body in bodies if body]
 
 
 def free_port() -> int:
