@@ -1,9 +1,12 @@
 """The README keeps its word: its commands exist, its pictures are there, its links resolve."""
 
 import re
+import shlex
 from pathlib import Path
 
 import pytest
+import typer.main
+import yaml
 
 from virnucpro_monitor.cli.main import app, run_command
 from virnucpro_monitor.cli.manual import commands_markdown
@@ -93,3 +96,22 @@ def test_its_two_commands_are_single_lines_that_do_the_set_up() -> None:
     assert len(lines) == 2
     assert "virnucpro-monitor demo" in lines[0]
     assert "pytest" in lines[1]
+
+
+def test_the_recipes_are_yaml_and_call_check_as_it_is() -> None:
+    text = (PACKAGE / "report" / "CI.md").read_text()
+    github, gitlab = (yaml.safe_load(one) for one in re.findall(r"```yaml\n(.+?)```", text, re.S))
+    steps = github["jobs"]["equivalence"]["steps"]
+    assert steps[0]["with"]["fetch-depth"] == 0, "the merge base must be there"
+    called = [step["run"] for step in steps if "run" in step] + [gitlab["equivalence"]["script"]]
+    checks = [shlex.split(line) for line in called if line.startswith("virnucpro-monitor check")]
+    assert len(checks) == 2
+    known = {
+        option
+        for one in typer.main.get_command(app).commands["check"].params  # type: ignore[attr-defined]
+        for option in getattr(one, "opts", ())
+    }
+    for words in checks:
+        assert {word for word in words if word.startswith("--")} <= known
+    (artifact,) = gitlab["equivalence"]["artifacts"]["paths"]
+    assert artifact in checks[1]
