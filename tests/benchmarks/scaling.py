@@ -13,6 +13,7 @@ import argparse
 import tempfile
 import threading
 import time
+from collections import Counter
 from collections.abc import Iterator
 from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass, field, replace
@@ -155,6 +156,7 @@ def main() -> None:
                     continue
                 host = Host(0 if options.cpu else number)
                 found: list[str] = []
+                outcomes: Counter[str] = Counter()
                 with host.watching(), cluster(engine, number, not options.cpu) as dask:
                     scaled = replace(
                         plan,
@@ -164,13 +166,15 @@ def main() -> None:
                         scheduler=dask.scheduler_address if dask is not None else "",
                     )
                     for _ in range(options.repeat):
-                        found += [findings(report) for report in run_commits(scaled)]
+                        for report in run_commits(scaled, on_message=print):
+                            found.append(findings(report))
+                            outcomes[str(report.run.outcome)] += 1
                 first, base_s = first or found, base_s or host.seconds
                 equal = sum(one == other for one, other in zip(first, found, strict=True))
                 print(
                     f"{engine:6} {number:6} {host.seconds:8.1f} {host.seconds / base_s:6.2f} "
                     f"{host.busy} {host.cpu_s:11.0f} {host.peak_gb:8.1f} {host.read_gb:8.2f} "
-                    f"{equal}/{len(found)}",
+                    f"{equal}/{len(found)} {dict(outcomes)}",
                     flush=True,
                 )
 
