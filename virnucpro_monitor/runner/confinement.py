@@ -93,7 +93,10 @@ def confine_files(territory: Territory, *, network: bool) -> bool:
     try:
         for path in _shown(territory.hidden):
             _allow(ruleset, path, _READ & handled)
-        for path in (*territory.writable, *_devices()):
+        own = Path(
+            f"/proc/{os.getpid()}"
+        )  # where CUDA names its threads: refused, it will not start
+        for path in (*territory.writable, *_devices(), own):
             _allow(ruleset, path, handled)
         return _no_new_privileges() and _syscall(_LANDLOCK_RESTRICT, ruleset, 0) == 0
     finally:

@@ -41,6 +41,7 @@ from virnucpro_monitor.records.messages import (
     is_verdict,
 )
 from virnucpro_monitor.runner import worker
+from virnucpro_monitor.runner.confined_cuda import stands_confinement
 from virnucpro_monitor.runner.confinement import (
     LOCKS_SIGNALS,
     LOCKS_TCP,
@@ -95,6 +96,8 @@ def main() -> None:
             job = decode_job(line)
             if forking and isinstance(job, MeasureJob) and job.warm:
                 _map_checkpoints(job)
+            if isinstance(job, MeasureJob) and job.request.device.startswith("cuda"):
+                _try_confined_cuda(job)
             pid = os.fork()
             if pid == 0:
                 control.close()
@@ -115,6 +118,17 @@ def _tend(supervisors: set[int]) -> None:
             supervisors.discard(pid)
     if ended:
         end_children(but=supervisors)
+
+
+_confined_cuda: bool | None = None
+"""Whether CUDA starts in a confined process; None until a job needs to know."""
+
+
+def _try_confined_cuda(job: MeasureJob) -> None:
+    global _confined_cuda
+    if _confined_cuda is None:
+        territory = Territory((Path(tempfile.gettempdir()),), _territory(job, None).hidden)
+        _confined_cuda = stands_confinement(territory, network=job.network)
 
 
 def _preload() -> None:
@@ -304,8 +318,11 @@ def _be_target(
     """Be the process that runs the target."""
     pipes.take_output()
     close_descriptors(but={channel.fileno()})
-    give_up_capabilities()
-    locked = confine_files(territory, network=job.network)
+    # A card that will not start is worse than a target that could write: it is told below.
+    confine = _confined_cuda is not False or not job.request.device.startswith("cuda")
+    if confine:
+        give_up_capabilities()
+    locked = confine and confine_files(territory, network=job.network)
     confined = Confined(
         files=locked or inside.read_only,
         network=not inside.network
