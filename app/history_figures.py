@@ -12,8 +12,8 @@ from app.sequence_figures import LEVELS
 from app.text import format_error
 from app.trend import run_hover, threshold_errors
 from virnucpro_monitor.analysis.comparison import Level, Thresholds
-from virnucpro_monitor.analysis.series import error_of
-from virnucpro_monitor.records import BenchmarkSet, DayUsage, SequencePoint, short_hash
+from virnucpro_monitor.analysis.series import error_of, log10_error
+from virnucpro_monitor.records import BenchmarkSet, DayUsage, Outcome, SequencePoint, short_hash
 
 MAX_COMMIT_LABELS = 5
 MIN_DAYS = 14
@@ -69,6 +69,18 @@ def sequence_figure(
                 hovertemplate=HOVER,
             )
         )
+    worse = worse_than_before(points)
+    if worse:
+        figure.add_trace(
+            go.Scatter(
+                x=listed(worse),
+                y=[axis.place(errors[place]) for place in worse],
+                mode="markers",
+                name=f"more than ten times worse than the last passed run ({len(worse):,})",
+                marker={"symbol": "circle-open", "color": AMBER, "size": 15, "line": {"width": 2}},
+                hoverinfo="skip",
+            )
+        )
     draw_thresholds(figure, limits)
     labelled = range(0, len(points), max(1, -(-len(points) // MAX_COMMIT_LABELS)))
     figure.update_xaxes(
@@ -81,6 +93,21 @@ def sequence_figure(
     )
     figure.update_yaxes(**axis.settings("error, 1 - cos"))
     return figure
+
+
+def worse_than_before(points: Sequence[SequencePoint]) -> list[int]:
+    """Places whose error lies a decade above that of the last passed run before, whatever its
+    level: a sequence can agree and yet show the fault. `points` are oldest first."""
+    found = []
+    before: float | None = None
+    for place, point in enumerate(points):
+        error = error_of(point.result.similarity)
+        known = error is not None and before is not None
+        if known and log10_error(error or 0.0) - log10_error(before or 0.0) > 1.0:
+            found.append(place)
+        if point.run.effective_outcome is Outcome.PASSED and error is not None:
+            before = error
+    return found
 
 
 def lengths_figure(benchmark: BenchmarkSet) -> go.Figure:

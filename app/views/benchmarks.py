@@ -57,7 +57,14 @@ def show() -> None:
                 one_line(one.description),
             ]
         )
-    shell.put(markup.table(columns, rows, caption="Benchmark sets"))
+    shell.put(
+        markup.table(columns, rows, caption="Benchmark sets"),
+        markup.paragraph(
+            "The sets that runs have used. Those that come with the program:",
+            markup.mono("virnucpro-monitor benchmark list"),
+            kind="quiet",
+        ),
+    )
     options = {one.label: one_line(one.label, 60) for one in sets}
     chosen = filters.choose("Set", options, "set", default=next(iter(options)), width=320)
     one = next(one for one in sets if one.label == chosen)
@@ -110,13 +117,15 @@ def _sequences(one: BenchmarkSet) -> None:
             kind="quiet",
         )
     )
+    shown = fitting[:MAX_SEQUENCES]
     st.dataframe(
         {
-            "sequence": [one_line(s.id, 120) for s in fitting[:MAX_SEQUENCES]],
-            "length": [len(s.residues) for s in fitting[:MAX_SEQUENCES]],
-            "residues": [s.residues for s in fitting[:MAX_SEQUENCES]],
+            "sequence": [one_line(s.id, 120) for s in shown],
+            "length": [len(s.residues) for s in shown],
+            "residues": [s.residues for s in shown],
         },
         hide_index=True,
+        height=min(640, 37 + 35 * max(1, len(shown))),
         key="benchmark-sequences",
         alt="Sequences of the set",
     )

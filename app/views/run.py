@@ -8,6 +8,7 @@ from app.residues import put_residues
 from app.text import (
     UNKNOWN,
     block,
+    format_count,
     format_duration,
     format_error,
     format_similarity,
@@ -19,6 +20,7 @@ from app.text import (
 )
 from app.trace import put_trace
 from app.views.run_sequences import show_sequences
+from app.views.series_choice import find_series
 from app.views.story import put_story
 from virnucpro_monitor.analysis.series import commit_date, error_of
 from virnucpro_monitor.errors import NotFoundError
@@ -39,7 +41,7 @@ from virnucpro_monitor.report.words import (
 )
 
 PAGE_ROWS = 500
-MAX_DRAWN = 2000
+MAX_LISTED = 50
 TALL_LINES = 40
 
 
@@ -89,10 +91,21 @@ def _jumps(run: Run) -> None:
 
 def _ask_for_run() -> None:
     shell.title("Run")
-    runs = data.load_recent_runs()
-    if not runs:
+    cards = data.load_series()
+    if not cards:
         shell.put(markup.nothing_yet(links.link("overview")))
         return
+    chosen = find_series(cards)
+    words = filters.search(
+        "Find a run", "find", placeholder="subject, author, hash, outcome", width=320
+    )
+    known = (
+        tuple(reversed(data.load_series_runs(chosen, PAGE_ROWS)))
+        if chosen is not None
+        else data.load_recent_runs()
+    )
+    fitting = [run for run in known if _fits(run, words)]
+    runs = fitting[:MAX_LISTED]
     columns = [
         markup.Column(name="Outcome", kind="nowrap"),
         markup.Column(name="Commit", kind="wide"),
@@ -111,9 +124,22 @@ def _ask_for_run() -> None:
         for run in runs
     ]
     shell.put(
-        markup.paragraph("Choose a run, the most recently measured first.", kind="quiet"),
+        markup.paragraph(
+            f"{len(runs):,} of {format_count(len(fitting), 'run')}"
+            f"{' of the chosen series' if chosen is not None else ', the newest of each series'}.",
+            kind="quiet",
+        ),
         markup.table(columns, rows, caption="Most recent runs"),
     )
+
+
+def _fits(run: Run, words: str) -> bool:
+    commit = run.commit
+    text = (
+        f"{commit.hash} {commit.subject} {commit.author} {run.outcome.value.replace('_', ' ')} "
+        f"{run.target} {run.benchmark_label}"
+    ).lower()
+    return all(word in text for word in words.lower().split())
 
 
 def _head(run: Run) -> None:

@@ -6,7 +6,7 @@ from itertools import pairwise
 import streamlit as st
 
 from app import data, filters, links, markup, shell
-from app.history_figures import sequence_figure
+from app.history_figures import sequence_figure, worse_than_before
 from app.marks import MARKS
 from app.markup import Value
 from app.sequence_figures import LEVELS
@@ -217,9 +217,12 @@ def _table(points: Sequence[SequencePoint], thresholds: dict[str, Thresholds]) -
         markup.Column(name="Date", kind="nowrap"),
     ]
     rows: list[list[Value]] = []
-    for point in list(reversed(points))[:MAX_LISTED]:
-        run, result = point.run, point.result
+    worse = set(worse_than_before(points))
+    for number in list(reversed(range(len(points))))[:MAX_LISTED]:
+        run, result = points[number].run, points[number].result
         name, outcome, _ = LEVELS[thresholds[run.protocol_digest].level(result)]
+        if number in worse:
+            name = f"{name}, worse than before"
         place: Value = ""
         if result.pack is not None:
             place = markup.anchor(
