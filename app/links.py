@@ -4,16 +4,6 @@ from urllib.parse import quote, urlencode
 
 from virnucpro_monitor.records import Run
 
-PAGES = (
-    "overview",
-    "run",
-    "compare",
-    "sequence",
-    "incidents",
-    "regressions",
-    "health",
-    "benchmarks",
-)
 CONFIGURATION_CHARACTERS = 12  # of a configuration's digest, in an address
 
 
