@@ -227,7 +227,8 @@ def test_sigterm_ends_a_run_and_keeps_what_is_stored(
         stderr=subprocess.PIPE,
     )  # fmt: skip
     end = time.monotonic() + 120
-    while not has_begun(private_folders) and time.monotonic() < end:
+    stored = Path(database[10:])
+    while not (has_begun(private_folders) and stored.exists()) and time.monotonic() < end:
         time.sleep(0.1)
     while not outcomes(database) and time.monotonic() < end:
         time.sleep(0.1)
