@@ -6,6 +6,8 @@ hang. `test_doors` knocks a little in each test run, `benchmarks/fuzz_doors.py` 
 
 import json
 import math
+import socket
+import struct
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -14,12 +16,15 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 from hypothesis import strategies as st
 
 from virnucpro_monitor.errors import ConfigurationError, MonitorError, ProtocolError
 from virnucpro_monitor.host.times import check_cron
 from virnucpro_monitor.monitor import naming
+from virnucpro_monitor.records.calls import call_from_json, call_to_json
 from virnucpro_monitor.records.messages import MessageError, decode_said
+from virnucpro_monitor.runner.channel import Channel, ChannelClosedError
 from virnucpro_monitor.runner.commit_objects import (
     MAX_NAME_CHARACTERS,
     MAX_SUBJECT_CHARACTERS,
@@ -249,6 +254,59 @@ MESSAGES = Door(
         ).map(lambda value: json.dumps(value).encode()),
     ),
     knock_message,
+)
+
+
+def knock_answer(data: bytes) -> None:
+    """What a target's process sends is an answer, or refused, and never waited for twice."""
+    ours, theirs = socket.socketpair()
+    with ours, theirs:
+        near = Channel(ours)
+        theirs.sendall(data)
+        theirs.shutdown(socket.SHUT_WR)
+        try:
+            while True:
+                answer, tensors = near.receive()
+                assert call_from_json(call_to_json(answer)) == answer
+                assert all(type(one) is torch.Tensor for one in tensors)
+        except (MessageError, ChannelClosedError):
+            pass
+
+
+def _framed(header: Any, rest: bytes) -> bytes:
+    text = json.dumps(header).encode()
+    return struct.pack(">I", len(text)) + text + rest
+
+
+_VALUES = st.one_of(
+    st.none(), st.booleans(), st.integers(-(2**70), 2**70), st.floats(), st.text(max_size=8),
+    st.lists(st.integers(-1, 3), max_size=3),
+)  # fmt: skip
+_SHAPES = st.lists(
+    st.tuples(
+        st.sampled_from(["float32", "int64", "bfloat16", "bool", "object", ""]) | _VALUES,
+        st.lists(st.integers(-1, 4) | st.integers(0, 2**60), max_size=5) | _VALUES,
+    )
+    | _VALUES,
+    max_size=3,
+)
+_HEADERS = st.fixed_dictionaries(
+    {
+        "kind": st.sampled_from(["Embedded", "Given", "Packs", "Loaded", "Raised", "Confined", ""]),
+        "tensors": _SHAPES | _VALUES,
+    },
+    optional={
+        "layers": st.lists(_VALUES, max_size=3) | _VALUES,
+        "changed": _VALUES,
+        "packs": st.lists(_VALUES, max_size=2) | _VALUES,
+        "files": _VALUES,
+        "network": st.booleans(),
+        "processes": st.booleans(),
+    },
+)
+ANSWERS = Door(
+    st.binary(max_size=60) | st.builds(_framed, _HEADERS | _VALUES, st.binary(max_size=200)),
+    knock_answer,
 )
 
 

@@ -28,7 +28,7 @@ def knock_at(door: doors.Door) -> None:
     A_FEW(given(door.cases)(door.knock))()
 
 
-@pytest.mark.parametrize("name", ["COMMITS", "PROTOCOLS", "MESSAGES", "CRON", "SECRETS"])
+@pytest.mark.parametrize("name", ["COMMITS", "PROTOCOLS", "MESSAGES", "ANSWERS", "CRON", "SECRETS"])
 def test_a_door_takes_anything(name: str) -> None:
     knock_at(getattr(doors, name))
 

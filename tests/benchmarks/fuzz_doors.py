@@ -73,7 +73,7 @@ def all_doors(stack: ExitStack) -> Iterator[tuple[str, doors.Door]]:
     patch = stack.enter_context(pytest.MonkeyPatch.context())
     patch.setenv("XDG_DATA_HOME", str(folder / "data"))
     patch.setenv("XDG_CACHE_HOME", str(folder / "cache"))
-    for name in ("COMMITS", "PROTOCOLS", "MESSAGES", "CRON", "SECRETS"):
+    for name in ("COMMITS", "PROTOCOLS", "MESSAGES", "ANSWERS", "CRON", "SECRETS"):
         yield name.lower(), getattr(doors, name)
     with doors.settings_door(folder) as door:
         yield "settings", door
