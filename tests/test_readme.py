@@ -22,6 +22,7 @@ PAGES = [
     PACKAGE / "cli" / "COMMANDS.md",
     PACKAGE / "report" / "ALERTS.md",
     PACKAGE / "report" / "CI.md",
+    PACKAGE / "runner" / "CLUSTER.md",
     PACKAGE / "runner" / "TRUST.md",
     PACKAGE / "validation" / "GATES.md",
 ]
