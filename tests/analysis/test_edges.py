@@ -30,10 +30,12 @@ from virnucpro_monitor.analysis.regressions import (
     is_after,
 )
 from virnucpro_monitor.analysis.series import series_key
-from virnucpro_monitor.records import Run
+from virnucpro_monitor.analysis.shared import shared_by_failing
+from virnucpro_monitor.records import Run, SequenceResult, SequenceStatus, Thresholds
 
 NOW = START + timedelta(days=200)
 HOUR = timedelta(hours=1)
+THRESHOLDS = Thresholds()
 
 
 def find(runs: Sequence[Run], **bounds: object) -> Regressions:
@@ -318,3 +320,101 @@ def test_an_error_is_followed_under_one_protocol_and_environment_alone() -> None
         for place, one in enumerate(runs)
     ]
     assert follow_figure(other_rule, Figure.WORST).movements == ()
+
+
+def test_every_difference_is_told_with_its_kind_what_prevents_comparison_first() -> None:
+    packages = {"esm": "1", "numpy": "2"}
+    parts = {"cublas": "12.1", "cudnn": "9"}
+    base = run(0, environment=environment(packages=packages, parts=parts, driver="570"))
+    head = run(
+        1,
+        target="other",
+        benchmark="proteome",
+        benchmark_version=2,
+        configuration=configuration(token_budget=512, weights_digest="e" * 64),
+        environment=environment(
+            packages={"esm": "2", "numpy": "2", "new": "1"},
+            parts={"cublas": "12.8", "other": "1"},
+            driver="575",
+        ),
+    )
+    found = find_differences(base, head)
+    weights = configuration().weights
+    assert [(one.kind, one.name, one.base, one.head) for one in found[:3]] == [
+        ("target", "target", "project", "other"),
+        ("benchmark", "benchmark", found[1].base, found[1].head),
+        (
+            "configuration",
+            "weights",
+            f"{weights} ({configuration().weights_digest[:12]})",
+            f"{weights} ({'e' * 12})",
+        ),
+    ]
+    assert [one.prevents_comparison for one in found] == [True] * 3 + [False] * (len(found) - 3)
+    assert [(one.kind, one.name, one.base, one.head) for one in found[3:]] == [
+        ("configuration", "token_budget", "4096", "512"),
+        ("environment", "driver", "570", "575"),
+        ("environment", "esm", "1", "2"),
+        ("environment", "cublas", "12.1", "12.8"),
+    ]
+
+
+def test_an_unknown_environment_differs_in_nothing() -> None:
+    known, unknown = run(0), run(1, environment=None)
+    for base, head in ((known, unknown), (unknown, known), (unknown, unknown), (known, known)):
+        assert find_differences(base, head) == ()
+
+
+# What failing sequences share
+
+
+def placed(lengths: Sequence[Sequence[int]], bad: set[tuple[int, int]]) -> list[SequenceResult]:
+    return [
+        SequenceResult(
+            index=10 * pack + slot,
+            sequence_id=f"s{pack}{slot}",
+            length=length,
+            similarity=0.5 if (pack, slot) in bad else 1.0,
+            pack=pack,
+            slot=slot,
+        )
+        for pack, members in enumerate(lengths)
+        for slot, length in enumerate(members)
+    ]
+
+
+@pytest.mark.parametrize(
+    ("bad", "words"),
+    [
+        ({(0, 0), (0, 1), (1, 0), (1, 1)}, ["all but the last of each pack"]),
+        ({(0, 0), (0, 2), (1, 1), (1, 2)}, ["all but the longest of each pack"]),
+        ({(0, 2), (1, 2)}, ["the last of each pack"]),
+        ({(0, 0), (1, 0)}, ["the first of each pack"]),
+    ],
+)
+def test_all_that_they_share_is_said_and_no_more(
+    bad: set[tuple[int, int]], words: list[str]
+) -> None:
+    results = placed(((50, 65, 60), (200, 45, 70)), bad)
+    assert shared_by_failing(results, THRESHOLDS) == words
+    lost = SequenceResult(
+        index=99, sequence_id="lost", length=100, status=SequenceStatus.LOST
+    )  # in no pack, so that it lies at no place of one
+    assert shared_by_failing([*results, lost], THRESHOLDS) == []
+
+
+def test_one_that_is_alone_in_its_pack_is_its_last_and_its_first() -> None:
+    alone = placed(((40,), (50, 70)), {(0, 0), (1, 1)})
+    assert shared_by_failing(alone, THRESHOLDS) == [
+        "the last of each pack", "the longest of each pack",
+    ]  # fmt: skip
+    without_slot = [replace(one, slot=None) for one in alone[:1]]
+    assert shared_by_failing([*without_slot, *alone[1:]], THRESHOLDS) == [
+        "the longest of each pack"
+    ]
+
+
+def test_what_was_truncated_is_told() -> None:
+    results = placed(((60, 50, 70, 55),), {(0, 0), (0, 3)})
+    cut = [replace(one, truncated=one.slot in (0, 3)) for one in results]
+    assert shared_by_failing(cut, THRESHOLDS) == ["those that were truncated"]
