@@ -15,7 +15,9 @@ from virnucpro_monitor.settings import RUN_SETTINGS, SETTINGS
 PACKAGE = Path(__file__).parents[2] / "virnucpro_monitor"
 COMMANDS = get_command(app)
 # Of git and pip, in advice that names their commands.
-FOREIGN = {"--unshallow", "--no-build-isolation", "--force-reinstall", "--user"}
+OPTION = r"(?<![\w-])--[a-z][a-z-]+"
+# Of git, pip and Dask's worker.
+FOREIGN = {"--unshallow", "--no-build-isolation", "--force-reinstall", "--user", "--resources"}
 
 
 def options_of(*names: str) -> dict[str, typer.core.TyperOption]:
@@ -76,9 +78,13 @@ def advised(path: Path) -> set[str]:
             parts = [one.value for one in node.values if isinstance(one, ast.Constant)]
         elif isinstance(node, ast.Constant) and isinstance(node.value, str):
             parts = [node.value]
+        # What a target is stored by says itself whose option it is.
         text = "".join(parts)
+        for command in re.findall(r"`virnucpro-monitor targets add [^`]*`", text):
+            assert set(re.findall(OPTION, command)) <= options_of("targets", "add").keys()
+            text = text.replace(command, "")
         if " " in text:
-            found |= set(re.findall(r"(?<![\w-])--[a-z][a-z-]+", text))
+            found |= set(re.findall(OPTION, text))
     return found - FOREIGN
 
 

@@ -141,7 +141,7 @@ def test_a_package_is_run_compared_and_searched_by_release(
 
     add = ["targets", "add", "tiny", "pypi:tinyenc", "--releases", ">=1.0"]
     code, _, said = command(*add)
-    assert (code, "loaded by an adapter: name one by --adapter" in said) == (1, True)
+    assert (code, "loaded by an adapter: name one of" in said) == (1, True)
     code, _, said = command(*add, "--adapter", "tinyenc:Padded")
     assert (code, "Stored tiny: 4 releases >=1.0" in said) == (0, True)
     assert "Making the environment for tiny (tinyenc==2.0)" in said

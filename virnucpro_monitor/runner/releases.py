@@ -193,7 +193,8 @@ def package_name(location: str) -> str:
         return str(canonicalize_name(name, validate=True))
     except InvalidName as error:
         raise ConfigurationError(
-            f"{name!r} is not a package's name: write pypi:NAME, and its range as --releases."
+            f"{name!r} is not a package's name: write it as in "
+            f"`virnucpro-monitor targets add NAME pypi:PACKAGE --releases RANGE`."
         ) from error
 
 
@@ -237,8 +238,8 @@ def check_release_target(target: Target) -> None:
     read_requirements(target.requirements)
     if target.adapter == "seed-interface":
         raise ConfigurationError(
-            "The releases of a package are loaded by an adapter: name one by --adapter "
-            "(virnucpro-monitor adapter list)."
+            "The releases of a package are loaded by an adapter: name one of "
+            "`virnucpro-monitor adapter list` by `virnucpro-monitor targets add … --adapter NAME`."
         )
 
 
