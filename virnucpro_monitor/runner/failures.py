@@ -16,6 +16,7 @@ MAX_MESSAGE_CHARACTERS = 1_000
 _LOST_CARD = re.compile(
     r"no CUDA-capable device is detected|devices? (is|are) busy or unavailable|uncorrectable ECC"
     r"|invalid device ordinal|CUDA driver initialization failed|No CUDA GPUs are available"
+    r"|Unexpected error from cudaGetDeviceCount"
 )
 
 

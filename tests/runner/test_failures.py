@@ -1,0 +1,46 @@
+"""Whose fault an exception is: a card that will not start is the machine's, whoever raised it."""
+
+import errno
+
+import pytest
+import torch
+
+from virnucpro_monitor.errors import TargetError, WeightsError
+from virnucpro_monitor.runner.failures import is_ours
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "CUDA error: no CUDA-capable device is detected",
+        "CUDA error: all CUDA-capable devices are busy or unavailable",
+        "CUDA error: uncorrectable ECC error encountered",
+        "Unexpected error from cudaGetDeviceCount(). Did you run some cuda functions before "
+        "calling NumCudaDevices() that might have already set an error? Error 304: OS call failed "
+        "or operation not supported on this OS",
+    ],
+)
+def test_a_card_that_has_gone_or_will_not_start_is_the_machine_s_fault(text: str) -> None:
+    assert is_ours(RuntimeError(text))
+    wrapped = TargetError("The target could not be loaded.")
+    wrapped.__cause__ = RuntimeError(text)
+    assert is_ours(wrapped)
+
+
+@pytest.mark.parametrize(
+    "error",
+    [
+        RuntimeError("CUDA error: an illegal memory access was encountered"),
+        RuntimeError("CUDA error: device-side assert triggered"),
+        torch.OutOfMemoryError("CUDA out of memory."),
+        OSError(errno.ENOENT, "No such file"),
+        TargetError("It has no forward_packed."),
+    ],
+)
+def test_what_the_target_did_is_its_own(error: Exception) -> None:
+    assert not is_ours(error)
+
+
+@pytest.mark.parametrize("error", [OSError(errno.ENOSPC, "full"), WeightsError("damaged")])
+def test_a_full_disk_and_bad_weights_are_ours(error: Exception) -> None:
+    assert is_ours(error)
