@@ -173,6 +173,14 @@ def test_the_healthy_target_passes(judge: Judge, base: str) -> None:
     assert "up to 64 tokens long, in packs with up to 513" in told["mask"]
 
 
+# Of these the cause is named too; of the others the failing gate's sentence says all that is known.
+CAUSES = {
+    "a leak of 1e-7 in long packs": "leak",
+    "the pack's mask share in long packs": "mask rescale of the pack",
+    "no EOS": "eos missing",
+    "a table kept from the first pack": "rotary table short",
+}
+
 PACKED_FAULTS = {
     "a leak of 1e-7 in long packs": (PADDED_WHEN_SHORT, [leak(1e-7)], {"leak"}),
     "the pack's mask share in long packs": (
@@ -256,6 +264,8 @@ def test_the_packed_side_is_named(judge: Judge, name: str) -> None:
     assert verdict.culprit is Culprit.PACKED, verdict.reason
     assert verdict.packed_outcome is Outcome.FAILED
     assert verdict.unpacked_outcome is Outcome.PASSED
+    if name in CAUSES:
+        assert verdict.documents["trace"]["signature"] == CAUSES[name], verdict.reason
 
 
 def test_a_packed_call_that_rounds_the_weights_is_the_packed_sides_doing(judge: Judge) -> None:
@@ -273,6 +283,7 @@ def test_a_packed_call_that_rounds_the_weights_is_the_packed_sides_doing(judge: 
     assert "rounded to bfloat16" in weights.detail
     assert verdict.culprit is Culprit.PACKED
     assert verdict.unpacked_outcome is Outcome.PASSED
+    assert verdict.documents["trace"]["signature"] == "weights bfloat16"
 
 
 def test_weights_that_were_rounded_on_loading_are_named(judge: Judge) -> None:
@@ -286,6 +297,7 @@ def test_weights_that_were_rounded_on_loading_are_named(judge: Judge) -> None:
     assert weights.culprit is Culprit.BOTH
     assert "are not the checkpoint's" in weights.detail
     assert "rounded to float16" in weights.detail
+    assert verdict.documents["trace"]["signature"] == "weights float16"
 
 
 @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16], ids=str)
@@ -299,6 +311,7 @@ def test_a_healthy_target_in_half_precision_passes(judge: Judge, dtype: torch.dt
 def test_a_leak_in_bfloat16_is_not_blamed_on_the_baseline(judge: Judge, share: float) -> None:
     verdict = judge(PADDED_WHEN_SHORT, IN_HALF, leak(share), dtype=torch.bfloat16)
     assert failing(verdict)["leak"].culprit is Culprit.PACKED
+    assert verdict.documents["trace"]["signature"] == "leak"
     assert verdict.culprit is Culprit.PACKED, verdict.reason
     assert verdict.unpacked_outcome is Outcome.PASSED
 

@@ -216,7 +216,6 @@ _CORE: tuple[Fault, ...] = (
         name="<mask> not zeroed",
         probes=True,
         signature="mask not zeroed",
-        plain=True,
         patches=parts.embedding(
             lambda embed, tokens, masked, num_masked, length: embed(
                 tokens, torch.zeros_like(masked), num_masked, length
