@@ -170,7 +170,7 @@ def sequences_words(incident: Incident) -> str:
     run = incident.first_bad
     figures = run.figures
     if figures is None:
-        return "none was measured"
+        return "none was measured, and no side judged"
     group = data.load_group(run)
     names = data.load_failing_ids(run, MAX_NAMED)
     bad = figures.num_sequences - figures.num_strict

@@ -124,6 +124,7 @@ def open_page(browser: Browser) -> Iterator[OpenPage]:
             viewport={"width": width, "height": 900},
             color_scheme=theme,  # type: ignore[arg-type]
             timezone_id="Europe/Berlin",
+            reduced_motion="reduce",  # no colour is on its way from one to another
         )
         contexts.append(context)
         page = context.new_page()

@@ -62,5 +62,5 @@ def test_without_a_secret_there_is_no_trace_of_a_login(
 ) -> None:
     page = open_page(sample_address)
     settle(page)
-    expect(page.get_by_test_id("stTopNavLink").first).to_be_visible()
+    expect(page.get_by_test_id("stPageLink").first).to_be_visible()
     expect(page.get_by_text(re.compile("log (in|out)|logged in", re.IGNORECASE))).to_have_count(0)
