@@ -1,4 +1,7 @@
-"""What a commit's process cannot do: harmless stand-ins for the attacks, all of which must fail."""
+"""What a commit's process cannot do: harmless stand-ins for the attacks, all of which must fail.
+
+Asked where the kernel has Landlock of Linux 6.12 (see conftest.py).
+"""
 
 import json
 import os
@@ -17,9 +20,6 @@ from tests.runner.conftest import MakePlan
 from tests.runner.tiny_target import HEALTHY, MODEL_FILE, TinyRepository
 from virnucpro_monitor.records import Outcome
 from virnucpro_monitor.runner.commits import run_commits
-from virnucpro_monitor.runner.confinement import landlock_version
-
-pytestmark = pytest.mark.skipif(landlock_version() < 6, reason="needs Landlock of Linux 6.12")
 
 # {outside} is a file that others own, {hidden} a folder, {port} one that somebody listens on, {pid}
 # a process outside.
