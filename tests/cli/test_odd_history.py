@@ -99,8 +99,11 @@ def test_a_target_reads_no_secret_and_stops_nobody(
     curious = """
 import os, signal, sys
 print(sorted(os.environ.items()), file=sys.stderr, flush=True)
-os.kill(os.getppid(), signal.SIGSTOP)
-os.kill(os.getppid(), signal.SIGKILL)
+for number in (signal.SIGSTOP, signal.SIGKILL):
+    try:
+        os.kill(os.getppid(), number)
+    except PermissionError:
+        pass
 raise RuntimeError("that was all")
 """
     model = curious + HEALTHY[MODEL_FILE]

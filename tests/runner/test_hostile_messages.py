@@ -233,9 +233,12 @@ def test_a_commit_that_takes_the_runner_down_is_not_tried_for_ever(
             note.unlink()
         with subprocess.Popen(command, env=environment, stdout=subprocess.PIPE) as runner:
             end = time.monotonic() + 120
-            while not has_begun(cache_folder) and runner.poll() is None and time.monotonic() < end:
-                time.sleep(0.05)
-            runner.kill()
+            try:
+                while not has_begun(cache_folder) and runner.poll() is None:
+                    assert time.monotonic() < end
+                    time.sleep(0.05)
+            finally:
+                runner.kill()
         assert has_begun(cache_folder)
     last = subprocess.run(command, env=environment, capture_output=True, text=True, check=True)
     first, second = last.stdout.splitlines()

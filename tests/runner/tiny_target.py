@@ -2,6 +2,7 @@
 
 import os
 import subprocess
+from contextlib import suppress
 from pathlib import Path
 
 PACKAGE = "tinytarget"
@@ -100,7 +101,9 @@ PADDED_WITH_CLS = _MODEL.replace("PADDING = 1", "PADDING = 0")
 
 def has_begun(cache_folder: Path) -> bool:
     """Whether a commit that `WAITS` runs now."""
-    return any(cache_folder.glob("**/begun.note"))
+    with suppress(FileNotFoundError):  # checkouts come and go meanwhile
+        return any(cache_folder.glob("**/begun.note"))
+    return False
 
 
 class TinyRepository:

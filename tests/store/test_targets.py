@@ -85,14 +85,17 @@ def test_a_force_push_takes_commits_off_the_branch_and_keeps_their_runs(
         dataclasses.replace(make_commit(number), position=None, on_branch=False)
         for number in (2, 3)
     ]
-    assert reader.load_commits(engine, "sample", on_branch=False) == gone
+    left = reader.load_commits(engine, "sample", on_branch=False)
+    assert [commit.former_position for commit in left] == [2, 3]
+    assert all(commit.left_at is not None for commit in left)
+    assert [dataclasses.replace(one, former_position=None, left_at=None) for one in left] == gone
     assert reader.load_commits(engine, "sample", on_branch=True) == rewritten
-    assert reader.load_commits(engine, "sample") == [*gone, *rewritten]
+    assert reader.load_commits(engine, "sample") == [*left, *rewritten]
     assert len(reader.load_runs(engine, target="sample", on_branch=False)) == 2
 
     # Measuring one of them again does not bring it back; finding it in the history does.
     writer.save_run(make_report(commit=make_commit(3, position=None)))
-    assert reader.load_commits(engine, "sample", on_branch=False) == gone
+    assert reader.load_commits(engine, "sample", on_branch=False) == left
     writer.save_commits("sample", [make_commit(number) for number in range(4)], whole_history=True)
     assert [commit.position for commit in reader.load_commits(engine, "sample")] == [
         None,

@@ -1,6 +1,5 @@
 """pip as this interpreter has it: what an index offers, and environments filled from it."""
 
-import json
 import os
 import shutil
 import subprocess
@@ -14,6 +13,7 @@ from virnucpro_monitor.secrecy import public_environment
 INSTALL_TIMEOUT_S = 3600.0
 LIST_TIMEOUT_S = 300.0
 _SETTINGS = ("PIP_", "UV_")
+_OFFERED = "Available versions"
 
 
 class InstallerError(MonitorError):
@@ -55,13 +55,15 @@ def offered_versions(name: str, *, pre: bool = False) -> list[str]:
     Raises:
         InstallerError: there is no such package, or the index cannot be reached.
     """
-    command = [sys.executable, "-m", "pip", "index", "versions", name, "--json"]
+    # By its text: the pip that comes with Python 3.11 has no --json for this.
+    command = [sys.executable, "-m", "pip", "index", "versions", name]
     command += ["--disable-pip-version-check", *(["--pre"] if pre else [])]
     printed, _ = call(command, Path.cwd(), timeout_s=LIST_TIMEOUT_S)
-    try:
-        return [str(one) for one in json.loads(printed)["versions"]]
-    except (ValueError, KeyError, TypeError) as error:
-        raise InstallerError(f"pip did not list the versions of {name}: update pip.") from error
+    for line in printed.splitlines():
+        title, found, versions = line.partition(":")
+        if found and title.strip() == _OFFERED:
+            return [version.strip() for version in versions.split(",")]
+    raise InstallerError(f"pip did not list the versions of {name}: update pip.")
 
 
 def call(

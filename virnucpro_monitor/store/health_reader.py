@@ -80,10 +80,12 @@ def _read_usage(connection: Connection, since: datetime) -> tuple[DayUsage, ...]
 
 
 def _read_machines(connection: Connection, since: datetime) -> tuple[MachineUse, ...]:
+    # One expression for both clauses: PostgreSQL takes two of the same words for different ones.
+    card = func.coalesce(EnvironmentRow.gpu, "").label("card")
     query = (
         select(
             EnvironmentRow.host,
-            func.coalesce(EnvironmentRow.gpu, "").label("card"),
+            card,
             func.count().label("num_runs"),
             func.count(RunRow.commit_id.distinct()).label("num_commits"),
             func.sum(RunRow.duration_s).label("run_s"),
@@ -91,7 +93,7 @@ def _read_machines(connection: Connection, since: datetime) -> tuple[MachineUse,
         )
         .join(EnvironmentRow, EnvironmentRow.id == RunRow.environment_id)
         .where(RunRow.started_at >= since)
-        .group_by(EnvironmentRow.host, func.coalesce(EnvironmentRow.gpu, ""))
+        .group_by(EnvironmentRow.host, card)
     )
     found = [MachineUse(**row._mapping) for row in connection.execute(query)]
     return tuple(sorted(found, key=lambda one: -one.run_s))
