@@ -5,7 +5,6 @@ differs by version, and whoever refuses it that gets error 304 from a card that 
 confinement nor CUDA's start can be undone, so both are tried in a process made for that.
 """
 
-import ctypes
 import os
 import signal
 from collections.abc import Callable
@@ -14,17 +13,15 @@ from contextlib import suppress
 from virnucpro_monitor.runner.confinement import Territory, confine_files, give_up_capabilities
 
 TRIAL_S = 60
+_SIZE = 64
 
 
 def start_cuda() -> bool:
-    """Start the driver and make a context on its first card."""
-    driver = ctypes.CDLL("libcuda.so.1")
-    device, context = ctypes.c_int(), ctypes.c_void_p()
-    return bool(
-        driver.cuInit(0) == 0
-        and driver.cuDeviceGet(ctypes.byref(device), 0) == 0
-        and driver.cuDevicePrimaryCtxRetain(ctypes.byref(context), device) == 0
-    )
+    """Start CUDA and its matrix products as a model would, on the first card."""
+    import torch
+
+    ones = torch.ones(_SIZE, _SIZE, device="cuda", dtype=torch.float16)
+    return bool((ones @ ones).float().sum().item() == _SIZE**3)
 
 
 def stands_confinement(
