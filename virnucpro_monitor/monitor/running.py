@@ -234,6 +234,18 @@ def check_disks(settings: Settings) -> None:
         probe_folder("The database", path.resolve().parent)
 
 
+def request_of(settings: Settings) -> Request:
+    """What settings ask a run to measure, and on what."""
+    return Request(
+        model=settings.model,
+        weights=settings.weights,
+        device=settings.device,
+        dtype=settings.dtype,
+        backend=settings.backend,
+        token_budget=settings.token_budget,
+    )
+
+
 def make_plan(
     settings: Settings, target: Target, known: Sequence[Run], options: RunOptions
 ) -> tuple[RunPlan, Selection]:
@@ -245,14 +257,7 @@ def make_plan(
     Raises:
         MonitorError: repository, revision, benchmark set or protocol cannot be used.
     """
-    request = Request(
-        model=settings.model,
-        weights=settings.weights,
-        device=settings.device,
-        dtype=settings.dtype,
-        backend=settings.backend,
-        token_budget=settings.token_budget,
-    )
+    request = request_of(settings)
     benchmarks = tuple(load_benchmark(name) for name in dict.fromkeys(settings.benchmark))
     protocol = load_protocol(settings.protocol or None)
     repository: Source | None = None

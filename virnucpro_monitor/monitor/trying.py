@@ -8,13 +8,13 @@ from typing import TYPE_CHECKING
 from virnucpro_monitor.data.benchmarks import benchmark_digest
 from virnucpro_monitor.disks import path_from
 from virnucpro_monitor.errors import ConfigurationError, TargetError
+from virnucpro_monitor.monitor.running import request_of
 from virnucpro_monitor.records import (
     BenchmarkSet,
     Commit,
     Culprit,
     Failure,
     ProteinSequence,
-    Request,
     RunReport,
     Target,
     Verdict,
@@ -196,14 +196,7 @@ def _try(
         repository=repository,
         commits=(commit or Commit(hash="0" * 40, subject=target.adapter),),
         benchmarks=(benchmark,),
-        request=Request(
-            model=settings.model,
-            weights=settings.weights,
-            device=settings.device,
-            dtype=settings.dtype,
-            backend=settings.backend,
-            token_budget=settings.token_budget,
-        ),
+        request=request_of(settings),
         protocol=load_protocol(settings.protocol or None),
         cache_folder=settings.cache_folder,
         timeout_s=settings.timeout_s,

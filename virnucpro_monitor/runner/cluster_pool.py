@@ -5,7 +5,6 @@ import threading
 from collections.abc import Generator, Sequence
 from dataclasses import replace
 from pathlib import Path
-from types import TracebackType
 from typing import Any
 
 from virnucpro_monitor.errors import ClusterError, ConfigurationError
@@ -23,6 +22,7 @@ from virnucpro_monitor.records.messages import (
 )
 from virnucpro_monitor.runner.client import Accept
 from virnucpro_monitor.runner.cluster import POLL_S, Cluster
+from virnucpro_monitor.runner.endings import last_line
 
 LOST_S = 30.0  # without a scheduler, before the start is given up
 
@@ -46,17 +46,6 @@ class ClusterPool:
         self._cluster = cluster
         self._python = python
         self._closed = threading.Event()
-
-    def __enter__(self) -> "ClusterPool":
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
-        self.close()
 
     def close(self) -> None:
         """End all jobs."""
@@ -158,8 +147,7 @@ def _why(events: Sequence[Said | Ended]) -> str:
         if isinstance(event, Refused):
             return event.message.rstrip(".")
     ended = next((event for event in events if isinstance(event, Ended)), None)
-    last = (ended.log.strip().splitlines() or [""])[-1] if ended else ""
-    return last or "it did not get ready"
+    return (last_line(ended.log) if ended else "") or "it did not get ready"
 
 
 def _unlike(first: Ready, other: Ready) -> str:

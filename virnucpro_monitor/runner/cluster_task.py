@@ -21,8 +21,8 @@ from typing import Any
 
 import distributed
 
-import virnucpro_monitor
 from virnucpro_monitor.records.messages import Advanced, Ended, Job, MeasureJob, decode_job, encode
+from virnucpro_monitor.runner.builtin import source_digest
 from virnucpro_monitor.runner.client import WorkerPool
 from virnucpro_monitor.settings import Settings
 
@@ -65,16 +65,6 @@ class Paths:
     checkpoint: str = ""
     regression: str = ""
     torch_home: str = ""
-
-
-def source_digest() -> str:
-    """Digest of this package's source: two hosts must measure with the same yardstick."""
-    root = Path(virnucpro_monitor.__file__).parent
-    digest = hashlib.sha256()
-    for path in sorted(root.rglob("*.py")):
-        if "_bundled" not in path.parts:
-            digest.update(f"{path.relative_to(root)}\0".encode() + path.read_bytes() + b"\0")
-    return digest.hexdigest()
 
 
 def look_around(token: str) -> Place:

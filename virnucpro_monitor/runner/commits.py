@@ -8,7 +8,7 @@ Holding     ... once they know their backend
 """
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from contextlib import ExitStack
+from contextlib import ExitStack, closing
 from dataclasses import replace
 from pathlib import Path
 from types import TracebackType
@@ -87,7 +87,9 @@ class CommitRunner:
         plan = self._plan
         with ExitStack() as stack:
             self._cluster = (
-                stack.enter_context(Cluster(plan, self._say)) if plan.engine == "dask" else None
+                stack.enter_context(closing(Cluster(plan, self._say)))
+                if plan.engine == "dask"
+                else None
             )
             self._cards = (
                 find_cards(plan.request.device, self._say)

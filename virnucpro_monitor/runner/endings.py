@@ -61,6 +61,12 @@ def garbage_text(detail: str) -> str:
     )
 
 
+def last_line(text: str) -> str:
+    """The last line that says something; nothing where none does."""
+    lines = [line for line in text.splitlines() if line.strip()]
+    return lines[-1].strip() if lines else ""
+
+
 def _signal_name(code: int) -> str:
     try:
         return signal.Signals(code).name

@@ -12,7 +12,7 @@ from virnucpro_monitor.records.progress import OnProgress, Progress
 from virnucpro_monitor.records.request import NAMED_WEIGHTS
 from virnucpro_monitor.runner.client import WorkerPool, raise_refused
 from virnucpro_monitor.runner.cluster_pool import ClusterPool
-from virnucpro_monitor.runner.endings import explain
+from virnucpro_monitor.runner.endings import explain, last_line
 from virnucpro_monitor.runner.plan import RunPlan
 from virnucpro_monitor.runner.surroundings import Surroundings
 
@@ -74,7 +74,7 @@ def prepare(
             elif isinstance(event, Ready):
                 ready = event
             elif isinstance(event, Ended) and ready is None:
-                why = _last_line(event.log) or explain(event, job.timeout_s, None).message
+                why = last_line(event.log) or explain(event, job.timeout_s, None).message
                 raise ConfigurationError(f"The worker process could not get ready: {why}")
     assert ready is not None
     return Prepared(
@@ -90,8 +90,3 @@ def prepare(
 
 def _weights_name(weights: str) -> str:
     return weights if weights in NAMED_WEIGHTS else Path(weights).name
-
-
-def _last_line(text: str) -> str:
-    lines = [line for line in text.splitlines() if line.strip()]
-    return lines[-1].strip() if lines else ""
