@@ -21,11 +21,15 @@ import random
 import statistics
 import time
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 
+from tests.analysis.histories import figures, run
 from virnucpro_monitor.analysis.change_points import (
     MIN_EFFECT_DECADES,
     find_changes,
 )
+from virnucpro_monitor.analysis.movements import Figure, follow_figure
+from virnucpro_monitor.records import Run
 
 SIGMA = 0.05
 LENGTH = 300
@@ -127,9 +131,40 @@ def main() -> None:
         print(f"  {name}: {time.perf_counter() - start:.1f} s")
     for name in ("ours", "asv"):
         values = noise(random.Random(1), 10_000)
-        start = time.perf_counter()
+        start = time.process_time()
         DETECTORS[name](values)
-        print(f"10,000 points, {name}: {time.perf_counter() - start:.2f} s")
+        print(f"10,000 points, {name}: {time.process_time() - start:.2f} s of CPU")
+    for steps in (0, 1, 20):
+        runs = make_runs(10_000, steps)
+        start = time.process_time()
+        moved = sum(len(follow_figure(runs, figure).movements) for figure in Figure)
+        taken = time.process_time() - start
+        print(f"10,000 runs, all nine figures, {steps} steps each: {moved} found, {taken:.2f} s")
+
+
+def make_runs(number: int, steps: int) -> list[Run]:
+    """Passed runs whose nine figures all have noise, and as many steps of 0.3 decades and back."""
+    generator = random.Random(steps)
+    runs = []
+    for place in range(number):
+        up = 0.3 * ((place * (steps + 1) // number) % 2)
+
+        def figure(level: float, up: float = up) -> float:
+            return 10 ** (level + up + generator.gauss(0.0, SIGMA))
+
+        found = figures(
+            1.0 - figure(-5.0),
+            p01_similarity=1.0 - figure(-5.5),
+            median_similarity=1.0 - figure(-6.0),
+            max_packed_relative_l2=figure(-3.0),
+            max_unpacked_relative_l2=figure(-3.0),
+            packed_s=figure(0.0),
+            unpacked_s=figure(0.5) * figure(0.0),
+        )
+        one = run(place, figures=found, duration_s=figure(1.5))
+        gain = replace(one.gates[0], name="gain", value=figure(-4.0))
+        runs.append(replace(one, gates=(gain,)))
+    return runs
 
 
 def measure(detector: Detector, number: int) -> list[str]:

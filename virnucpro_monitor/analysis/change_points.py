@@ -3,7 +3,8 @@
 All values are in decades. Runs off the level for a moment are found first, by their distance from
 a running median in units of the series' own tails, so that heavy tails are no alarm. What is left
 is cut by optimal segmentation (least squares with a penalty for each change, ruptures'
-`KernelCPD`), and what a ramp explains better than stairs is one drift. The gates remain the alarm;
+`KernelCPD`, where `analysis.prescreen` cannot rule a change out), and what a ramp explains better
+than stairs is one drift. The gates remain the alarm;
 this needs no threshold on the error itself.
 """
 
@@ -13,6 +14,8 @@ from dataclasses import dataclass
 from enum import StrEnum
 from itertools import pairwise
 from typing import Any
+
+from virnucpro_monitor.analysis.prescreen import find_level
 
 MIN_POINTS = 10
 PENALTY = 8.0
@@ -112,13 +115,15 @@ def find_changes(
     if len(known) < MIN_POINTS:
         return ChangePoints(enough_history=False, num_values=len(known), sigma=None, points=())
     sigma = noise_scale(known, min_sigma)
-    bursts = _find_bursts(known, min_effect_decades, sigma)
+    middle = _running_median(known)
+    bursts = _find_bursts(known, middle, min_effect_decades, sigma)
     kept = np.ones(len(known), dtype=bool)
     for start, end in bursts:
         kept[start:end] = False
     rest = np.flatnonzero(kept)  # [m] indices into `known`
     level = known[rest]
-    bounds = _merge(level, _segment(_clip(level, sigma), penalty, sigma), min_effect_decades, sigma)
+    clipped = _clip(level, middle if not bursts else _running_median(level), sigma)
+    bounds = _merge(level, _segment(clipped, penalty, sigma), min_effect_decades, sigma)
     found = [
         ChangePoint(
             place=places[int(rest[change.place])],
@@ -185,15 +190,24 @@ def _nearest_middle(windows: Any, values: Any) -> Any:
     """
     import numpy as np
 
-    low, high = (np.nanquantile(windows, 0.5, axis=1, method=side) for side in ("lower", "higher"))
+    ordered = np.sort(windows, axis=1)  # NaN last
+    number = np.count_nonzero(~np.isnan(windows), axis=1)
+    rows = np.arange(len(windows))
+    low, high = ordered[rows, (number - 1) // 2], ordered[rows, number // 2]
     return np.where(np.abs(values - low) <= np.abs(values - high), low, high)
 
 
-def _find_bursts(values: Any, min_effect: float, sigma: float) -> list[tuple[int, int]]:
-    """[start, end) of values off the level that came back, or that are the last there are."""
+def _find_bursts(
+    values: Any, middle: Any, min_effect: float, sigma: float
+) -> list[tuple[int, int]]:
+    """[start, end) of values off the level that came back, or that are the last there are.
+
+    Args:
+        middle: the running median of `values`.
+    """
     import numpy as np
 
-    off = values - _running_median(values)
+    off = values - middle
     near = np.abs(off)[np.abs(off) <= _FAR * sigma]
     # Of two levels of equal length no value is near the median of both.
     tail = max(2.0 * sigma, float(np.quantile(near, 0.95)) if len(near) else 0.0)
@@ -219,14 +233,14 @@ def _find_bursts(values: Any, min_effect: float, sigma: float) -> list[tuple[int
     return bursts
 
 
-def _clip(values: Any, sigma: float) -> Any:
+def _clip(values: Any, middle: Any, sigma: float) -> Any:
     """Values without their tails: what is far from all around it and from its neighbours, too.
 
     A level that is shorter than half the window has only the latter to agree with.
     """
     import numpy as np
 
-    middles = _running_median(values), _running_median(values, _NEIGHBOURS)
+    middles = middle, _running_median(values, _NEIGHBOURS)
     low, high = np.minimum(*middles), np.maximum(*middles)
     return np.clip(values, low - _CLIP * sigma, high + _CLIP * sigma)
 
@@ -239,28 +253,32 @@ def _segment(values: Any, penalty: float, sigma: float) -> list[int]:
     """
     import numpy as np
 
-    signal = np.asarray(values, dtype=np.float64).reshape(-1, 1)  # [n, 1]
-    charge = penalty * math.log(len(signal)) * sigma**2
-    if len(signal) <= 2 * _BLOCK:
-        return [0, *_segment_block(signal, charge)]
+    signal = np.asarray(values, dtype=np.float64)  # [n]
+    size = len(signal)
+    charge = penalty * math.log(size) * sigma**2
+    if size <= 2 * _BLOCK:
+        is_level = find_level(signal[None], charge)
+        return [0, size] if is_level[0] else [0, *_segment_block(signal, charge)]
+    every = _BLOCK - _OVERLAP
+    is_level = find_level(np.lib.stride_tricks.sliding_window_view(signal, _BLOCK)[::every], charge)
     bounds = [0]
-    for start in range(0, len(signal), _BLOCK - _OVERLAP):
+    for number, start in enumerate(range(0, size, every)):
         block = signal[start : start + _BLOCK]
+        whole = number < len(is_level)  # the last ones are shorter
+        if is_level[number] if whole else find_level(block[None], charge)[0]:
+            continue
         for end in _segment_block(block, charge)[:-1]:
             if start + end > bounds[-1] + _SAME_CHANGE:
                 bounds.append(start + end)
-    return [*bounds, len(signal)]
+    return [*bounds, size]
 
 
 def _segment_block(signal: Any, charge: float) -> list[int]:
-    """Ends of the segments of a block [n, 1], n itself the last."""
-    import numpy as np
-    import ruptures
+    """Ends of the segments of a block [n], n itself the last."""
+    import ruptures  # it loads all of SciPy's statistics: a level history does without
 
-    if len(signal) < 2 or float(np.ptp(signal)) == 0.0:
-        return [len(signal)]
     # A coarser grid (`jump`) would hide changes between its points.
-    detector = ruptures.KernelCPD(kernel="linear", min_size=1, jump=1).fit(signal)
+    detector = ruptures.KernelCPD(kernel="linear", min_size=1, jump=1).fit(signal.reshape(-1, 1))
     return [int(end) for end in detector.predict(pen=charge)]
 
 
@@ -346,24 +364,44 @@ def _ramp(
     size = len(values)
     if size < _MIN_DRIFT:
         return None
-    clipped = _clip(values, sigma)
+    clipped = _clip(values, _running_median(values), sigma)
     charge = penalty * math.log(size) * sigma**2
     stairs = sum(
         float(np.sum((clipped[a:b] - np.mean(clipped[a:b])) ** 2))
         for a, b in pairwise([0, *steps, size])
     )
-    best: tuple[float, int, int, float, float] | None = None
-    grid = np.unique(np.linspace(0, size, 17).astype(int))
-    where = np.arange(size)
-    for first in grid[:-1]:
-        for end in grid[grid >= first + _MIN_DRIFT]:
-            share = np.clip((where - first) / (end - first), 0.0, 1.0)  # [size], 0 before, 1 after
-            centred = share - share.mean()
-            slope = float(np.dot(centred, clipped) / np.dot(centred, centred))
-            base = float(clipped.mean() - slope * share.mean())
-            rest = float(np.sum((clipped - base - slope * share) ** 2))
-            if best is None or rest < best[0]:
-                best = (rest, int(first), int(end), base, base + slope)
-    if best is None or best[0] + 1.5 * charge >= stairs + len(steps) * charge:
+    first, end, rest = _best_ramp(clipped)
+    if rest + 1.5 * charge >= stairs + len(steps) * charge:
         return None
-    return best[1:]
+    share = np.clip((np.arange(size) - first) / (end - first), 0.0, 1.0)  # 0 before, 1 after
+    centred = share - share.mean()
+    slope = float(np.dot(centred, clipped) / np.dot(centred, centred))
+    base = float(clipped.mean() - slope * share.mean())
+    return first, end, base, base + slope
+
+
+def _best_ramp(values: Any) -> tuple[int, int, float]:
+    """(first, end, sum of squares left) of the least-squares ramp, its places on a grid of 17.
+
+    All of the grid at once, from sums up to its places: of a ramp's share s(i), 0 before `first`
+    and 1 from `end`, the fit needs sum(s), sum(s^2) and sum(s x) alone.
+    """
+    import numpy as np
+
+    size = len(values)
+    grid = np.unique(np.linspace(0, size, 17).astype(int))
+    first, end = (places.ravel() for places in np.meshgrid(grid[:-1], grid, indexing="ij"))
+    long_enough = end >= first + _MIN_DRIFT
+    first, end = first[long_enough], end[long_enough]
+    centred = values - values.mean()
+    sums = np.concatenate([[0.0], np.cumsum(centred)])
+    moments = np.concatenate([[0.0], np.cumsum(np.arange(size) * centred)])
+    length = (end - first).astype(np.float64)
+    rising = moments[end] - moments[first] - first * (sums[end] - sums[first])
+    product = rising / length + sums[size] - sums[end]
+    total = (length - 1.0) / 2.0 + size - end
+    squares = (length - 1.0) * (2.0 * length - 1.0) / (6.0 * length) + size - end
+    spread = squares - total**2 / size
+    rest = float(np.dot(centred, centred)) - product**2 / spread
+    best = int(np.argmin(rest))
+    return int(first[best]), int(end[best]), float(rest[best])

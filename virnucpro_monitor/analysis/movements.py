@@ -128,9 +128,10 @@ def follow_figure(runs: Sequence[Run], figure: Figure) -> FigureHistory:
     values = tuple(figure_value(run, figure) for run in runs)
     groups: dict[Hashable, list[int]] = defaultdict(list)
     digests: dict[int, str] = {}  # by identity: thousands of runs share a few environments
+    is_speed = figure.is_speed
     for place, run in enumerate(runs):
         if values[place] is not None:
-            groups[_likeness(run, figure, digests)].append(place)
+            groups[_likeness(run, is_speed, digests)].append(place)
     movements: list[tuple[int, Movement]] = []
     bands = []
     floor = figure_floor(figure)
@@ -138,8 +139,8 @@ def follow_figure(runs: Sequence[Run], figure: Figure) -> FigureHistory:
         decades = [math.log10(max(values[place] or 0.0, floor)) for place in places]
         found = find_changes(
             decades,
-            min_effect_decades=_SPEED_EFFECT if figure.is_speed else MIN_EFFECT_DECADES,
-            min_sigma=_SPEED_SIGMA if figure.is_speed else MIN_SIGMA_DECADES,
+            min_effect_decades=_SPEED_EFFECT if is_speed else MIN_EFFECT_DECADES,
+            min_sigma=_SPEED_SIGMA if is_speed else MIN_SIGMA_DECADES,
         )
         for change in found.points:
             place = places[change.place]
@@ -185,10 +186,10 @@ def _band(start: int, decades: Sequence[float], sigma: float) -> Band:
     )
 
 
-def _likeness(run: Run, figure: Figure, digests: dict[int, str]) -> Hashable:
+def _likeness(run: Run, is_speed: bool, digests: dict[int, str]) -> Hashable:
     """What two runs must have in common for the figure to be set side by side."""
     used = run.environment
-    if figure.is_speed:
+    if is_speed:
         return run.benchmark_digest, used and (used.host, used.platform, used.gpu)
     if used is not None and id(used) not in digests:
         digests[id(used)] = used.digest
