@@ -152,7 +152,9 @@ def test_every_reader_is_watched() -> None:
     }
     called = {name for _, call in CALLS.values() for name in call.__code__.co_names}
     # They look at all runs: see above.
-    assert functions - called == {"load_health", "load_history_state", "load_flips"}
+    assert functions - called == {
+        "load_health", "load_machines", "load_history_state", "load_flips",
+    }  # fmt: skip
 
 
 def test_the_check_sees_a_full_scan(engine: Engine) -> None:

@@ -14,6 +14,7 @@ from virnucpro_monitor.settings import Settings
 
 if TYPE_CHECKING:
     from virnucpro_monitor.monitor.status import TargetStatus
+    from virnucpro_monitor.records import WorkHost
 
 
 def register(app: typer.Typer) -> None:
@@ -23,7 +24,7 @@ def register(app: typer.Typer) -> None:
 def status(
     target: TargetOption = None, db: DatabaseOption = None, as_json: JsonOption = False
 ) -> None:
-    """Say for each target what is measured, what is missing, and when its runner last spoke."""
+    """Say for each target what is measured, missing and where, and when its runner last spoke."""
     from virnucpro_monitor.monitor.opening import open_database
     from virnucpro_monitor.monitor.status import load_statuses
 
@@ -78,7 +79,23 @@ def describe_status(one: TargetStatus) -> list[str]:
         f"inherited, {one.commits_not_measured} error or not run, "
         f"{one.commits_missing} without any run"
     )
-    return lines
+    return lines + [_describe_host(host) for host in one.hosts]
+
+
+def _describe_host(host: WorkHost) -> str:
+    from virnucpro_monitor.report.text import count
+
+    parts = [] if host.num_queued is None else [f"{count(host.num_queued, 'commit')} waiting"]
+    for cards in host.cards:
+        name = visible(cards.card) or "CPU"
+        parts.append(f"{cards.num_cards} x {name}" if (cards.num_cards or 0) > 1 else name)
+        if cards.num_cards == 0:
+            parts[-1] += " (not there now)"
+        if cards.utilisation is not None:
+            parts[-1] += f" at {cards.utilisation} %"
+        if cards.seconds_per_commit is not None:
+            parts[-1] += f", {cards.seconds_per_commit:.1f} s a commit"
+    return f"host        {visible(host.host)}: {'; '.join(parts) or 'nothing measured'}"
 
 
 def _age(moment: datetime) -> str:

@@ -5,8 +5,9 @@ from dataclasses import dataclass
 from datetime import datetime
 
 from virnucpro_monitor.errors import MonitorError
+from virnucpro_monitor.monitor.hosts import load_hosts
 from virnucpro_monitor.monitor.naming import choose_target
-from virnucpro_monitor.records import Target
+from virnucpro_monitor.records import Target, WorkHost
 from virnucpro_monitor.runner.selection import branch_history
 from virnucpro_monitor.runner.sources import open_source
 from virnucpro_monitor.settings import load_settings
@@ -27,6 +28,7 @@ class TargetStatus:
         last_heartbeat, last_state, last_message: what its runner said last; None where none ever
             did.
         last_exit_code, last_finished_at: of the last invocation that ended.
+        hosts: where it is measured.
     """
 
     target: str
@@ -41,6 +43,7 @@ class TargetStatus:
     last_message: str | None
     last_exit_code: int | None
     last_finished_at: datetime | None
+    hosts: tuple[WorkHost, ...] = ()
 
 
 def load_statuses(engine: Engine, target: str | None = None) -> tuple[TargetStatus, ...]:
@@ -74,6 +77,7 @@ def load_status(engine: Engine, target: Target) -> TargetStatus:
         last_message=last.message if last else None,
         last_exit_code=ended.exit_code if ended else None,
         last_finished_at=ended.finished_at if ended else None,
+        hosts=load_hosts(engine, target.name),
     )
 
 

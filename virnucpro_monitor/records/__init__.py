@@ -49,12 +49,14 @@ from virnucpro_monitor.records.monitoring import (
     DayUsage,
     Health,
     Heartbeat,
+    HostCards,
     Judgement,
     Lease,
     MachineUse,
     RunMark,
     SequencePoint,
     Series,
+    WorkHost,
 )
 from virnucpro_monitor.records.names import benchmark_label, short_hash
 from virnucpro_monitor.records.outcome import VERDICTS, Culprit, Outcome, SequenceStatus
@@ -110,6 +112,7 @@ __all__ = [
     "GateResult",
     "Health",
     "Heartbeat",
+    "HostCards",
     "Json",
     "Judgement",
     "Lease",
@@ -138,6 +141,7 @@ __all__ = [
     "Target",
     "Thresholds",
     "Verdict",
+    "WorkHost",
     "benchmark_label",
     "content_digest",
     "error_of",

@@ -148,6 +148,44 @@ class MachineUse:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class HostCards:
+    """The cards of one kind of a host, and what a commit cost on them.
+
+    Attributes:
+        card: the GPU's name; empty for the CPU.
+        num_cards: how many are there now; None on another host than the one that asks.
+        utilisation: percent now, their mean (of the CPU: its load of the last minute over its
+            cores); None where it cannot be asked.
+        num_commits: different ones, in the last 90 days.
+        seconds_per_commit: run time over them; None where there were none.
+        last_at: when the last run there began.
+    """
+
+    card: str
+    num_cards: int | None = None
+    utilisation: int | None = None
+    num_commits: int = 0
+    seconds_per_commit: float | None = None
+    last_at: datetime | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class WorkHost:
+    """A host (or cluster) that measures, and what waits for it.
+
+    Attributes:
+        is_here: it is the one that asks.
+        num_queued: commits that its runners have still to cover; None where none has reported.
+        cards: the one with most run time first.
+    """
+
+    host: str
+    is_here: bool
+    num_queued: int | None
+    cards: tuple[HostCards, ...]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Health:
     """Whether the monitor itself is alive.
 

@@ -22,6 +22,7 @@ from virnucpro_monitor.store.models import (
     LeaseRow,
     RunRow,
     SequenceResultRow,
+    TargetRow,
 )
 from virnucpro_monitor.store.statements import table_of
 
@@ -79,7 +80,18 @@ def _read_usage(connection: Connection, since: datetime) -> tuple[DayUsage, ...]
     )
 
 
-def _read_machines(connection: Connection, since: datetime) -> tuple[MachineUse, ...]:
+def load_machines(
+    engine: Engine, target: str | None = None, *, now: datetime | None = None
+) -> tuple[MachineUse, ...]:
+    """What each host and card did for one target, or for all, in the last `USAGE_DAYS` days."""
+    since = (now or datetime.now(UTC)) - timedelta(days=USAGE_DAYS)
+    with reading(engine) as connection:
+        return _read_machines(connection, since, target)
+
+
+def _read_machines(
+    connection: Connection, since: datetime, target: str | None = None
+) -> tuple[MachineUse, ...]:
     # One expression for both clauses: PostgreSQL takes two of the same words for different ones.
     card = func.coalesce(EnvironmentRow.gpu, "").label("card")
     query = (
@@ -95,6 +107,9 @@ def _read_machines(connection: Connection, since: datetime) -> tuple[MachineUse,
         .where(RunRow.started_at >= since)
         .group_by(EnvironmentRow.host, card)
     )
+    if target is not None:
+        query = query.join(TargetRow, TargetRow.id == RunRow.target_id)
+        query = query.where(TargetRow.name == target)
     found = [MachineUse(**row._mapping) for row in connection.execute(query)]
     return tuple(sorted(found, key=lambda one: -one.run_s))
 
