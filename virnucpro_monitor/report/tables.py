@@ -134,13 +134,16 @@ def sequence_batches(batches: Iterable[SequenceBatch]) -> Iterator[Any]:
     own = {column.name for column in _RUN}
     for batch in batches:
         # Few runs, many rows: what is true of a run is written once, and pointed at.
-        runs, run_of = np.unique(batch.columns["run_id"].to_numpy(), return_inverse=True)
+        run_ids = batch.columns["run_id"].to_numpy()  # in order
+        is_first = np.diff(run_ids, prepend=run_ids[:1] - 1) != 0
+        runs, run_of = run_ids[is_first], np.cumsum(is_first) - 1
         members = [batch.runs[int(run_id)] for run_id in runs]
+        places = pa.array(run_of, pa.int32())
         columns: dict[str, Any] = {}
         for field in schema:
             if field.name in own:
                 values = [_RUN_VALUES[field.name](run) for run in members]
-                columns[field.name] = _spread(values, run_of, field.type)
+                columns[field.name] = _spread(values, places, field.type)
             elif field.name in batch.columns:
                 columns[field.name] = batch.columns[field.name].cast(_plain_type(field.type))
         columns["similarity"] = _with_nan(columns["similarity"], columns["status"])
@@ -154,16 +157,16 @@ def _spread(values: Sequence[object], places: Any, kind: Any) -> Any:
     """values[places] as an Arrow array of `kind`."""
     import pyarrow as pa
 
-    chosen = pa.array(places, pa.int32())
     if pa.types.is_dictionary(kind):
         texts = pa.array(values, pa.string()).dictionary_encode()
-        return pa.DictionaryArray.from_arrays(texts.indices.take(chosen), texts.dictionary)
-    return pa.array(values, kind).take(chosen)
+        return pa.DictionaryArray.from_arrays(texts.indices.take(places), texts.dictionary)
+    return pa.array(values, kind).take(places)
 
 
 def _sequence_ids(batch: SequenceBatch, runs: Any, run_of: Any) -> Any:
     """Each row's id, as a place in the ids of its benchmark set."""
     import numpy as np
+    import pyarrow as pa
 
     starts: dict[int, int] = {}  # by the identity of a set's ids, which its runs share
     texts: list[str] = []
@@ -175,8 +178,8 @@ def _sequence_ids(batch: SequenceBatch, runs: Any, run_of: Any) -> Any:
             texts += ids
         first.append(starts[id(ids)])
     places = np.asarray(first)[run_of] + batch.columns["sequence_index"].to_numpy()
-    return _spread([_text(text) for text in texts], places, arrow_schema("sequences").field(
-        "sequence_id").type)  # fmt: skip
+    kind = arrow_schema("sequences").field("sequence_id").type
+    return _spread([_text(text) for text in texts], pa.array(places, pa.int32()), kind)
 
 
 def _plain_type(kind: Any) -> Any:

@@ -1,8 +1,14 @@
 """Whole tables read in batches, at constant memory: for exports."""
 
-from collections.abc import Iterator, Mapping, Sequence
+import os
+from collections import deque
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import closing
+from dataclasses import dataclass
 from itertools import groupby
+from pathlib import Path
+from queue import SimpleQueue
 from typing import Any
 from urllib.parse import quote
 
@@ -16,6 +22,8 @@ from virnucpro_monitor.store.queries import read_runs, run_conditions
 
 RUNS_PER_BATCH = 500
 ROWS_PER_BATCH = 50_000
+MAX_READERS = 4
+"""Connections that read an SQLite file side by side, where the machine has as many cores."""
 
 SEQUENCE_COLUMNS: tuple[str, ...] = tuple(
     column.name for column in SequenceResultRow.__table__.columns
@@ -42,15 +50,19 @@ def stream_sequences(
     engine: Engine, *, target: str | None = None, benchmark: str | None = None
 ) -> Iterator[SequenceBatch]:
     """The per-sequence results of the current runs, by run id and index, in batches."""
-    with reading(engine) as connection, closing(_Reader(engine, connection)) as columns:
+    with reading(engine) as connection, closing(_open_reader(engine, connection)) as reader:
         wanted = run_conditions(target, benchmark, None, all_attempts=False)
         query = select(RunRow.id, RunRow.num_results, RunRow.benchmark_set_id)
         sizes = connection.execute(
             query.where(*wanted, RunRow.num_results > 0).order_by(RunRow.id)
         ).all()
         names: dict[int, list[str]] = {}
-        for _, members in groupby(_cumulated(sizes), key=lambda item: item[0]):
-            some = [row for _, row in members]
+        batches = [
+            [row for _, row in members]
+            for _, members in groupby(_cumulated(sizes), key=lambda item: item[0])
+        ]
+        stretches = (_stretch(connection, some[0].id, some[-1].id) for some in batches)
+        for some, table in zip(batches, reader.read(stretches), strict=True):
             for row in some:
                 if row.benchmark_set_id not in names:
                     names[row.benchmark_set_id] = list(
@@ -60,80 +72,128 @@ def stream_sequences(
                             .order_by(BenchmarkSequenceRow.sequence_index)
                         ).scalars()
                     )
-            first, last = some[0].id, some[-1].id
             set_of = {row.id: row.benchmark_set_id for row in some}
+            between = RunRow.id.between(some[0].id, some[-1].id)
             runs = {
                 run.id: run
-                for run in read_runs(connection, [*wanted, RunRow.id.between(first, last)])
+                for run in read_runs(connection, [*wanted, between])
                 if run.id is not None and run.id in set_of  # others have no results
             }
             yield SequenceBatch(
                 runs=runs,
-                columns=_read_columns(columns, connection, first, last, runs),
+                columns=_columns_of(table, runs),
                 sequence_ids={run_id: names[set_of[run_id]] for run_id in runs},
             )
 
 
+@dataclass(frozen=True, slots=True)
+class _Stretch:
+    """Results to be read at once: those of all runs from one id to another."""
+
+    first: int
+    last: int
+    num_rows: int
+
+    @property
+    def statement(self) -> str:
+        names = ", ".join(f'"{name}"' for name in SEQUENCE_COLUMNS)
+        return (
+            f"SELECT {names} FROM sequence_results WHERE run_id BETWEEN {int(self.first)} "
+            f"AND {int(self.last)} ORDER BY run_id, sequence_index"
+        )
+
+
+def _stretch(connection: Connection, first: int, last: int) -> _Stretch:
+    # Superseded runs and those of other targets lie between, too.
+    query = select(func.sum(RunRow.num_results)).where(RunRow.id.between(first, last))
+    return _Stretch(first, last, int(connection.execute(query).scalar_one() or 0))
+
+
 class _Reader:
-    """Reads a statement's columns as Arrow arrays, without a Python object for each value.
+    """Reads results through the connection that it is given."""
 
-    SQLite's are read by ADBC's own connection; what it reads is never changed, only deleted.
-    """
-
-    def __init__(self, engine: Engine, connection: Connection) -> None:
+    def __init__(self, connection: Connection) -> None:
         self._connection = connection
-        self._adbc: Any = None
-        if engine.dialect.name == "sqlite":
-            from adbc_driver_sqlite import dbapi
-
-            path = quote(str(sqlite_path(engine.url)))
-            self._adbc = dbapi.connect(f"file:{path}?mode=ro")
 
     def close(self) -> None:
-        if self._adbc is not None:
-            self._adbc.close()
+        pass  # the connection is another's
 
-    def read(self, statement: str, names: Sequence[str], num_rows: int) -> list[Any]:
-        """Columns of a result of at most so many rows, of whatever type its values have."""
+    def read(self, stretches: Iterable[_Stretch]) -> Iterator[Any]:
+        """A `pyarrow.Table` of `SEQUENCE_COLUMNS` for each stretch, of whatever types."""
         import pyarrow as pa
 
-        cursor = (self._adbc or self._connection.connection).cursor()
-        try:
-            if self._adbc is None:
-                cursor.execute(statement)
+        for stretch in stretches:
+            with closing(self._connection.connection.cursor()) as cursor:
+                cursor.execute(stretch.statement)
                 rows = cursor.fetchall()
-                return [pa.array(values) for values in zip(*rows, strict=True)]
-            # A column's type is that of the first batch: let all rows be in it.
-            cursor.adbc_statement.set_options(
-                **{"adbc.sqlite.query.batch_rows": str(max(num_rows, 1))}
-            )
-            cursor.execute(statement)
-            return [column.combine_chunks() for column in cursor.fetch_arrow_table().columns]
+            columns = [pa.array(values) for values in zip(*rows, strict=True)]
+            yield pa.table(columns, names=list(SEQUENCE_COLUMNS))
+
+
+class _SqliteReader(_Reader):
+    """Reads SQLite's results as Arrow arrays, without a Python object for each value.
+
+    ADBC takes most of an export's time and needs no interpreter: a few connections of its own read
+    ahead, side by side. What they read is never changed, only deleted.
+    """
+
+    def __init__(self, connection: Connection, path: Path) -> None:
+        from adbc_driver_sqlite import dbapi
+
+        super().__init__(connection)
+        number = min(MAX_READERS, os.cpu_count() or 1)
+        uri = f"file:{quote(str(path))}?mode=ro"
+        self._connections = [dbapi.connect(uri) for _ in range(number)]
+        self._free = SimpleQueue[Any]()
+        for one in self._connections:
+            self._free.put(one)
+        self._pool = ThreadPoolExecutor(max_workers=number)
+
+    def close(self) -> None:
+        self._pool.shutdown(cancel_futures=True)
+        for one in self._connections:
+            one.close()
+
+    def read(self, stretches: Iterable[_Stretch]) -> Iterator[Any]:
+        ahead: deque[Future[Any]] = deque()
+        for stretch in stretches:
+            ahead.append(self._pool.submit(self._read_one, stretch))
+            if len(ahead) > len(self._connections):  # so much is in memory at most
+                yield ahead.popleft().result()
+        while ahead:
+            yield ahead.popleft().result()
+
+    def _read_one(self, stretch: _Stretch) -> Any:
+        connection = self._free.get()
+        try:
+            with closing(connection.cursor()) as cursor:
+                # A column's type is that of the first batch: let all rows be in it.
+                number = max(stretch.num_rows, 1)
+                cursor.adbc_statement.set_options(**{"adbc.sqlite.query.batch_rows": str(number)})
+                cursor.execute(stretch.statement)
+                return cursor.fetch_arrow_table()
         finally:
-            cursor.close()
+            self._free.put(connection)
 
 
-def _read_columns(
-    reader: _Reader, connection: Connection, first: int, last: int, runs: Mapping[int, Run]
-) -> dict[str, Any]:
-    """The results of `runs`, whose ids lie from `first` to `last`, column by column."""
+def _open_reader(engine: Engine, connection: Connection) -> _Reader:
+    if engine.dialect.name == "sqlite":
+        return _SqliteReader(connection, sqlite_path(engine.url))
+    return _Reader(connection)
+
+
+def _columns_of(table: Any, runs: Mapping[int, Run]) -> dict[str, Any]:
+    """The results of `runs`, column by column."""
     import pyarrow as pa
     from pyarrow import compute
 
-    names = ", ".join(f'"{name}"' for name in SEQUENCE_COLUMNS)
-    statement = (
-        f"SELECT {names} FROM sequence_results WHERE run_id BETWEEN {int(first)} AND {int(last)} "
-        "ORDER BY run_id, sequence_index"
-    )
-    there = (RunRow.id.between(first, last), RunRow.num_results > 0)
-    sizes = select(func.count(), func.sum(RunRow.num_results)).select_from(RunRow).where(*there)
-    num_runs, num_rows = connection.execute(sizes).one()
-    columns = reader.read(statement, SEQUENCE_COLUMNS, int(num_rows))
-    table = pa.table(columns, names=list(SEQUENCE_COLUMNS))
-    if num_runs > len(runs):  # superseded ones, or other targets'
-        wanted = compute.is_in(table["run_id"], pa.array(list(runs), pa.int64()))
-        table = table.filter(wanted)
-    return {name: table[name].combine_chunks() for name in SEQUENCE_COLUMNS}
+    if compute.count_distinct(table["run_id"]).as_py() > len(runs):  # superseded, other targets'
+        table = table.filter(compute.is_in(table["run_id"], pa.array(list(runs), pa.int64())))
+    return {name: _joined(table[name]) for name in SEQUENCE_COLUMNS}
+
+
+def _joined(column: Any) -> Any:
+    return column.chunk(0) if column.num_chunks == 1 else column.combine_chunks()
 
 
 def _cumulated(sizes: Sequence[Any]) -> Iterator[tuple[int, Any]]:
