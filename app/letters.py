@@ -12,16 +12,32 @@ _NOT_FINITE = "ex"
 
 
 def letters(
-    residues: str, errors: Sequence[float | None] | None, *, name: str, worst: int | None = None
+    residues: str,
+    errors: Sequence[float | None] | None,
+    *,
+    name: str,
+    worst: int | None = None,
+    worst_error: float | None = None,
 ) -> Html:
     """Letters in blocks of ten, numbered; each says its place and its error.
 
     Args:
-        errors: one for each residue, None for one that is not finite; without any, the letters
-            have no colour.
-        worst: 0-based residue to mark, whose error may be all that is known.
+        errors: one for each residue, None for one that is not finite; without any, only the worst
+            one has a colour, and the others are at most as bad.
+        worst: 0-based residue to mark.
+        worst_error: its error, where it is all that is known.
     """
-    shown = [_letter(residue, place, errors, worst) for place, residue in enumerate(residues)]
+    if errors is None and worst is not None and worst_error is not None:
+        most = f"at most {format_error(worst_error)}"
+        shown = [
+            _letter(residue, place, [worst_error] * (place + 1), worst)
+            if place == worst
+            else f'<i class="" title="{html_text(residue)}{place + 1} {most}">'
+            f"{html_text(residue)}</i>"
+            for place, residue in enumerate(residues)
+        ]
+    else:
+        shown = [_letter(residue, place, errors, worst) for place, residue in enumerate(residues)]
     blocks = "".join(
         f'<span class="block" data-n="{start + 1}">{"".join(shown[start : start + BLOCK])}</span>'
         for start in range(0, len(shown), BLOCK)

@@ -39,12 +39,9 @@ def sparkline(marks: Sequence[RunMark], strict_error: float | None) -> Html:
     if strict_error:
         y = _height(axis, strict_error)
         parts.append(f'<line class="limit" x1="0" x2="{WIDTH}" y1="{y:.1f}" y2="{y:.1f}"/>')
-    line = " ".join(
-        f"{x:.1f},{_height(axis, error_of(mark.min_similarity)):.1f}"
-        for x, mark in zip(xs, marks, strict=True)
-        if mark.outcome.has_verdict
-    )
-    parts.append(f'<polyline class="worst" points="{line}"/>')
+    parts += [
+        f'<polyline class="worst" points="{" ".join(line)}"/>' for line in _lines(axis, xs, marks)
+    ]
     parts += [_mark(axis, x, mark) for x, mark in zip(xs, marks, strict=True)]
     bad = sum(mark.effective_outcome.is_bad for mark in marks)
     label = f"Worst error of the last {len(marks)} runs, {bad} of them bad"
@@ -57,6 +54,21 @@ def sparkline(marks: Sequence[RunMark], strict_error: float | None) -> Html:
         f'<img class="vm-spark" src="data:image/svg+xml;base64,{code}" alt="{html_text(label)}" '
         f'title="{html_text(label)}" width="{WIDTH}" height="{HEIGHT}">'
     )
+
+
+def _lines(axis: ErrorAxis, xs: Sequence[float], marks: Sequence[RunMark]) -> list[list[str]]:
+    """Points of each stretch without a gap: what was not measured is not joined across.
+
+    A skipped run is no gap: nothing that matters changed, and its place has no value of its own.
+    """
+    lines: list[list[str]] = [[]]
+    for x, mark in zip(xs, marks, strict=True):
+        if mark.outcome.has_verdict:
+            y = _height(axis, error_of(mark.min_similarity))
+            lines[-1].append(f"{x:.1f},{y:.1f}")
+        elif mark.outcome is not Outcome.SKIPPED and lines[-1]:
+            lines.append([])
+    return [line for line in lines if line]
 
 
 def _height(axis: ErrorAxis, error: float | None) -> float:

@@ -9,7 +9,7 @@ from plotly.subplots import make_subplots
 
 from app.axes import listed, style
 from app.figures import HOVER, at, commit_axis, custom, marker_size
-from app.marks import BLUE, GREY, VERMILION
+from app.marks import AMBER, BLUE, GREY, VERMILION
 from app.text import format_duration, hover_text
 from app.trend import TrendInfo
 from virnucpro_monitor.analysis.movements import Figure, FigureHistory, follow_figure
@@ -84,28 +84,36 @@ def _add_speed(
 
 
 def speed_figure(info: TrendInfo) -> go.Figure:
-    """Throughput of the packed path and duration of a passed run over commits.
+    """Throughput of the packed path, its ratio to the unpacked one, and a passed run's duration.
 
     A run without a time leaves a gap: an error took no time at all, a failed run's holds its trace.
     The bands are what runs on one host and card are expected to be; a mark stands where the level
     changed.
     """
-    figure = make_subplots(rows=2, cols=1, shared_xaxes=True, vertical_spacing=0.08)
+    figure = make_subplots(rows=3, cols=1, shared_xaxes=True, vertical_spacing=0.06)
     runs = [point.run for point in info.trend.points]
     throughput = follow_figure(runs, Figure.THROUGHPUT)
+    speedup = follow_figure(runs, Figure.SPEEDUP)
     duration = follow_figure(runs, Figure.DURATION)
     _add_speed(
         figure, info, throughput, row=1, name="packed path", line={"color": BLUE, "width": 1.6},
         symbol="circle", words=lambda value: f"packed: {value:,.0f} tokens/s",
     )  # fmt: skip
     _add_speed(
-        figure, info, duration, row=2, name="whole run",
+        figure, info, speedup, row=2, name="packed against unpacked",
+        line={"color": AMBER, "width": 1.6}, symbol="square",
+        words=lambda value: f"packed: {value:.3g} times as fast as unpacked",
+    )  # fmt: skip
+    _add_speed(
+        figure, info, duration, row=3, name="whole run",
         line={"color": GREY, "width": 1.6, "dash": "dot"}, symbol="diamond",
         words=lambda value: f"whole run: {format_duration(value)}",
     )  # fmt: skip
-    style(figure, height=420)
+    style(figure, height=560)
     figure.update_yaxes(row=1, col=1, title={"text": "tokens/s"}, rangemode="tozero")
-    figure.update_yaxes(row=2, col=1, title={"text": "duration, s"}, rangemode="tozero")
+    figure.update_yaxes(row=2, col=1, title={"text": "x unpacked"}, rangemode="tozero")
+    figure.add_hline(y=1.0, row=2, col=1, line={"color": GREY, "width": 1, "dash": "dot"})
+    figure.update_yaxes(row=3, col=1, title={"text": "duration, s"}, rangemode="tozero")
     commit_axis(figure, info)
     return figure
 

@@ -1,22 +1,25 @@
 """The read-only engine, and how answers are kept.
 
-Records are frozen, so that all readers share one copy. A kept list is at most `FRESH_S` old.
+Records are frozen, so that all readers share one copy. What is shown is at most `FRESH_S` behind
+the database: so often it is asked whether anything was written, and if so, all is asked anew.
 """
 
 import os
 from collections.abc import Callable
 from datetime import datetime
 from functools import update_wrapper
+from time import monotonic
 from typing import Any, Generic, ParamSpec, TypeVar
 
 import streamlit as st
 
-from virnucpro_monitor.monitor import opening
+from virnucpro_monitor.monitor import opening, reading
 from virnucpro_monitor.monitor.histories import SeriesCard
 from virnucpro_monitor.records import Commit, Run
 from virnucpro_monitor.settings import load_settings
 
 FRESH_S = 10
+KEPT_S = 60  # acknowledgements run out, days go by: asked anew though nothing was written
 URL_VARIABLE = "VIRNUCPRO_MONITOR_DB"
 KEPT = 256
 
@@ -49,15 +52,42 @@ def identity(run: Run) -> str:
     return f"{run.id} {run.started_at.isoformat()}"
 
 
-def kept(ttl_s: float = FRESH_S) -> Callable[[Callable[_Asked, _Answer]], "Kept[_Asked, _Answer]"]:
-    """Keep a question's answers for `ttl_s` seconds, for all readers, without copying them.
+_states: dict[str, tuple[float, str]] = {}
+_following: "list[Kept[Any, Any]]" = []
+"""Those whose answers a change of the database makes old."""
 
-    The answers belong to the database that is configured when the question is asked, and to its
-    arguments. A stored run stands for itself by its identity, a series by its key.
+
+def database_state() -> str:
+    """What changes once something was written to the database, within `FRESH_S`."""
+    url = database_url()
+    asked_at, state = _states.get(url, (-FRESH_S, ""))
+    if monotonic() - asked_at < FRESH_S:
+        return state
+    now = reading.load_version(engine())
+    _states[url] = (monotonic(), now)
+    if state and now != state:
+        for one in _following:
+            one.forget()
+    return now
+
+
+def kept(
+    ttl_s: float = KEPT_S, *, unchanging: bool = False
+) -> Callable[[Callable[_Asked, _Answer]], "Kept[_Asked, _Answer]"]:
+    """Keep a question's answers for all readers, without copying them.
+
+    The answers belong to the database that is configured when the question is asked, to its state
+    and to the question's arguments. A stored run stands for itself by its identity, a series by its
+    key.
+
+    Args:
+        ttl_s: seconds after which it is asked anew in any case.
+        unchanging: what is asked of stored runs, which never change: nothing that is written makes
+            it old.
     """
 
     def decorate(question: Callable[_Asked, _Answer]) -> Kept[_Asked, _Answer]:
-        return Kept(question, ttl_s)
+        return Kept(question, ttl_s, unchanging=unchanging)
 
     return decorate
 
@@ -65,7 +95,9 @@ def kept(ttl_s: float = FRESH_S) -> Callable[[Callable[_Asked, _Answer]], "Kept[
 class Kept(Generic[_Asked, _Answer]):
     """A function whose answers are kept by database and arguments."""
 
-    def __init__(self, question: Callable[_Asked, _Answer], ttl_s: float) -> None:
+    def __init__(
+        self, question: Callable[_Asked, _Answer], ttl_s: float, *, unchanging: bool
+    ) -> None:
         def answer(key: str, _ask: Callable[[], _Answer]) -> _Answer:
             return _ask()
 
@@ -75,11 +107,15 @@ class Kept(Generic[_Asked, _Answer]):
         self._question = question
         keep = st.cache_resource(ttl=ttl_s, max_entries=KEPT, show_spinner=False)
         self._kept: Any = keep(answer)
+        self._unchanging = unchanging
+        if not unchanging:
+            _following.append(self)
         update_wrapper(self, question)
 
     def __call__(self, *args: _Asked.args, **kwargs: _Asked.kwargs) -> _Answer:
         named = (f"{name}={_stands_for(kwargs[name])}" for name in sorted(kwargs))
-        key = "\0".join([database_url(), *map(_stands_for, args), *named])
+        state = "" if self._unchanging else database_state()
+        key = "\0".join([database_url(), state, *map(_stands_for, args), *named])
         answer: _Answer = self._kept(key, lambda: self._question(*args, **kwargs))
         return answer
 

@@ -81,7 +81,7 @@ def load_regressions(target: str, since: Bound | None, until: Bound | None) -> R
     return _find_regressions(newest, target, since, until)
 
 
-@kept(REGRESSIONS_S)
+@kept(REGRESSIONS_S, unchanging=True)
 def _find_regressions(
     newest: str, target: str, since: Bound | None, until: Bound | None
 ) -> Regressions:

@@ -36,7 +36,6 @@ from virnucpro_monitor.report import addresses
 from virnucpro_monitor.report.text import one_line
 
 COMPARISON_S = 600  # two stored runs never change
-BENCHMARKS_S = 60
 RECENT_RUNS = 200
 MAX_CHOICES = 500
 
@@ -198,7 +197,7 @@ def load_sequence_history(
     return reading.load_sequence_history(engine(), card.key, sequence_id, limit)
 
 
-@kept(COMPARISON_S)
+@kept(COMPARISON_S, unchanging=True)
 def load_failing_ids(run: Run, limit: int) -> tuple[str, ...]:
     """The ids of the sequences that do not agree, the worst first, at most `limit`."""
     measured = load_measured(run)
@@ -209,7 +208,7 @@ def load_failing_ids(run: Run, limit: int) -> tuple[str, ...]:
     )
 
 
-@kept(COMPARISON_S)
+@kept(COMPARISON_S, unchanging=True)
 def load_group(run: Run) -> str:
     """What the failing sequences share, in words; empty where the trace found nothing."""
     trace = load_document(load_measured(run), "trace")
@@ -223,7 +222,7 @@ def load_incidents_of(card: SeriesCard) -> tuple[Incident, ...]:
     return questions.judge_incidents(engine(), load_series_runs(card, RECENT_RUNS))
 
 
-@kept(COMPARISON_S)
+@kept(COMPARISON_S, unchanging=True)
 def load_story(target: str, commit: str) -> reading.CommitStory | None:
     """A commit's message and files; None where its repository is not on this machine."""
     return reading.load_story(engine(), target, commit)
@@ -231,6 +230,16 @@ def load_story(target: str, commit: str) -> reading.CommitStory | None:
 
 def load_failure(run: Run) -> Failure | None:
     return reading.load_failure(engine(), run.id or 0)
+
+
+def load_residue_errors(run: Run) -> dict[str, Mapping[str, list[float | None]]]:
+    """The errors 1 - cos of residues: by sequence, and by what is set against what.
+
+    They are recorded of the worst sequences of a failed run.
+    """
+    document = load_document(run, "residues")
+    traced = document.get("sequences") if isinstance(document, Mapping) else None
+    return {one["sequence_id"]: one.get("errors") or {} for one in traced or ()}
 
 
 def load_document(run: Run, name: str) -> Json:
@@ -276,7 +285,7 @@ def suggest_pairs() -> tuple[tuple[Run, Run], ...]:
     return comparing.suggest_pairs(engine())
 
 
-@kept(COMPARISON_S)
+@kept(COMPARISON_S, unchanging=True)
 def load_comparison(base: Run, head: Run) -> Comparison:
     """Two runs side by side; a skipped one stands on what it inherits."""
     return comparing.compare_pair(engine(), base, head)
@@ -307,7 +316,7 @@ def load_coverage(target: str) -> Coverage:
     return reading.load_coverage(engine(), target)
 
 
-@kept(BENCHMARKS_S)
+@kept()
 def load_benchmarks() -> list[BenchmarkSet]:
     return reading.load_benchmarks(engine())
 

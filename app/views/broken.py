@@ -10,7 +10,7 @@ from app.text import format_count, format_duration, html_text, one_line, shorten
 from virnucpro_monitor.analysis.incidents import Cause, Incident, IncidentState
 from virnucpro_monitor.analysis.series import commit_date
 from virnucpro_monitor.records import Outcome
-from virnucpro_monitor.report.sentences import cause_words
+from virnucpro_monitor.report.sentences import before_words, cause_words
 from virnucpro_monitor.report.words import deciding_words
 
 MAX_CAUSES = 4
@@ -99,7 +99,8 @@ def _cause(group: Sequence[Incident], now: datetime) -> Html:
     if good is not None:
         steps.append(
             markup.anchor(
-                links.compare_link(good, first), f"compare with last good {good.commit.short}"
+                links.compare_link(good, first),
+                f"compare with {before_words(incident)}, {good.commit.short}",
             )
         )
         outside = data.diff_address(first.target, good.commit.hash, first.commit.hash)

@@ -18,6 +18,8 @@ from app.text import (
     one_line,
     shortened,
 )
+from app.views.moved import put_moved
+from app.views.sequence_letters import put_compared_letters
 from virnucpro_monitor.analysis.accuracy import SIDES, distance, find_movement
 from virnucpro_monitor.analysis.comparison import (
     MARK_MEANINGS,
@@ -82,7 +84,9 @@ def show_comparison(comparison: Comparison) -> None:
     _sides(comparison)
     _between(comparison)
     _gates(comparison)
+    put_moved(comparison)
     if comparison.sequences:
+        put_compared_letters(comparison)
         _charts(comparison)
         _sequences(comparison)
     _exports(comparison)

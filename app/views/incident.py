@@ -12,7 +12,7 @@ from virnucpro_monitor.analysis.incidents import Incident
 from virnucpro_monitor.analysis.series import commit_date
 from virnucpro_monitor.monitor.questions import searches_of
 from virnucpro_monitor.records import Bisection, BisectStep, Commit, short_hash
-from virnucpro_monitor.report.sentences import incident_sentence
+from virnucpro_monitor.report.sentences import before_words, incident_sentence
 from virnucpro_monitor.report.words import deciding_words
 
 MAX_SUSPECTS = 20
@@ -56,7 +56,7 @@ def show_incident(key: str) -> None:
 def _place_in_history(incident: Incident) -> None:
     first, good, fixed = incident.first_bad, incident.last_good, incident.fixed_by
     runs = [
-        ("Last good", good),
+        (before_words(incident).capitalize(), good),
         ("First bad", first),
         ("Last bad", incident.last_bad),
         ("Fixed by", fixed),
@@ -135,7 +135,8 @@ def _suspects(incident: Incident) -> None:
     shell.put(markup.table(columns, rows, caption="Suspects"))
     shell.put(
         markup.paragraph(
-            "Those between the last good and the first bad one were not judged. To find the one:",
+            f"Those between {good.commit.short} and {incident.first_bad.commit.short} were not "
+            "judged. To find the one:",
             markup.mono(
                 f"virnucpro-monitor bisect {good.commit.short} {incident.first_bad.commit.short} "
                 f"--target {one_line(incident.series.target, 60)}"

@@ -193,7 +193,7 @@ def _steps(run: Run) -> list[Value]:
         steps.append(markup.anchor(links.compare_link(before, run), "compare with previous"))
     good = data.load_last_good(run)
     if good and (not before or good.id != before.id):
-        name = f"compare with last good {good.commit.short}"
+        name = f"compare with last good, {good.commit.short}"
         steps.append(markup.anchor(links.compare_link(good, run), name))
     if run.figures is not None and run.figures.worst_sequence:
         steps.append(

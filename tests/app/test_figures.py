@@ -141,7 +141,7 @@ def test_speed_breaks_where_nothing_was_timed_and_shows_what_is_expected() -> No
     runs = []
     for place, packed_s in enumerate(seconds):
         commit = replace(base.commit, hash=f"{place:040x}", position=place)
-        figures = replace(base.figures, packed_s=packed_s, num_tokens=300)
+        figures = replace(base.figures, packed_s=packed_s, unpacked_s=0.3, num_tokens=300)
         runs.append(replace(base, id=place + 1, commit=commit, figures=figures))
     runs[12] = replace(runs[12], outcome=Outcome.ERROR, figures=None, gates=(), duration_s=0.0)
     info = trend_info(runs, {}, reader_zone=UTC_ZONE)
@@ -156,6 +156,10 @@ def test_speed_breaks_where_nothing_was_timed_and_shows_what_is_expected() -> No
     (changed,) = traces(figure, "packed path, changed")
     assert list(changed["y"]) == [pytest.approx(1000.0)]
     assert "fell from 3,000 to 1,000" in changed["text"][0]
+    (ratio,) = traces(figure, "packed against unpacked")
+    assert [y for y in ratio["y"] if y is not None] == pytest.approx([3.0] * 15 + [1.0] * 12)
+    (band,) = traces(figure, "packed against unpacked, expected")
+    assert min(band["y"]) < 1.0 < max(band["y"])
 
 
 def test_a_trend_without_runs_can_be_drawn() -> None:

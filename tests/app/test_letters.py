@@ -22,6 +22,13 @@ def test_letters_stay_readable_in_blocks_and_say_place_and_error() -> None:
 def test_without_errors_only_the_worst_residue_is_marked() -> None:
     code = letters("MKT", None, name="base", worst=1).code
     assert re.findall(r'class="([^"]*)" title', code) == ["", "w", ""]
+    code = letters("MKT", None, name="base", worst=1, worst_error=2e-4).code
+    found = re.findall(r'<i class="([^"]*)" title="([^"]*)">', code)
+    assert found == [
+        ("", "M1 at most 2.0e-4"),
+        ("e3 w", "K2 2.0e-4 the worst residue"),
+        ("", "T3 at most 2.0e-4"),
+    ]
     assert not is_coloured([0.0, 1e-9])
     assert is_coloured([0.0, None])
 

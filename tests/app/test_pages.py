@@ -1,12 +1,14 @@
 """Every page on a stored history, run without a browser; the numbers are checked in the store."""
 
 import html
+import re
 from datetime import timedelta
+from math import log10
 from typing import Any
 
 import pytest
 
-from app.text import format_share
+from app.text import format_error, format_share, markdown_text
 from app.views import overview
 from app.views.acknowledging import make_acknowledgement
 from tests.app.conftest import HOSTILE_SUBJECT, PageRunner, shown_html
@@ -198,6 +200,39 @@ def test_a_comparison_says_that_it_broke_and_counts(run_page: PageRunner, sample
     frame = app.dataframe[0].value
     assert (frame[""] == "!").sum() == newly
     assert len(frame) == len(after)
+
+
+def test_a_comparison_shows_the_letters_of_both_sides(
+    run_page: PageRunner, sample_url: str
+) -> None:
+    address, good, bad = compare_address(sample_url)
+    app = run_page("compare", sample_url, **address)
+    text = shown_html(app)
+    engine = open_engine(sample_url, read_only=True)
+    before, after = (
+        {r.sequence_id: r for r in reader.load_sequences(engine, run.id or 0)}
+        for run in (good, bad)
+    )
+    fallen = max(
+        after,
+        key=lambda name: (
+            log10(1.0 - (after[name].similarity or 0.0))
+            - log10(max(1e-12, 1.0 - (before[name].similarity or 0.0)))
+        ),
+    )
+    (known,) = [one for one in reader.load_benchmarks(engine) if one.label == bad.benchmark_label]
+    residues = next(one.residues for one in known.sequences if one.id == fallen)
+    title = f"Along the residues of {markdown_text(fallen)}"
+    assert title in [one.value for one in app.header]
+    for role, results in (("base", before), ("head", after)):
+        result = results[fallen]
+        worst = result.worst_residue
+        assert worst is not None
+        letter = residues[worst]
+        (group,) = re.findall(rf'aria-label="{role}, [^"]*">(.*?)</div>', text)
+        assert re.sub("<[^>]*>", "", group) == residues[: result.length]
+        error = format_error(1.0 - (result.worst_residue_similarity or 0.0))
+        assert f'title="{letter}{worst + 1} {error} the worst residue"' in group
 
 
 def test_a_comparison_of_changed_sequences_only(run_page: PageRunner, sample_url: str) -> None:

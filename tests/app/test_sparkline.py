@@ -32,8 +32,15 @@ def drawing(*marks: RunMark, strict_error: float | None = 1e-3) -> str:
 
 
 def heights(svg: str) -> list[float]:
-    line = re.findall(r'points="([^"]*)"', svg)[0]
-    return [float(point.split(",")[1]) for point in line.split()]
+    return [height for line in lines(svg) for height in line]
+
+
+def lines(svg: str) -> list[list[float]]:
+    """Heights along each line that is drawn without a break."""
+    return [
+        [float(point.split(",")[1]) for point in line.split()]
+        for line in re.findall(r'points="([^"]*)"', svg)
+    ]
 
 
 def test_worse_runs_lie_higher_and_broken_ones_beyond_the_threshold() -> None:
@@ -70,6 +77,14 @@ def test_each_outcome_has_its_own_shape_and_only_measured_ones_are_joined() -> N
     assert len(set(shapes)) == len(Outcome)
     code = sparkline(marks, 1e-3).code
     assert 'alt="Worst error of the last 5 runs, 3 of them bad"' in code
+
+
+@pytest.mark.parametrize("gap", [Outcome.ERROR, Outcome.NOT_RUN])
+def test_the_line_breaks_where_nothing_was_measured(gap: Outcome) -> None:
+    good = mark(Outcome.PASSED, 0.9999)
+    skipped = mark(Outcome.SKIPPED, inherited=Outcome.PASSED)
+    found = lines(drawing(good, good, mark(gap), mark(gap), good, skipped, good, good))
+    assert [len(line) for line in found] == [2, 3]
 
 
 @pytest.mark.parametrize("number", [1, 2, 40])

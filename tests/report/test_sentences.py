@@ -68,6 +68,9 @@ def test_an_incident_says_since_when_and_what_can_be_to_blame() -> None:
         "Could not be run, since 0000000000 (2026-01-01); no good commit before it is known; "
         "fixed by 0000000000 (2026-01-02)."
     )
+    # What another cause had broken already is not called good.
+    other = derive_incidents(history("PFE"), now=NOW)[-1]
+    assert "; last without it 0000000000; " in incident_sentence(other)
     key = first_incident("PF").key
     assert incident_sentence(first_incident("PF", acknowledgement(key))).endswith(
         "acknowledged by Ada."

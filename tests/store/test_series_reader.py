@@ -16,6 +16,7 @@ from tests.store.builders import (
 from virnucpro_monitor.errors import NotFoundError
 from virnucpro_monitor.records import DayUsage, Failure, Outcome
 from virnucpro_monitor.store import health_reader, reader, series_reader
+from virnucpro_monitor.store.changes import load_version
 from virnucpro_monitor.store.engine import SCHEMA_REVISION
 from virnucpro_monitor.store.writer import Writer
 
@@ -98,6 +99,17 @@ def test_branches_are_those_of_the_latest_run_off_the_followed_one(
     assert series_reader.load_branches(engine, "sample") == {elsewhere.hash: ("feature", "wip")}
     with pytest.raises(NotFoundError):
         series_reader.load_branches(engine, "nobody")
+
+
+def test_the_version_changes_with_whatever_is_written(engine: Engine, writer: Writer) -> None:
+    versions = [load_version(engine)]
+    writer.heartbeat("gpu-1", "", "idle", "", num_queued=0, exit_code=0)
+    versions.append(load_version(engine))
+    run_id = writer.save_run(make_report())
+    versions.append(load_version(engine))
+    assert len(set(versions)) == 3
+    reader.load_run(engine, run_id)
+    assert load_version(engine) == versions[-1]
 
 
 def test_the_history_state_changes_with_runs_and_commits(engine: Engine, writer: Writer) -> None:

@@ -91,7 +91,7 @@ def regressions(
 
 
 def print_incidents(incidents: "Sequence[Incident]") -> None:
-    from virnucpro_monitor.report.sentences import cause_words
+    from virnucpro_monitor.report.sentences import before_words, cause_words
     from virnucpro_monitor.report.text import UNKNOWN, format_error
     from virnucpro_monitor.report.words import setup_words
 
@@ -108,7 +108,10 @@ def print_incidents(incidents: "Sequence[Incident]") -> None:
                 incident.first_bad.commit.short,
                 incident.first_bad.commit.subject[:40],
                 incident.first_bad.commit.author[:24],
-                good.commit.short if good else UNKNOWN,
+                UNKNOWN
+                if good is None
+                else good.commit.short
+                + ("" if before_words(incident) == "last good" else ", without it"),
                 fixed.commit.short if fixed else UNKNOWN,
                 str(incident.num_bad_runs),
                 "no value" if incident.lacks_values else format_error(incident.worst_error),

@@ -18,6 +18,7 @@ from virnucpro_monitor.records import (
 from virnucpro_monitor.runner.story import CommitStory, read_story
 from virnucpro_monitor.settings import load_settings
 from virnucpro_monitor.store import reader, series_reader
+from virnucpro_monitor.store.changes import load_version
 from virnucpro_monitor.store.engine import Engine
 from virnucpro_monitor.store.findings_reader import load_findings
 from virnucpro_monitor.store.health_reader import load_health, load_heartbeats
@@ -52,6 +53,7 @@ __all__ = [
     "load_story",
     "load_target",
     "load_targets",
+    "load_version",
     "runs_of_commit",
 ]
 

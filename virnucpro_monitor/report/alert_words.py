@@ -24,6 +24,7 @@ from virnucpro_monitor.records import (
     error_of,
 )
 from virnucpro_monitor.report.sentences import (
+    before_words,
     cause_words,
     movement_sentence,
     reproduce_command,
@@ -78,7 +79,7 @@ def describe_happening(one: Happening, context: Context) -> tuple[str, dict[str,
 
 def _incident_facts(one: Happening, context: Context) -> dict[str, Json]:
     first = one.incidents[0]
-    bad, good, fixed = first.first_bad, first.last_good, first.fixed_by
+    bad, fixed = first.first_bad, first.fixed_by
     lost = first.cause is Cause.NOT_RUNNABLE
     since = f"{bad.commit.short} “{one_line(bad.commit.subject, 60)}”"
     if one.kind is AlertKind.BROKEN:
@@ -93,7 +94,7 @@ def _incident_facts(one: Happening, context: Context) -> dict[str, Json]:
         "verdict": verdict,
         "cause": [cause_words(incident) for incident in _by_words(one.incidents)],
         "first_bad": _commit_words(bad.commit),
-        "last_good": _commit_words(good.commit) if good else "none is known",
+        "last_good": _before(first),
         "mended_by": _commit_words(fixed.commit) if fixed else "",
         "suspects": f"one of {first.num_suspects:,} commits is to blame"
         if first.num_suspects and first.num_suspects > 1
@@ -204,6 +205,15 @@ def _silence_facts(silence: Silence, context: Context) -> dict[str, Json]:
         "link": _link(context, "health"),
         "command": f"virnucpro-monitor status --target {target} {context.db_option}".rstrip(),
     }
+
+
+def _before(incident: Incident) -> str:
+    """The last good commit, and where another cause had broken it already, that it was so."""
+    good = incident.last_good
+    if good is None:
+        return "none is known"
+    words = before_words(incident)
+    return _commit_words(good.commit) + ("" if words == "last good" else f" ({words})")
 
 
 def _commit_words(commit: Commit) -> str:

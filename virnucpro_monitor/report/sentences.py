@@ -103,6 +103,16 @@ def cause_words(incident: Incident) -> str:
     return f"{side}, {'gate' if len(incident.gates) == 1 else 'gates'} {_listed(incident.gates)}"
 
 
+def before_words(incident: Incident) -> str:
+    """What the run before an incident is called: "last good" only where it passed.
+
+    It may be one that another cause had broken already, and is then the last one without this.
+    """
+    good = incident.last_good
+    passed = good is None or good.effective_outcome is Outcome.PASSED
+    return "last good" if passed else "last without it"
+
+
 def incident_sentence(incident: Incident) -> str:
     """Since when, until when, what can be to blame and how bad."""
     first = incident.first_bad
@@ -110,7 +120,7 @@ def incident_sentence(incident: Incident) -> str:
     if incident.last_good is None:
         parts.append("no good commit before it is known")
     else:
-        parts.append(f"last good {incident.last_good.commit.short}")
+        parts.append(f"{before_words(incident)} {incident.last_good.commit.short}")
     if incident.num_suspects is not None and incident.num_suspects > 1:
         parts.append(f"one of {incident.num_suspects:,} commits is to blame")
     if incident.lacks_values:

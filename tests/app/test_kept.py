@@ -1,0 +1,47 @@
+"""Answers that all readers share: kept while nothing is written, asked anew once something was."""
+
+import pytest
+
+from app.data import database
+from virnucpro_monitor.store.engine import open_engine
+from virnucpro_monitor.store.writer import Writer
+
+asked: list[str] = []
+
+
+@database.kept()
+def follow(name: str) -> int:
+    asked.append(name)
+    return len(asked)
+
+
+@database.kept(unchanging=True)
+def stand(name: str) -> int:
+    asked.append(name)
+    return len(asked)
+
+
+def test_an_answer_is_kept_until_something_is_written(
+    empty_url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv(database.URL_VARIABLE, empty_url)
+    monkeypatch.setattr(database, "FRESH_S", 0.0)
+    asked.clear()
+    assert [follow("a"), follow("a"), stand("b"), stand("b")] == [1, 1, 2, 2]
+    writable = open_engine(empty_url)
+    Writer(writable).heartbeat("gpu-1", "sample", "idle", "", num_queued=0, exit_code=0)
+    writable.dispose()
+    assert [follow("a"), follow("a"), stand("b")] == [3, 3, 2]
+
+
+def test_between_two_looks_at_the_database_an_answer_stays(
+    empty_url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv(database.URL_VARIABLE, empty_url)
+    monkeypatch.setattr(database, "FRESH_S", 3600.0)
+    asked.clear()
+    assert follow("c") == 1
+    writable = open_engine(empty_url)
+    Writer(writable).heartbeat("gpu-1", "sample", "idle", "", num_queued=0, exit_code=0)
+    writable.dispose()
+    assert follow("c") == 1
