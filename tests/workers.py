@@ -1,7 +1,5 @@
 """One pool of workers for all tests of a process: starting its server takes seconds."""
 
-from pathlib import Path
-
 from virnucpro_monitor.runner.client import WorkerPool
 
 
@@ -15,8 +13,6 @@ class SharedPool(WorkerPool):
         super().close()
 
 
-def choose_pool(
-    shared: SharedPool, python: Path | None = None, *, fork: bool | None = None
-) -> WorkerPool:
+def choose_pool(shared: SharedPool, *, fork: bool | None = None) -> WorkerPool:
     """The shared pool where the usual one is asked for, else one of its own."""
-    return shared if python is None and fork is None else WorkerPool(python, fork=fork)
+    return shared if fork is None else WorkerPool(fork=fork)

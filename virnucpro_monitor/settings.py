@@ -202,6 +202,14 @@ class Settings(BaseSettings):
             "Whether a commit may use the network while measured", "true or false", "truth value"
         ),
     ] = False
+    confine: Annotated[
+        bool,
+        About(
+            "Whether a commit's process is kept from other files, processes and the network",
+            "true or false",
+            "truth value",
+        ),
+    ] = True
     engine: Annotated[
         Literal["local", "dask"],
         About(

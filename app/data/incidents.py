@@ -24,8 +24,12 @@ WARM_UP = "warm-up"
 REGRESSIONS_S = 600
 
 
+@kept()
 def load_history() -> tuple[Run, ...]:
-    """All current runs, in commit order within each target."""
+    """All current runs, in commit order within each target.
+
+    While a runner stores results they differ at each look: kept, they are read once for all.
+    """
     return _load_history(engine())
 
 

@@ -2,17 +2,21 @@
 
     python -m tests.benchmarks.load [--seconds 300] [--writers 8] [--readers 20] [--url postgresql://…]
 
-Writers are processes that store runs; readers are threads of four processes that ask what the
-dashboard's pages ask: the series of the overview, a series' history, the newest runs, one run with
-its sequences, and the incidents of all. Then one reader is alone, for comparison. At the end every
-run that a writer was told is stored is looked for, and the whole database is checked.
+Writers are processes that store runs; readers are threads of one process, as in the dashboard's
+server, and ask by `app.data` what its pages ask: the series of the overview, a series' history,
+one run with its sequences, incidents and regressions of all. Answers are kept there for some
+seconds, so that mean and 95th percentile are told: the median is that of a kept answer. Then one
+reader is alone, for comparison. At the end every run that a writer was told is stored is looked
+for, and the whole database is checked.
 
 Without a URL a new SQLite file is taken. Ends with 1 where anything went wrong.
 """
 
 import argparse
 import json
+import logging
 import multiprocessing
+import os
 import statistics
 import sys
 import tempfile
@@ -26,37 +30,39 @@ from typing import Any
 
 from sqlalchemy import Engine
 
+from app import data
+from app.data.database import URL_VARIABLE
 from tests.store.builders import TARGET, make_commit, make_report
-from virnucpro_monitor.monitor import histories, questions, reading
+from virnucpro_monitor.monitor import reading
 from virnucpro_monitor.monitor.verifying import check_everything
 from virnucpro_monitor.store.engine import create_database, open_engine
 from virnucpro_monitor.store.writer import Writer
 
-READING_PROCESSES = 4
+
+def ask_overview() -> None:
+    data.load_series()
+    data.load_health()
 
 
-def ask_overview(engine: Engine) -> None:
-    histories.list_series(engine)
+def ask_history() -> None:
+    for card in data.load_series()[:2]:
+        data.load_series_runs(card, 500)
 
 
-def ask_history(engine: Engine) -> None:
-    for card in histories.list_series(engine)[:2]:
-        histories.series_runs(engine, card.key, card.configurations, 500)
+def ask_run() -> None:
+    for newest in data.load_recent_runs()[:1]:
+        assert newest.id is not None
+        run = data.load_run(newest.id)
+        sequences = data.load_sequences(run)
+        assert len(sequences) == (run.figures.num_sequences if run.figures else 0)
 
 
-def ask_run(engine: Engine) -> None:
-    for run in histories.recent_runs(engine)[:1]:
-        assert run.id is not None
-        found = reading.load_run(engine, run.id)
-        sequences = reading.load_sequences(engine, found)
-        assert len(sequences) == (found.figures.num_sequences if found.figures else 0)
+def ask_incidents() -> None:
+    data.load_incidents()
+    data.load_regressions("", None, None)
 
 
-def ask_incidents(engine: Engine) -> None:
-    questions.judge_incidents(engine, tuple(reading.load_history(engine)))
-
-
-PAGES: dict[str, Callable[[Engine], None]] = {
+PAGES: dict[str, Callable[[], None]] = {
     "overview": ask_overview,
     "history": ask_history,
     "run": ask_run,
@@ -87,7 +93,8 @@ def write(url: str, number: int, seconds: float, said: Any) -> None:
 
 def read(url: str, threads: int, seconds: float, said: Any) -> None:
     """Ask pages in some threads until the time is over; say how long each took, and errors."""
-    engine = open_engine(url, read_only=True)
+    os.environ[URL_VARIABLE] = url
+    logging.disable(logging.WARNING)  # Streamlit misses the browser
     taken: list[tuple[str, float]] = []
     errors: list[str] = []
     end = time.monotonic() + seconds
@@ -100,7 +107,7 @@ def read(url: str, threads: int, seconds: float, said: Any) -> None:
             place += 1
             start = time.monotonic()
             try:
-                PAGES[name](engine)
+                PAGES[name]()
             except Exception as error:
                 errors.append(f"{name}: {type(error).__name__}: {error}")
             taken.append((name, time.monotonic() - start))
@@ -112,24 +119,18 @@ def read(url: str, threads: int, seconds: float, said: Any) -> None:
     for one in readers:
         one.join()
     said.put(("read", taken, errors))
-    engine.dispose()
 
 
 def run_all(
     url: str, seconds: float, writers: int, readers: int
-) -> tuple[list[int], dict[str, float], int, list[str]]:
-    """Ids that were stored, the median seconds of each page, pages asked, and errors."""
+) -> tuple[list[int], dict[str, dict[str, float]], int, list[str]]:
+    """Ids that were stored, the seconds of each page, how many were asked, and errors."""
     # This process has neither threads nor connections, and has imported what all need.
     context = multiprocessing.get_context("fork")
     said = context.Queue()
-    shares = [readers // READING_PROCESSES] * min(readers, READING_PROCESSES)
-    for extra in range(readers - sum(shares)):
-        shares[extra % max(1, len(shares))] += 1 if shares else 0
-    shares = shares or []
-    people = [
-        *(context.Process(target=write, args=(url, n, seconds, said)) for n in range(writers)),
-        *(context.Process(target=read, args=(url, n, seconds, said)) for n in shares if n),
-    ]
+    people = [context.Process(target=write, args=(url, n, seconds, said)) for n in range(writers)]
+    if readers:
+        people.append(context.Process(target=read, args=(url, readers, seconds, said)))
     for one in people:
         one.start()
     found = [said.get(timeout=seconds + 600) for _ in people]
@@ -138,12 +139,17 @@ def run_all(
     ids = [id_ for kind, some, _ in found if kind == "written" for id_ in some]
     taken = [one for kind, some, _ in found if kind == "read" for one in some]
     errors = [error for _, _, some in found for error in some]
-    medians = {
-        name: statistics.median(seconds for page, seconds in taken if page == name)
-        for name in PAGES
-        if any(page == name for page, _ in taken)
+    return ids, summed_up(taken), len(taken), errors
+
+
+def summed_up(taken: list[tuple[str, float]]) -> dict[str, dict[str, float]]:
+    """Mean and 95th percentile of the seconds that each page took."""
+    by_page = {name: sorted(s for page, s in taken if page == name) for name in PAGES}
+    return {
+        name: {"mean": statistics.mean(some), "p95": some[int(0.95 * len(some))]}
+        for name, some in by_page.items()
+        if some
     }
-    return ids, medians, len(taken), errors
 
 
 def measure(url: str, seconds: float, writers: int, readers: int) -> dict[str, Any]:
@@ -168,7 +174,9 @@ def measure(url: str, seconds: float, writers: int, readers: int) -> dict[str, A
         "doubled": len(before) + len(ids) - len({*before, *ids}),
         "page_seconds": together,
         "times_a_lone_reader": {
-            name: together[name] / alone[name] for name in together if name in alone
+            name: {kind: together[name][kind] / alone[name][kind] for kind in together[name]}
+            for name in together
+            if name in alone
         },
         "problems": list(check_everything(url).problems),
     }

@@ -116,6 +116,7 @@ def test_what_the_settings_file_says_is_written_out(
         'device = "cpu"\ndtype = "float32"\ntoken_budget = 512\nbenchmark = ["seed", "proteome"]\n'
         "timeout_s = 600\nmemory_limit_gib = 12.5\nworkers = 1\n"
         'cache_dir = "kept"\nbackend = "sdpa"\nprotocol = "mine.json"\nweights = "mine.pt"\n'
+        "network = true\nconfine = false\n"
     )
     monkeypatch.chdir(folder)
     capsys.readouterr()
@@ -129,6 +130,8 @@ def test_what_the_settings_file_says_is_written_out(
         f" --memory-limit 12.5 --workers 2 --db {options[-1]} --max-time 3000s "
     ) in line
     assert f" VIRNUCPRO_MONITOR_CACHE_DIR={folder}/kept " in line
+    assert " VIRNUCPRO_MONITOR_NETWORK=true " in line
+    assert " VIRNUCPRO_MONITOR_CONFINE=false " in line
 
 
 def test_the_builtin_target_is_scheduled_as_its_runner_too(

@@ -5,12 +5,16 @@ Asked where the kernel has Landlock of Linux 6.12 (see conftest.py).
 
 import json
 import os
+import re
 import signal
+import site
 import socket
 import subprocess
 import sys
+import tempfile
 import textwrap
 import time
+import venv
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -19,6 +23,7 @@ import pytest
 from tests.runner.conftest import MakePlan
 from tests.runner.tiny_target import HEALTHY, MODEL_FILE, TinyRepository
 from virnucpro_monitor.records import Outcome
+from virnucpro_monitor.runner import workers
 from virnucpro_monitor.runner.commits import run_commits
 
 # {outside} is a file that others own, {hidden} a folder, {port} one that somebody listens on, {pid}
@@ -31,6 +36,11 @@ import torch
 def overwrites(path):
     with open(path, "a") as file:
         file.write("changed")
+
+def reads(path):
+    with open(path) as file:
+        if not file.read():
+            raise OSError("there is nothing to read")
 
 def reaches(family, address):
     with socket.socket(family) as one:
@@ -55,6 +65,7 @@ attacks = {{
     "remove it": lambda: os.unlink({outside!r}),
     "put a link in its place": lambda: os.replace("ours", {outside!r}),
     "change an installed package": lambda: overwrites(torch.__file__),
+    "read the database": lambda: reads({outside!r}),
     "read what is hidden": lambda: os.listdir({hidden!r}),
     "reach a port of this machine": lambda: reaches(socket.AF_INET, ("127.0.0.1", {port})),
     "reach an abstract socket": lambda: reaches(socket.AF_UNIX, {abstract!r}),
@@ -104,13 +115,100 @@ def attacks(tmp_path: Path, cache_folder: Path) -> Iterator[str]:
 
 @pytest.mark.usefixtures("shared_workers")
 def test_a_commit_reaches_nothing_but_its_own(
-    tiny: TinyRepository, make_plan: MakePlan, attacks: str
+    tiny: TinyRepository, make_plan: MakePlan, attacks: str, tmp_path: Path
 ) -> None:
     commit = tiny.commit({MODEL_FILE: attacks + HEALTHY[MODEL_FILE]})
-    (report,) = run_commits(make_plan([commit]))
+    (report,) = run_commits(make_plan([commit], hidden=(tmp_path / "monitor.db",)))
     assert report.run.outcome is Outcome.PASSED, report.failure
     assert '["attacks that succeeded", []]' in report.documents["output"]["text"]
-    assert report.documents["isolation"] == {"files": True, "network": True, "processes": True}
+    assert report.documents["isolation"] == {
+        "files": True, "network": True, "processes": True, "chosen": False, "user": ""
+    }  # fmt: skip
+
+
+@pytest.mark.usefixtures("shared_workers")
+def test_who_turns_it_off_is_told_so(
+    tiny: TinyRepository, make_plan: MakePlan, tmp_path: Path
+) -> None:
+    writes = f"open({str(tmp_path / 'outside')!r}, 'w').close()\n"
+    commit = tiny.commit({MODEL_FILE: writes + HEALTHY[MODEL_FILE]})
+    (report,) = run_commits(make_plan([commit], confine=False))
+    assert report.run.outcome is Outcome.PASSED, report.failure
+    assert (tmp_path / "outside").exists()
+    isolation = report.documents["isolation"]
+    assert (isolation["files"], isolation["network"], isolation["chosen"]) == (False, False, True)
+    assert "`confine = false` did not keep" in report.documents["output"]["text"]
+
+
+_AS_NOBODY = """
+import json, os, signal, sys
+from pathlib import Path
+from virnucpro_monitor.runner.confinement import Territory
+from virnucpro_monitor.runner.dropped_user import become_nobody
+own, others, private, far = map(Path, sys.argv[1:5])
+territory = Territory((own,), (private,))
+assert not become_nobody(territory, [far]) and os.geteuid() == 0  # what it needs is out of reach
+assert become_nobody(territory, [others])
+def works(act):
+    try:
+        act()
+    except OSError:
+        return False
+    return True
+print(json.dumps([
+    works(lambda: (own / "made").write_text("its own")),
+    works(lambda: (own / "there").write_text("its own")),
+    works(lambda: (others / "made").write_text("not its own")),
+    works(lambda: list(private.iterdir())),
+    works(lambda: os.kill(os.getppid(), 0)),
+    works(lambda: os.seteuid(0)),
+]))
+"""
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root can become another user")
+def test_a_user_that_owns_nothing_is_the_last_resort() -> None:
+    """Where the kernel has neither Landlock nor namespaces."""
+    with tempfile.TemporaryDirectory() as name:
+        folder = Path(name)
+        folder.chmod(0o755)
+        places = [folder / one for one in ("own", "others", "private", "far/away")]
+        for place in places:
+            place.mkdir(parents=True)
+            place.chmod(0o755)
+        (folder / "far").chmod(0o700)
+        (folder / "own" / "there").write_text("as it was checked out")
+        done = subprocess.run(
+            [sys.executable, "-c", _AS_NOBODY, *map(str, places)],
+            capture_output=True,
+            text=True,
+            check=True,
+            timeout=300,
+        )
+    assert json.loads(done.stdout) == [True, True, False, False, False, False]
+
+
+@pytest.mark.usefixtures("shared_workers")
+def test_a_private_environment_is_the_targets_alone(
+    tiny: TinyRepository,
+    make_plan: MakePlan,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    folder = tmp_path / "environment"
+    venv.create(folder, symlinks=True)
+    packages = next(folder.glob("lib/python*/site-packages"))
+    packages.joinpath("ours.pth").write_text("\n".join(site.getsitepackages()))
+    # Whatever process starts in this environment, runs this before anything of ours.
+    packages.joinpath("sitecustomize.py").write_text(
+        "print('role:', *open('/proc/self/cmdline').read().split(chr(0))[4:5])\n"
+    )
+    monkeypatch.setattr(workers, "target_python", lambda *_: folder / "bin" / "python")
+    (report,) = run_commits(make_plan([tiny.git("rev-parse", "HEAD")]))
+    assert report.run.outcome is Outcome.PASSED, report.failure
+    assert re.findall(r"role: .*", report.documents["output"]["text"]) == ["role: --target"]
+    assert report.run.environment is not None
+    assert "fair-esm" in (report.run.environment.packages or {})
 
 
 _WITHOUT_NAMESPACE = """
@@ -119,9 +217,9 @@ from pathlib import Path
 from virnucpro_monitor.runner.confinement import *
 os.chdir(sys.argv[1])
 give_up_capabilities()
-assert confine_files(Territory((Path(sys.argv[1]),), (Path(sys.argv[2]),)), network=False)
+assert confine_files(Territory((Path(sys.argv[1]),), tuple(map(Path, sys.argv[3:]))), network=False)
 os.environ["TMPDIR"] = sys.argv[1]
-exec(sys.argv[3])
+exec(sys.argv[2])
 """
 
 
@@ -132,7 +230,7 @@ def test_without_a_namespace_too(tmp_path: Path, cache_folder: Path, attacks: st
     done = subprocess.run(
         [
             sys.executable, "-c", textwrap.dedent(_WITHOUT_NAMESPACE),
-            str(own), str(cache_folder / "oracle"), attacks,
+            str(own), attacks, str(cache_folder / "oracle"), str(tmp_path / "monitor.db"),
         ],
         capture_output=True,
         text=True,

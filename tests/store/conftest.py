@@ -27,6 +27,7 @@ class PostgresServer:
 
     Attributes:
         url: without a database.
+        data: its folder, from entering on.
     """
 
     def __init__(self) -> None:
@@ -41,7 +42,7 @@ class PostgresServer:
         self._folder = Path(tempfile.mkdtemp(prefix="virnucpro-monitor-postgres-"))
         if self._owner:
             os.chown(self._folder, pwd.getpwnam(self._owner).pw_uid, -1)
-        data = self._folder / "data"
+        self.data = data = self._folder / "data"
         self._control = [_find_program("pg_ctl"), "-D", str(data), "-w"]
         try:
             make = [_find_program("initdb"), "-D", str(data), "-E", "UTF8"]

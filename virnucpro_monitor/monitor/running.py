@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 from virnucpro_monitor.data.benchmarks import load_benchmark
 from virnucpro_monitor.disks import path_from, probe_folder
 from virnucpro_monitor.errors import ConfigurationError, MissingDatabase
+from virnucpro_monitor.monitor.hiding import secret_places
 from virnucpro_monitor.monitor.sink import Sink, holding_locks
 from virnucpro_monitor.records import Outcome, Request, Run, Target
 from virnucpro_monitor.runner.builtin import builtin_commit
@@ -300,6 +301,8 @@ def make_plan(
         timeout_s=settings.timeout_s,
         memory_limit_gib=settings.memory_limit_gib,
         network=settings.network,
+        confine=settings.confine,
+        hidden=secret_places(settings),
         workers=settings.workers,
         engine=settings.engine,
         scheduler=settings.scheduler,

@@ -52,7 +52,7 @@ def make_job(
     else:
         cron, calendar = check_cron(cron), None
     environment, private = schedule.scheduled_environment()
-    environment |= _folders(settings)
+    environment |= _without_option(settings)
     alerts = alert_path(settings)
     if alerts.exists():
         environment[SETTINGS["alerts_file"].variable] = str(alerts.resolve())
@@ -133,14 +133,18 @@ def setting_arguments(settings: Settings, leave_out: Collection[str] = ()) -> li
     return arguments
 
 
-def _folders(settings: Settings) -> dict[str, str]:
+def _without_option(settings: Settings) -> dict[str, str]:
     """What no option says, and the folder's settings file may."""
-    folders = {"cache_dir": settings.cache_folder, "alerts_file": settings.alerts_file}
-    return {
-        SETTINGS[name].variable: str(path.expanduser().resolve())
-        for name, path in folders.items()
-        if name in settings.model_fields_set
-    }
+    told = {}
+    for name, setting in SETTINGS.items():
+        if setting.about.flag or name not in settings.model_fields_set:
+            continue
+        value = getattr(settings, name)
+        if isinstance(value, Path):
+            told[setting.variable] = str(value.expanduser().resolve())
+        else:
+            told[setting.variable] = str(value).lower()
+    return told
 
 
 def _elsewhere(settings: Settings, name: str) -> Any:

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 from virnucpro_monitor.data.benchmarks import benchmark_digest
 from virnucpro_monitor.disks import path_from
 from virnucpro_monitor.errors import ConfigurationError, TargetError
+from virnucpro_monitor.monitor.hiding import secret_places
 from virnucpro_monitor.monitor.running import request_of
 from virnucpro_monitor.records import (
     BenchmarkSet,
@@ -202,6 +203,8 @@ def _try(
         timeout_s=settings.timeout_s,
         memory_limit_gib=settings.memory_limit_gib,
         network=settings.network,
+        confine=settings.confine,
+        hidden=secret_places(settings),
         probes=probes,
         reuse=False,
         workers=1,

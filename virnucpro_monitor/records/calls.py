@@ -70,11 +70,15 @@ class Confined:
         files: it writes nothing but its own folder, and reads no oracle.
         network: it reaches no network.
         processes: it sees, stops and ends no process but its own.
+        chosen: what it can still do was left to it by a setting.
+        user: who it was made, where that is what keeps it from files; empty for who we are.
     """
 
     files: bool
     network: bool
     processes: bool
+    chosen: bool = False
+    user: str = ""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -57,6 +57,25 @@ class PrepareJob:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class DescribeJob:
+    """Describe another interpreter than our own, whose packages a commit has chosen.
+
+    Attributes:
+        python: that interpreter.
+        hidden, confine: as of a `MeasureJob`.
+    """
+
+    request: Request
+    cache_folder: str
+    timeout_s: float
+    memory_limit_gib: float | None = None
+    num_threads: int
+    python: str
+    hidden: tuple[str, ...] = ()
+    confine: bool = True
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class MeasureJob:
     """Measure one checked-out commit on benchmark sets.
 
@@ -71,6 +90,9 @@ class MeasureJob:
         kernels: folder of compiled kernels that commits of one target share; None for one of each
             measurement's own.
         network: whether the target may reach the network.
+        confine: whether the target is kept from other files, processes and the network at all.
+        hidden: files and folders that the target may not read, beside those of the cache.
+        python: the target's interpreter; None for our own, which is the judge's in any case.
     """
 
     request: Request
@@ -95,6 +117,9 @@ class MeasureJob:
     num_threads: int
     kernels: str | None = None
     network: bool = False
+    confine: bool = True
+    hidden: tuple[str, ...] = ()
+    python: str | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -119,6 +144,14 @@ class Ready:
     checkpoint: str
     regression: str
     torch_home: str
+    environment: Environment
+    installed: Mapping[str, str]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Described:
+    """The answer to a `DescribeJob`; see `Ready` for the attributes."""
+
     environment: Environment
     installed: Mapping[str, str]
 
@@ -182,14 +215,19 @@ class Ended:
     detail: str = ""
 
 
-Job = PrepareJob | MeasureJob
-Said = Advanced | Ready | Refused | Judged | Failed
+Job = PrepareJob | DescribeJob | MeasureJob
+Said = Advanced | Ready | Described | Refused | Judged | Failed
 """What a worker may say by itself."""
 
-_JOBS: dict[str, type[Job]] = {"prepare": PrepareJob, "measure": MeasureJob}
+_JOBS: dict[str, type[Job]] = {
+    "prepare": PrepareJob,
+    "describe": DescribeJob,
+    "measure": MeasureJob,
+}
 _SAID: dict[str, type[Said]] = {
     "advanced": Advanced,
     "ready": Ready,
+    "described": Described,
     "refused": Refused,
     "judged": Judged,
     "failed": Failed,

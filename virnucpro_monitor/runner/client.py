@@ -10,11 +10,9 @@ import threading
 from collections.abc import Callable, Generator
 from contextlib import suppress
 from dataclasses import replace
-from pathlib import Path
 from types import TracebackType
 from typing import IO, NoReturn
 
-import virnucpro_monitor
 from virnucpro_monitor import errors
 from virnucpro_monitor.records.messages import (
     OWN,
@@ -42,12 +40,10 @@ class WorkerPool:
     """One fork server, started when the first job comes. Jobs may run from several threads.
 
     Args:
-        python: interpreter to use; another than our own gets this package by `PYTHONPATH`.
         fork: fork each job from a warm process; otherwise every job gets a fresh interpreter.
     """
 
-    def __init__(self, python: Path | None = None, *, fork: bool | None = None) -> None:
-        self._python = python or Path(sys.executable)
+    def __init__(self, *, fork: bool | None = None) -> None:
         self._fork = sys.platform == "linux" if fork is None else fork
         self._lock = threading.Lock()
         self._process: subprocess.Popen[bytes] | None = None
@@ -144,14 +140,12 @@ class WorkerPool:
         environment.setdefault("PYTORCH_NVML_BASED_CUDA_CHECK", "1")
         # Threads that spin while they wait make a shared machine many times slower.
         environment.setdefault("OMP_WAIT_POLICY", "PASSIVE")
-        if self._python != Path(sys.executable):
-            environment["PYTHONPATH"] = str(Path(virnucpro_monitor.__file__).parent.parent)
         self._control, theirs = socket.socketpair()
         self._errors = tempfile.TemporaryFile()  # noqa: SIM115 (closed by _stop)
         with theirs:
             self._process = subprocess.Popen(
                 [
-                    str(self._python), "-P", "-m", "virnucpro_monitor.runner.server",
+                    sys.executable, "-P", "-m", "virnucpro_monitor.runner.server",
                     *([] if self._fork else ["--spawn"]),
                 ],
                 stdin=theirs.fileno(),

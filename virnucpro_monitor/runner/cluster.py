@@ -101,7 +101,7 @@ class Cluster:
         fewest: int = min(self._threads[address] for address in self.places)
         return max(1, min(MAX_ON_PLACE, fewest))
 
-    def submit(self, job: Job, python: Path | None, address: str | None = None) -> Any:
+    def submit(self, job: Job, address: str | None = None) -> Any:
         """Begin a job, as a Dask future, and listen to its progress (`next_progress`).
 
         Args:
@@ -122,7 +122,6 @@ class Cluster:
                 self.places,
                 self._packed(job),
                 self.topic,
-                None if python is None else str(python),
                 self._plan.fork,
                 key=key,
                 pure=False,

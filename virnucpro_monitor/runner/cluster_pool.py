@@ -4,12 +4,12 @@ import dataclasses
 import threading
 from collections.abc import Generator, Sequence
 from dataclasses import replace
-from pathlib import Path
 from typing import Any
 
 from virnucpro_monitor.errors import ClusterError, ConfigurationError
 from virnucpro_monitor.records.messages import (
     Advanced,
+    DescribeJob,
     Ended,
     Job,
     MessageError,
@@ -28,23 +28,10 @@ LOST_S = 30.0  # without a scheduler, before the start is given up
 
 
 class ClusterPool:
-    """Does jobs on a cluster as `WorkerPool` does them on this host.
+    """Does jobs on a cluster as `WorkerPool` does them on this host."""
 
-    Args:
-        python: another interpreter than our own; it must lie in a folder that all hosts share.
-
-    Raises:
-        ConfigurationError: it does not.
-    """
-
-    def __init__(self, cluster: Cluster, python: Path | None = None) -> None:
-        if python is not None and not cluster.shares_folder:
-            raise ConfigurationError(
-                "A target's private environment must lie where every worker of the cluster sees "
-                "it: put the cache folder (cache_dir) on a disk that all hosts share."
-            )
+    def __init__(self, cluster: Cluster) -> None:
         self._cluster = cluster
-        self._python = python
         self._closed = threading.Event()
 
     def close(self) -> None:
@@ -56,11 +43,17 @@ class ClusterPool:
 
         Raises:
             ClusterError: the scheduler has gone, or no Dask worker is left.
+            ConfigurationError: another interpreter than our own lies in no folder that all share.
         """
+        if isinstance(job, DescribeJob) and not self._cluster.shares_folder:
+            raise ConfigurationError(
+                "A target's private environment must lie where every worker of the cluster sees "
+                "it: put the cache folder (cache_dir) on a disk that all hosts share."
+            )
         if isinstance(job, PrepareJob):
             yield from self._prepare(job)
             return
-        future = self._cluster.submit(job, self._python)
+        future = self._cluster.submit(job)
         try:
             yield from self._follow(future, accept)
         finally:
@@ -69,9 +62,7 @@ class ClusterPool:
     def _prepare(self, job: PrepareJob) -> Generator[Said | Ended]:
         """Prepare each Dask worker; those unlike the first are left out."""
         cluster = self._cluster
-        futures = {
-            address: cluster.submit(job, self._python, address) for address in cluster.places
-        }
+        futures = {address: cluster.submit(job, address) for address in cluster.places}
         first: Ready | None = None
         last: list[Said | Ended] = []
         for address, future in futures.items():

@@ -30,7 +30,7 @@ MAX_STARTS = 2  # of one job; Dask itself would start one that takes its worker 
 LOOK_S = 0.5
 CONFIRM_S = 5.0
 
-_pools: dict[tuple[str | None, bool | None], WorkerPool] = {}
+_pools: dict[bool | None, WorkerPool] = {}
 _lock = threading.Lock()
 
 
@@ -121,7 +121,6 @@ def do_job(
     places: dict[str, Paths],
     checkout: bytes | None,
     topic: str,
-    python: str | None,
     fork: bool | None,
 ) -> list[bytes]:
     """Do one job here; its events but progress come back, each as its line, `Ended` last.
@@ -141,7 +140,7 @@ def do_job(
     with _unpacked(checkout) as folder:
         if folder is not None and isinstance(job, MeasureJob):
             job = replace(job, checkout=folder)
-        return list(_events(job, _pool(python, fork), worker, topic, key))
+        return list(_events(job, _pool(fork), worker, topic, key))
 
 
 def _events(job: Job, pool: WorkerPool, worker: Any, topic: str, key: str) -> Iterator[bytes]:
@@ -223,9 +222,9 @@ def end_pools() -> None:
             _pools.popitem()[1].close()
 
 
-def _pool(python: str | None, fork: bool | None) -> WorkerPool:
+def _pool(fork: bool | None) -> WorkerPool:
     """This process's fork server, started once."""
     with _lock:
-        if (python, fork) not in _pools:
-            _pools[python, fork] = WorkerPool(None if python is None else Path(python), fork=fork)
-        return _pools[python, fork]
+        if fork not in _pools:
+            _pools[fork] = WorkerPool(fork=fork)
+        return _pools[fork]

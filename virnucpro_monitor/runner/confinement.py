@@ -58,7 +58,7 @@ class Territory:
 
     Attributes:
         writable: folders that it may write; all else is read-only.
-        hidden: folders that it may not even read.
+        hidden: files and folders that it may not even read.
     """
 
     writable: tuple[Path, ...]
@@ -120,7 +120,8 @@ def give_up_capabilities() -> None:
 
 
 def mount_read_only(territory: Territory) -> bool:
-    """In a mount namespace of one's own: all read-only but the writable folders, the hidden empty.
+    """In a mount namespace of one's own: all read-only but the writable folders, the hidden folders
+    and files empty.
 
     /dev/shm is this namespace's own from then on.
     """
@@ -133,13 +134,20 @@ def mount_read_only(territory: Territory) -> bool:
         if not mount(os.fsencode(folder), folder, None, _MS_BIND, b""):
             return False
     hidden = [one for one in territory.hidden if one.is_dir()]
+    files = [one for one in territory.hidden if one.is_file()]
     if not _set_read_only(Path("/"), True, recursive=True):
         return False
     opened = all(_set_read_only(one, False) for one in territory.writable)
     for folder in hidden:
         mount(b"none", folder, b"tmpfs", _MS_RDONLY | _MS_NOSUID | _MS_NODEV, b"size=4k")
-    if Path("/dev/shm").is_dir():
-        mount(b"none", Path("/dev/shm"), b"tmpfs", _MS_NOSUID | _MS_NODEV, b"mode=1777")
+    shared = Path("/dev/shm")
+    empty = Path("/dev/null")
+    if shared.is_dir() and mount(b"none", shared, b"tmpfs", _MS_NOSUID | _MS_NODEV, b"mode=1777"):
+        empty = shared / ".hidden"  # that a device takes what is written there would look like more
+        empty.touch(mode=0o400)
+    for file in files:
+        mount(os.fsencode(empty), file, None, _MS_BIND, b"")
+        _set_read_only(file, True)
     return opened
 
 

@@ -130,8 +130,10 @@ def _held(
 
 def _with_log(report: RunReport, log: str) -> RunReport:
     """Keep what the target printed: with its failure, or as a document of its verdict."""
-    if open_to := _open_to(report.documents.get("isolation")):
-        log = f"This machine did not keep the commit's process from {open_to}.\n{log}"
+    isolation = report.documents.get("isolation")
+    if isolation and (open_to := _open_to(isolation)):
+        who = "The setting `confine = false`" if isolation.get("chosen") else "This machine"
+        log = f"{who} did not keep the commit's process from {open_to}.\n{log}"
     if report.failure is not None:
         return replace(report, failure=replace(report.failure, log=log))
     if log.strip():
@@ -140,9 +142,9 @@ def _with_log(report: RunReport, log: str) -> RunReport:
 
 
 def _open_to(isolation: Json) -> str:
-    """What a measuring process was not kept from; nothing where it was from all, or never ran."""
+    """What a measuring process was not kept from; nothing where it was from all."""
     names = {"files": "other files", "network": "the network", "processes": "other processes"}
-    return ", ".join(text for name, text in names.items() if isolation and not isolation[name])
+    return ", ".join(text for name, text in names.items() if not isolation[name])
 
 
 def _measure_job(
@@ -178,6 +180,9 @@ def _measure_job(
         num_threads=plan.num_threads,
         kernels=_kernels(plan, device),
         network=plan.network,
+        confine=plan.confine,
+        hidden=tuple(map(str, plan.hidden)),
+        python=None if prepared.python is None else str(prepared.python),
     )
 
 

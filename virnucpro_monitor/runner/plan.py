@@ -41,6 +41,8 @@ class RunPlan:
         num_threads: CPU threads of each measurement, however many run at once: thread counts change
             the last bits of a result.
         network: whether commits may reach the network while they are measured.
+        confine: whether commits are kept from other files, processes and the network at all.
+        hidden: files and folders that commits may not read, beside those of the cache.
     """
 
     target: Target
@@ -67,6 +69,8 @@ class RunPlan:
     scheduler: str = ""
     num_threads: int = field(default_factory=usual_num_threads)
     network: bool = False
+    confine: bool = True
+    hidden: tuple[Path, ...] = ()
 
     def __post_init__(self) -> None:
         if self.order not in ORDERS:

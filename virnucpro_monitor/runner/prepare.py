@@ -1,4 +1,4 @@
-"""Set the yardstick up in one interpreter: weights, oracles and the surroundings of a run."""
+"""Set the yardstick up in our own interpreter, and describe those that commits ask for."""
 
 from collections.abc import Iterable
 from contextlib import closing
@@ -7,7 +7,15 @@ from pathlib import Path
 
 from virnucpro_monitor.errors import ConfigurationError
 from virnucpro_monitor.records import Environment
-from virnucpro_monitor.records.messages import Advanced, Ended, PrepareJob, Ready, Refused
+from virnucpro_monitor.records.messages import (
+    Advanced,
+    Described,
+    DescribeJob,
+    Ended,
+    PrepareJob,
+    Ready,
+    Refused,
+)
 from virnucpro_monitor.records.progress import OnProgress, Progress
 from virnucpro_monitor.records.request import NAMED_WEIGHTS
 from virnucpro_monitor.runner.client import WorkerPool, raise_refused
@@ -21,15 +29,22 @@ ORACLE_TIMEOUT_S = 3600.0
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Prepared:
-    """One interpreter with its yardstick ready: weights resolved, oracles cached."""
+    """The yardstick ready: weights resolved, oracles cached.
+
+    Attributes:
+        python: the interpreter of targets; None for our own, in which all else runs.
+        surroundings: of targets.
+    """
 
     pool: WorkerPool | ClusterPool
+    device: str
     weights_digest: str
     weights_name: str
     checkpoint: str
     regression: str
     torch_home: str
     surroundings: Surroundings
+    python: Path | None = None
 
     def environment(self, imported: Iterable[str]) -> Environment:
         """Where a worker of this interpreter measured, having imported these distributions.
@@ -79,6 +94,7 @@ def prepare(
     assert ready is not None
     return Prepared(
         pool=pool,
+        device=device,
         weights_digest=ready.weights_digest,
         weights_name=_weights_name(plan.request.weights),
         checkpoint=ready.checkpoint,
@@ -86,6 +102,38 @@ def prepare(
         torch_home=ready.torch_home,
         surroundings=Surroundings(environment=ready.environment, installed=ready.installed),
     )
+
+
+def describe(plan: RunPlan, base: Prepared, python: Path) -> Prepared:
+    """The same yardstick for targets of another interpreter, which is asked what it is.
+
+    It is asked as a target is measured: confined, since whose packages it has may be anybody.
+
+    Raises:
+        ConfigurationError: it cannot import what a target's process needs.
+    """
+    job = DescribeJob(
+        request=replace(plan.request, device=base.device),
+        cache_folder=str(plan.cache_folder),
+        timeout_s=plan.timeout_s,
+        num_threads=plan.num_threads,
+        python=str(python),
+        hidden=tuple(map(str, plan.hidden)),
+        confine=plan.confine,
+    )
+    described: Described | None = None
+    with closing(base.pool.run(job)) as events:
+        for event in events:
+            if isinstance(event, Described):
+                described = event
+            elif isinstance(event, Ended) and described is None:
+                why = last_line(event.log) or explain(event, job.timeout_s, None).message
+                raise ConfigurationError(f"The private environment cannot be used: {why}")
+    assert described is not None
+    here = base.surroundings.environment.host  # on a cluster its name, whichever worker answered
+    environment = replace(described.environment, host=here)
+    surroundings = Surroundings(environment=environment, installed=described.installed)
+    return replace(base, python=python, surroundings=surroundings)
 
 
 def _weights_name(weights: str) -> str:

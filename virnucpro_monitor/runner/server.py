@@ -28,29 +28,23 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import NoReturn
 
+import virnucpro_monitor
 from virnucpro_monitor.records import from_json, to_json
 from virnucpro_monitor.records.calls import Confined
 from virnucpro_monitor.records.messages import (
     OWN,
     WORKERS,
+    DescribeJob,
     Ended,
     Job,
     MeasureJob,
+    PrepareJob,
     decode_job,
     encode,
     is_verdict,
 )
 from virnucpro_monitor.runner import worker
-from virnucpro_monitor.runner.confined_cuda import stands_confinement
-from virnucpro_monitor.runner.confinement import (
-    LOCKS_SIGNALS,
-    LOCKS_TCP,
-    Territory,
-    close_descriptors,
-    confine_files,
-    give_up_capabilities,
-    landlock_version,
-)
+from virnucpro_monitor.runner.confinement import Territory, close_descriptors
 from virnucpro_monitor.runner.containment import (
     Contained,
     Inside,
@@ -58,6 +52,7 @@ from virnucpro_monitor.runner.containment import (
     die_with_parent,
     fork_contained,
 )
+from virnucpro_monitor.runner.isolating import give_up, territory_of, try_confined_cuda
 from virnucpro_monitor.runner.supervisor import (
     Ending,
     Limits,
@@ -68,9 +63,8 @@ from virnucpro_monitor.runner.supervisor import (
 from virnucpro_monitor.scratch import scratch_folder, sweep
 
 TEND_S = 0.5
+_MODULE = "virnucpro_monitor.runner.server"
 _SCRATCH_PREFIX = "vnpm-job-"
-# Of the cache: what a target must not know, or has no business with.
-_PRIVATE_FOLDERS = ("oracle", "unpacked", "begun", "spool")
 
 
 def main() -> None:
@@ -97,7 +91,7 @@ def main() -> None:
             if forking and isinstance(job, MeasureJob) and job.warm:
                 _map_checkpoints(job)
             if isinstance(job, MeasureJob) and job.request.device.startswith("cuda"):
-                _try_confined_cuda(job)
+                try_confined_cuda(job)
             pid = os.fork()
             if pid == 0:
                 control.close()
@@ -118,17 +112,6 @@ def _tend(supervisors: set[int]) -> None:
             supervisors.discard(pid)
     if ended:
         end_children(but=supervisors)
-
-
-_confined_cuda: bool | None = None
-"""Whether CUDA starts in a confined process; None until a job needs to know."""
-
-
-def _try_confined_cuda(job: MeasureJob) -> None:
-    global _confined_cuda
-    if _confined_cuda is None:
-        territory = Territory((Path(tempfile.gettempdir()),), _territory(job, None).hidden)
-        _confined_cuda = stands_confinement(territory, network=job.network)
 
 
 def _preload() -> None:
@@ -219,11 +202,24 @@ def _run(
             _judge(job, pipes, judges, connection, forking)
         judge = judge_or_inside
         judges.close()
-        territory = _territory(job, scratch)
-        child = fork_contained(namespace=namespace, territory=territory, network=job.network)
+        territory = territory_of(job, scratch)
+        child = fork_contained(
+            namespace=namespace,
+            territory=territory if job.confine else None,
+            network=job.network or not job.confine,
+        )
         if isinstance(child, Inside):
             _be_target(job, pipes, theirs, territory, child, scratch, forking)
         theirs.close()
+    elif isinstance(job, DescribeJob):
+        territory = territory_of(job, scratch)
+        child = fork_contained(
+            namespace=namespace,
+            territory=territory if job.confine else None,
+            network=not job.confine,
+        )
+        if isinstance(child, Inside):
+            _describe(job, pipes, territory, child)
     else:
         child = fork_contained(namespace=namespace)
         if isinstance(child, Inside):
@@ -255,7 +251,7 @@ class _Pipes:
 @contextmanager
 def _scratch_of(job: Job) -> Iterator[Path | None]:
     """A folder that a target may write; None where nothing can be written, or none is needed."""
-    if not isinstance(job, MeasureJob):
+    if isinstance(job, PrepareJob):
         yield None
         return
     with ExitStack() as stack:
@@ -270,19 +266,6 @@ def _scratch_of(job: Job) -> Iterator[Path | None]:
             except OSError:
                 continue  # a full or read-only disk, which is told where it matters
         yield folder
-
-
-def _territory(job: MeasureJob, scratch: Path | None) -> Territory:
-    cache, checkout = Path(job.cache_folder), Path(job.checkout)
-    writable = [] if scratch is None else [scratch]
-    if checkout != cache:  # the built-in target has no files of its own
-        writable.append(checkout)
-    if job.kernels is not None:
-        with suppress(OSError):
-            Path(job.kernels).mkdir(parents=True, exist_ok=True)
-            writable.append(Path(job.kernels))
-    hidden = tuple(cache / name for name in _PRIVATE_FOLDERS)
-    return Territory(tuple(writable), hidden)
 
 
 def _judge(
@@ -318,21 +301,21 @@ def _be_target(
     """Be the process that runs the target."""
     pipes.take_output()
     close_descriptors(but={channel.fileno()})
-    # A card that will not start is worse than a target that could write: it is told below.
-    confine = _confined_cuda is not False or not job.request.device.startswith("cuda")
-    if confine:
-        give_up_capabilities()
-    locked = confine and confine_files(territory, network=job.network)
-    confined = Confined(
-        files=locked or inside.read_only,
-        network=not inside.network
-        or (locked and not job.network and landlock_version() >= LOCKS_TCP),
-        processes=inside.namespace or (locked and landlock_version() >= LOCKS_SIGNALS),
-    )
-    if not forking:
+    confined = give_up(job, territory, inside)
+    if not forking or job.python is not None:
         told = json.dumps([to_json(confined), None if scratch is None else str(scratch)])
-        _become("--target", job, [channel.fileno(), told])
+        _become("--target", job, [channel.fileno(), told], job.python)
     _end_after(lambda: _serve_target(job, channel, confined, scratch))
+
+
+def _describe(job: DescribeJob, pipes: _Pipes, territory: Territory, inside: Inside) -> NoReturn:
+    """Be another interpreter, which says what it is and holds nothing but the pipe for that."""
+    pipes.take_output()
+    close_descriptors(but={pipes.result})
+    give_up(job, territory, inside)
+    if territory.writable:
+        os.environ["TMPDIR"] = str(territory.writable[0])
+    _become("--job", job, [pipes.result, -1], job.python)
 
 
 def _serve_target(
@@ -375,18 +358,23 @@ def _unnamed_file() -> int:
         return os.dup(file.fileno())
 
 
-def _become(role: str, job: Job, arguments: Sequence[int | str]) -> NoReturn:
+def _become(
+    role: str, job: Job, arguments: Sequence[int | str], python: str | None = None
+) -> NoReturn:
     """Become a fresh interpreter that reads its job from standard input.
 
     Args:
         arguments: descriptors stay open.
+        python: another interpreter than our own, which gets this package by `PYTHONPATH`.
     """
     os.dup2(_write_job(job), 0)
     for one in arguments:
         if isinstance(one, int) and one >= 0:
             os.set_inheritable(one, True)
-    command = [sys.executable, "-P", "-m", __spec__.name, role, *map(str, arguments)]
-    os.execv(sys.executable, command)
+    if python is not None:
+        os.environ["PYTHONPATH"] = str(Path(virnucpro_monitor.__file__).parent.parent)
+    command = [python or sys.executable, "-P", "-m", _MODULE, role, *map(str, arguments)]
+    os.execv(command[0], command)
 
 
 def _run_spawned(role: str, arguments: Sequence[str]) -> NoReturn:

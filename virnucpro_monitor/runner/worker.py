@@ -19,6 +19,8 @@ from virnucpro_monitor.errors import DeviceError, MonitorError, WeightsError
 from virnucpro_monitor.records import NO_ORACLE, Failure, Verdict, to_json
 from virnucpro_monitor.records.messages import (
     Advanced,
+    Described,
+    DescribeJob,
     Failed,
     Job,
     Judged,
@@ -64,6 +66,9 @@ def run_job(job: Job, result_fd: int, connection: socket.socket | None = None) -
     if isinstance(job, PrepareJob):
         _prepare(job, emit)
         return 0
+    if isinstance(job, DescribeJob):
+        _describe(job, emit)
+        return 0
     assert connection is not None
     return _measure(job, connection, emit)
 
@@ -99,6 +104,14 @@ def _prepare(job: PrepareJob, emit: Emit) -> None:
         emit(Refused(error=type(error).__name__, message=str(error)))
 
 
+def _describe(job: DescribeJob, emit: Emit) -> None:
+    from virnucpro_monitor.runner.environment import capture_environment
+    from virnucpro_monitor.runner.packages import installed_packages
+
+    environment = capture_environment(job.request.device, job.num_threads)
+    emit(Described(environment=environment, installed=installed_packages()))
+
+
 def check_device(device: str) -> None:
     """Raise `DeviceError` unless `device` ("cpu" or "cuda:N") is there."""
     import torch
@@ -118,7 +131,7 @@ def check_device(device: str) -> None:
         )
 
 
-def _yardstick(job: Job, emit: Emit) -> tuple[Any, list[Any]]:
+def _yardstick(job: PrepareJob | MeasureJob, emit: Emit) -> tuple[Any, list[Any]]:
     """The weights, and the oracle of each of the job's benchmark sets."""
     from virnucpro_monitor.models.weights import resolve_weights
     from virnucpro_monitor.validation.oracle import prepare_oracle

@@ -19,13 +19,13 @@ from virnucpro_monitor.runner.decide import Work
 from virnucpro_monitor.runner.dispatch import measure
 from virnucpro_monitor.runner.ledger import Ledger
 from virnucpro_monitor.runner.plan import RunPlan
-from virnucpro_monitor.runner.prepare import Prepared, prepare
+from virnucpro_monitor.runner.prepare import Prepared, describe, prepare
 from virnucpro_monitor.runner.reports import Unmeasured
 from virnucpro_monitor.runner.venv import PrivateEnvironmentError, target_python
 
 
 class Workers:
-    """Worker pools with their yardsticks, one for each interpreter. Threads may share it.
+    """The workers with their yardstick, for targets of any interpreter. Threads may share it.
 
     Args:
         card: that oracles are computed on, and commits that name none.
@@ -37,7 +37,8 @@ class Workers:
         self._card = card
         self._cluster = cluster
         self._stack = ExitStack()
-        self._ready: dict[Path | None, Prepared] = {}
+        self._base: Prepared | None = None
+        self._private: dict[Path, Prepared] = {}
         self.begun = Begun.of(plan)
         self._lock = threading.Lock()  # of preparing and of checking out
 
@@ -53,27 +54,31 @@ class Workers:
         self._stack.close()
 
     def prepared(self, python: Path | None, on_progress: OnProgress) -> Prepared:
-        """The yardstick in one interpreter (None: our own), set up where it is not yet.
+        """The yardstick for targets of one interpreter (None: our own), set up where it is not yet.
 
         Raises:
             MonitorError: it cannot be set up.
         """
         with self._lock:
-            if python not in self._ready:
-                pool = self._pool(python)
+            if self._base is None:
+                pool = self._pool()
                 self._stack.callback(pool.close)
-                self._ready[python] = prepare(self._plan, pool, self._card.device, on_progress)
-            return self._ready[python]
+                self._base = prepare(self._plan, pool, self._card.device, on_progress)
+            if python is None:
+                return self._base
+            if python not in self._private:
+                self._private[python] = describe(self._plan, self._base, python)
+            return self._private[python]
 
-    def _pool(self, python: Path | None) -> WorkerPool | ClusterPool:
+    def _pool(self) -> WorkerPool | ClusterPool:
         if self._cluster is not None:
-            return ClusterPool(self._cluster, python)
-        return WorkerPool(python, fork=self._plan.fork)
+            return ClusterPool(self._cluster)
+        return WorkerPool(fork=self._plan.fork)
 
     def end(self) -> None:
         """End what still runs, in whatever thread."""
-        for prepared in self._ready.values():
-            prepared.pool.close()
+        if self._base is not None:
+            self._base.pool.close()
 
     def measure(
         self,
@@ -122,7 +127,7 @@ class Workers:
                 )
 
     def _prepared_for(self, python: Path | None, on_progress: OnProgress) -> Prepared:
-        """The yardstick in a commit's own interpreter, which may be the commit's to spoil."""
+        """The yardstick for a commit's own interpreter, which may be the commit's to spoil."""
         try:
             return self.prepared(python, on_progress)
         except ConfigurationError as error:

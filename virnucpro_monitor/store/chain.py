@@ -4,15 +4,16 @@ from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
 from typing import Any
 
-from sqlalchemy import Connection, bindparam, insert, select, update
+from sqlalchemy import Connection, bindparam, select, update
 
 from virnucpro_monitor.store.digests import chain_digest
 from virnucpro_monitor.store.models import ChainLinkRow
-from virnucpro_monitor.store.statements import table_of
+from virnucpro_monitor.store.statements import Prepared, insert_rows, table_of
 
 LINKS = table_of(ChainLinkRow)
 SERIES_KEY = (LINKS.c.target_id, LINKS.c.benchmark_set_id, LINKS.c.configuration_id)
-_LAST_LINK = (
+_NEW = (*(column.name for column in SERIES_KEY), "place", "run_id", "digest", "chain")
+_LAST_LINK = Prepared(
     select(LINKS.c.place, LINKS.c.chain)
     .where(*(column == bindparam(f"of_{column.name}") for column in SERIES_KEY))
     .order_by(LINKS.c.place.desc())
@@ -26,7 +27,7 @@ class Chains:
     def __init__(self, connection: Connection) -> None:
         self._connection = connection
         self._last: dict[tuple[int, ...], tuple[int, str]] = {}
-        self._new: list[dict[str, Any]] = []
+        self._new: list[tuple[Any, ...]] = []
 
     def add(self, ids: Mapping[str, Any], run_id: int, digest: str) -> None:
         """Chain a run that was just stored.
@@ -39,18 +40,17 @@ class Chains:
         place, before = self._last.get(series) or self._read_last(key)
         chain = chain_digest(before, digest)
         self._last[series] = (place + 1, chain)
-        link = {"place": place + 1, "run_id": run_id, "digest": digest, "chain": chain}
-        self._new.append({**key, **link})
+        self._new.append((*series, place + 1, run_id, digest, chain))
 
     def _read_last(self, key: Mapping[str, int]) -> tuple[int, str]:
         given = {f"of_{name}": value for name, value in key.items()}
-        last = self._connection.execute(_LAST_LINK, given).first()
-        return (-1, "") if last is None else (last.place, last.chain)
+        place, chain = _LAST_LINK.first(self._connection, given) or (-1, "")
+        return int(place), str(chain)
 
     def write(self) -> None:
         """Store the links of all runs that were added."""
         if self._new:
-            self._connection.execute(insert(LINKS), self._new)
+            insert_rows(self._connection, ChainLinkRow, _NEW, self._new)
             self._new = []
 
 

@@ -11,7 +11,7 @@ from typing import Any
 from urllib.parse import quote
 from weakref import WeakKeyDictionary
 
-from sqlalchemy import URL, Connection, Engine, NullPool, create_engine, event, make_url, text
+from sqlalchemy import URL, Connection, Engine, NullPool, create_engine, event, make_url
 from sqlalchemy.exc import ArgumentError, SQLAlchemyError, StatementError
 
 from virnucpro_monitor.disks import path_from
@@ -191,21 +191,24 @@ def writing(engine: Engine) -> Iterator[Connection]:
                 raise
 
 
-_FILE_IDENTITY: WeakKeyDictionary[Engine, tuple[int, int]] = WeakKeyDictionary()
+_FILES: WeakKeyDictionary[Engine, tuple[Path, tuple[int, int] | None]] = WeakKeyDictionary()
+"""The file of each engine, and which it was when it was last looked at."""
 
 
 def _drop_connections_to_replaced_file(engine: Engine) -> None:
     """Notice that an SQLite file was deleted or replaced: open connections go on with the old."""
     if not is_sqlite(engine.url):
         return
+    path, before = _FILES.get(engine) or (sqlite_path(engine.url), None)
     try:
-        status = sqlite_path(engine.url).stat()
+        status = path.stat()
     except OSError as error:
         raise missing_database(engine.url) from error
     identity = (status.st_dev, status.st_ino)
-    if _FILE_IDENTITY.setdefault(engine, identity) != identity:
-        engine.dispose()
-        _FILE_IDENTITY[engine] = identity
+    if identity != before:
+        if before is not None:
+            engine.dispose()
+        _FILES[engine] = (path, identity)
 
 
 def check_revision(connection: Connection) -> None:
@@ -214,7 +217,7 @@ def check_revision(connection: Connection) -> None:
     Raises:
         MissingDatabase, OutdatedSchema, NewerSchema: with the command to run.
     """
-    revision = connection.execute(text("SELECT version_num FROM alembic_version")).scalar()
+    revision = connection.exec_driver_sql("SELECT version_num FROM alembic_version").scalar()
     url = connection.engine.url
     if revision == SCHEMA_REVISION:
         return

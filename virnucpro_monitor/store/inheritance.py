@@ -9,7 +9,7 @@ from virnucpro_monitor.records import VERDICTS, Outcome, Run
 from virnucpro_monitor.store.connection import reading
 from virnucpro_monitor.store.models import CommitRow, RunRow
 from virnucpro_monitor.store.queries import read_runs
-from virnucpro_monitor.store.statements import table_of
+from virnucpro_monitor.store.statements import Prepared, table_of
 
 
 def load_measured_run(engine: Engine, run: Run) -> Run:
@@ -65,10 +65,12 @@ _ADOPT = (
     )
     .values(inherited_run_id=bindparam("adopter"))
 )
-_WAITING = select(_RUNS.c.inherited_from).where(
-    _RUNS.c.inherited_from.is_not(None),
-    _RUNS.c.inherited_run_id.is_(None),
-    _RUNS.c.target_id == bindparam("of_target"),
+_WAITING = Prepared(
+    select(_RUNS.c.inherited_from).where(
+        _RUNS.c.inherited_from.is_not(None),
+        _RUNS.c.inherited_run_id.is_(None),
+        _RUNS.c.target_id == bindparam("of_target"),
+    )
 )
 
 
@@ -92,8 +94,8 @@ class WaitingRuns:
         """
         target_id = ids["target_id"]
         if target_id not in self._hashes:
-            found = self._connection.execute(_WAITING, {"of_target": target_id})
-            self._hashes[target_id] = set(found.scalars())
+            found = _WAITING.rows(self._connection, {"of_target": target_id})
+            self._hashes[target_id] = {row[0] for row in found}
         hashes = self._hashes[target_id]
         if run.inherited_from is not None and ids["inherited_run_id"] is None:
             hashes.add(run.inherited_from)

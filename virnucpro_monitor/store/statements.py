@@ -1,7 +1,7 @@
 """Insert-or-find statements that work on SQLite and PostgreSQL."""
 
 import dataclasses
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from functools import cache
 from typing import Any, cast
 
@@ -9,7 +9,6 @@ from sqlalchemy import (
     Connection,
     Dialect,
     Insert,
-    Select,
     Table,
     and_,
     bindparam,
@@ -106,6 +105,10 @@ class Prepared:
 
     def first(self, connection: Connection, values: Mapping[str, Any]) -> Any:
         """Send it with these values, and return the first row of its answer, None without one."""
+        return next(iter(self.rows(connection, values)), None)
+
+    def rows(self, connection: Connection, values: Mapping[str, Any]) -> list[Any]:
+        """Send it with these values, and return the rows of its answer as the driver gives them."""
         dialect = connection.dialect
         if dialect.name not in self._compiled:
             self._compiled[dialect.name] = self._compile(dialect)
@@ -118,7 +121,7 @@ class Prepared:
         cursor = driver.cursor()
         try:
             cursor.execute(text, list(given.values()) if by_place else given)
-            return cursor.fetchone() if cursor.description else None
+            return list(cursor.fetchall()) if cursor.description else []
         except driver_errors(connection) as error:
             raise DBAPIError(text, None, error) from error  # as SQLAlchemy would have it
         finally:
@@ -164,13 +167,14 @@ def find_target_id(connection: Connection, name: str) -> int:
     return found
 
 
-_TARGET_ID = select(table_of(TargetRow).c.id).where(
-    table_of(TargetRow).c.name == bindparam("of_name")
+_TARGET_ID = Prepared(
+    select(table_of(TargetRow).c.id).where(table_of(TargetRow).c.name == bindparam("of_name"))
 )
 
 
 def _look_up_target(connection: Connection, name: str) -> int | None:
-    return connection.execute(_TARGET_ID, {"of_name": name}).scalar()
+    found = _TARGET_ID.first(connection, {"of_name": name})
+    return None if found is None else int(found[0])
 
 
 def target_values(target: Target) -> dict[str, Any]:
@@ -267,35 +271,39 @@ def _upsert_commits(dialect: str) -> Any:
 
 
 def ensure_digested(
-    connection: Connection, model: Any, digest: str, values: Mapping[str, Any]
+    connection: Connection, model: Any, digest: str, make: Callable[[], Mapping[str, Any]]
 ) -> int:
-    """The id of the row with `digest`; inserted with `values` where it is new."""
+    """The id of the row with `digest`; inserted with what `make` gives where it is new."""
     statement, given = _id_by_digest(model), {"of_digest": digest}
-    found = connection.execute(statement, given).scalar()
+    found = statement.first(connection, given)
     if found is None:
         connection.execute(
             insert_or_update(connection, model)
-            .values(digest=digest, **values)
+            .values(digest=digest, **make())
             .on_conflict_do_nothing(index_elements=["digest"])
         )
-        found = connection.execute(statement, given).scalar_one()
-    return int(found)
+        found = statement.first(connection, given)
+    return int(found[0])
 
 
 @cache
-def _id_by_digest(model: Any) -> Select[int]:
+def _id_by_digest(model: Any) -> Prepared:
     columns = table_of(model).c
-    return select(columns.id).where(columns.digest == bindparam("of_digest"))
+    return Prepared(select(columns.id).where(columns.digest == bindparam("of_digest")))
 
 
 def ensure_protocol(connection: Connection, protocol: Protocol) -> int:
-    values = {"version": protocol.version, "content": dict(protocol.content)}
-    return ensure_digested(connection, ProtocolRow, protocol.digest, values)
+    def make() -> dict[str, Any]:
+        return {"version": protocol.version, "content": dict(protocol.content)}
+
+    return ensure_digested(connection, ProtocolRow, protocol.digest, make)
 
 
 _SETS = table_of(BenchmarkSetRow).c
-_SET_ID = select(_SETS.id, _SETS.digest).where(
-    _SETS.name == bindparam("of_name"), _SETS.version == bindparam("of_version")
+_SET_ID = Prepared(
+    select(_SETS.id, _SETS.digest).where(
+        _SETS.name == bindparam("of_name"), _SETS.version == bindparam("of_version")
+    )
 )
 
 
@@ -306,7 +314,7 @@ def ensure_benchmark(connection: Connection, benchmark: BenchmarkSet) -> int:
         StoreError: the stored set of that name and version has another digest.
     """
     given = {"of_name": benchmark.name, "of_version": benchmark.version}
-    found = connection.execute(_SET_ID, given).first()
+    found = _SET_ID.first(connection, given)
     if found is None:
         inserted = connection.execute(
             insert_or_update(connection, BenchmarkSetRow)
@@ -319,21 +327,22 @@ def ensure_benchmark(connection: Connection, benchmark: BenchmarkSet) -> int:
             .on_conflict_do_nothing(index_elements=["name", "version"])
             .returning(BenchmarkSetRow.id)
         ).first()
-        found = connection.execute(_SET_ID, given).one()
+        found = _SET_ID.first(connection, given)
         if inserted is not None and benchmark.sequences:
             insert_rows(
                 connection,
                 BenchmarkSequenceRow,
                 ("benchmark_set_id", "sequence_index", "sequence_id", "residues"),
                 (
-                    (found.id, index, clean_text(sequence.id), clean_text(sequence.residues))
+                    (found[0], index, clean_text(sequence.id), clean_text(sequence.residues))
                     for index, sequence in enumerate(benchmark.sequences)
                 ),
             )
-    if found.digest != benchmark.digest:
+    set_id, digest = found
+    if digest != benchmark.digest:
         raise StoreError(
             f"Benchmark {benchmark.label} in the database has other content "
-            f"(digest {found.digest[:12]}, not {benchmark.digest[:12]}): add your sequences under "
+            f"(digest {digest[:12]}, not {benchmark.digest[:12]}): add your sequences under "
             "another name."
         )
-    return int(found.id)
+    return int(set_id)

@@ -1,0 +1,83 @@
+"""What a job's process that runs foreign code gives up, by what its job says and the kernel offers.
+
+Landlock or, in a namespace, read-only mounts keep it from files; where there is neither, root
+becomes a user that owns nothing. What stays open is told.
+"""
+
+import sys
+import tempfile
+from contextlib import suppress
+from pathlib import Path
+
+from virnucpro_monitor.records.calls import Confined
+from virnucpro_monitor.records.messages import DescribeJob, MeasureJob
+from virnucpro_monitor.runner import dropped_user
+from virnucpro_monitor.runner.confined_cuda import stands_confinement
+from virnucpro_monitor.runner.confinement import (
+    LOCKS_SIGNALS,
+    LOCKS_TCP,
+    Territory,
+    confine_files,
+    give_up_capabilities,
+    landlock_version,
+)
+from virnucpro_monitor.runner.containment import Inside
+
+# Of the cache: what a target must not know, or has no business with.
+_PRIVATE_FOLDERS = ("oracle", "unpacked", "begun", "spool")
+
+_confined_cuda: bool | None = None
+"""Whether CUDA starts in a confined process; None until a job needs to know."""
+
+
+def try_confined_cuda(job: MeasureJob) -> None:
+    """Find out, once in a process, whether a card starts under confinement."""
+    global _confined_cuda
+    if _confined_cuda is None and job.confine:
+        territory = Territory((Path(tempfile.gettempdir()),), territory_of(job, None).hidden)
+        _confined_cuda = stands_confinement(territory, network=job.network)
+
+
+def territory_of(job: MeasureJob | DescribeJob, scratch: Path | None) -> Territory:
+    """What the job's foreign code may write, and what it may not read."""
+    cache = Path(job.cache_folder)
+    writable = [] if scratch is None else [scratch]
+    if isinstance(job, MeasureJob):
+        if job.checkout != job.cache_folder:  # the built-in target has no files of its own
+            writable.append(Path(job.checkout))
+        if job.kernels is not None:
+            with suppress(OSError):
+                Path(job.kernels).mkdir(parents=True, exist_ok=True)
+                writable.append(Path(job.kernels))
+    hidden = (*(cache / name for name in _PRIVATE_FOLDERS), *map(Path, job.hidden))
+    return Territory(tuple(writable), hidden)
+
+
+def give_up(job: MeasureJob | DescribeJob, territory: Territory, inside: Inside) -> Confined:
+    """In the process itself, before any foreign code: give up what it has no use for, and tell."""
+    if not job.confine:
+        return Confined(files=False, network=False, processes=inside.namespace, chosen=True)
+    network = isinstance(job, MeasureJob) and job.network
+    # A card that will not start is worse than a target that could write: it is told below.
+    stands = _confined_cuda is not False or not job.request.device.startswith("cuda")
+    if stands:
+        give_up_capabilities()
+    locked = stands and confine_files(territory, network=network)
+    dropped = not (locked or inside.read_only) and dropped_user.become_nobody(
+        territory, _needed(job)
+    )
+    return Confined(
+        files=locked or inside.read_only or dropped,
+        network=not inside.network or (locked and not network and landlock_version() >= LOCKS_TCP),
+        processes=inside.namespace or dropped or (locked and landlock_version() >= LOCKS_SIGNALS),
+        user=dropped_user.NAME if dropped else "",
+    )
+
+
+def _needed(job: MeasureJob | DescribeJob) -> list[Path]:
+    """What a target's process reads before it is asked anything."""
+    paths = [job.python or sys.executable, str(Path(__file__).parent)]
+    if isinstance(job, MeasureJob):
+        paths += [job.checkout, job.checkpoint, job.regression, job.torch_home]
+        paths += [job.adapter_path] if job.adapter_path else []
+    return [Path(one) for one in paths]
