@@ -149,7 +149,7 @@ def test_a_job_that_keeps_taking_its_worker_down_is_given_up(dask: Any) -> None:
 
         def do() -> list[bytes]:
             future = client.submit(
-                cluster_task.do_job, encode(job), paths, None, "given-up", None, None,
+                cluster_task.do_job, encode(job), paths, None, "given-up", None,
                 key="one job", pure=False,
             )  # fmt: skip
             lines: list[bytes] = future.result(timeout=120)
