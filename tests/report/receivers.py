@@ -4,12 +4,15 @@ import email
 import email.policy
 import json
 import socket
+import ssl
+import subprocess
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from email.message import EmailMessage
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
 from typing import Any, cast
 
 from aiosmtpd.controller import Controller
@@ -56,19 +59,23 @@ def mail_server() -> Iterator[Mailbox]:
 
 @dataclass
 class Hook:
-    """What was posted, path and JSON body; `answers` are the status codes of the next requests."""
+    """What was posted or put, path and JSON body; `answers` are the next requests' status codes.
+
+    `reply` is the text of each answer.
+    """
 
     port: int = 0
     posts: list[tuple[str, Any]] = field(default_factory=list)
     answers: list[int] = field(default_factory=list)
     hold: threading.Event | None = None
+    reply: str = "ok"
 
     def url(self, scheme: str = "json", path: str = "hook") -> str:
         return f"{scheme}://127.0.0.1:{self.port}/{path}"
 
 
 @contextmanager
-def web_server() -> Iterator[Hook]:
+def web_server(tls: ssl.SSLContext | None = None) -> Iterator[Hook]:
     hook = Hook()
 
     class Handler(BaseHTTPRequestHandler):
@@ -78,15 +85,19 @@ def web_server() -> Iterator[Hook]:
             if hook.hold is not None:
                 hook.hold.wait(30)
             self.send_response(hook.answers.pop(0) if hook.answers else 200)
-            self.send_header("Content-Length", "2")
+            self.send_header("Content-Length", str(len(hook.reply)))
             self.end_headers()
-            self.wfile.write(b"ok")
+            self.wfile.write(hook.reply.encode())
+
+        do_PUT = do_POST  # noqa: N815
 
         def log_message(self, *_: Any) -> None:
             return
 
     server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
     server.daemon_threads = True
+    if tls is not None:
+        server.socket = tls.wrap_socket(server.socket, server_side=True)
     hook.port = server.server_address[1]
     thread = threading.Thread(target=server.serve_forever, daemon=True)
     thread.start()
@@ -98,3 +109,16 @@ def web_server() -> Iterator[Hook]:
         server.shutdown()
         server.server_close()
         thread.join()
+
+
+def self_signed(folder: Path) -> ssl.SSLContext:
+    """A server's side of TLS with a certificate that nobody vouches for."""
+    key, certificate = folder / "key.pem", folder / "certificate.pem"
+    command = [
+        "openssl", "req", "-x509", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:P-256", "-nodes",
+        "-days", "1", "-subj", "/CN=localhost", "-keyout", str(key), "-out", str(certificate),
+    ]  # fmt: skip
+    subprocess.run(command, check=True, capture_output=True)
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    context.load_cert_chain(certificate, key)
+    return context

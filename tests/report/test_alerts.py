@@ -1,5 +1,7 @@
 """Alerts as they arrive, and what goes wrong on their way: said once, recorded, tried again."""
 
+import html
+import json
 import stat
 import threading
 from collections.abc import Iterator
@@ -11,7 +13,7 @@ from typing import Any
 import pytest
 from sqlalchemy import Engine
 
-from tests.report.receivers import Hook, Mailbox, free_port, mail_server, web_server
+from tests.report.receivers import Hook, Mailbox, free_port, mail_server, self_signed, web_server
 from tests.runner.tiny_target import HEALTHY, TinyRepository
 from tests.store.builders import START, TARGET, make_commit, make_report
 from virnucpro_monitor.cli.main import run_command
@@ -105,6 +107,49 @@ def test_a_mask_token_arrives_as_it_is(address: str, field: str, hook: Hook) -> 
     arrived = post[field].replace("\\", "")
     assert "<mask> not zeroed" in arrived
     assert "<d>" in arrived
+
+
+@pytest.mark.parametrize(
+    ("address", "plain", "rich"),
+    [
+        ("matrix://me:secret-word@{place}/!room:example.org", "body", None),
+        ("matrix://me:secret-word@{place}/!room:example.org?format=markdown", "body",
+         "formatted_body"),
+        ("matrix://me:secret-word@{place}/!room:example.org?format=html", "body", "formatted_body"),
+        ("matrix://{place}/abcdefghijklmnop?mode=matrix", "text", None),
+        ("matrix://{place}/abcdefghijklmnop?mode=slack", None, "text"),
+    ],
+)  # fmt: skip
+def test_matrix_shows_a_mask_token(
+    address: str, plain: str | None, rich: str | None, hook: Hook
+) -> None:
+    """A home server's own interface, and its two kinds of web hooks."""
+    known = {"access_token": "t", "user_id": "@me:example.org", "room_id": "!r:example.org"}
+    hook.reply = json.dumps(known | {"event_id": "$1"})
+    body = "packed side, <mask> not zeroed\nand a & b"
+    assert send_message(address.format(place=f"127.0.0.1:{hook.port}"), "<mask>", body) == ""
+    (sent,) = [post for _, post in hook.posts if "not" in str(post)]
+    sent = sent["attachments"][0] if "attachments" in sent else sent
+    if plain is not None:
+        assert "packed side, <mask> not zeroed" in sent[plain]
+    if rich is not None:  # read as markup: what is no markup stands there as entities
+        assert "<mask>" not in sent[rich]
+        shown = html.unescape(sent[rich]).replace("\xa0", " ")
+        assert "packed side, <mask> not zeroed" in shown
+        assert "and a & b" in shown
+
+
+@pytest.mark.filterwarnings("ignore:Unverified HTTPS request")
+def test_teams_shows_a_mask_token(tmp_path: Path) -> None:
+    """Its work flows are reached by TLS alone; a card's text is read as a little Markdown."""
+    with web_server(self_signed(tmp_path)) as flows:
+        address = f"workflows://127.0.0.1:{flows.port}/{'a' * 32}/{'b' * 43}?verify=no"
+        assert send_message(address, "<mask>", "packed side, <mask> not zeroed\nand a & b") == ""
+        ((path, message),) = flows.posts
+    assert path.startswith(f"/workflows/{'a' * 32}/triggers/manual/paths/invoke?")
+    (card,) = message["attachments"]
+    texts = [one["text"].replace("\\", "") for one in card["content"]["body"] if "text" in one]
+    assert texts == ["<mask>", "packed side, <mask> not zeroed\nand a & b"]
 
 
 @pytest.mark.parametrize(

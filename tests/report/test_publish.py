@@ -1,6 +1,8 @@
 """Badge and Prometheus' text: what is shown elsewhere of the newest verdicts."""
 
 import re
+import shutil
+import subprocess
 import xml.etree.ElementTree as ElementTree
 from dataclasses import replace
 from pathlib import Path
@@ -109,6 +111,30 @@ def test_metrics_follow_the_format(url: str, capsys: pytest.CaptureFixture[str])
         assert re.fullmatch(r"[a-z][a-z0-9_]*[a-z0-9]", family.name), "lower case, no colon"
         assert not family.name.endswith(("_total", "_count", "_sum", "_bucket", "_info"))
         assert not re.search(r"_(?:ms|minutes|hours|percent|kb|mb|gb|gib)(?:_|$)", family.name)
+
+
+def test_promtool_has_nothing_to_say(url: str, capsys: pytest.CaptureFixture[str]) -> None:
+    """Prometheus' own check, of every metric that there is, values that are not finite included."""
+    promtool = shutil.which("promtool")
+    if promtool is None:
+        pytest.skip("promtool is not there (Debian's package prometheus has it)")
+    report = make_report(1, (0.99, 1.0, None), outcome=Outcome.FAILED)
+    target = replace(report.target, name=HOSTILE)
+    store(
+        url, make_report(0), replace(report, target=target, run=replace(report.run, target=HOSTILE))
+    )
+    assert run_command(["metrics", "--db", url]) == 0
+    text = capsys.readouterr().out
+    wrong = (
+        "# HELP wrong_milliseconds Time.\n# TYPE wrong_milliseconds gauge\nwrong_milliseconds 1\n"
+    )
+    said = [
+        subprocess.run([promtool, "check", "metrics"], input=one, capture_output=True, text=True)
+        for one in (text, text + wrong)
+    ]
+    assert (said[0].returncode, said[0].stdout, said[0].stderr) == (0, "", "")
+    assert said[1].returncode != 0
+    assert "wrong_milliseconds" in said[1].stdout + said[1].stderr
 
 
 def test_metrics_are_the_stored_figures(url: str, capsys: pytest.CaptureFixture[str]) -> None:
