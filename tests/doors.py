@@ -4,6 +4,9 @@ A door takes anything and gives a record or one of our errors: no other exceptio
 hang. `test_doors` knocks a little in each test run, `benchmarks/fuzz_doors.py` ten thousand times.
 """
 
+import argparse
+import bz2
+import gzip
 import json
 import math
 import socket
@@ -19,9 +22,19 @@ import pytest
 import torch
 from hypothesis import strategies as st
 
-from virnucpro_monitor.errors import ConfigurationError, MonitorError, ProtocolError
+from virnucpro_monitor.data.fasta import ALPHABET, read_fasta
+from virnucpro_monitor.errors import (
+    BenchmarkError,
+    ConfigurationError,
+    MonitorError,
+    ProtocolError,
+    StoreError,
+    WeightsError,
+)
 from virnucpro_monitor.host.times import check_cron
+from virnucpro_monitor.models.weights import load_checkpoint
 from virnucpro_monitor.monitor import naming
+from virnucpro_monitor.monitor.verifying import check_everything
 from virnucpro_monitor.records.calls import call_from_json, call_to_json
 from virnucpro_monitor.records.messages import MessageError, decode_said
 from virnucpro_monitor.runner.channel import Channel, ChannelClosedError
@@ -34,7 +47,8 @@ from virnucpro_monitor.runner.commit_objects import (
 from virnucpro_monitor.runner.targets import read_targets
 from virnucpro_monitor.secrecy import masked, masked_url
 from virnucpro_monitor.settings import load_settings
-from virnucpro_monitor.store.engine import Engine
+from virnucpro_monitor.store import health_reader, reader, series_reader
+from virnucpro_monitor.store.engine import Engine, open_engine
 from virnucpro_monitor.validation.protocol import load_protocol, parse_protocol, seed_rule
 
 
@@ -290,7 +304,7 @@ _SHAPES = st.lists(
     | _VALUES,
     max_size=3,
 )
-_HEADERS = st.fixed_dictionaries(
+_ANSWER_HEADERS = st.fixed_dictionaries(
     {
         "kind": st.sampled_from(["Embedded", "Given", "Packs", "Loaded", "Raised", "Confined", ""]),
         "tensors": _SHAPES | _VALUES,
@@ -305,7 +319,7 @@ _HEADERS = st.fixed_dictionaries(
     },
 )
 ANSWERS = Door(
-    st.binary(max_size=60) | st.builds(_framed, _HEADERS | _VALUES, st.binary(max_size=200)),
+    st.binary(max_size=60) | st.builds(_framed, _ANSWER_HEADERS | _VALUES, st.binary(max_size=200)),
     knock_answer,
 )
 
@@ -353,3 +367,97 @@ def knock_secret(text: str) -> None:
 
 
 SECRETS = Door(st.text(max_size=80), knock_secret)
+
+
+@st.composite
+def _garbled(draw: st.DrawFn, whole: bytes) -> bytes:
+    """A file with some bytes changed, at a few places, and sometimes without its end."""
+    content = bytearray(whole)
+    for _ in range(draw(st.integers(1, 4))):
+        place = draw(st.integers(0, len(content) - 1))
+        new = draw(st.binary(min_size=1, max_size=40) | st.just(bytes(40)) | st.just(b"\xff" * 40))
+        content[place : place + len(new)] = new
+    if draw(st.integers(0, 4)) == 0:
+        del content[draw(st.integers(0, len(content))) :]
+    return bytes(content)
+
+
+_FASTA_LINES: st.SearchStrategy[bytes] = st.sampled_from(
+    [
+        b">a", b">b two words", b">", b"> ", b";c", b"#c", b"MKTAYIAKQR", b"mkt*", b"MK-T", b"ACGT",
+        b"\xff\xfe>\x00a\x00", b"\xef\xbb\xbf>a", b"\r", b"\x00", "\u017f".encode(), b"",
+    ]
+) | st.binary(max_size=30)  # fmt: skip
+_FASTA = st.lists(_FASTA_LINES, max_size=8).map(b"\n".join)
+
+
+def fasta_door(folder: Path) -> Door:
+    """A file of sequences: plain text of any kind, or packed and garbled."""
+    path = folder / "fuzz.fasta"
+
+    def knock(content: bytes) -> None:
+        path.write_bytes(content)
+        try:
+            found = read_fasta(path)
+        except BenchmarkError as error:
+            assert "fuzz.fasta" in str(error)  # noqa: PT017 (accepting is right, too)
+            assert len(str(error)) < 1000  # noqa: PT017
+            return
+        assert found
+        assert len({one.id for one in found}) == len(found)
+        assert all(one.residues and ALPHABET.issuperset(one.residues) for one in found)
+
+    plain = b">a\nMKTAYIAKQR\n>b\nVLSPADKTNVKAAWGKV\n"
+    packed = st.sampled_from([gzip.compress(plain, mtime=0), bz2.compress(plain)])
+    return Door(_FASTA | packed.flatmap(_garbled) | st.binary(max_size=100), knock)
+
+
+def checkpoint_door(folder: Path) -> Door:
+    """A checkpoint of fair-esm's format, garbled, in either of PyTorch's two containers."""
+    path = folder / "fuzz.pt"
+    content = {
+        "cfg": {"model": argparse.Namespace(encoder_layers=6, encoder_embed_dim=320)},
+        "model": {"encoder.sentence_encoder.embed_tokens.weight": torch.ones(2, 3)},
+    }
+    wholes = []
+    for zipped in (True, False):
+        torch.save(content, path, _use_new_zipfile_serialization=zipped)
+        wholes.append(path.read_bytes())
+
+    def knock(data: bytes) -> None:
+        path.write_bytes(data)
+        with pytest.raises(WeightsError) as refused:  # none is a whole model
+            load_checkpoint("esm2_t6_8M_UR50D", path)
+        assert "fuzz.pt" in str(refused.value)
+
+    return Door(st.sampled_from(wholes).flatmap(_garbled) | st.binary(max_size=100), knock)
+
+
+def database_door(folder: Path, whole: bytes) -> Door:
+    """A garbled SQLite file of this program's: what it says is one sentence."""
+    path = folder / "fuzz.db"
+
+    def knock(case: tuple[bytes, Callable[[Engine], Any]]) -> None:
+        data, ask = case
+        path.write_bytes(data)
+        try:
+            engine = open_engine(f"sqlite:///{path}", read_only=True)
+        except StoreError as error:
+            assert "\n" not in str(error)  # noqa: PT017 (an answer is right, too)
+            return
+        try:
+            ask(engine)
+        except StoreError as error:
+            assert "\n" not in str(error)  # noqa: PT017
+        finally:
+            engine.dispose()
+
+    questions: list[Callable[[Engine], Any]] = [
+        lambda engine: reader.load_runs(engine, all_attempts=True),
+        lambda engine: reader.load_sequences(engine, 1),
+        lambda engine: reader.load_documents(engine, 1),
+        series_reader.load_series,
+        health_reader.load_health,
+        lambda engine: check_everything(str(engine.url)),
+    ]
+    return Door(st.tuples(_garbled(whole), st.sampled_from(questions)), knock)

@@ -1,6 +1,7 @@
 """A little of everything at each door; `tests/benchmarks/fuzz_doors.py` knocks for longer."""
 
 import time
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -36,6 +37,16 @@ def test_a_door_takes_anything(name: str) -> None:
 def test_the_settings_file_takes_anything(tmp_path: Path) -> None:
     with doors.settings_door(tmp_path) as door:
         knock_at(door)
+
+
+@pytest.mark.parametrize("make", [doors.fasta_door, doors.checkpoint_door])
+def test_a_file_may_hold_anything(make: Callable[[Path], doors.Door], tmp_path: Path) -> None:
+    knock_at(make(tmp_path))
+
+
+def test_a_database_may_be_damaged(sample_url: str, tmp_path: Path) -> None:
+    whole = Path(sample_url.removeprefix("sqlite:///")).read_bytes()
+    knock_at(doors.database_door(tmp_path, whole))
 
 
 def test_addresses_name_anything(sample_url: str) -> None:

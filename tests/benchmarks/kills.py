@@ -23,6 +23,7 @@ import os
 import random
 import shutil
 import signal
+import struct
 import subprocess
 import sys
 import time
@@ -52,6 +53,7 @@ MAX_STARTS = 8  # after the last kill of a round
 LONGEST_S = 900.0  # of one start; a start that takes longer hangs
 CLEARING_S = 60.0  # for what a killed start leaves to end
 VICTIMS = ("command", "server", "watcher", "judge", "target", "all")
+WAL_HEADER_BYTES = 32
 FASTA = ">a\nMKTAYIAKQR\n>b\nVLSPADKTNVKAAWGKV\n>c\nMVHLT\n"
 
 
@@ -86,6 +88,7 @@ def _become(act: Callable[[], object], streams: tuple[int, int, int]) -> NoRetur
     status = 1
     try:
         os.setsid()
+        signal.signal(signal.SIGTERM, signal.SIG_DFL)
         for number, descriptor in enumerate(streams):
             os.dup2(descriptor, number)
         close_descriptors(but=())  # as a new interpreter would hold none: locks, too
@@ -214,10 +217,13 @@ class Scene:
         files = [one for place in places if place.is_dir() for one in place.iterdir()]
         files = [one for one in files if not one.is_dir() or any(one.iterdir())]
         files += data.glob("spool/**/*.json")
+        return [*map(str, files), *(f"process {pid}" for pid in self.ours())]
+
+    def ours(self) -> list[int]:
+        """All processes below this one but the database's."""
         first = postmaster_of(self.postgres)
         outside = {first, *descendants(first)}
-        pids = [pid for pid in descendants(os.getpid()) if pid not in outside]
-        return [*map(str, files), *(f"process {pid}" for pid in pids)]
+        return [pid for pid in descendants(os.getpid()) if pid not in outside]
 
 
 def path_of(url: str) -> Path:
@@ -269,20 +275,33 @@ def is_git(pid: int) -> bool:
 
 
 def power_cut(url: str, copy: Path, chosen: random.Random) -> list[str] | None:
-    """What is wrong with a copy that lacks a random part of the log's tail; None without a file."""
+    """What is wrong with a copy that lacks a random part of the log's tail; None without a file.
+
+    What of the log a checkpoint has begun to carry over is on the disk by then, and stays.
+    """
     database = path_of(url)
     log = database.with_name(f"{database.name}-wal")
     if not url.startswith("sqlite") or not database.exists() or not database.stat().st_size:
         return None
     shutil.copyfile(database, copy)
     content = log.read_bytes() if log.exists() else b""
-    kept = content[: chosen.randrange(len(content) + 1)]
+    safe = min(synced_bytes(content, database.with_name(f"{database.name}-shm")), len(content))
+    kept = content[: chosen.randint(safe, len(content))]
     copy.with_name(f"{copy.name}-wal").write_bytes(kept)
     try:
         return list(check_everything(f"sqlite:///{copy}").problems)
     finally:
         for path in (copy, *(copy.with_name(f"{copy.name}{end}") for end in ("-wal", "-shm"))):
             path.unlink(missing_ok=True)
+
+
+def synced_bytes(log: bytes, index: Path) -> int:
+    """How much of an SQLite log a checkpoint has made sure of before it wrote to the database."""
+    if len(log) < WAL_HEADER_BYTES or not index.exists():
+        return 0
+    (page_bytes,) = struct.unpack(">I", log[8:12])
+    (attempted,) = struct.unpack("=I", index.read_bytes()[128:132])  # nBackfillAttempted
+    return int(WAL_HEADER_BYTES + attempted * (24 + page_bytes)) if attempted else 0
 
 
 def play(scene: Scene, number: int, seed: int, whole_s: float, expected: list[Any]) -> Any:
@@ -364,10 +383,16 @@ def main() -> None:
     os.environ |= {"OMP_NUM_THREADS": "1", "OMP_WAIT_POLICY": "PASSIVE"}
     server._preload()
     adopt_orphans()
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit("Ended by a signal."))
     with PostgresServer() as postgres:
         scene = Scene(folder, postgres)
         scene.set_up()
-        play_all(scene, folder / f"seed_{given.seed}.json", given.seed, given.kills)
+        try:
+            play_all(scene, folder / f"seed_{given.seed}.json", given.seed, given.kills)
+        finally:
+            for pid in scene.ours():
+                with suppress(ProcessLookupError):
+                    os.kill(pid, signal.SIGKILL)
 
 
 def play_all(scene: Scene, notes: Path, seed: int, kills: int) -> None:
