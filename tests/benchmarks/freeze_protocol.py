@@ -25,7 +25,7 @@ HOLDERS = (
     ROOT / "virnucpro_monitor" / "validation" / "protocol.py",
     ROOT / "tests" / "validation" / "test_protocol.py",
 )
-EVIDENCE_OF = ("model", "dtype", "device", "gpu", "backend", "benchmark", "seed")
+EVIDENCE_OF = ("model", "weights", "dtype", "device", "gpu", "backend", "benchmark", "seed")
 
 
 def main(paths: list[str]) -> int:

@@ -7,7 +7,7 @@ For each dtype: the model with synthetic weights, its FP32 oracle, healthy runs 
 several token budgets and harmless rewritings, then every injected fault. The unpacked side and the
 oracle are computed once. On the CPU the smallest model is taken, in float32 unless told otherwise.
 Exit code 2 where a healthy run fails the present limits or the kill matrix does not pass.
-`freeze_protocol` turns the written file into limits; another `--seed` then checks them.
+`freeze_protocol` turns the written file into limits; other seeds then check them.
 """
 
 import argparse
@@ -52,7 +52,10 @@ def parse() -> argparse.Namespace:
     parser.add_argument("--device", default="cuda:0")
     parser.add_argument("--dtypes", nargs="+")
     parser.add_argument("--runs", type=int, default=200, help="healthy runs")
-    parser.add_argument("--seed", type=int, default=0, help="of the healthy runs' shuffles")
+    parser.add_argument("--weights", default="synthetic", help="or a checkpoint")
+    parser.add_argument(
+        "--seed", type=int, nargs="+", default=[0], help="of the shuffles; `--runs` runs for each"
+    )
     parser.add_argument("--benchmark", help="a shipped set instead of a part of `proteome`")
     parser.add_argument("--sequences", type=int, default=24, help="besides the self-test's seven")
     parser.add_argument("--backend", default="auto")
@@ -78,7 +81,7 @@ def main() -> int:
     if options.threads:
         torch.set_num_threads(options.threads)
     protocol = load_protocol()
-    weights = resolve_weights(options.model, "synthetic", cache_folder=options.cache)
+    weights = resolve_weights(options.model, options.weights, cache_folder=options.cache)
     benchmark = (
         load_benchmark(options.benchmark)
         if options.benchmark
@@ -105,24 +108,26 @@ def main() -> int:
         if dtype == "float32":
             reference = load_checkpoint(options.model, weights.path)[0].to(options.device)
         subject = BuiltinSubject(model, converter, model_name=options.model)
-        found = collect_evidence(
-            subject,
-            benchmark,
-            oracles[benchmark.name],
-            protocol,
-            num_runs=options.runs,
-            seed=options.seed,
-            reference=reference,
-            exact_probes=not options.no_exact,
-            on_progress=lambda done, total: note(f"{done} of {total}") if done % 50 == 0 else None,
-        )
-        document["evidence"].append(found)
-        options.out.write_text(json.dumps(document, indent=1), encoding="utf-8")
-        good = good and not found["failed"]
-        note(
-            f"{dtype}, {model.backend}: {len(found['failed'])} of {options.runs} healthy runs fail"
-        )
-        print_evidence(found, limits_for(protocol, limits_key(dtype, options.device)))
+        for seed in options.seed:
+            found = collect_evidence(
+                subject,
+                benchmark,
+                oracles[benchmark.name],
+                protocol,
+                num_runs=options.runs,
+                seed=seed,
+                reference=reference,
+                exact_probes=not options.no_exact,
+                on_progress=lambda done, all: note(f"{done} of {all}") if done % 50 == 0 else None,
+            )
+            document["evidence"].append(found)
+            options.out.write_text(json.dumps(document, indent=1), encoding="utf-8")
+            good = good and not found["failed"]
+            note(
+                f"{dtype}, {model.backend}, seed {seed}: {len(found['failed'])} of {options.runs} "
+                "healthy runs fail"
+            )
+            print_evidence(found, limits_for(protocol, limits_key(dtype, options.device)))
         if options.no_selftest:
             continue
         subject.token_budget = SELFTEST_TOKEN_BUDGET

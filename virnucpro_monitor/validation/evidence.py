@@ -83,8 +83,8 @@ def collect_evidence(
             the time.
 
     Returns:
-        {"model", "dtype", "device", "backend", "torch", "gpu", "benchmark", "num_sequences",
-        "num_runs", "seed", "worst": {limit: value}, "margins": {gate: limit / worst value, None
+        {"model", "weights", "dtype", "device", "backend", "torch", "gpu", "benchmark",
+        "num_sequences", "num_runs", "seed", "worst": {limit: value}, "margins": {gate: limit / worst value, None
         where that is 0}, "failed": [reason]}
     """
     sides = [RememberingSubject(subject)]
@@ -109,6 +109,7 @@ def collect_evidence(
     on_gpu = subject.device.type == "cuda"
     return {
         "model": subject.model_name,
+        "weights": oracle.weights_digest[:12],
         "dtype": dtype_name(subject.dtype),
         "device": subject.device.type,
         "gpu": torch.cuda.get_device_name(subject.device) if on_gpu else None,
@@ -205,11 +206,16 @@ def _narrower(
 
 
 def healthy_runs(count: int, seed: int) -> Iterator[Fault]:
-    """Healthy variants, every third one with a harmless rewriting too, all of them in turn."""
+    """Healthy variants, every third one with a harmless rewriting too, all of them in turn.
+
+    The next `seed` goes on with the rewritings where this one ends: parts of 20 runs that all began
+    with the first would never see the last ones.
+    """
     rewritings: Sequence[Fault] = CONTROLS
+    first = seed * (count // 3)
     for number, variant in enumerate(healthy_variants(count, seed)):
         if number % 3 == 2:
-            yield _also(rewritings[(number // 3) % len(rewritings)], variant)
+            yield _also(rewritings[(first + number // 3) % len(rewritings)], variant)
         else:
             yield variant
 
