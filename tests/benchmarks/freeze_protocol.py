@@ -2,11 +2,12 @@
 
     python -m tests.benchmarks.freeze_protocol evidence-*.json
 
-Each limit becomes 3 x the worst value of all healthy runs of its dtype, rounded up. Evidence of one
-model, dtype, device, backend and benchmark set replaces what the file has of the same; the limits
-of other dtypes stay as they are. The protocol file, the digest in `validation/protocol.py` and the
-one in its test are rewritten together, so that `git diff` shows the whole change. Where there are
-fewer than 200 runs, the file says that the limits are provisional.
+Each limit becomes 3 x the worst value of all healthy runs of its dtype, rounded up, and a model
+with 200 runs gets limits of its own. Evidence of one model, weights, dtype, device, backend and
+benchmark set replaces what the file has of the same; the limits of other dtypes stay as they are.
+The protocol file, the digest in `validation/protocol.py` and the one in its test are rewritten
+together, so that `git diff` shows the whole change. Where there are fewer than 200 runs, the file
+says that the limits are provisional.
 """
 
 import json
@@ -17,7 +18,8 @@ from pathlib import Path
 
 from virnucpro_monitor.records import content_digest
 from virnucpro_monitor.validation.evidence import MIN_RUNS, freeze_limits
-from virnucpro_monitor.validation.protocol import LATEST, limit_names, limits_key
+from virnucpro_monitor.validation.noise import names_of_limits
+from virnucpro_monitor.validation.protocol import LATEST, limit_names
 
 ROOT = Path(__file__).resolve().parents[2]
 PROTOCOL = ROOT / "virnucpro_monitor" / "validation" / "protocols" / f"{LATEST}.json"
@@ -49,10 +51,11 @@ def main(paths: list[str]) -> int:
     records = sorted([*kept, *new], key=lambda r: [str(part) for part in key(r)])
     counts: Counter[str] = Counter()
     for record in records:
-        counts[limits_key(record["dtype"], record["device"])] += record["num_runs"]
+        for name in names_of_limits(record):
+            counts[name] += record["num_runs"]
     enough = {name for name, count in counts.items() if count >= MIN_RUNS}
     frozen = freeze_limits(records, min_runs=1)
-    changed = {limits_key(record["dtype"], record["device"]) for record in new}
+    changed = {name for record in new for name in names_of_limits(record)} & frozen.keys()
     # Evidence decides; only what the new evidence is about may move.
     content["limits"] |= {name: frozen[name] for name in changed}
     moved = [name for name, limits in content["limits"].items() if limits != frozen.get(name)]
@@ -61,8 +64,8 @@ def main(paths: list[str]) -> int:
         return 1
     content["evidence"] = {
         "rule": "3 x the worst value of all healthy runs of a dtype (half precision on the CPU "
-        "apart), rounded up to two digits",
-        "provisional": sorted(counts.keys() - enough),
+        "apart), rounded up to two digits; a model with 200 runs has limits of its own",
+        "provisional": sorted(content["limits"].keys() - enough),
         "runs": records,
     }
     text = json.dumps(content, indent=1, ensure_ascii=False) + "\n"

@@ -127,7 +127,8 @@ def main() -> int:
                 f"{dtype}, {model.backend}, seed {seed}: {len(found['failed'])} of {options.runs} "
                 "healthy runs fail"
             )
-            print_evidence(found, limits_for(protocol, limits_key(dtype, options.device)))
+            name = limits_key(dtype, options.device, options.model)
+            print_evidence(found, limits_for(protocol, name))
         if options.no_selftest:
             continue
         subject.token_budget = SELFTEST_TOKEN_BUDGET

@@ -74,17 +74,16 @@ def calibrate(
 
 
 def print_limits(version: str, digest: str, content: Any) -> None:
-    """The seed's thresholds, and a column of limits for each dtype."""
+    """The seed's thresholds, and a line of limits for each dtype, and for a model's own."""
     thresholds = content["thresholds"]
     typer.echo(f"Protocol {version}  {digest}")
     typer.echo("  ".join(f"{name} {value:g}" for name, value in thresholds.items()))
     limits = content["limits"]
     names = list(dict.fromkeys(name for of_dtype in limits.values() for name in of_dtype))
-    typer.echo(f"{'limit':<12}" + "".join(f"{dtype:>17}" for dtype in limits))
-    for name in names:
-        values = [
-            f"{of_dtype[name]:.1e}" if name in of_dtype else "" for of_dtype in limits.values()
-        ]
-        typer.echo(f"{name:<12}" + "".join(f"{value:>17}" for value in values))
+    width = max(map(len, limits))
+    typer.echo(f"{'limits for':<{width}}" + "".join(f"{name:>10}" for name in names))
+    for dtype, of_dtype in sorted(limits.items()):
+        values = [f"{of_dtype[name]:.1e}" if name in of_dtype else "" for name in names]
+        typer.echo(f"{dtype:<{width}}" + "".join(f"{value:>10}" for value in values))
     runs = sum(record["num_runs"] for record in content.get("evidence", {}).get("runs", ()))
     typer.echo(f"From {runs:,} healthy runs.")

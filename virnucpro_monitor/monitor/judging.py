@@ -10,7 +10,7 @@ from virnucpro_monitor.store import reader
 from virnucpro_monitor.store.engine import Engine
 from virnucpro_monitor.store.writer import Writer
 from virnucpro_monitor.validation.noise import judge_within_noise
-from virnucpro_monitor.validation.protocol import limits_key
+from virnucpro_monitor.validation.protocol import limits_of
 
 EVERY_RUN = "all"
 
@@ -88,7 +88,7 @@ def judge_run(engine: Engine, run: Run, protocol: Protocol) -> Judgement:
         sequences,
         reader.load_documents(engine, run_id),
         protocol,
-        limits_name=limits_key(run.configuration.dtype, run.configuration.device),
+        limits_name=limits_of(run.configuration),
     )
     return Judgement(
         run_id=run_id,

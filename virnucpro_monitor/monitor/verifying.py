@@ -20,7 +20,7 @@ from virnucpro_monitor.records import (
 from virnucpro_monitor.store import reader
 from virnucpro_monitor.store.engine import Engine, open_engine
 from virnucpro_monitor.store.maintenance import MAX_PROBLEMS, DatabaseCheck, check_database
-from virnucpro_monitor.validation.protocol import limits_key
+from virnucpro_monitor.validation.protocol import limits_of
 from virnucpro_monitor.validation.verdict import judge
 
 
@@ -84,7 +84,7 @@ def contradictions(
     try:
         if "limits" not in protocol.content:
             return
-        name = limits_key(run.configuration.dtype, run.configuration.device)
+        name = limits_of(run.configuration)
         verdict = judge(sequences, documents, protocol, limits_name=name)
     except (MonitorError, LookupError, TypeError, ValueError, AttributeError) as error:
         yield f"it cannot be judged again ({type(error).__name__}: {error})"

@@ -2,9 +2,9 @@
 
 The released limits hold for every model of a dtype, so for one set-up they may be ten times wider
 than its noise, with room for faults to hide. A calibration measures that noise in at least 200
-healthy runs and writes a protocol whose limits for this dtype are 3 x the worst of them. The seed's
-thresholds stay. Each finished part of the runs is kept beside the protocol's file, so that a
-calibration that was stopped goes on where it was.
+healthy runs and writes a protocol whose limits for this model and dtype are 3 x the worst of them.
+The seed's thresholds stay. Each finished part of the runs is kept beside the protocol's file, so
+that a calibration that was stopped goes on where it was.
 """
 
 import copy
@@ -94,13 +94,13 @@ def calibrate(
 
 def _content(base: Protocol, setup: dict[str, Json], parts: list[dict[str, Json]]) -> Json:
     content = copy.deepcopy(dict(base.content))
-    key = limits_key(setup["dtype"], setup["device"])
+    key = limits_key(setup["dtype"], setup["device"], setup["model"])
     content["version"] = f"{base.version}-{setup['model']}-{setup['weights_digest'][:8]}"
     content["limits"][key] = freeze_limits(parts)[key]
     others = [
         record
         for record in content.get("evidence", {}).get("runs", ())
-        if limits_key(record["dtype"], record["device"]) != key
+        if limits_key(record["dtype"], record["device"], record["model"]) != key
     ]
     content["evidence"] = {**content.get("evidence", {}), "runs": [*others, *parts]}
     content["calibrated"] = setup

@@ -28,7 +28,7 @@ from virnucpro_monitor.validation.builtin import BuiltinSubject
 from virnucpro_monitor.validation.faulty_subject import Fault, FaultySubject
 from virnucpro_monitor.validation.harmless import CONTROLS
 from virnucpro_monitor.validation.measure import measure
-from virnucpro_monitor.validation.noise import worst_of
+from virnucpro_monitor.validation.noise import names_of_limits, worst_of
 from virnucpro_monitor.validation.oracle import Oracle
 from virnucpro_monitor.validation.probes import run_probes
 from virnucpro_monitor.validation.protocol import limit_names, limits_key
@@ -84,15 +84,15 @@ def collect_evidence(
 
     Returns:
         {"model", "weights", "dtype", "device", "backend", "torch", "gpu", "benchmark",
-        "num_sequences", "num_runs", "seed", "worst": {limit: value}, "margins": {gate: limit / worst value, None
-        where that is 0}, "failed": [reason]}
+        "num_sequences", "num_runs", "seed", "worst": {limit: value}, "margins": {gate: limit /
+        worst value, None where that is 0}, "failed": [reason]}
     """
     sides = [RememberingSubject(subject)]
     if reference is not None:
         sides.append(ReferenceSubject(subject, reference))
     worst = dict.fromkeys(limit_names(protocol.version), 0.0)
     margins: dict[str, float | None] = {}
-    key = limits_key(dtype_name(subject.dtype), subject.device.type)
+    key = limits_key(dtype_name(subject.dtype), subject.device.type, subject.model_name)
     failed: list[str] = []
     for number, fault in enumerate(healthy_runs(num_runs, seed)):
         side = FaultySubject(sides[number % len(sides)], fault)
@@ -162,15 +162,23 @@ def freeze_limits(
 ) -> dict[str, dict[str, float]]:
     """Limits by `limits_key`: 3 x the worst value of all healthy runs, rounded up to two digits.
 
+    What holds for every model comes from the runs of all; a model with `MIN_RUNS` has its own.
+
     Raises:
-        ValueError: a key has fewer than `min_runs` healthy runs.
+        ValueError: a dtype has fewer than `min_runs` healthy runs.
     """
     by_key: dict[str, list[Mapping[str, Json]]] = {}
+    of_models: set[str] = set()
     for record in evidence:
-        by_key.setdefault(limits_key(record["dtype"], record["device"]), []).append(record)
+        everyone, own = names_of_limits(record)
+        of_models.add(own)
+        for key in (everyone, own):
+            by_key.setdefault(key, []).append(record)
     limits = {}
     for key, records in sorted(by_key.items()):
         runs = sum(record["num_runs"] for record in records)
+        if key in of_models and runs < MIN_RUNS:
+            continue
         if runs < min_runs:
             raise ValueError(f"{key} has {runs} healthy runs; a limit needs {min_runs}")
         limits[key] = {

@@ -104,10 +104,7 @@ CONTROLS: tuple[Fault, ...] = (
     Fault(
         name="positions not reset",
         kind="control",
-        patches=parts.positions(tools.positions_not_reset),
-        # FP32 angles lose bits in proportion to the position. Up to 1024, as far as the model was
-        # trained, that is harmless; 4096 positions in one pack are told from the oracle.
-        token_budget=1024,
+        patches=parts.positions(tools.positions_running_on),
     ),
     Fault(
         name="constant offset to one sequence's positions",

@@ -19,6 +19,7 @@ from virnucpro_monitor.validation.protocol import (
     RELEASED_DIGESTS,
     limits_for,
     limits_key,
+    limits_named,
     load_protocol,
 )
 from virnucpro_monitor.validation.verdict import judge
@@ -47,16 +48,23 @@ def worst_of(evidence: Iterable[Mapping[str, Json]]) -> dict[str, float]:
     return worst
 
 
+def names_of_limits(record: Mapping[str, Json]) -> tuple[str, str]:
+    """The limits that a record of evidence is for: those of every model, and its model's own."""
+    of = record["dtype"], record["device"]
+    return limits_key(*of), limits_key(*of, record["model"])
+
+
 def healthy_noise(protocol: Protocol, limits_name: str) -> dict[str, float]:
     """Gate -> the worst value of the healthy runs in a protocol's evidence; empty without any.
 
     Args:
         limits_name: from `limits_key`.
     """
+    name = limits_named(protocol.content, limits_name)
     evidence = [
         record
         for record in protocol.content.get("evidence", {}).get("runs", ())
-        if limits_key(record["dtype"], record["device"]) == limits_name
+        if name in names_of_limits(record)
     ]
     if not evidence:
         return {}

@@ -10,13 +10,21 @@ from importlib import resources
 from pathlib import Path
 
 from virnucpro_monitor.errors import ProtocolError
-from virnucpro_monitor.records import LIMIT_GATES, Protocol, Thresholds, content_digest
+from virnucpro_monitor.records import (
+    LIMIT_GATES,
+    Configuration,
+    Json,
+    Protocol,
+    Thresholds,
+    content_digest,
+)
 from virnucpro_monitor.validation.protocol_form import read_content
 
 LATEST = "2"
+_OF_MODEL = ", "
 RELEASED_DIGESTS: dict[str, str] = {
     "1": "9316aacbf2dabf538f88916c9774e17fadd4d0cb044e7b099e7b0fb1b8b87383",
-    "2": "817c3686a676407249839870d11e7b763c72c4419ff9d2133b599b384b6132f2",
+    "2": "797a6bca09a02cd6043abd28590be96cc4ae5d2183b3689df032eeffff65f675",
 }
 
 
@@ -31,29 +39,47 @@ def seed_rule(protocol: Protocol) -> Thresholds:
     return Thresholds.of_protocol(protocol.content)
 
 
-def limits_key(dtype: str, device: str) -> str:
+def limits_key(dtype: str, device: str, model: str = "") -> str:
     """The name under which a protocol keeps its limits for `dtype` on `device` ("cpu", "cuda:0").
 
     Half precision is noisier on the CPU, where attention keeps its scores in it: one limit for both
-    would either fire on a healthy CPU or let a GPU's pooled `<eos>` pass.
+    would either fire on a healthy CPU or let a GPU's pooled `<eos>` pass. A narrow model is noisier
+    than a wide one (in bfloat16, 8M differs from itself in length by five times as much as 650M),
+    so a model may have limits of its own.
+
+    Args:
+        model: "esm2_t6_8M_UR50D"; without it, the name of what holds for every model.
     """
     on_cpu = device.partition(":")[0] == "cpu"
-    return f"{dtype} on cpu" if on_cpu and dtype != "float32" else dtype
+    name = f"{dtype} on cpu" if on_cpu and dtype != "float32" else dtype
+    return f"{name}{_OF_MODEL}{model}" if model else name
+
+
+def limits_of(configuration: Configuration) -> str:
+    """The name of the limits that a run of this configuration is judged by."""
+    return limits_key(configuration.dtype, configuration.device, configuration.model)
+
+
+def limits_named(content: Mapping[str, Json], limits_name: str) -> str:
+    """Which of a protocol's limits a name means: a model's own, otherwise those of every model."""
+    return limits_name if limits_name in content["limits"] else limits_name.partition(_OF_MODEL)[0]
 
 
 def limits_for(protocol: Protocol, limits_name: str) -> Mapping[str, float]:
-    """The limits of one name, as `limits_key` gives it ("float32", "float16 on cpu", …).
+    """The limits of one name, as `limits_key` gives it ("float32", "float16 on cpu", …);
+    a model that has none of its own is held to those of every model.
 
     Raises:
         ProtocolError: the protocol has none of that name.
     """
     limits: Mapping[str, Mapping[str, float]] = protocol.content["limits"]
-    if limits_name not in limits:
+    name = limits_named(protocol.content, limits_name)
+    if name not in limits:
         raise ProtocolError(
-            f"Protocol {protocol.version} has no limits for {limits_name}: use "
-            f"{', '.join(sorted(limits))}."
+            f"Protocol {protocol.version} has no limits for {name}: use "
+            f"{', '.join(sorted(name for name in limits if _OF_MODEL not in name))}."
         )
-    return limits[limits_name]
+    return limits[name]
 
 
 def load_protocol(version: str | None = None) -> Protocol:

@@ -186,12 +186,13 @@ def run_selftest(
     """
     healthy = RememberingSubject(subject)
     dtype = dtype_name(subject.dtype)
+    limits_name = limits_key(dtype, subject.device.type, subject.model_name)
     plain = Fault(name="healthy", kind="healthy")
     material = Material(benchmark, oracle)
     part, its_oracle = material.part(WHOLE_LENGTHS)
     first = validate_subject(healthy, part, oracle=its_oracle, protocol=protocol)
     noise = from_json(NoiseDocument, first.documents["noise"])
-    refuse_tighter_than_noise(protocol, limits_key(dtype, subject.device.type), noise)
+    refuse_tighter_than_noise(protocol, limits_name, noise)
     variants = [plain, *healthy_variants(num_healthy_runs - 1)] if num_healthy_runs else []
     jobs = [*variants, *faults, *controls]
     verdicts: list[Verdict] = []
@@ -204,7 +205,7 @@ def run_selftest(
         results.append(summarise(fault, verdict, dtype, witness))
     runs = len(variants)
     margins = headroom(verdicts[:runs])
-    floors = _floors(protocol, limits_key(dtype, subject.device.type), margins)
+    floors = _floors(protocol, limits_name, margins)
     results = [replace(result, floor=floors.get(result.effect_gate or "")) for result in results]
     return SelftestReport(
         model=subject.model_name,

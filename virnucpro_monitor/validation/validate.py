@@ -71,7 +71,7 @@ def _validate(
     probes: bool,
     keep_embeddings: bool,
 ) -> Verdict:
-    limits = limits_key(dtype_name(subject.dtype), subject.device.type)
+    limits = limits_key(dtype_name(subject.dtype), subject.device.type, subject.model_name)
     opening = open_probes(subject, protocol) if probes else None
     measured = measure(subject, benchmark, oracle, on_progress)
     named = OracleDocument(
