@@ -3,7 +3,7 @@
     python -m tests.benchmarks.freeze_protocol evidence-*.json
 
 Each limit becomes 3 x the worst value of all healthy runs of its dtype, rounded up, and a model
-with 200 runs gets limits of its own. Evidence of one model, weights, dtype, device, backend and
+with 50 runs gets limits of its own. Evidence of one model, weights, dtype, device, backend and
 benchmark set replaces what the file has of the same; the limits of other dtypes stay as they are.
 The protocol file, the digest in `validation/protocol.py` and the one in its test are rewritten
 together, so that `git diff` shows the whole change. Where there are fewer than 200 runs, the file
@@ -64,7 +64,7 @@ def main(paths: list[str]) -> int:
         return 1
     content["evidence"] = {
         "rule": "3 x the worst value of all healthy runs of a dtype (half precision on the CPU "
-        "apart), rounded up to two digits; a model with 200 runs has limits of its own",
+        "apart), rounded up to two digits; a model with 50 runs has limits of its own",
         "provisional": sorted(content["limits"].keys() - enough),
         "runs": records,
     }

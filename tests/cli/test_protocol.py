@@ -23,9 +23,10 @@ def test_show_prints_thresholds_and_limits(capsys: pytest.CaptureFixture[str]) -
     assert lines[0].startswith(f"Protocol {LATEST} ")
     assert "strict 0.999" in lines[1]
     protocol = load_protocol()
-    gain = next(line for line in lines if line.startswith("gain")).split()[1:]
-    limits = protocol.content["limits"].values()
-    assert gain == [f"{of_dtype['gain']:.1e}" for of_dtype in limits]
+    columns = next(line for line in lines if line.startswith("limits for")).split()[2:]
+    for name, limits in protocol.content["limits"].items():
+        (line,) = (line for line in lines if line.startswith(f"{name}  "))
+        assert line.split()[-len(columns) :] == [f"{limits[column]:.1e}" for column in columns]
     assert run_command(["protocol", "show", "no-such"]) == 1
 
 

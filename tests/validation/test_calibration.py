@@ -37,11 +37,14 @@ def test_limits_are_frozen_from_the_runs_and_hold(
     found = calibrate(subject, benchmark_set, oracle, protocol, path)
     assert measured == [0, 1]
     assert load_protocol(str(path)).digest == found.digest
-    runs = [r for r in found.content["evidence"]["runs"] if r["dtype"] == "float32"]
+    of = ("float32", subject.model_name)
+    runs = [r for r in found.content["evidence"]["runs"] if (r["dtype"], r["model"]) == of]
     assert sum(record["num_runs"] for record in runs) == 200
     worst = max(record["worst"]["gain"] for record in runs)
-    assert found.content["limits"]["float32"]["gain"] == round_up(3 * worst)
-    assert found.content["limits"]["float16"] == protocol.content["limits"]["float16"]
+    own = ", ".join(of)
+    assert found.content["limits"][own]["gain"] == round_up(3 * worst)
+    others = {name: limits for name, limits in protocol.content["limits"].items() if name != own}
+    assert {name: found.content["limits"][name] for name in others} == others
     assert found.content["thresholds"] == protocol.content["thresholds"]
     verdict = validate_subject(subject, benchmark_set, oracle=oracle, protocol=found)
     assert verdict.outcome is Outcome.PASSED, verdict.reason

@@ -214,7 +214,8 @@ def test_what_is_allowed_stands_beside_what_was_found() -> None:
     }
     found = judged([sequence(0)], probes=probes)
     assert found["leak"].detail == "It changes by 0; it must be exactly 0."
-    assert found["order"].detail == "It changes by 1.0e-06; up to 5.5e-05 is allowed."
+    limit = load_protocol().content["limits"]["float32"]["order"]
+    assert found["order"].detail == f"It changes by 1.0e-06; up to {limit:.1e} is allowed."
 
 
 def test_the_value_shown_is_the_one_that_decided() -> None:

@@ -82,7 +82,7 @@ def test_validating_a_healthy_model_under_too_tight_a_protocol_is_refused(
     subject, benchmark_set, oracle, protocol
 ) -> None:
     def tighten(content: dict) -> None:
-        content["limits"]["float32"]["ceiling"] = 1e-9
+        content["limits"][f"float32, {subject.model_name}"]["ceiling"] = 1e-9
 
     with pytest.raises(ProtocolError, match=r"its ceiling gate allows 1\.0e-09 in float32"):
         validate_subject(

@@ -42,6 +42,8 @@ from virnucpro_monitor.validation.verdict import judge
 
 SAFETY_FACTOR = 3.0
 MIN_RUNS = 200
+MIN_OWN_RUNS = 50
+"""Of one model, for limits of its own; until `MIN_RUNS` a protocol says they are provisional."""
 
 
 class ReferenceSubject(RememberingSubject):
@@ -162,7 +164,7 @@ def freeze_limits(
 ) -> dict[str, dict[str, float]]:
     """Limits by `limits_key`: 3 x the worst value of all healthy runs, rounded up to two digits.
 
-    What holds for every model comes from the runs of all; a model with `MIN_RUNS` has its own.
+    What holds for every model comes from the runs of all; a model with `MIN_OWN_RUNS` has its own.
 
     Raises:
         ValueError: a dtype has fewer than `min_runs` healthy runs.
@@ -177,9 +179,10 @@ def freeze_limits(
     limits = {}
     for key, records in sorted(by_key.items()):
         runs = sum(record["num_runs"] for record in records)
-        if key in of_models and runs < MIN_RUNS:
-            continue
-        if runs < min_runs:
+        if key in of_models:
+            if runs < MIN_OWN_RUNS:
+                continue
+        elif runs < min_runs:
             raise ValueError(f"{key} has {runs} healthy runs; a limit needs {min_runs}")
         limits[key] = {
             name: round_up(SAFETY_FACTOR * value) for name, value in worst_of(records).items()
