@@ -3,12 +3,15 @@
 import json
 import os
 import re
+import shlex
 import subprocess
 import sys
 import xml.etree.ElementTree as ET
 from pathlib import Path
+from typing import Any
 
 import pytest
+import yaml
 
 from virnucpro_monitor.cli.main import run_command
 from virnucpro_monitor.cli.sample.repository import build_repository, load_history
@@ -16,6 +19,12 @@ from virnucpro_monitor.store.engine import open_engine
 from virnucpro_monitor.store.reader import load_runs
 
 pytestmark = pytest.mark.usefixtures("quick_probes", "shared_workers")
+
+
+def jobs(recipe: str) -> dict[str, Any]:
+    read = yaml.safe_load(recipe)
+    return dict(read.get("jobs", read))
+
 
 FASTA = ">a\nMKTAYIAKQR\n>b\nVLSPADKTNVKAAWGKV\n"
 
@@ -86,6 +95,32 @@ def test_a_pull_request_is_stopped_and_let_through_once_mended(
     assert push(f"{broken}:refs/heads/change") != 0
     assert push(f"{mended}:refs/heads/change") == 0
     assert push(":refs/heads/change") == 0  # deleting a branch checks nothing
+
+    # The manual's jobs, in what a runner makes of a clone: all branches of origin, no branch out.
+    for command in (
+        ["push", "-q", "--no-verify", str(tmp_path / "remote.git"), f"{left}:refs/heads/main"],
+        ["remote", "add", "origin", str(tmp_path / "remote.git")],
+        ["fetch", "-q", "origin", "+refs/heads/*:refs/remotes/origin/*"],
+    ):
+        subprocess.run(["git", *command], cwd=folder, check=True)
+    recipes = re.findall(r"```yaml\n(.+?)```", manual.read_text(), re.DOTALL)
+    github, gitlab = (next(iter(jobs(one).values())) for one in recipes)
+    given = {"GITHUB_BASE_REF": "main", "CI_MERGE_REQUEST_TARGET_BRANCH_NAME": "main"}
+    for head, code in ((broken, 2), (mended, 0)):
+        subprocess.run(["git", "checkout", "-q", "--detach", head], cwd=folder, check=True)
+        for name, value in {**given, "HEAD": head}.items():
+            monkeypatch.setenv(name, value)
+        for line in (github["steps"][1]["run"], gitlab["script"]):
+            program, *words = shlex.split(os.path.expandvars(line))
+            assert program == "virnucpro-monitor"
+            assert run_command(words) == code
+        kept = [
+            *gitlab["artifacts"]["paths"],
+            gitlab["artifacts"]["reports"]["junit"],
+            "verdict.md",
+        ]
+        assert [name for name in kept if not (folder / name).exists()] == []
+        assert head[:10] in (folder / "verdict.md").read_text()
     engine = open_engine(url, read_only=True)
     # The broken one was measured twice before it failed, and never after that.
     assert len(load_runs(engine, all_attempts=True)) == 4
