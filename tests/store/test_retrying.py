@@ -14,7 +14,7 @@ import numpy as np
 import pytest
 from sqlalchemy import Engine
 
-from tests.store.builders import make_report
+from tests.store.builders import BENCHMARK, make_report
 from tests.store.conftest import PostgresServer
 from virnucpro_monitor.errors import DatabaseAway, MissingDatabase, StoreError
 from virnucpro_monitor.store import reader
@@ -183,6 +183,22 @@ def test_a_waiting_result_that_cannot_be_read_is_set_aside(
     assert str(path.with_suffix(".unreadable")) in words[0]
     assert path.with_suffix(".unreadable").read_text() == content
     assert [run.commit.position for run in reader.load_runs(engine)] == [1]
+
+
+def test_what_the_database_has_no_place_for_holds_up_no_other(
+    tmp_path: Path, engine: Engine, writer: Writer
+) -> None:
+    spool = Spool(tmp_path)
+    changed = dataclasses.replace(BENCHMARK, digest="c" * 64)  # under the same name and version
+    for report in (make_report(0), make_report(1, benchmark=changed), make_report(2)):
+        spool.keep(report)
+    words: list[str] = []
+    assert spool.replay(writer, words.append) == 2
+    assert len(spool) == 0
+    (word,) = words
+    assert "Benchmark seed@1 in the database has other content" in word
+    assert len(list(tmp_path.glob("*.unreadable"))) == 1
+    assert [run.commit.position for run in reader.load_runs(engine)] == [0, 2]
 
 
 def test_a_killed_writer_leaves_only_whole_results(tmp_path: Path) -> None:

@@ -8,12 +8,12 @@ import fcntl
 import hashlib
 import json
 import os
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from virnucpro_monitor.errors import StoreError
+from virnucpro_monitor.errors import DatabaseAway, StoreError
 from virnucpro_monitor.records import RunReport, from_json, to_json
 from virnucpro_monitor.settings import user_folder
 from virnucpro_monitor.store.connection import describe, parse_url
@@ -21,6 +21,8 @@ from virnucpro_monitor.store.saving import Draft
 from virnucpro_monitor.store.writer import Writer
 
 UNREADABLE = ".unreadable"
+STORED_TOGETHER = 50
+"""Reports of one transaction, which are in memory at once."""
 
 
 def spool_folder(database_url: str) -> Path:
@@ -74,28 +76,58 @@ class Spool:
         """
         if not self._files():
             return 0
-        stored = 0
         with self._locked():
-            for path in self._files():
-                try:
-                    report = from_json(RunReport, json.loads(path.read_text()))
-                    draft = Draft.of(report)
-                except (ValueError, TypeError, LookupError, AttributeError, StoreError) as error:
-                    self._set_aside(path, str(error), say)
-                    continue
-                if not path.name.startswith(f"{path.name[:8]}-{draft.digest[:16]}"):
-                    self._set_aside(path, "its content was changed", say)
-                    continue
-                writer.save_run(report, again=True)
-                path.unlink()
-                self._sync()
-                stored += 1
-        return stored
+            files = self._files()
+            return sum(
+                self._store(files[start : start + STORED_TOGETHER], writer, say)
+                for start in range(0, len(files), STORED_TOGETHER)
+            )
+
+    def _store(self, paths: Sequence[Path], writer: Writer, say: Callable[[str], None]) -> int:
+        """Store those of `paths` that can be, and return how many."""
+        waiting = [
+            (path, report) for path in paths if (report := self._read(path, say)) is not None
+        ]
+        try:
+            writer.save_runs([report for _, report in waiting], again=True)
+        except StoreError:  # the database is away, or has no place for one of them
+            return sum(self._store_one(path, report, writer, say) for path, report in waiting)
+        for path, _ in waiting:
+            path.unlink()
+        self._sync()
+        return len(waiting)
+
+    def _store_one(
+        self, path: Path, report: RunReport, writer: Writer, say: Callable[[str], None]
+    ) -> bool:
+        try:
+            writer.save_run(report, again=True)
+        except DatabaseAway:
+            raise
+        except StoreError as error:
+            self._set_aside(path, str(error), say)
+            return False
+        path.unlink()
+        self._sync()
+        return True
+
+    def _read(self, path: Path, say: Callable[[str], None]) -> RunReport | None:
+        """The report in a file; None where it cannot be read, and is set aside."""
+        try:
+            report = from_json(RunReport, json.loads(path.read_text()))
+            digest = Draft.of(report).digest
+        except (ValueError, TypeError, LookupError, AttributeError, StoreError) as error:
+            self._set_aside(path, str(error), say)
+            return None
+        if not path.name.startswith(f"{path.name[:8]}-{digest[:16]}"):
+            self._set_aside(path, "its content was changed", say)
+            return None
+        return report
 
     def _set_aside(self, path: Path, why: str, say: Callable[[str], None]) -> None:
         aside = path.with_suffix(UNREADABLE)
         path.rename(aside)
-        say(f"A waiting result cannot be read ({why}): it is kept as {aside}.")
+        say(f"A waiting result cannot be stored ({why.rstrip('.')}): it is kept as {aside}.")
 
     def _files(self) -> list[Path]:
         return sorted(self._folder.glob("*.json"))

@@ -53,15 +53,20 @@ class Writer(OperationsWriter):
 
         return retried(save, patience_s=self.patience_s, on_wait=self.on_wait)
 
-    def save_runs(self, reports: Iterable[RunReport]) -> list[int]:
+    def save_runs(self, reports: Iterable[RunReport], *, again: bool = False) -> list[int]:
         """Store many runs in one transaction, and return their ids in the same order.
+
+        Unlike other methods it is not tried again where the database is away.
+
+        Args:
+            again: as of `save_run`.
 
         Raises:
             StoreError: as `save_run`; none of them is stored then.
         """
         with writing(self.engine) as connection:
             saving = Saving(connection)
-            ids = [saving.save(Draft.of(report)) for report in reports]
+            ids = [saving.save(Draft.of(report), again=again) for report in reports]
             saving.finish()
         return ids
 
