@@ -14,7 +14,9 @@ import json
 import re
 import sys
 from collections import Counter
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 from virnucpro_monitor.records import content_digest
 from virnucpro_monitor.validation.evidence import MIN_RUNS, freeze_limits
@@ -27,7 +29,21 @@ HOLDERS = (
     ROOT / "virnucpro_monitor" / "validation" / "protocol.py",
     ROOT / "tests" / "validation" / "test_protocol.py",
 )
-EVIDENCE_OF = ("model", "weights", "dtype", "device", "gpu", "backend", "benchmark", "seed")
+EVIDENCE_OF = ("model", "weights", "dtype", "device", "gpu", "backend", "benchmark")
+
+
+def joined(
+    records: list[dict[str, Any]], key: Callable[[dict[str, Any]], tuple[object, ...]]
+) -> list[dict[str, Any]]:
+    """One record of each set-up, over all its seeds."""
+    found: dict[tuple[object, ...], dict[str, Any]] = {}
+    for record in records:
+        one = found.setdefault(key(record), {**record, "num_runs": 0, "seed": [], "worst": {}})
+        one["num_runs"] += record["num_runs"]
+        one["seed"] = sorted({*one["seed"], record["seed"]})
+        for name, value in record["worst"].items():
+            one["worst"][name] = max(one["worst"].get(name, 0.0), value)
+    return list(found.values())
 
 
 def main(paths: list[str]) -> int:
@@ -48,7 +64,7 @@ def main(paths: list[str]) -> int:
         for r in content["evidence"]["runs"]
         if key(r) not in {key(n) for n in new} and set(limit_names(LATEST)) <= r["worst"].keys()
     ]
-    records = sorted([*kept, *new], key=lambda r: [str(part) for part in key(r)])
+    records = sorted([*kept, *joined(new, key)], key=lambda r: [str(part) for part in key(r)])
     counts: Counter[str] = Counter()
     for record in records:
         for name in names_of_limits(record):

@@ -23,7 +23,7 @@ from virnucpro_monitor.validation.protocol import (
 
 DIGESTS = {
     "1": "9316aacbf2dabf538f88916c9774e17fadd4d0cb044e7b099e7b0fb1b8b87383",
-    "2": "016bf968880d674287b7b263b9db1e98e18873d20185efc22933b5bfa4039812",
+    "2": "110453892ce3dd2b583405cceed5443fd8ee7a8a2cd6d4d2f3044bc5da15649f",
 }
 
 
