@@ -1,13 +1,14 @@
 """Pieces of HTML for `st.html`. Every value goes in through `html_text`; nothing else does."""
 
-from collections.abc import Iterable, Sequence
+import re
+from collections.abc import Container, Iterable, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from html import escape
 from zoneinfo import ZoneInfo
 
 from app.marks import MARKS, Mark
-from app.text import UNKNOWN, format_age, format_time, format_utc, html_text
+from app.text import UNKNOWN, format_age, format_time, format_utc, html_text, one_line
 from virnucpro_monitor.records import Outcome, Run, short_hash
 
 MAX_CHARACTERS = 2000
@@ -60,6 +61,18 @@ def quiet(text: Value) -> Html:
 
 def mono(text: Value) -> Html:
     return Html(f'<span class="mono">{render(text)}</span>')
+
+
+def with_ids(text: str, ids: Container[str]) -> Html:
+    """A sentence in which each word that is a sequence's id is set as code: `tiny` is a name."""
+    shown = []
+    for part in re.split(r"([\s,;:()]+)", one_line(text, MAX_CHARACTERS)):
+        name = part.rstrip(".")
+        if name and name in ids:
+            shown.append(mono(name).code + part[len(name) :])
+        else:
+            shown.append(escape(part))
+    return Html(f"<bdi>{''.join(shown)}</bdi>")
 
 
 def paragraph(*parts: Value, kind: str = "") -> Html:

@@ -1,12 +1,13 @@
-"""What the server serves: the pages, and at `/metrics` the newest figures for Prometheus."""
+"""What the server serves: the pages, `/metrics` for Prometheus, and the keeping of a view."""
 
 from pathlib import Path
 
 import streamlit as st
 from starlette.requests import Request
-from starlette.responses import PlainTextResponse
+from starlette.responses import PlainTextResponse, RedirectResponse, Response
 from starlette.routing import Route
 
+from app import saved
 from virnucpro_monitor.errors import MonitorError
 from virnucpro_monitor.monitor.histories import list_series
 from virnucpro_monitor.monitor.opening import open_for_reading
@@ -30,4 +31,39 @@ def metrics(_: Request) -> PlainTextResponse:
     return PlainTextResponse(text, media_type=CONTENT_TYPE)
 
 
-app = st.App(Path(__file__).parent / "streamlit_app.py", routes=[Route("/metrics", metrics)])
+def keep_view(request: Request) -> Response:
+    """Keep an address under a name in the reader's own browser, and go back to it."""
+    return _change_views(request, keep=True)
+
+
+def drop_view(request: Request) -> Response:
+    """Keep it no longer."""
+    return _change_views(request, keep=False)
+
+
+def _change_views(request: Request, *, keep: bool) -> Response:
+    if request.headers.get("sec-fetch-site", "none") not in ("same-origin", "none"):
+        return PlainTextResponse("Only the dashboard itself changes what is kept.\n", 403)
+    name = saved.clean_name(request.query_params.get("called", ""))
+    address = saved.clean_address(request.query_params.get("view", ""))
+    if not name or address is None:
+        return PlainTextResponse("A view has a name and an address of this dashboard.\n", 400)
+    views = saved.read_views(request.cookies.get(saved.COOKIE, ""))
+    views.pop(name, None)
+    if keep:
+        views[name] = address
+    answer = RedirectResponse(address, status_code=303)
+    answer.set_cookie(
+        saved.COOKIE, saved.write_views(views), max_age=saved.KEPT_S, httponly=True, samesite="lax"
+    )
+    return answer
+
+
+app = st.App(
+    Path(__file__).parent / "streamlit_app.py",
+    routes=[
+        Route("/metrics", metrics),
+        Route("/keep-view", keep_view),
+        Route("/drop-view", drop_view),
+    ],
+)

@@ -39,7 +39,7 @@ with shown_problems():
     st.set_page_config(page_title=f"{page.title} · virnucpro-monitor")  # tells tabs apart
     if login.is_allowed():
         data.check_database()
-        menu.put()
+        menu.put(page.url_path)
         page.run()
         login.put_user()
         data.warm_up()

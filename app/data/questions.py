@@ -322,6 +322,13 @@ def load_benchmarks() -> list[BenchmarkSet]:
 
 
 @kept()
+def load_sequence_ids(benchmark_label: str) -> frozenset[str]:
+    """The ids of a benchmark set, to know one where it stands in a sentence."""
+    found = (one.sequences for one in load_benchmarks() if one.label == benchmark_label)
+    return frozenset(sequence.id for sequences in found for sequence in sequences)
+
+
+@kept()
 def load_bisections() -> tuple[Bisection, ...]:
     """Past and running searches of all targets, the latest started last."""
     return questions.load_bisections(engine())

@@ -9,7 +9,7 @@ from app.markup import Html, Value
 from app.text import format_count, format_duration, html_text, one_line, shortened
 from virnucpro_monitor.analysis.incidents import Cause, Incident, IncidentState
 from virnucpro_monitor.analysis.series import commit_date
-from virnucpro_monitor.records import Outcome
+from virnucpro_monitor.records import Outcome, Run
 from virnucpro_monitor.report.sentences import before_words, cause_words
 from virnucpro_monitor.report.words import deciding_words
 
@@ -90,7 +90,7 @@ def _cause(group: Sequence[Incident], now: datetime) -> Html:
     if incident.num_suspects is not None and incident.num_suspects > 1:
         rows.append(("suspects", suspects_words(incident)))
     if incident.cause is Cause.NOT_RUNNABLE:
-        rows.append(("reason", one_line(first.reason, 160)))
+        rows.append(("reason", reason_words(first, 160)))
     rows.append(("sequences", sequences_words(incident)))
     if fixed is not None:
         rows.append(("mended", _mended(incident, now)))
@@ -166,7 +166,12 @@ def suspects_words(incident: Incident) -> str:
     return f"one of {number}{after}; those between were not judged"
 
 
-def sequences_words(incident: Incident) -> str:
+def reason_words(run: Run, limit: int = 600) -> Html:
+    """Why a run ended as it did, ids set as code."""
+    return markup.with_ids(one_line(run.reason, limit), data.load_sequence_ids(run.benchmark_label))
+
+
+def sequences_words(incident: Incident) -> Value:
     """Which sequences fail in the first bad run: how many, which group, their names."""
     run = incident.first_bad
     figures = run.figures
@@ -181,6 +186,6 @@ def sequences_words(incident: Incident) -> str:
     text = f"{bad:,} of {figures.num_sequences:,}"
     if group:
         text += f", {group}"
-    listed = ", ".join(one_line(name, 40) for name in names)
+    listed = markup.join([markup.mono(one_line(name, 40)) for name in names], ", ")
     more = bad - len(names)
-    return f"{text}: {listed}" + (f" and {more:,} more" if more > 0 else "")
+    return markup.join([f"{text}:", listed, *([f"and {more:,} more"] if more > 0 else [])])

@@ -76,7 +76,12 @@ def show_comparison(comparison: Comparison) -> None:
             f" {format_count(counts[Mark.CLOSER_BUT_FURTHER], 'sequence')} closer to each other, "
             "but further from FP32."
         )
-    lines = [text for text in (line, summary, accuracy_sentence(comparison).strip()) if text]
+    ids = data.load_sequence_ids(head.benchmark_label)
+    lines = [
+        markup.with_ids(one_line(text, 2_000), ids)
+        for text in (line, summary, accuracy_sentence(comparison).strip())
+        if text
+    ]
     shell.put(markup.banner(words, *lines, colour=colour))
     if comparison.is_same_measurement:
         shell.put(markup.note("Both sides stand on the same measurement: nothing can differ."))

@@ -6,7 +6,7 @@ from app import data, links, markup, shell
 from app.markup import Value
 from app.text import format_count, format_error, one_line, shortened
 from app.views.acknowledging import put_acknowledgement
-from app.views.broken import sequences_words, suspects_words
+from app.views.broken import reason_words, sequences_words, suspects_words
 from app.views.incident_rows import STATES, incident_table, lasted, series_words, split_cause
 from virnucpro_monitor.analysis.incidents import Incident
 from virnucpro_monitor.analysis.series import commit_date
@@ -94,7 +94,7 @@ def _place_in_history(incident: Incident) -> None:
             "Worst 1 - cos",
             "not finite" if incident.lacks_values else format_error(incident.worst_error),
         ),
-        ("Reason", one_line(first.reason, 600)),
+        ("Reason", reason_words(first)),
     ]
     shell.put(markup.facts(facts))
     steps: list[Value] = []

@@ -147,7 +147,8 @@ def _head(run: Run) -> None:
     shell.title(f"{commit.short} on {one_line(run.benchmark, 60)}")
     # The table of gates right below names those that failed.
     reason = run.reason.partition("; failed gates: ")[0]
-    lines: list[Value] = [reason] if reason else []
+    ids = data.load_sequence_ids(run.benchmark_label)
+    lines: list[Value] = [markup.with_ids(one_line(reason, 2_000), ids)] if reason else []
     if run.inherited_from:
         lines.append(_inherited(run, run.inherited_from))
     if run.bridge:
@@ -267,6 +268,7 @@ def _gates(run: Run) -> None:
         markup.Column(name="Unit", kind="nowrap extra"),
         markup.Column(name="What it says", kind="wide extra"),
     ]
+    ids = data.load_sequence_ids(run.benchmark_label)
     ordered = sorted(run.gates, key=lambda gate: (gate.passed is not False, gate.passed is None))
     rows: list[list[Value]] = [
         [
@@ -276,7 +278,7 @@ def _gates(run: Run) -> None:
             format_value(gate.value),
             format_value(gate.limit),
             one_line(gate.unit, 60),
-            one_line(gate.detail),
+            markup.with_ids(one_line(gate.detail), ids),
         ]
         for gate in ordered
     ]

@@ -1,3 +1,5 @@
+import html
+import re
 from datetime import UTC, datetime
 
 from app import markup
@@ -25,6 +27,18 @@ def test_plain_values_are_escaped_wherever_they_go() -> None:
         assert "onmouseover='" not in piece.code
         assert "\u202e" not in piece.code
         assert "&lt;script&gt;" in piece.code
+
+
+def test_ids_in_a_sentence_are_set_as_code_and_nothing_else_is() -> None:
+    code = markup.with_ids(
+        f"the lowest is tiny (short.1), tiny. Not tinyer {HOSTILE}", {"tiny", "short.1"}
+    )
+    assert re.findall(r'<span class="mono"><bdi>(.*?)</bdi></span>', code.code) == [
+        "tiny", "short.1", "tiny",
+    ]  # fmt: skip
+    plain = html.unescape(re.sub("<[^>]*>", "", code.code))
+    assert plain.startswith("the lowest is tiny (short.1), tiny. Not tinyer <script>")
+    assert "<script" not in code.code
 
 
 def test_an_address_cannot_leave_its_attribute() -> None:

@@ -6,6 +6,11 @@ FILE is a database of `tests.benchmarks.generate_history`, made first where it i
 time" is from asking for a page, over the app's own protocol, until its script has finished; beside
 it stands the server's own CPU time, which other work on the machine lengthens less.
 
+A reader is somebody who opens a page in a window of its own every five seconds, whichever comes
+next in a list of 23: series, runs, comparisons, sequences, incidents. Fifty of them ask for ten
+pages a second. Streamlit's server is one process of one interpreter, so that what counts is its CPU
+time a page: it stands beside the ratio, as does the load of the machine, which takes its share.
+
 With `--before FOLDER --before-file FILE` an older source tree is served in the same run, on the
 same history under that tree's own schema (its own generator makes it); what counts is the ratio:
 
@@ -44,6 +49,7 @@ from virnucpro_monitor.store.engine import open_engine
 
 HOST = "127.0.0.1"
 NUM_READERS = 50
+TEN_MORE = 11
 SECONDS_BETWEEN_PAGES = 5.0
 READING_S = 60.0
 # Any one of these is the large chart: a picture with links, or Plotly's in an older tree.
@@ -81,6 +87,12 @@ class Server:
 
     port: int
     pid: int
+
+    def memory_mib(self) -> float:
+        """What the process holds in memory, its share of shared pages included."""
+        rollup = Path(f"/proc/{self.pid}/smaps_rollup").read_text()
+        (line,) = [line for line in rollup.splitlines() if line.startswith("Pss:")]
+        return int(line.split()[1]) / 1024
 
     def cpu_s(self) -> float:
         """User and system time of the process so far."""
@@ -122,12 +134,21 @@ def main() -> None:
         for name, found in asyncio.run(time_visits(server, visits)):
             cpu = f"server's CPU {found.cpu_s * 1000:6.0f} ms"
             print(f"{name:58} {found.seconds * 1000:8.0f} ms  {cpu}  limit 250 ms")
-        alone = asyncio.run(read_pages(port, visits, 1))
-        together = asyncio.run(read_pages(port, visits, NUM_READERS))
-    report("page, one reader, median", None, statistics.median(alone))
-    report(f"page, {NUM_READERS} readers, median", None, statistics.median(together))
-    ratio = statistics.median(together) / statistics.median(alone)
-    print(f"{f'{NUM_READERS} readers against one':58} {ratio:8.2f} x   limit 3 x")
+        for _ in range(2):  # what one reader needs is read and drawn; memory settles
+            asyncio.run(read_all(port, visits))
+        alone, memory = 0.0, 0.0
+        for number in (1, TEN_MORE, NUM_READERS):
+            before, started = server.cpu_s(), time.perf_counter()
+            times = asyncio.run(read_pages(port, visits, number))
+            spent, wall = server.cpu_s() - before, time.perf_counter() - started
+            median, held = statistics.median(times), server.memory_mib()
+            alone, memory = alone or median, memory or held
+            print(
+                f"{f'page, {number} readers, median of {len(times)}':58} {median * 1000:8.0f} ms  "
+                f"{median / alone:.2f} x of one's, limit 3 x; server's CPU "
+                f"{spent / len(times) * 1000:.0f} ms a page, {spent / wall:.2f} cores; "
+                f"memory {held / memory:.2f} x of one's; load {os.getloadavg()[0]:.1f}"
+            )
 
 
 def report_ratio(url: str, before_url: str, folder: Path) -> None:
@@ -300,6 +321,13 @@ async def visit(connection: ClientConnection, wanted: Visit) -> Visit:
             break
     seconds = time.perf_counter() - started
     return Visit(page=wanted.page, query=wanted.query, seconds=seconds, num_bytes=num_bytes)
+
+
+async def read_all(port: int, visits: Sequence[Visit]) -> None:
+    """Each page once, in a session of its own."""
+    for one in visits:
+        async with session(port) as connection:
+            await visit(connection, one)
 
 
 async def read_pages(port: int, visits: Sequence[Visit], num_readers: int) -> list[float]:

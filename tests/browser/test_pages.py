@@ -127,6 +127,28 @@ def test_a_choice_stands_in_the_address_and_back_undoes_it(
     expect(page.get_by_role("radio", name="Gates")).to_be_checked()
 
 
+def test_a_view_is_kept_in_the_browser_under_a_name(
+    sample_address: str, open_page: OpenPage
+) -> None:
+    page = open_page(f"{sample_address}/?target=sample&benchmark=proteome&last=50")
+    settle(page)
+    page.get_by_role("button", name="Views").click()
+    page.get_by_label("Keep this view as").fill("Fifty <b>of proteome</b>")
+    page.get_by_role("button", name="Keep", exact=True).click()
+    page.wait_for_url(re.compile("last=50"))
+    page.goto(f"{sample_address}/health")
+    settle(page)
+    page.get_by_role("button", name="Views").click()
+    page.get_by_role("link", name="Fifty <b>of proteome</b>", exact=True).click()
+    page.wait_for_url(re.compile(r"/\?target=sample&benchmark=proteome&last=50$"))
+    settle(page)
+    page.get_by_role("button", name="Views").click()
+    page.get_by_role("link", name="drop Fifty <b>of proteome</b>").click()
+    settle(page)
+    page.get_by_role("button", name="Views").click()
+    expect(page.get_by_text("No view is kept yet.")).to_be_visible()
+
+
 def test_a_card_opens_its_series_by_keyboard(sample_address: str, open_page: OpenPage) -> None:
     page = open_page(sample_address)
     card = page.get_by_role("link").filter(has_text="sample · proteome")
@@ -192,6 +214,27 @@ def test_a_sequence_is_reached_from_a_runs_table(
         run.figures.worst_sequence or ""
     )
     expect(page.get_by_text("First bad", exact=True)).to_be_visible()
+
+
+def test_every_chart_is_taken_away_as_a_picture_and_print_leaves_the_controls_out(
+    sample_address: str, sample_url: str, open_page: OpenPage
+) -> None:
+    run = reader.load_runs(open_engine(sample_url, read_only=True), outcomes=[Outcome.FAILED])[0]
+    for address in ("?target=sample&benchmark=seed&chart=agreement", f"run?run={run.id}"):
+        page = open_page(f"{sample_address}/{address}")
+        settle(page)
+        plots = page.locator(".js-plotly-plot")
+        plots.first.wait_for()
+        for plot in plots.all():
+            plot.scroll_into_view_if_needed()
+            plot.hover()
+            with page.expect_download() as download:
+                plot.locator("[data-title*=PNG]").click()
+            assert download.value.suggested_filename.endswith(".png")
+            assert download.value.path().read_bytes().startswith(b"\x89PNG")
+        page.emulate_media(media="print")
+        expect(page.locator(".st-key-menu")).to_be_hidden()
+        expect(plots.first).to_be_visible()
 
 
 @pytest.mark.parametrize(
