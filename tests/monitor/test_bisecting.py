@@ -198,11 +198,24 @@ def test_the_first_bad_commit_is_found_and_stored(
 
 
 def test_what_is_stored_is_used_and_other_changes_are_named(
-    bisect: Bisect, tiny: TinyRepository
+    bisect: Bisect, tiny: TinyRepository, settings: Settings, target: Target
 ) -> None:
     first = bisect("gbgbbbbb", "0", "7")
     assert "elsewhere" not in first.conclusion  # only 0, 1, 3 and 7 are known
     assert bisect("gbgbbbbb", "2", "3").first_bad == tiny.git("rev-parse", "HEAD~4")
+    # Another set-up's verdicts say nothing here.
+    sixth = report_of(Commit(hash=tiny.git("rev-parse", "HEAD~2"), subject="5"), "g", target)
+    other_rule = replace(sixth.protocol, digest="e" * 64)
+    other_set = replace(sixth.benchmark, name="other", digest="d" * 64)
+    engine = open_engine(settings.database_url)
+    for changes, more in (
+        ({"configuration": replace(CONFIGURATION, token_budget=512)}, {}),
+        ({"protocol_digest": "e" * 64}, {"protocol": other_rule}),
+        ({"benchmark": "other", "benchmark_digest": "d" * 64}, {"benchmark": other_set}),
+    ):
+        run = replace(sixth.run, **changes)
+        Writer(engine).save_run(replace(sixth, run=run, **more))
+    engine.dispose()
     said: list[str] = []
     again = bisect("gbgbbbbb", "0", "7", said=said)
     assert again.first_bad == first.first_bad == tiny.git("rev-parse", "HEAD~6")
@@ -219,6 +232,7 @@ def test_a_gate_may_decide_and_the_mending_commit_is_found(
 ) -> None:
     by_leak = bisect("gggbblll", "0", "7", gate="leak")
     assert by_leak.first_bad == tiny.git("rev-parse", "HEAD~2")
+    assert "elsewhere" not in by_leak.conclusion  # 3 and 4 are bad, by another gate
     mended = bisect("gggbblll", "5", "3", gate="seed")
     assert mended.first_bad == tiny.git("rev-parse", "HEAD~2")
     assert "is the first good commit" in mended.conclusion
