@@ -22,7 +22,7 @@ import pytest
 
 from tests.runner.conftest import MakePlan
 from tests.runner.tiny_target import HEALTHY, MODEL_FILE, TinyRepository
-from virnucpro_monitor.records import Outcome
+from virnucpro_monitor.records import Outcome, RunReport
 from virnucpro_monitor.runner import workers
 from virnucpro_monitor.runner.commits import run_commits
 
@@ -83,6 +83,7 @@ for name, attack in attacks.items():
     done.append(name)
 with tempfile.TemporaryFile() as file:
     file.write(b"its own")
+print(os.getcwd())
 Path("own").write_text("its own")
 print(json.dumps(["attacks that succeeded", done]), flush=True)
 """
@@ -117,8 +118,22 @@ def attacks(tmp_path: Path, cache_folder: Path) -> Iterator[str]:
 def test_a_commit_reaches_nothing_but_its_own(
     tiny: TinyRepository, make_plan: MakePlan, attacks: str, tmp_path: Path
 ) -> None:
+    """In a process of its own, and in one that stood by for it."""
+    first = tiny.git("rev-parse", "HEAD")
     commit = tiny.commit({MODEL_FILE: attacks + HEALTHY[MODEL_FILE]})
-    (report,) = run_commits(make_plan([commit], hidden=(tmp_path / "monitor.db",)))
+    again = tiny.commit({MODEL_FILE: attacks + HEALTHY[MODEL_FILE] + "# again"})
+    alone, waited_for = (
+        list(
+            run_commits(make_plan(hashes, workers=1, force=True, hidden=(tmp_path / "monitor.db",)))
+        )[-1]
+        for hashes in ([commit], [first, again])
+    )
+    for report, stood_by in ((alone, False), (waited_for, True)):
+        assert ("seat-" in report.documents["output"]["text"]) is stood_by
+        check_held_back(report)
+
+
+def check_held_back(report: RunReport) -> None:
     assert report.run.outcome is Outcome.PASSED, report.failure
     assert '["attacks that succeeded", []]' in report.documents["output"]["text"]
     assert report.documents["isolation"] == {
@@ -237,7 +252,7 @@ def test_without_a_namespace_too(tmp_path: Path, cache_folder: Path, attacks: st
         check=True,
         timeout=300,
     )  # fmt: skip
-    assert json.loads(done.stdout) == ["attacks that succeeded", []]
+    assert json.loads(done.stdout.splitlines()[-1]) == ["attacks that succeeded", []]
 
 
 @pytest.mark.usefixtures("shared_workers")

@@ -62,9 +62,9 @@ def test_a_worker_of_our_own_is_nobody_else() -> None:
     with subprocess.Popen([sys.executable, "-c", "input()"], stdin=subprocess.PIPE) as worker:
         ours = Gpu("H200", "575", 100 * GIB, 90 * GIB, (worker.pid,), 50)
         assert ours.why_busy(0) is None
-        assert ours.why_busy(0, num_jobs=1) is None
+        assert ours.why_busy(0, num_processes=1) is None
 
 
 def test_a_container_shows_our_workers_under_ids_of_the_host() -> None:
-    assert BUSY.why_busy(0, num_jobs=2) is None
-    assert BUSY.why_busy(0, num_jobs=1) == "1 other process computes on it"
+    assert BUSY.why_busy(0, num_processes=2) is None
+    assert BUSY.why_busy(0, num_processes=1) == "1 other process computes on it"

@@ -12,6 +12,7 @@ from virnucpro_monitor.runner.gpu import Gpu, find_gpu, wait_for_gpu
 from virnucpro_monitor.runner.plan import RunPlan
 
 MAX_ON_GPU = 4
+PROCESSES = 2  # of a commit on its card: the target's and the judge's
 GPU_RESERVE_BYTES = 2 * 1024**3  # CUDA itself, and the activations of a pack
 
 
@@ -21,6 +22,7 @@ class Capacity:
     Args:
         checkpoint: its size tells how much GPU memory one commit takes; None where the cards are
             not this host's.
+        held: how many commits' processes stand by on a device.
         say: receives lines while a busy GPU is waited for, and when one is left out.
     """
 
@@ -32,8 +34,10 @@ class Capacity:
         checkpoint: Path | None,
         say: Say,
         look: Callable[[str], Gpu | None] = find_gpu,
+        held: Callable[[str], int] = lambda _: 0,
     ) -> None:
         self._plan = plan
+        self._held = held
         self._say = say
         self._look = look
         self._needed_bytes = 0 if checkpoint is None else needed_gpu_bytes(checkpoint)
@@ -62,6 +66,7 @@ class Capacity:
                 self._plan.request.device,
                 limit_s=self._plan.gpu_wait_s,
                 needed_bytes=self._needed_bytes,
+                num_processes=PROCESSES * max(map(self._held_on, self._slots)),
                 look=lambda _: self._freest(),
                 on_wait=self._say,
             )
@@ -90,7 +95,7 @@ class Capacity:
             self._say_once(f"{card.device} has gone: going on without it.")
             return False
         self._seen.add(card)
-        busy = gpu.why_busy(self._needed_bytes, num_jobs)
+        busy = gpu.why_busy(self._needed_bytes, PROCESSES * (num_jobs + self._held_on(card)))
         if busy is not None:
             self._say_once(f"{card.device} has no room for another commit now: {busy}.")
         return busy is None
@@ -98,8 +103,12 @@ class Capacity:
     def _freest(self) -> Gpu | None:
         """A GPU that nothing stands against, or else any."""
         found = [gpu for card in self._slots if (gpu := self._look(card.device)) is not None]
-        free = [gpu for gpu in found if gpu.why_busy(self._needed_bytes) is None]
+        most = PROCESSES * max(map(self._held_on, self._slots), default=0)
+        free = [gpu for gpu in found if gpu.why_busy(self._needed_bytes, most) is None]
         return next(iter(free or found), None)
+
+    def _held_on(self, card: Card) -> int:
+        return self._held(card.device)
 
     def _say_once(self, text: str) -> None:
         if text not in self._said:

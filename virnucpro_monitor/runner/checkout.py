@@ -10,7 +10,7 @@ import os
 import re
 import shutil
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import ExitStack, contextmanager
+from contextlib import AbstractContextManager, ExitStack, contextmanager
 from pathlib import Path
 from urllib.parse import unquote
 
@@ -19,7 +19,7 @@ from virnucpro_monitor.errors import AmbiguousRevision, RepositoryError
 from virnucpro_monitor.records import Commit, short_hash
 from virnucpro_monitor.runner.commit_objects import first_parent, read_commits, read_objects
 from virnucpro_monitor.runner.git import NETWORK_TIMEOUT_S, GitError, run_git
-from virnucpro_monitor.runner.worktrees import check_out
+from virnucpro_monitor.runner.worktrees import check_out, empty_seat
 from virnucpro_monitor.secrecy import masked_url
 
 _HASH = re.compile(r"[0-9a-f]{40}(?:[0-9a-f]{24})?")
@@ -292,9 +292,20 @@ class Repository:
         """Hash of a commit's whole tree."""
         return self._read("rev-parse", "--verify", f"{commit}^{{tree}}").strip()
 
+    def seat(self) -> AbstractContextManager[Path]:
+        """An empty folder for a commit that is not known yet, for as long as the context lasts.
+
+        Raises:
+            OSError: the cache cannot be written.
+        """
+        return empty_seat(self._cache)
+
     @contextmanager
-    def checkout(self, commit: str) -> Iterator[tuple[Path, str]]:
+    def checkout(self, commit: str, seat: Path | None = None) -> Iterator[tuple[Path, str]]:
         """Check a commit out into the cache for as long as the context lasts.
+
+        Args:
+            seat: a folder of `seat` to do it in; None for one of its own.
 
         Yields its folder, and a note about files whose content the repository lacks (partial
         clones, lost large files), empty if there are none.
@@ -302,7 +313,7 @@ class Repository:
         Raises:
             RepositoryError: disk full, or the repository has gone.
         """
-        with check_out(commit, self._cache) as (folder, note):
+        with check_out(commit, self._cache, seat) as (folder, note):
             yield folder, note
 
 

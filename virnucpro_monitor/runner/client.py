@@ -1,6 +1,7 @@
 """The caller's side of the fork server: start it, hand it jobs, restart it when it has died."""
 
 import os
+import select
 import signal
 import socket
 import subprocess
@@ -9,7 +10,7 @@ import tempfile
 import threading
 from collections.abc import Callable, Generator
 from contextlib import suppress
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from types import TracebackType
 from typing import IO, NoReturn
 
@@ -19,6 +20,7 @@ from virnucpro_monitor.records.messages import (
     WORKERS,
     Ended,
     Job,
+    MeasureJob,
     MessageError,
     Refused,
     Said,
@@ -26,14 +28,27 @@ from virnucpro_monitor.records.messages import (
     decode_said,
     encode,
 )
+from virnucpro_monitor.runner.standby import NEEDS_FRESH
 from virnucpro_monitor.runner.supervisor import descendants
 from virnucpro_monitor.secrecy import public_environment
 
+SERVER_MODULE = "virnucpro_monitor.runner.server"
 STOP_TIMEOUT_S = 10.0
 CANCEL_POLL_S = 0.2
 STUCK_GRACE_S = 60.0  # beyond a job's own time limit
 
+_TOO_LATE = ("exit", NEEDS_FRESH)
+
 Accept = Callable[[Said], None]
+
+
+@dataclass(frozen=True, slots=True)
+class _Held:
+    """A job whose processes wait for the word to go."""
+
+    job: MeasureJob
+    connection: socket.socket
+    go_fd: int
 
 
 class WorkerPool:
@@ -50,6 +65,7 @@ class WorkerPool:
         self._control: socket.socket | None = None
         self._errors: IO[bytes] | None = None
         self._connections: set[socket.socket] = set()
+        self._held: list[_Held] = []
 
     def __enter__(self) -> "WorkerPool":
         return self
@@ -69,29 +85,51 @@ class WorkerPool:
 
         A line that is no message, or that `accept` refuses, ends the job with cause "garbage"; a
         server that dies on the way ends it with cause "lost", and the next job starts anew.
-        Closing the generator ends the job.
+        Closing the generator ends the job. A job that was held (`hold`) goes on from there.
 
         Args:
             accept: called with each event; raises `MessageError` for one that cannot be.
             cancel: once another thread has set it, the job is ended.
         """
+        held = self._let_go(job)
+        if held is not None and (yield from self._follow(held, job, accept, cancel, held=True)):
+            return
         connection = self._connect()
+        with suppress(BrokenPipeError, ConnectionResetError):
+            connection.sendall(encode(job) + b"\n")
+        yield from self._follow(connection, job, accept, cancel)
+
+    def _follow(
+        self,
+        connection: socket.socket,
+        job: Job,
+        accept: Accept | None,
+        cancel: threading.Event | None,
+        *,
+        held: bool = False,
+    ) -> Generator[Said | Ended, None, bool]:
+        """Yield a job's events, as `run` says.
+
+        Returns:
+            Whether they say how it ended; False where a held one is to be begun anew.
+        """
         # The job's watcher keeps the time. It is itself watched, in case something has stopped it.
         connection.settimeout(job.timeout_s + STUCK_GRACE_S)
-        refused, stuck = "", False
+        refused, stuck, silent = "", False, True
         over = threading.Event()
         if cancel is not None:
             _end_when(cancel, over, connection)
         try:
             with connection.makefile("rb") as lines:
-                with suppress(BrokenPipeError, ConnectionResetError):
-                    connection.sendall(encode(job) + b"\n")
                 try:
                     for line in lines:
                         if line.startswith(OWN):
                             ended = decode_ended(line[len(OWN) :])
+                            if held and silent and (ended.cause, ended.code) == _TOO_LATE:
+                                return False
                             yield _as_garbage(ended, refused) if refused else ended
-                            return
+                            return True
+                        silent = False
                         if refused:
                             continue
                         try:
@@ -108,15 +146,69 @@ class WorkerPool:
                 except TimeoutError:
                     stuck = True
                     self._end_all()
+            if held and silent and not stuck:
+                return False
             cause = "timeout" if stuck else "lost"
             yield Ended(cause=cause, code=0, log="" if stuck else self._last_words())
+            return True
         finally:
             over.set()
-            with self._lock:
-                self._connections.discard(connection)
-            connection.close()
+            self._end(connection)
 
-    def _connect(self) -> socket.socket:
+    def hold(self, job: MeasureJob) -> None:
+        """Start a job's processes, which load what no commit changes and then wait for `run`.
+
+        Its checkout is an empty folder, and is filled before. Where that cannot be, nothing
+        happens: `run` begins from the start then.
+        """
+        if not self._fork:
+            return
+        go_read, go_write = os.pipe()
+        try:
+            connection = self._connect(go_read)
+        finally:
+            os.close(go_read)
+        with suppress(BrokenPipeError, ConnectionResetError):
+            connection.sendall(encode(job) + b"\n")
+        with self._lock:
+            self._held.append(_Held(job, connection, go_write))
+
+    def drop(self, checkout: str) -> None:
+        """End what is held for a commit in this folder."""
+        with self._lock:
+            dropped = [held for held in self._held if held.job.checkout == checkout]
+            self._held = [held for held in self._held if held not in dropped]
+        for held in dropped:
+            os.close(held.go_fd)
+            self._end(held.connection)
+
+    def num_held(self, device: str) -> int:
+        """How many jobs are held on a device."""
+        with self._lock:
+            return sum(held.job.request.device == device for held in self._held)
+
+    def _let_go(self, job: Job) -> socket.socket | None:
+        """The connection to this very job, which is held and now begins; None where none is."""
+        with self._lock:
+            held = next((one for one in self._held if one.job == job), None)
+            if held is None:
+                return None
+            self._held.remove(held)
+        try:
+            if select.select([held.connection], [], [], 0)[0]:  # it has ended meanwhile
+                self._end(held.connection)
+                return None
+            os.write(held.go_fd, b"g")
+        finally:
+            os.close(held.go_fd)
+        return held.connection
+
+    def _end(self, connection: socket.socket) -> None:
+        with self._lock:
+            self._connections.discard(connection)
+        connection.close()
+
+    def _connect(self, go_fd: int | None = None) -> socket.socket:
         ours, theirs = socket.socketpair()
         with self._lock, theirs:
             for _ in range(2):  # a server that died while idle is replaced once
@@ -124,7 +216,8 @@ class WorkerPool:
                     self._start()
                 assert self._control is not None
                 try:
-                    socket.send_fds(self._control, [b"j"], [theirs.fileno()])
+                    descriptors = [theirs.fileno(), *([] if go_fd is None else [go_fd])]
+                    socket.send_fds(self._control, [b"j" if go_fd is None else b"h"], descriptors)
                     break
                 except (BrokenPipeError, ConnectionResetError):
                     self._stop()
@@ -145,7 +238,7 @@ class WorkerPool:
         with theirs:
             self._process = subprocess.Popen(
                 [
-                    sys.executable, "-P", "-m", "virnucpro_monitor.runner.server",
+                    sys.executable, "-P", "-m", SERVER_MODULE,
                     *([] if self._fork else ["--spawn"]),
                 ],
                 stdin=theirs.fileno(),
@@ -177,6 +270,11 @@ class WorkerPool:
             for connection in self._connections:
                 with suppress(OSError):
                     connection.shutdown(socket.SHUT_RDWR)
+            for held in self._held:
+                os.close(held.go_fd)
+                self._connections.discard(held.connection)
+                held.connection.close()
+            self._held = []
             self._stop()
 
     def _stop(self) -> None:

@@ -139,7 +139,10 @@ class CommitRunner:
 
     def _capacity(self, num_commits: int) -> Capacity:
         if self._cluster is None:
-            return Capacity(self._plan, self._cards, num_commits, self._checkpoint, self._say)
+            held = self._workers.num_held
+            return Capacity(
+                self._plan, self._cards, num_commits, self._checkpoint, self._say, held=held
+            )
         plan = replace(self._plan, workers=self._cluster.num_at_once)
         return Capacity(plan, self._cards, num_commits, None, self._say, look=lambda _: None)
 
@@ -185,6 +188,7 @@ class CommitRunner:
                     continue
                 reports, left = list(decision.reports), decision.work
             del waiting[index]
+            self._workers.seats.num_to_come = len(waiting)
             for report in reports:
                 self._ledger.add(report.run)
                 turns.add(index, report)

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from virnucpro_monitor.records import (
+    BenchmarkSet,
     Configuration,
     Environment,
     Failure,
@@ -72,7 +73,7 @@ def measure(
     first, num_benchmarks = 0, len(work.benchmarks)
     while first < num_benchmarks:
         held: RunReport | None = None
-        job = _measure_job(plan, prepared, work, folder, device, first)
+        job = measure_job(plan, prepared, folder, device, work.benchmarks, first)
         started_at, start = datetime.now(UTC), time.monotonic()
         accept = Acceptance(work.benchmarks, first)
         with closing(prepared.pool.run(job, accept)) as events:
@@ -147,9 +148,15 @@ def _open_to(isolation: Json) -> str:
     return ", ".join(text for name, text in names.items() if not isolation[name])
 
 
-def _measure_job(
-    plan: RunPlan, prepared: Prepared, work: Work, folder: Path, device: str, first: int
+def measure_job(
+    plan: RunPlan,
+    prepared: Prepared,
+    folder: Path,
+    device: str,
+    benchmarks: tuple[BenchmarkSet, ...],
+    first: int = 0,
 ) -> MeasureJob:
+    """The job of whatever commit lies in `folder`: from benchmark set number `first` on."""
     reuse = None
     if plan.reuse and plan.repository is not None:
         alike = replace(plan.request, device=device.partition(":")[0])  # whatever the card's number
@@ -160,7 +167,7 @@ def _measure_job(
     return MeasureJob(
         request=replace(plan.request, device=device),
         cache_folder=str(plan.cache_folder),
-        benchmarks=work.benchmarks,
+        benchmarks=benchmarks,
         timeout_s=plan.timeout_s,
         memory_limit_gib=plan.memory_limit_gib,
         first=first,

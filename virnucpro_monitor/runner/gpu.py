@@ -28,16 +28,16 @@ class Gpu:
     processes: tuple[int, ...]
     utilisation: int | None
 
-    def why_busy(self, needed_bytes: int, num_jobs: int = 0) -> str | None:
+    def why_busy(self, needed_bytes: int, num_processes: int = 0) -> str | None:
         """One clause that says why a run should wait, None where it need not.
 
         Args:
-            num_jobs: how many of our own jobs are running. Those that NVML does not show under our
-                ids are taken for as many of the others: in a container it tells the host's ids.
+            num_processes: how many our own are. Those that NVML does not show under our ids are
+                taken for as many of the others: in a container it tells the host's ids.
         """
         ours = {os.getpid(), *descendants(os.getpid())}
         num_ours = sum(pid in ours for pid in self.processes)
-        num_others = len(self.processes) - max(num_ours, num_jobs)
+        num_others = len(self.processes) - max(num_ours, num_processes)
         if num_others > 0:
             noun = "process computes" if num_others == 1 else "processes compute"
             return f"{num_others} other {noun} on it"
@@ -126,7 +126,7 @@ def wait_for_gpu(
     *,
     limit_s: float,
     needed_bytes: int = 0,
-    num_jobs: int = 0,
+    num_processes: int = 0,
     poll_s: float = 15.0,
     look: Callable[[str], Gpu | None] = find_gpu,
     sleep: Callable[[float], None] = time.sleep,
@@ -141,7 +141,7 @@ def wait_for_gpu(
     end, said = clock() + limit_s, None
     while True:
         gpu = look(device)
-        busy = gpu.why_busy(needed_bytes, num_jobs) if gpu else None
+        busy = gpu.why_busy(needed_bytes, num_processes) if gpu else None
         if busy is None:
             return None
         remaining = end - clock()

@@ -38,6 +38,7 @@ class RunPlan:
         engine: "local", or "dask" for the cluster behind `scheduler`.
         scheduler: address of a Dask scheduler; empty for none.
         warm: let fair-esm build models from the mapped checkpoint.
+        standby: have the next commit's processes start while one is measured.
         num_threads: CPU threads of each measurement, however many run at once: thread counts change
             the last bits of a result.
         network: whether commits may reach the network while they are measured.
@@ -64,6 +65,7 @@ class RunPlan:
     reuse: bool = True
     fork: bool | None = None
     warm: bool = True
+    standby: bool = True
     workers: int | None = None
     engine: str = "local"
     scheduler: str = ""

@@ -9,6 +9,10 @@ each job gets a fresh interpreter instead.
 A commit is measured by two processes: the target's, which alone imports its code and is confined,
 and the judge's, which asks it for embeddings and alone holds the pipe on which a verdict is said.
 
+A job may be held (`b"h"` and, besides the socket, the read end of a pipe): its processes start and
+load what does not depend on the commit, then wait until a byte lies in the pipe. Nothing of the
+commit is there before. One that ends without that byte says nothing at all.
+
     caller ── control socket ── server ──fork── supervisor ──fork── judge (or other worker)
        └───────────── one socket for each job ─────┘ └──────fork── target ──┘ channel
 """
@@ -53,6 +57,7 @@ from virnucpro_monitor.runner.containment import (
     fork_contained,
 )
 from virnucpro_monitor.runner.isolating import give_up, territory_of, try_confined_cuda
+from virnucpro_monitor.runner.standby import has_come
 from virnucpro_monitor.runner.supervisor import (
     Ending,
     Limits,
@@ -80,13 +85,14 @@ def main() -> None:
         if not select.select([control], [], [], TEND_S)[0]:
             _tend(supervisors)
             continue
-        message, descriptors, _, _ = socket.recv_fds(control, 1, 1)
+        message, descriptors, _, _ = socket.recv_fds(control, 1, 2)
         _tend(supervisors)
         if not message:
             break
         connection = socket.socket(fileno=descriptors[0])
+        go_fd = descriptors[1] if len(descriptors) > 1 else None
         line = connection.makefile("rb").readline()
-        if line:
+        if line and (go_fd is None or forking):
             job = decode_job(line)
             if forking and isinstance(job, MeasureJob) and job.warm:
                 _map_checkpoints(job)
@@ -95,9 +101,11 @@ def main() -> None:
             pid = os.fork()
             if pid == 0:
                 control.close()
-                _supervise(job, connection, forking)
+                _supervise(job, connection, forking, go_fd)
             supervisors.add(pid)
         connection.close()
+        if go_fd is not None:
+            os.close(go_fd)
     while supervisors:  # each ends its job once its own socket is closed
         _tend(supervisors)
         time.sleep(0.01)
@@ -152,13 +160,13 @@ def _map_checkpoints(job: MeasureJob) -> None:
         map_checkpoint(Path(job.regression))
 
 
-def _supervise(job: Job, connection: socket.socket, forking: bool) -> NoReturn:
+def _supervise(job: Job, connection: socket.socket, forking: bool, go_fd: int | None) -> NoReturn:
     """Run one job to its end, in a process of its own that adopts what the job leaves behind."""
     status = 1
     try:
         die_with_parent()
         adopt_orphans()
-        _serve(job, connection, forking)
+        _serve(job, connection, forking, go_fd)
         status = 0
     except BrokenPipeError:
         pass  # the caller has gone
@@ -168,13 +176,15 @@ def _supervise(job: Job, connection: socket.socket, forking: bool) -> NoReturn:
         os._exit(status)
 
 
-def _serve(job: Job, connection: socket.socket, forking: bool) -> None:
+def _serve(job: Job, connection: socket.socket, forking: bool, go_fd: int | None) -> None:
     def send(line: bytes) -> bool:
         connection.sendall(WORKERS + line + b"\n")
         return is_verdict(line)
 
     with _scratch_of(job) as scratch:
-        ending = _run(job, scratch, connection, forking, send)
+        ending = _run(job, scratch, connection, forking, send, go_fd)
+    if go_fd is not None and not has_come(go_fd):
+        return
     ended = Ended(cause=ending.cause, code=ending.code, log=ending.output, detail=ending.detail)
     connection.sendall(OWN + encode(ended) + b"\n")
 
@@ -185,6 +195,7 @@ def _run(
     connection: socket.socket,
     forking: bool,
     send: Callable[[bytes], bool],
+    go_fd: int | None,
 ) -> Ending:
     limits = Limits(job.timeout_s, job.memory_limit_gib)
     result_read, result_write = os.pipe()
@@ -199,7 +210,7 @@ def _run(
         judge_or_inside = fork_contained(namespace=False)
         if isinstance(judge_or_inside, Inside):
             theirs.close()
-            _judge(job, pipes, judges, connection, forking)
+            _judge(job, pipes, judges, connection, forking, held=go_fd is not None)
         judge = judge_or_inside
         judges.close()
         territory = territory_of(job, scratch)
@@ -209,7 +220,7 @@ def _run(
             network=job.network or not job.confine,
         )
         if isinstance(child, Inside):
-            _be_target(job, pipes, theirs, territory, child, scratch, forking)
+            _be_target(job, pipes, theirs, territory, child, scratch, forking, go_fd)
         theirs.close()
     elif isinstance(job, DescribeJob):
         territory = territory_of(job, scratch)
@@ -226,7 +237,14 @@ def _run(
             _judge(job, pipes, None, connection, forking)
     pipes.close()
     return supervise(
-        child, result_read, output_read, limits, send, cancel_fd=connection.fileno(), judge=judge
+        child,
+        result_read,
+        output_read,
+        limits,
+        send,
+        cancel_fd=connection.fileno(),
+        judge=judge,
+        go_fd=go_fd,
     )
 
 
@@ -274,6 +292,8 @@ def _judge(
     channel: socket.socket | None,
     connection: socket.socket,
     forking: bool,
+    *,
+    held: bool = False,
 ) -> NoReturn:
     """Be the process that does the job, or judges what a target's process embeds."""
     connection.close()
@@ -284,7 +304,7 @@ def _judge(
     def work() -> int:
         if channel is None and not job.request.device.startswith("cuda"):
             limit_own_memory(Limits(job.timeout_s, job.memory_limit_gib))
-        return worker.run_job(job, pipes.result, channel)
+        return worker.run_job(job, pipes.result, channel, held=held)
 
     _end_after(work)
 
@@ -297,15 +317,18 @@ def _be_target(
     inside: Inside,
     scratch: Path | None,
     forking: bool,
+    go_fd: int | None,
 ) -> NoReturn:
     """Be the process that runs the target."""
     pipes.take_output()
-    close_descriptors(but={channel.fileno()})
+    close_descriptors(but={channel.fileno()} | ({go_fd} if go_fd is not None else set()))
     confined = give_up(job, territory, inside)
+    if go_fd is not None and (job.python is not None or confined.user):
+        os._exit(0)  # another interpreter, or files that come later: it cannot stand by
     if not forking or job.python is not None:
         told = json.dumps([to_json(confined), None if scratch is None else str(scratch)])
         _become("--target", job, [channel.fileno(), told], job.python)
-    _end_after(lambda: _serve_target(job, channel, confined, scratch))
+    _end_after(lambda: _serve_target(job, channel, confined, scratch, go_fd))
 
 
 def _describe(job: DescribeJob, pipes: _Pipes, territory: Territory, inside: Inside) -> NoReturn:
@@ -319,7 +342,11 @@ def _describe(job: DescribeJob, pipes: _Pipes, territory: Territory, inside: Ins
 
 
 def _serve_target(
-    job: MeasureJob, channel: socket.socket, confined: Confined, scratch: Path | None
+    job: MeasureJob,
+    channel: socket.socket,
+    confined: Confined,
+    scratch: Path | None,
+    go_fd: int | None = None,
 ) -> int:
     from virnucpro_monitor.runner.channel import Channel
     from virnucpro_monitor.runner.target_process import serve
@@ -327,7 +354,7 @@ def _serve_target(
     if not job.request.device.startswith("cuda"):
         limit_own_memory(Limits(job.timeout_s, job.memory_limit_gib))
     worker.settle_in()
-    serve(job, Channel(channel), confined, scratch)
+    serve(job, Channel(channel), confined, scratch, go_fd)
     return 0
 
 

@@ -1,5 +1,6 @@
 """Watch one child process: its time, its memory, its output, and whatever it leaves behind."""
 
+import math
 import os
 import resource
 import selectors
@@ -134,6 +135,7 @@ def supervise(
     on_line: Callable[[bytes], bool],
     cancel_fd: int | None = None,
     judge: Contained | None = None,
+    go_fd: int | None = None,
 ) -> Ending:
     """Follow a child until it ends, then end what it left behind.
 
@@ -143,10 +145,11 @@ def supervise(
         cancel_fd: once readable, the child is ended.
         judge: another child, which asks the first one and writes to the result pipe. The job ends
             with it, and as the first one ended where that is why.
+        go_fd: once readable, the clock starts; None where it starts at once.
     """
     keeper = OutputKeeper()
     lines = LineSplitter(on_line)
-    deadline = time.monotonic() + limits.timeout_s
+    deadline = math.inf if go_fd is not None else time.monotonic() + limits.timeout_s
     next_memory_look = 0.0
     cause = ""
     status: int | None = None
@@ -154,13 +157,18 @@ def supervise(
         for descriptor in (result_fd, output_fd):
             os.set_blocking(descriptor, False)
             selector.register(descriptor, selectors.EVENT_READ)
-        if cancel_fd is not None:
-            selector.register(cancel_fd, selectors.EVENT_READ)
+        for waited_for in (cancel_fd, go_fd):
+            if waited_for is not None:
+                selector.register(waited_for, selectors.EVENT_READ)
         while status is None:
             for key, _ in selector.select(POLL_S):
                 if key.fd == cancel_fd:
                     cause = cause or "cancelled"
                     selector.unregister(cancel_fd)
+                    continue
+                if key.fd == go_fd:
+                    deadline = time.monotonic() + limits.timeout_s
+                    selector.unregister(go_fd)
                     continue
                 data = _read(key.fd)
                 if not data:

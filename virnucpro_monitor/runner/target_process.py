@@ -32,6 +32,12 @@ from virnucpro_monitor.records.calls import (
 )
 from virnucpro_monitor.records.messages import MeasureJob, MessageError
 from virnucpro_monitor.runner.channel import Channel, ChannelClosedError
+from virnucpro_monitor.runner.standby import (
+    NEEDS_FRESH,
+    get_ready,
+    read_at_start,
+    wait_for_go,
+)
 
 # Where what a target uses keeps compiled code and other things that it can do without.
 _CACHES = (
@@ -40,21 +46,35 @@ _CACHES = (
 _KERNELS = ("TRITON_CACHE_DIR", "TORCHINDUCTOR_CACHE_DIR", "CUDA_CACHE_PATH")
 
 
-def serve(job: MeasureJob, channel: Channel, confined: Confined, scratch: Path | None) -> None:
+def serve(
+    job: MeasureJob,
+    channel: Channel,
+    confined: Confined,
+    scratch: Path | None,
+    go_fd: int | None = None,
+) -> None:
     """Load the job's commit, and answer until the judge has gone.
 
     Args:
         confined: what this process has given up.
         scratch: the folder that it may write; None where there is none.
+        go_fd: told when the commit is there; None where it is there already.
     """
-    channel.send(confined)
     _use(scratch, job.kernels)
     host = Host(job)
+    before: dict[str, str] | None = None
+    if go_fd is not None:
+        get_ready(job)
+        wait_for_go(go_fd)
+        before = read_at_start() if job.request.device.startswith("cuda") else None
+    channel.send(confined)
     call: Call | Answer | None = None
     tensors: list[Any] = []
     while True:
         try:
             answer, rows = host.load() if call is None else host.answer(call, tensors)
+            if call is None and before not in (None, read_at_start()):
+                os._exit(NEEDS_FRESH)
         except BaseException as error:
             answer, rows = host.raised(error), []
         try:

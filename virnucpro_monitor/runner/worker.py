@@ -47,11 +47,14 @@ def settle_in() -> None:
         stream.reconfigure(line_buffering=True)  # type: ignore[union-attr]
 
 
-def run_job(job: Job, result_fd: int, connection: socket.socket | None = None) -> int:
+def run_job(
+    job: Job, result_fd: int, connection: socket.socket | None = None, *, held: bool = False
+) -> int:
     """Do a job and send its events; every exception becomes an event.
 
     Args:
         connection: to the target's process, of a job that measures one.
+        held: that process waits for its commit, and the run begins when it has come.
 
     Returns:
         This process's exit status.
@@ -70,7 +73,7 @@ def run_job(job: Job, result_fd: int, connection: socket.socket | None = None) -
         _describe(job, emit)
         return 0
     assert connection is not None
-    return _measure(job, connection, emit)
+    return _measure(job, connection, emit, held=held)
 
 
 def _prepare(job: PrepareJob, emit: Emit) -> None:
@@ -152,7 +155,7 @@ def _yardstick(job: PrepareJob | MeasureJob, emit: Emit) -> tuple[Any, list[Any]
     return weights, oracles
 
 
-def _measure(job: MeasureJob, connection: socket.socket, emit: Emit) -> int:
+def _measure(job: MeasureJob, connection: socket.socket, emit: Emit, *, held: bool) -> int:
     """Judge what the target's process, at the other end of the connection, embeds."""
     from virnucpro_monitor.runner.channel import Channel, ChannelClosedError
     from virnucpro_monitor.runner.endings import garbage_text
@@ -164,9 +167,12 @@ def _measure(job: MeasureJob, connection: socket.socket, emit: Emit) -> int:
     subject = RemoteSubject(Channel(connection))
     try:
         with subject:
-            subject.meet()
             _warm_up(job)
             weights, oracles = _yardstick(job, emit)
+            subject.meet()
+            if held:
+                clock.restart()
+                weights, oracles = _yardstick(job, emit)  # as they are now, from the cache
             if weights.digest != job.weights_digest:
                 raise WeightsError(
                     f"The weights file {Path(weights.path).name} has changed since this run began."

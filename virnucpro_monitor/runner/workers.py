@@ -9,9 +9,10 @@ from types import TracebackType
 from virnucpro_monitor.disks import explain
 from virnucpro_monitor.errors import ConfigurationError, DiskError, RepositoryError
 from virnucpro_monitor.records import RunReport
-from virnucpro_monitor.records.progress import OnProgress, Say
+from virnucpro_monitor.records.progress import OnProgress, Progress, Say
 from virnucpro_monitor.runner.begun import Begun
 from virnucpro_monitor.runner.cards import Card
+from virnucpro_monitor.runner.checkout import Repository
 from virnucpro_monitor.runner.client import WorkerPool
 from virnucpro_monitor.runner.cluster import Cluster
 from virnucpro_monitor.runner.cluster_pool import ClusterPool
@@ -21,6 +22,7 @@ from virnucpro_monitor.runner.ledger import Ledger
 from virnucpro_monitor.runner.plan import RunPlan
 from virnucpro_monitor.runner.prepare import Prepared, describe, prepare
 from virnucpro_monitor.runner.reports import Unmeasured
+from virnucpro_monitor.runner.seats import Seats
 from virnucpro_monitor.runner.venv import PrivateEnvironmentError, target_python
 
 
@@ -40,6 +42,7 @@ class Workers:
         self._base: Prepared | None = None
         self._private: dict[Path, Prepared] = {}
         self.begun = Begun.of(plan)
+        self.seats = Seats(plan)
         self._lock = threading.Lock()  # of preparing and of checking out
 
     def __enter__(self) -> "Workers":
@@ -51,6 +54,7 @@ class Workers:
         error: BaseException | None,
         trace: TracebackType | None,
     ) -> None:
+        self.seats.close()
         self._stack.close()
 
     def prepared(self, python: Path | None, on_progress: OnProgress) -> Prepared:
@@ -75,8 +79,15 @@ class Workers:
             return ClusterPool(self._cluster)
         return WorkerPool(fork=self._plan.fork)
 
+    def num_held(self, device: str) -> int:
+        """How many commits' processes stand by on a device."""
+        if self._base is None or isinstance(self._base.pool, ClusterPool):
+            return 0
+        return self._base.pool.num_held(device)
+
     def end(self) -> None:
-        """End what still runs, in whatever thread."""
+        """End what still runs or stands by, in whatever thread."""
+        self.seats.close()
         if self._base is not None:
             self._base.pool.close()
 
@@ -95,15 +106,14 @@ class Workers:
             MonitorError: the yardstick cannot be set up in the commit's interpreter.
         """
         plan = self._plan
+        device = (work.card or self._card).device
         with ExitStack() as stack:
             try:
                 stack.enter_context(self.begun.marking(work.commit.hash))
                 folder, note, python = plan.cache_folder, "", None
                 if plan.repository is not None:
                     with self._lock:
-                        folder, note = stack.enter_context(
-                            plan.repository.checkout(work.commit.hash)
-                        )
+                        folder, note = self._check_out(work.commit.hash, device, stack)
                         python = target_python(plan.target, folder, plan.cache_folder, say)
                 prepared = self._prepared_for(python, on_progress)
             except PrivateEnvironmentError as error:
@@ -115,16 +125,30 @@ class Workers:
                 reason = f"The machine failed before this commit could run: {why}"
                 yield from unmeasured.not_run(work.commit, work.benchmarks, reason)
             else:
+
+                def progress(event: Progress) -> None:
+                    if python is None:  # as the next commit's will be, as far as can be told
+                        self.seats.keep_ready(prepared, device)
+                    on_progress(event)
+
                 yield from measure(
                     plan,
                     prepared,
                     work,
                     folder,
-                    (work.card or self._card).device,
+                    device,
                     configuration=lambda used: ledger.configuration(prepared.weights_name, used),
-                    on_progress=on_progress,
+                    on_progress=progress,
                     note=note,
                 )
+
+    def _check_out(self, commit: str, device: str, stack: ExitStack) -> tuple[Path, str]:
+        repository = self._plan.repository
+        assert repository is not None
+        if isinstance(repository, Repository):
+            seat = self.seats.take(device, stack)
+            return stack.enter_context(repository.checkout(commit, seat))
+        return stack.enter_context(repository.checkout(commit))
 
     def _prepared_for(self, python: Path | None, on_progress: OnProgress) -> Prepared:
         """The yardstick for a commit's own interpreter, which may be the commit's to spoil."""

@@ -20,8 +20,25 @@ _ATTRIBUTES = "* -text -filter -ident -export-subst !eol !working-tree-encoding\
 
 
 @contextmanager
-def check_out(commit: str, repository: Path) -> Iterator[tuple[Path, str]]:
+def empty_seat(repository: Path) -> Iterator[Path]:
+    """An empty folder in which a commit of `repository` can be checked out later.
+
+    Raises:
+        OSError: the disk is full, read-only or has gone.
+    """
+    with scratch_folder(repository.parent / "worktrees", "seat-") as folder:
+        folder.mkdir()
+        yield folder
+
+
+@contextmanager
+def check_out(
+    commit: str, repository: Path, seat: Path | None = None
+) -> Iterator[tuple[Path, str]]:
     """Check a commit of the bare `repository` out for as long as the context lasts.
+
+    Args:
+        seat: an empty folder of `empty_seat` to do it in; None for one of its own.
 
     Yields the folder, and a note about files whose content is lacking, empty if there are none.
 
@@ -33,7 +50,7 @@ def check_out(commit: str, repository: Path) -> Iterator[tuple[Path, str]]:
     with ExitStack() as stack:
         try:
             _sweep_worktrees(parent, repository)
-            folder = stack.enter_context(scratch_folder(parent, f"{short_hash(commit)}-"))
+            folder = seat or stack.enter_context(scratch_folder(parent, f"{short_hash(commit)}-"))
             stack.callback(remove_tree, repository / "worktrees" / folder.name)
             note = _fill(folder, commit, repository)
         except GitError as error:

@@ -1,0 +1,224 @@
+"""Processes that stand by give what fresh ones give, serve one commit, and know none before."""
+
+import os
+import signal
+import time
+from collections.abc import Iterator
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.runner.conftest import MakePlan
+from tests.runner.tiny_target import HEALTHY, MODEL_FILE, TinyRepository
+from virnucpro_monitor.records import RunReport
+from virnucpro_monitor.records.messages import Ended, Failed, Judged, MeasureJob
+from virnucpro_monitor.runner import standby
+from virnucpro_monitor.runner.capacity import Capacity
+from virnucpro_monitor.runner.cards import Card
+from virnucpro_monitor.runner.checkout import Repository
+from virnucpro_monitor.runner.client import WorkerPool
+from virnucpro_monitor.runner.commits import run_commits
+from virnucpro_monitor.runner.dispatch import measure_job
+from virnucpro_monitor.runner.gpu import GIB, Gpu
+from virnucpro_monitor.runner.plan import RunPlan
+from virnucpro_monitor.runner.prepare import Prepared, prepare
+from virnucpro_monitor.runner.seats import Seats
+from virnucpro_monitor.runner.supervisor import descendants
+
+HEALTHY_MODEL = HEALTHY[MODEL_FILE]
+
+
+@pytest.fixture(scope="module")
+def pool() -> Iterator[WorkerPool]:
+    with WorkerPool() as pool:
+        yield pool
+
+
+@pytest.fixture
+def plan(tiny: TinyRepository, make_plan: MakePlan) -> RunPlan:
+    return make_plan([tiny.git("rev-parse", "HEAD")], timeout_s=60.0)
+
+
+@pytest.fixture
+def prepared(plan: RunPlan, pool: WorkerPool) -> Prepared:
+    return prepare(plan, pool, "cpu", lambda _: None)
+
+
+def held_job(plan: RunPlan, prepared: Prepared, folder: Path) -> MeasureJob:
+    return measure_job(plan, prepared, folder, "cpu", plan.benchmarks)
+
+
+def server_of(pool: WorkerPool) -> int:
+    assert pool._process is not None
+    return pool._process.pid
+
+
+def wait_for(condition: Any, timeout_s: float = 60.0) -> None:
+    end = time.monotonic() + timeout_s
+    while not condition() and time.monotonic() < end:
+        time.sleep(0.02)
+    assert condition()
+
+
+def told(report: RunReport) -> str:
+    run = report.run
+    return repr((run.commit.hash, run.outcome, run.culprit, run.gates, report.sequences))
+
+
+@pytest.mark.usefixtures("shared_workers")
+def test_commits_that_were_waited_for_give_what_fresh_ones_give(
+    tiny: TinyRepository, make_plan: MakePlan, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    hashes = [
+        tiny.git("rev-parse", "HEAD"),
+        tiny.commit({MODEL_FILE: "import os\nprint(os.getcwd())\n" + HEALTHY_MODEL}),
+        tiny.commit({MODEL_FILE: "raise RuntimeError('boom')\n" + HEALTHY_MODEL}),
+        tiny.commit({MODEL_FILE: HEALTHY_MODEL + "# again\n"}),
+    ]
+    let_go, called = WorkerPool._let_go, []
+
+    def noting(self: WorkerPool, job: Any) -> Any:
+        connection = let_go(self, job)
+        called.append(connection is not None)
+        return connection
+
+    monkeypatch.setattr(WorkerPool, "_let_go", noting)
+    fresh = list(run_commits(make_plan(hashes, workers=1, standby=False, force=True)))
+    assert not any(called)
+    called.clear()
+    waited_for = list(run_commits(make_plan(hashes, workers=1, force=True)))
+    # The first has nobody to wait for it; after the third, which never got so far, nobody does.
+    assert called[-4:] == [False, True, True, False]
+    assert [told(one) for one in waited_for] == [told(one) for one in fresh]
+    assert "seat-" in waited_for[1].documents["output"]["text"]
+
+
+def test_nothing_of_a_commit_is_there_before_it_is_called(
+    plan: RunPlan, prepared: Prepared, pool: WorkerPool
+) -> None:
+    repository = plan.repository
+    assert isinstance(repository, Repository)
+    before = set(descendants(server_of(pool)))
+    with repository.seat() as seat:
+        job = held_job(plan, prepared, seat)
+        pool.hold(job)
+        wait_for(lambda: len(set(descendants(server_of(pool))) - before) >= 3)
+        waiting = set(descendants(server_of(pool))) - before
+        time.sleep(0.3)
+        assert waiting <= set(descendants(server_of(pool)))
+        assert not any(seat.iterdir())
+        with repository.checkout(plan.commits[0].hash, seat) as (folder, _):
+            assert folder == seat
+            other = measure_job(plan, prepared, folder, "cpu", ())
+            assert isinstance(list(pool.run(other))[-1], Ended)  # not what was held: another set
+            assert pool.num_held("cpu") == 1
+            *_, judged, ended = pool.run(job)
+        assert isinstance(judged, Judged)
+        assert judged.duration_s < 30
+        assert ended == Ended(cause="exit", code=0, log=ended.log)
+        assert pool.num_held("cpu") == 0
+        wait_for(lambda: not waiting & set(descendants(server_of(pool))))
+
+
+def test_who_died_while_waiting_costs_the_commit_nothing(
+    plan: RunPlan, prepared: Prepared, pool: WorkerPool
+) -> None:
+    before = set(descendants(server_of(pool)))
+    repository = plan.repository
+    assert isinstance(repository, Repository)
+    with repository.seat() as seat, repository.checkout(plan.commits[0].hash, seat):
+        job = held_job(plan, prepared, seat)
+        pool.hold(job)
+        wait_for(lambda: len(set(descendants(server_of(pool))) - before) >= 3)
+        for pid in set(descendants(server_of(pool))) - before:
+            os.kill(pid, signal.SIGKILL)
+        events = list(pool.run(job))
+    assert isinstance(events[-2], Judged)
+
+
+def test_what_is_given_up_ends(plan: RunPlan, prepared: Prepared, pool: WorkerPool) -> None:
+    before = set(descendants(server_of(pool)))
+    repository = plan.repository
+    assert isinstance(repository, Repository)
+    with repository.seat() as seat:
+        pool.hold(held_job(plan, prepared, seat))
+        wait_for(lambda: len(set(descendants(server_of(pool))) - before) >= 3)
+        pool.drop(str(seat))
+        wait_for(lambda: set(descendants(server_of(pool))) <= before)
+    assert pool.num_held("cpu") == 0
+
+
+def test_a_commit_that_must_not_be_waited_for_is_begun_anew(
+    tiny: TinyRepository, plan: RunPlan, prepared: Prepared, pool: WorkerPool
+) -> None:
+    """The status that a process leaves with once its commit has changed what a driver has read."""
+    leaves = f"import os\nif 'seat-' in os.getcwd():\n    os._exit({standby.NEEDS_FRESH})\n"
+    commit = tiny.commit({MODEL_FILE: leaves + HEALTHY_MODEL})
+    repository = plan.repository
+    assert isinstance(repository, Repository)
+    with repository.seat() as seat, repository.checkout(commit, seat):
+        job = held_job(plan, prepared, seat)
+        pool.hold(job)
+        events = list(pool.run(job))
+    # Begun anew it does the same, and that is the commit's own affair then.
+    assert not any(isinstance(event, (Judged, Failed)) for event in events)
+    assert [(event.cause, event.code) for event in events if isinstance(event, Ended)] == [
+        ("exit", standby.NEEDS_FRESH)
+    ]
+
+
+def test_variables_that_a_driver_reads_once_are_watched(monkeypatch: pytest.MonkeyPatch) -> None:
+    before = standby.read_at_start()
+    monkeypatch.setenv("HOME", "/elsewhere")
+    assert standby.read_at_start() == before
+    monkeypatch.setenv("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
+    assert standby.read_at_start() != before
+
+
+def test_the_word_to_go_is_a_byte_and_not_the_end_of_the_pipe() -> None:
+    read, write = os.pipe()
+    assert not standby.has_come(read)
+    os.write(write, b"g")
+    assert standby.has_come(read)
+    assert standby.has_come(read)  # for each who waits
+    os.read(read, 1)
+    os.close(write)
+    assert not standby.has_come(read)
+    os.close(read)
+
+
+@pytest.mark.parametrize(("free_gib", "num_seats"), [(140, 1), (5, 0)])
+def test_a_card_without_room_to_spare_has_none_stand_by(
+    plan: RunPlan, prepared: Prepared, monkeypatch: pytest.MonkeyPatch,
+    free_gib: int, num_seats: int,
+) -> None:  # fmt: skip
+    held: list[str] = []
+    monkeypatch.setattr(prepared.pool, "hold", lambda job: held.append(job.request.device))
+    seats = Seats(plan, look=lambda _: Gpu("H200", "1", 140 * GIB, free_gib * GIB, (), 0))
+    seats.keep_ready(prepared, "cuda:0")
+    assert held == []  # no commit to come
+    seats.num_to_come = 1
+    for _ in range(2):
+        seats.keep_ready(prepared, "cuda:0")
+    assert held == ["cuda:0"] * num_seats
+    seats.close()
+
+
+def test_a_card_is_not_busy_with_who_stands_by(plan: RunPlan, tmp_path: Path) -> None:
+    """In a container NVML tells process ids that are none of ours to see."""
+    checkpoint = tmp_path / "checkpoint"
+    checkpoint.touch()
+    on_gpu = replace(plan, request=replace(plan.request, device="cuda:0"), gpu_wait_s=0.0)
+    for held, expected in ((2, None), (1, "2 other processes compute on it")):
+        processes = (2**30, 2**30 + 1, 2**30 + 2, 2**30 + 3)
+        card = Gpu("H200", "1", 140 * GIB, 140 * GIB, processes, 0)
+        said: list[str] = []
+        capacity = Capacity(
+            on_gpu, [Card(0, "cuda:0")], 3, checkpoint, said.append,
+            look=lambda _, card=card: card, held=lambda _, held=held: held,
+        )  # fmt: skip
+        reason = capacity.why_not([])
+        assert (reason is None) is (expected is None)
+        assert expected is None or expected in str(reason)
