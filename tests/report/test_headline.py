@@ -57,6 +57,14 @@ def test_the_other_bad_series_are_counted() -> None:
     assert told.endswith("; 1 more of 3 series is bad")
 
 
+def test_what_broke_last_is_named_whichever_series_stands_first() -> None:
+    later = make_report(2, BAD).run
+    configuration = replace(CONFIGURATION, dtype="float16")
+    other = [replace(run, configuration=configuration) for run in (make_report(1).run, later)]
+    told = headline([card(GOOD_RUN, BAD_RUN), card(*other)], NOW)
+    assert told.startswith(f"sample broken since {later.commit.short} (Change number 2;")
+
+
 def test_a_commit_that_cannot_be_run_is_told_so() -> None:
     error = replace(
         BAD_RUN, outcome=Outcome.ERROR, gates=(), culprit=None, figures=None, reason="No module."

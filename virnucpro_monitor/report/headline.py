@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 from datetime import datetime
 
-from virnucpro_monitor.analysis.incidents import Incident, IncidentState
+from virnucpro_monitor.analysis.incidents import Cause, Incident, IncidentState
 from virnucpro_monitor.analysis.series import commit_date
 from virnucpro_monitor.monitor.histories import SeriesCard
 from virnucpro_monitor.records import Outcome
@@ -14,7 +14,7 @@ _LASTING = (IncidentState.OPEN, IncidentState.ACKNOWLEDGED)
 
 
 def headline(series: Sequence[SeriesCard], now: datetime) -> str:
-    """The gravest series in a sentence, and how many others there are.
+    """What broke last in a sentence, and how many other series are bad.
 
     A series whose newest run is good is healthy; how far behind its measurements are is said.
     """
@@ -22,7 +22,7 @@ def headline(series: Sequence[SeriesCard], now: datetime) -> str:
     watched = [card for card in series if not card.is_unwatched]
     bad = [card for card in watched if card.latest.effective_outcome.is_bad]
     if bad:
-        parts = [broken_words(bad[0], now)]
+        parts = [broken_words(max(bad, key=_broke_at), now)]
         others = len(bad) - 1
         if others:
             parts.append(f"{others} more of {len(series)} series {_are(others)} bad")
@@ -31,6 +31,12 @@ def headline(series: Sequence[SeriesCard], now: datetime) -> str:
     if unwatched:
         parts.append(f"{unwatched} {_are(unwatched)} not measured since {_it(unwatched)} broke")
     return "; ".join(parts)
+
+
+def _broke_at(card: SeriesCard) -> datetime:
+    """By the commit that began its newest lasting incident; of none the newest run's."""
+    begun = [commit_date(one.first_bad) for one in card.incidents if one.state in _LASTING]
+    return max(begun, default=commit_date(card.latest))
 
 
 def _healthy_words(series: Sequence[SeriesCard]) -> str:
@@ -68,8 +74,10 @@ def broken_words(card: SeriesCard, now: datetime) -> str:
         state = "broken" if card.latest.effective_outcome is Outcome.FAILED else "not runnable"
         return f"{target} is {state} at {card.latest.commit.short}"
     incident = max(last, key=lambda one: commit_date(one.first_bad))
-    verb = "cannot be run" if incident.first_bad.outcome is Outcome.ERROR else "broken"
-    return f"{target} {verb} since {origin_words(incident, now)}: {cause_words(incident)}"
+    since = origin_words(incident, now)
+    if incident.cause is Cause.NOT_RUNNABLE:
+        return f"{target} cannot be run since {since}"
+    return f"{target} broken since {since}: {cause_words(incident)}"
 
 
 def origin_words(incident: Incident, now: datetime) -> str:
