@@ -101,7 +101,7 @@ class Settings(BaseSettings):
         str,
         About(
             "Weights that the model runs with",
-            "official, synthetic, or a .pt file",
+            "official, synthetic, or a path: .pt, safetensors, Hugging Face folder",
             "source of weights",
             "--weights",
             "SOURCE",

@@ -1,15 +1,17 @@
 """The table of encoders: releases of public packages, each way of packing, judged on the CPU.
 
-    python -m tests.benchmarks.encoders --folder FOLDER
+    python -m tests.benchmarks.encoders --folder FOLDER [--only WORD] [--fastplms REPOSITORY]
 
-Each row is a release of a package of the index, run through an adapter that comes with the monitor,
-with synthetic weights of ESM-2 8M in FP32 on the set `seed`. Environments and results stay in the
-folder: a second call measures what is new. Protocol 1 by default, whose probes are few.
+Each row is a release of a package of the index, or a commit of a repository, run through an
+adapter that comes with the monitor, with synthetic weights of ESM-2 8M in FP32 on the set `seed`.
+Environments and results stay in the folder: a second call measures what is new. Protocol 1 by
+default, whose probes are few.
 """
 
 import argparse
+import textwrap
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from virnucpro_monitor.monitor.running import RunOptions, run_and_store
@@ -18,45 +20,99 @@ from virnucpro_monitor.records import Run, Target
 from virnucpro_monitor.settings import Settings, load_settings
 
 TRANSFORMERS = ("4.53.3", "4.55.4", "4.56.0", "5.2.0", "5.3.0", "5.24.0")
+FASTPLMS = "1f782820f05a1b4a14bb78a310a8bc7838df3ba2"
+NO_FLASH_ATTN = "flash-attn @ file://"
 
 
 @dataclass(frozen=True, slots=True)
 class Encoder:
-    """A package's releases, run one way."""
+    """A package's releases, or a repository's commits, run one way.
 
-    package: str
-    releases: tuple[str, ...]
+    Attributes:
+        location: "pypi:NAME", or a repository's path.
+        extra: requirements that are installed with a release.
+    """
+
+    location: str
+    revisions: tuple[str, ...]
     adapter: str
     model: str
     layout: str
+    extra: tuple[str, ...] = ()
+
+    @property
+    def package(self) -> str:
+        return self.location.removeprefix("pypi:").rstrip("/").rpartition("/")[2]
 
 
+HF, NEWEST = "pypi:transformers", TRANSFORMERS[-1:]
 ENCODERS = (
-    Encoder("transformers", TRANSFORMERS, "hf-esm", "EsmModel", "padded batch"),
+    Encoder(HF, TRANSFORMERS, "hf-esm", "EsmModel", "padded batch"),
     Encoder(
-        "transformers",
-        TRANSFORMERS[-1:],
+        HF,
+        NEWEST,
         "hf-esm:way=kwargs,attention=sdpa",
         "EsmModel",
         "packed, `cu_seq_lens` arguments, sdpa",
     ),
-    Encoder(
-        "transformers", TRANSFORMERS[-1:], "hf-esm:way=mask", "EsmModel", "packed, 4-D block mask"
+    Encoder(HF, NEWEST, "hf-esm:way=mask", "EsmModel", "packed, 4-D block mask"),
+    Encoder(HF, NEWEST, "hf-esmc", "EsmcModel", "packed, `sequence_id`"),
+    *(
+        Encoder("pypi:faesm", ("0.1.1",), "faesm", "FAEsmModel", "padded batch", (beside,))
+        for beside in ("transformers==4.53.3", "transformers==5.24.0")
     ),
-    Encoder("transformers", TRANSFORMERS[-1:], "hf-esmc", "EsmcModel", "packed, `sequence_id`"),
+    Encoder(
+        "pypi:esm-efficient",
+        ("0.0.9",),
+        "esm-efficient",
+        "ESM2",
+        "packed, `cu_lens`",
+        (NO_FLASH_ATTN,),
+    ),
+    Encoder("pypi:esm-cpp", ("0.2.1",), "esm-cpp", "Model (logits)", "packed, `cu_seqlens`"),
 )
 
 
 def measure(settings: Settings, encoder: Encoder) -> Iterator[Run]:
-    """Run what of an encoder is not known yet; yields its runs in the order of its releases."""
-    name = f"{encoder.package}-{encoder.adapter}".translate(str.maketrans(":=,", "---"))
+    """Run what of an encoder is not known yet; yields its runs in the order of its revisions."""
+    released = encoder.location.startswith("pypi:")
+    words = "-".join((encoder.package, encoder.adapter, *encoder.extra))
     target = Target(
-        name=name, location=f"pypi:{encoder.package}", adapter=encoder.adapter, branch=">=4.53"
+        name="".join(one if one.isalnum() else "-" for one in words)[:80],
+        location=encoder.location,
+        adapter=encoder.adapter,
+        requirements="\n".join(encoder.extra) or None if released else None,
     )
     store_target(settings, target, print)
-    outcome = run_and_store(settings, target, RunOptions(revisions=encoder.releases))
+    outcome = run_and_store(settings, target, RunOptions(revisions=encoder.revisions))
     runs = {run.commit.hash: run for run in (*outcome.settled, *outcome.runs)}
-    return (runs[release] for release in encoder.releases)
+    return (runs[revision] for revision in encoder.revisions)
+
+
+def without_flash_attn(folder: Path) -> str:
+    """A requirement that lets what insists on flash-attn be installed where none can be built."""
+    place = folder.resolve() / "flash-attn"
+    place.mkdir(parents=True, exist_ok=True)
+    (place / "flash_attn.py").write_text(
+        '"""Nothing: the adapter has exact attention instead."""\n'
+    )
+    (place / "pyproject.toml").write_text(
+        textwrap.dedent(
+            """
+            [build-system]
+            requires = ["setuptools"]
+            build-backend = "setuptools.build_meta"
+
+            [project]
+            name = "flash-attn"
+            version = "2.8.3"
+
+            [tool.setuptools]
+            py-modules = ["flash_attn"]
+            """
+        )
+    )
+    return f"{NO_FLASH_ATTN}{place}"
 
 
 def row(encoder: Encoder, run: Run) -> str:
@@ -69,8 +125,9 @@ def row(encoder: Encoder, run: Run) -> str:
         distance = "-" if worst is None else f"{worst:.1e}"
     culprit = str(run.culprit) if failed else "-"
     why = ", ".join(failed) if failed else ("" if run.outcome.has_verdict else run.reason[:80])
+    beside = "".join(f", {one.replace('==', ' ')}" for one in encoder.extra if "@" not in one)
     cells = (
-        f"{encoder.package} {run.commit.hash}",
+        f"{encoder.package} {run.commit.short}{beside}",
         encoder.model,
         encoder.layout,
         run.configuration.dtype,
@@ -86,6 +143,8 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--folder", type=Path, required=True)
     parser.add_argument("--protocol", default="1")
+    parser.add_argument("--only", default="", help="Rows of packages with this in their name.")
+    parser.add_argument("--fastplms", help="A clone of its repository: a row more.")
     options = parser.parse_args()
     settings = load_settings(
         db=f"sqlite:///{(options.folder / 'encoders.db').resolve()}",
@@ -96,7 +155,17 @@ def main() -> None:
         protocol=options.protocol,
         cache_dir=options.folder / "cache",
     )
-    rows = [row(encoder, run) for encoder in ENCODERS for run in measure(settings, encoder)]
+    wanted = [encoder for encoder in ENCODERS if options.only in encoder.package]
+    if options.fastplms:
+        wanted.append(
+            Encoder(options.fastplms, (FASTPLMS,), "fastplms", "FAST_ESM_ENCODER", "padded batch")
+        )
+    stub = without_flash_attn(options.folder)
+    wanted = [
+        replace(one, extra=tuple(stub if extra == NO_FLASH_ATTN else extra for extra in one.extra))
+        for one in wanted
+    ]
+    rows = [row(encoder, run) for encoder in wanted for run in measure(settings, encoder)]
     print("| release | model | layout | dtype | verdict | wrong side | packed to FP32 | gates |")
     print("|---|---|---|---|---|---|--:|---|")
     print("\n".join(rows))

@@ -1,12 +1,15 @@
 """`weights list/synthesize`, through the real parser."""
 
-import hashlib
 import json
 from pathlib import Path
 
 import pytest
+import torch
 
 from virnucpro_monitor.cli.main import run_command
+from virnucpro_monitor.errors import WeightsError
+from virnucpro_monitor.models.weights import checkpoint_digest, load_checkpoint, resolve_weights
+from virnucpro_monitor.validation.tokens import encode
 
 MODEL = "esm2_t6_8M_UR50D"
 
@@ -22,7 +25,7 @@ def test_synthesized_weights_are_listed_with_their_digest(
 ) -> None:
     assert run_command(["weights", "synthesize", MODEL, "--json"]) == 0
     made = json.loads(capsys.readouterr().out)
-    assert made["digest"] == hashlib.sha256(Path(made["path"]).read_bytes()).hexdigest()
+    assert made["digest"] == checkpoint_digest(Path(made["path"]))
     assert run_command(["weights", "list", "--json"]) == 0
     rows = {row["model"]: row for row in json.loads(capsys.readouterr().out)}
     assert rows[MODEL]["synthetic"] == [made["path"]]
@@ -57,3 +60,49 @@ def test_an_unknown_model_and_an_unwritable_place_are_one_sentence(
     error = capsys.readouterr().err
     assert "cannot be written" in error
     assert error.count("\n") == 1
+
+
+def test_converted_weights_keep_their_digest(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert run_command(["weights", "synthesize", MODEL]) == 0
+    digest = capsys.readouterr().out.strip()
+    given = "synthetic"
+    for name, wanted in (("folder", "hugging-face"), ("8M.safetensors", "esm-efficient")):
+        output = tmp_path / name
+        told = ["weights", "convert", str(output), "--to", wanted, "--model", MODEL]
+        assert run_command([*told, "--weights", given]) == 0
+        assert capsys.readouterr().out.strip() == digest
+        given = str(output)  # the next is made from this one
+    assert run_command(["weights", "convert", "x", "--to", "onnx", "--weights", "synthetic"]) == 1
+    assert "'onnx' is no format: use one of hugging-face" in capsys.readouterr().err
+
+
+def test_weights_of_another_family_are_a_folder_that_its_adapter_loads(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    pytest.importorskip("transformers")
+    from tests.runner.test_adapters import request
+    from virnucpro_monitor.runner.loading import load_subject
+
+    folders = [tmp_path / name for name in ("one", "again", "other")]
+    digests = []
+    for folder, seed in zip(folders, ("3", "3", "4"), strict=True):
+        told = ["weights", "synthesize", MODEL, "--family", "prott5", "--seed", seed]
+        assert run_command([*told, "--output", str(folder)]) == 0
+        digests.append(capsys.readouterr().out.strip())
+    assert digests[0] == digests[1] != digests[2]
+    found = resolve_weights(MODEL, str(folders[0]), cache_folder=tmp_path)
+    assert (found.digest, found.source) == (digests[0], "one")
+    first, second = (
+        load_subject("hf-t5", request(tmp_path, model_name=MODEL, checkpoint=one, token_budget=99))
+        for one in (found.path, folders[2])
+    )
+    rows = [one.embed_unpacked_layers(encode("MKTAYIAK"), [6])[6] for one in (first, second)]
+    assert rows[0].shape == (10, 320)
+    assert not torch.equal(*rows)
+    # Nothing that runs ESM-2 takes them for ESM-2's.
+    with pytest.raises(WeightsError, match="another model than ESM-2, which only an adapter of"):
+        load_checkpoint(MODEL, found.path)
+    assert run_command(["weights", "synthesize", MODEL, "--family", "bert"]) == 1
+    assert "'bert' is no family" in capsys.readouterr().err

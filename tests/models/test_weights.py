@@ -13,11 +13,12 @@ import torch
 
 from virnucpro_monitor import scratch
 from virnucpro_monitor.errors import WeightsError
-from virnucpro_monitor.models import weights as weights_module
+from virnucpro_monitor.models import weight_digests
 from virnucpro_monitor.models.synthetic import calibration_for, synthetic_state, with_outliers
+from virnucpro_monitor.models.weight_digests import file_digest
 from virnucpro_monitor.models.weights import (
     MODEL_SHAPES,
-    file_digest,
+    checkpoint_digest,
     load_checkpoint,
     model_shape,
     resolve_weights,
@@ -141,7 +142,7 @@ def test_official_weights_come_from_torch_homes_cache(
     shutil.copytree(checkpoint.parent, tmp_path / "hub" / "checkpoints")
     found = resolve_weights(SMALL, "official", cache_folder=tmp_path)
     assert found.source == "official"
-    assert found.digest == file_digest(checkpoint)
+    assert found.digest == checkpoint_digest(checkpoint)
 
 
 def test_a_failed_download_says_what_to_do(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -161,7 +162,7 @@ def test_the_digest_is_remembered_until_the_file_changes(
     path = tmp_path / "file.pt"
     path.write_bytes(b"one")
     first = file_digest(path)
-    monkeypatch.setattr(weights_module.hashlib, "file_digest", None)
+    monkeypatch.setattr(weight_digests.hashlib, "file_digest", None)
     assert file_digest(path) == first
     monkeypatch.undo()
     path.write_bytes(b"two")

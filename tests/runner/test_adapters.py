@@ -409,7 +409,7 @@ def test_a_name_is_taken_apart(name: str, place: str, options: dict[str, str], o
 @pytest.mark.parametrize(
     ("name", "sentence"),
     [
-        ("a.py:Model:speed=1", "names a place, which takes no option but oracle: speed"),
+        ("a.py:Model:speed=1", "names a place, which takes no option but oracle and family: speed"),
         ("hf-esm:oracle=mine", "'mine' is no oracle: use one of fair-esm, none"),
     ],
 )

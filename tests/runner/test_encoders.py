@@ -134,3 +134,25 @@ def test_esm_c_is_equal_and_nobody_can_say_whether_it_is_right(
     assert judged["leak"] is True
     assert verdict["documents"]["oracle"] == {"kind": "none", "digest": ""}
     assert all(one["packed_relative_l2"] is None for one in verdict["sequences"])
+
+
+def test_another_family_reads_its_own_tokens_and_fills_esm2_s_places(tmp_path: Path) -> None:
+    """ProtT5 has no <cls>, reads no masks, and ends with token 1: its encoder itself says so."""
+    transformers = pytest.importorskip("transformers")
+    from virnucpro_monitor.runner.encoders.hf_t5 import HfT5Adapter
+
+    subject = load_subject("hf-t5", request(tmp_path, model_name=MODEL, token_budget=100))
+    batch, model = pack(), HfT5Adapter().synthesize(MODEL)
+    assert isinstance(model, transformers.T5EncoderModel)
+    vocabulary = {letter: 3 + place for place, letter in enumerate("ALGVSRETDIPKFQNYMHWCX")}
+    assert len(TEXTS) == len(batch.cu_seqlens) - 1
+    together = subject.embed_packed_layers(batch, [0, 6])
+    for number, text in enumerate(TEXTS):
+        ids = torch.tensor([[*(vocabulary[letter] for letter in text), 1]])
+        with torch.no_grad():
+            states = model(ids, output_hidden_states=True).hidden_states
+        start, end = (int(one) for one in batch.cu_seqlens[number : number + 2])
+        for layer, rows in together.items():
+            assert distance(rows[start + 1 : end], states[layer][0]) < 1e-5
+        alone = subject.embed_unpacked_layers(batch.input_ids[start:end], [6])[6]
+        assert distance(alone[1:], states[6][0]) < 1e-5

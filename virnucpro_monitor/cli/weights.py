@@ -1,19 +1,20 @@
-"""`virnucpro-monitor weights list/synthesize`: which checkpoints are on this machine."""
+"""`virnucpro-monitor weights list/synthesize/convert`: the checkpoints of this machine."""
 
 from pathlib import Path
 from typing import Annotated, Any
 
 import typer
 
-from virnucpro_monitor.cli.options import JsonOption, print_json, say
+from virnucpro_monitor.cli.options import JsonOption, print_json, say, takes
 from virnucpro_monitor.errors import WeightsError
-from virnucpro_monitor.settings import load_settings
+from virnucpro_monitor.settings import Settings, load_settings
 
 
 def register(app: typer.Typer) -> None:
-    group = typer.Typer(no_args_is_help=True, help="Checkpoints: list, synthesize.")
+    group = typer.Typer(no_args_is_help=True, help="Checkpoints: list, synthesize, convert.")
     group.command("list")(list_weights)
     group.command("synthesize")(synthesize)
+    group.command("convert")(convert)
     app.add_typer(group, name="weights")
 
 
@@ -42,13 +43,25 @@ def synthesize(
             "--output", metavar="FILE", help="Write MODEL.pt here instead of into the cache."
         ),
     ] = None,
+    family: Annotated[
+        str,
+        typer.Option(
+            "--family",
+            metavar="NAME",
+            help="esmc, prott5 or e1: of MODEL's depth and width, as a Hugging Face folder.",
+        ),
+    ] = "esm2",
     as_json: JsonOption = False,
 ) -> None:
-    """Make deterministic random weights in fair-esm's own format, and print their SHA-256."""
-    from virnucpro_monitor.models.weights import file_digest, resolve_weights
+    """Make deterministic random weights in fair-esm's own format, and print their digest."""
+    from virnucpro_monitor.models.weights import checkpoint_digest, resolve_weights
     from virnucpro_monitor.models.weights import synthesize as write_weights
+    from virnucpro_monitor.monitor.weight_making import synthesize_family
 
-    if output is None:
+    if family != "esm2":
+        path = output or load_settings().cache_folder / "weights" / f"{family}-{model}-seed{seed}"
+        digest = synthesize_family(model, family, path, seed)
+    elif output is None:
         cache_folder = load_settings().cache_folder
         weights = resolve_weights(model, "synthetic", cache_folder=cache_folder, seed=seed)
         path, digest = weights.path, weights.digest
@@ -60,10 +73,37 @@ def synthesize(
             raise WeightsError(
                 f"The weights cannot be written to {path}: {error.strerror or error}."
             ) from error
-        digest = file_digest(path)
-    say(f"{path} holds synthetic weights of {model}, seed {seed}.")
+        digest = checkpoint_digest(path)
+    kind = model if family == "esm2" else f"{family}, as deep and wide as {model}"
+    say(f"{path} holds synthetic weights of {kind}, seed {seed}.")
     if as_json:
         print_json({"model": model, "seed": seed, "path": str(path), "digest": digest})
+    else:
+        typer.echo(digest)
+
+
+@takes("model", "weights")
+def convert(
+    output: Annotated[
+        Path, typer.Argument(metavar="OUTPUT", help="A folder, or a file for esm-efficient.")
+    ],
+    settings: Settings,
+    to: Annotated[
+        str,
+        typer.Option("--to", metavar="FORMAT", help="hugging-face or esm-efficient."),
+    ] = "hugging-face",
+    as_json: JsonOption = False,
+) -> None:
+    """Write ESM-2 weights as another package has them, and print their digest.
+
+    Whatever the format, the same weights have the same digest.
+    """
+    from virnucpro_monitor.monitor.weight_making import convert_weights
+
+    digest = convert_weights(settings, output, to)
+    say(f"{output} holds {settings.weights} weights of {settings.model} for {to}.")
+    if as_json:
+        print_json({"model": settings.model, "path": str(output), "format": to, "digest": digest})
     else:
         typer.echo(digest)
 

@@ -1,18 +1,16 @@
 """ESM-2 checkpoints: where they come from, and how they are read without running their code.
 
-Three sources: `official` (fair-esm's own download and cache), a `.pt` file, and `synthetic`, made
-here from a seed in fair-esm's own format; `synthetic-outliers` are the same with channels of the
-residual stream as large as trained models have.
+Three sources: `official` (fair-esm's own download and cache), a path, and `synthetic`, made here
+from a seed in fair-esm's own format; `synthetic-outliers` are the same with channels of the
+residual stream as large as trained models have. A path may be fair-esm's `.pt` or another package's
+(`models.weight_files`), which is written anew in fair-esm's format into the cache.
 """
 
 import argparse
 import errno
-import hashlib
 import os
 import pickle
-import re
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -30,7 +28,16 @@ from virnucpro_monitor.models.synthetic import (
     synthetic_state,
     with_outliers,
 )
-from virnucpro_monitor.scratch import scratch_folder, sweep
+from virnucpro_monitor.models.weight_digests import encoder_digest, remembered, replacing
+from virnucpro_monitor.models.weight_files import (
+    digest_of_other,
+    files_of,
+    is_foreign,
+    other_family,
+    read_foreign,
+)
+from virnucpro_monitor.models.weight_names import is_of_encoder
+from virnucpro_monitor.records import content_digest
 
 _OFFICIAL_URL = "https://dl.fbaipublicfiles.com/fair-esm"
 _STATE_PREFIXES = ("encoder.sentence_encoder.", "encoder.")
@@ -66,10 +73,12 @@ class Weights:
     """A checkpoint on this machine.
 
     Attributes:
-        path: the model's `.pt` file; its stem is the model's name, as fair-esm's loaders want.
+        path: the model's `.pt` file; its stem is the model's name, as fair-esm's loaders want. Of
+            another family's weights the Hugging Face folder, which fair-esm cannot load.
         regression_path: the contact head's own file, which fair-esm's loaders want beside it.
-        source: "official", one of `SYNTHETIC` or the checkpoint's file name.
-        digest: SHA-256 (hex) of the file at `path`.
+        source: "official", one of `SYNTHETIC` or the name of the file or folder that was given.
+        digest: of the encoder's tensors (`weight_digests.encoder_digest`): the same weights have
+            one in every format and dtype that holds their values.
     """
 
     path: Path
@@ -104,12 +113,14 @@ def resolve_weights(
     """Find, download or make the checkpoint that `weights` names.
 
     Args:
-        weights: "official", one of `SYNTHETIC` or the path of a `.pt` file.
-        cache_folder: where synthetic weights are kept; the user's cache folder by default.
+        weights: "official", one of `SYNTHETIC` or the path of a `.pt` file, of a safetensors file
+            or of a Hugging Face folder.
+        cache_folder: where synthetic and converted weights are kept; the user's cache folder by
+            default.
         seed: of synthetic weights.
 
     Raises:
-        WeightsError: unknown model, no such file, or the download failed.
+        WeightsError: unknown model, no such file, one that cannot be read, or the download failed.
     """
     model_shape(model_name)
     cache_folder = cache_folder or default_cache_folder()
@@ -126,19 +137,97 @@ def resolve_weights(
                 calibration = with_outliers(calibration)
             synthesize(model_name, path, seed, calibration)
     else:
-        path = path_from(weights)
+        given = path_from(weights)
+        source = given.name
+        if other_family(given) is not None:
+            files = files_of(given)
+            digest = remembered(given, "weights", lambda: digest_of_other(given), files=files)
+            return Weights(given.resolve(), given.resolve(), source, digest)
+        path = checkpoint_file(model_name, given, cache_folder)
         regression_path = _regression_beside(path)
-        source = path.name
-        if not path.is_file():
-            raise WeightsError(
-                f"No checkpoint at {weights}: give the path of a .pt file, or 'official', or "
-                "'synthetic'."
-            )
         if not regression_path.is_file():
             # The embeddings don't need the contact head, but fair-esm's loaders insist on it.
             regression_path = cache_folder / "weights" / f"{model_name}-contact-regression.pt"
             _save(_zero_regression(model_name), regression_path)
-    return Weights(path.resolve(), regression_path.resolve(), source, file_digest(path))
+    digest = remembered(path, "weights", lambda: checkpoint_digest(path))
+    return Weights(path.resolve(), regression_path.resolve(), source, digest)
+
+
+def checkpoint_file(model_name: str, path: Path, cache_folder: Path) -> Path:
+    """A `.pt` file with the weights at `path`: itself, or what another package's was made into.
+
+    Raises:
+        WeightsError: there is nothing there, or it is no ESM-2.
+    """
+    if not path.exists():
+        raise WeightsError(
+            f"No checkpoint at {path}: give the path of a .pt file, of a safetensors file or of a "
+            "Hugging Face folder, or 'official', or 'synthetic'."
+        )
+    if not is_foreign(path):
+        return path
+    stamps = [(one.name, one.stat().st_size, one.stat().st_mtime_ns) for one in files_of(path)]
+    key = content_digest([model_name, str(path.resolve()), stamps])
+    converted = cache_folder / "weights" / f"converted-{key[:16]}" / f"{model_name}.pt"
+    if not converted.is_file():
+        _convert(model_name, path, converted)
+    return converted
+
+
+def checkpoint_digest(path: Path) -> str:
+    """The digest of a `.pt` file's encoder.
+
+    Raises:
+        WeightsError: it cannot be read, or is not in fair-esm's format.
+    """
+    checkpoint = _read(path)
+    try:
+        config = checkpoint["cfg"]["model"]
+        state = {_plain_name(name): tensor for name, tensor in checkpoint["model"].items()}
+        return encoder_digest(
+            state,
+            num_heads=int(config.encoder_attention_heads),
+            token_dropout=bool(config.token_dropout),
+        )
+    except (KeyError, TypeError, AttributeError, RuntimeError) as error:
+        raise _not_fair_esm(path, error) from error
+
+
+def _convert(model_name: str, path: Path, converted: Path) -> None:
+    """Write another package's weights as fair-esm has them, what it lacks of the heads as zeros."""
+    shape, found = model_shape(model_name), read_foreign(path)
+    if found.num_heads not in (None, shape.num_heads):
+        raise WeightsError(
+            f"{path} is a model of {found.num_heads} attention heads, which is not {model_name}; "
+            "name the model it belongs to."
+        )
+    with torch.device("meta"):
+        expected = _empty_model(shape, found.token_dropout)[0].state_dict()
+    state: dict[str, torch.Tensor] = {}
+    heads: dict[str, torch.Tensor] = {}
+    for name, empty in expected.items():
+        tensor = found.state.get(name)
+        if tensor is None and is_of_encoder(name):
+            raise WeightsError(f"{path} does not fit {model_name}: it has no {name}.")
+        if tensor is None:
+            tensor = _filled_in(name, empty, found.state)
+        (heads if name.startswith("contact_head.") else state)[name] = tensor
+    strange = sorted(found.state.keys() - expected.keys())
+    if strange:
+        raise WeightsError(f"{path} does not fit {model_name}, which has no {strange[0]}.")
+    _save({"model": heads}, _regression_beside(converted))
+    content = {"cfg": {"model": _config(shape, found.token_dropout)}, "model": state}
+    _save(content, converted)
+
+
+def _filled_in(name: str, empty: torch.Tensor, state: Mapping[str, torch.Tensor]) -> torch.Tensor:
+    """What a file may lack: constants of the rotation, and heads that no embedding needs."""
+    if name.endswith("inv_freq"):
+        pairs = empty.shape[0]
+        return 1.0 / (10000 ** (torch.arange(0, 2 * pairs, 2).float() / (2 * pairs)))
+    if name == "lm_head.weight":
+        return state["embed_tokens.weight"]
+    return torch.zeros(empty.shape)
 
 
 def synthesize(
@@ -153,16 +242,19 @@ def synthesize(
     state, regression = synthetic_state(
         shape.num_layers, shape.embed_dim, shape.num_heads, seed, calibration
     )
-    config = argparse.Namespace(
+    _save({"model": regression}, _regression_beside(path))
+    _save({"cfg": {"model": _config(shape)}, "model": state}, path)
+
+
+def _config(shape: ModelShape, token_dropout: bool = True) -> argparse.Namespace:
+    return argparse.Namespace(
         arch="roberta_base",
         encoder_layers=shape.num_layers,
         encoder_embed_dim=shape.embed_dim,
         encoder_ffn_embed_dim=4 * shape.embed_dim,
         encoder_attention_heads=shape.num_heads,
-        token_dropout=True,
+        token_dropout=token_dropout,
     )
-    _save({"model": regression}, _regression_beside(path))
-    _save({"cfg": {"model": config}, "model": state}, path)
 
 
 def load_checkpoint(model_name: str, path: Path) -> tuple[ESM2, Alphabet]:
@@ -188,26 +280,16 @@ def load_checkpoint(model_name: str, path: Path) -> tuple[ESM2, Alphabet]:
         regression = _read(regression_path) if has_regression else _zero_regression(model_name)
         state |= regression["model"]
     except (KeyError, TypeError, AttributeError) as error:
-        raise WeightsError(
-            f"{path} is not an ESM-2 checkpoint in fair-esm's format (no {error}); download the "
-            "official one, or use 'synthetic'."
-        ) from error
+        raise _not_fair_esm(path, error) from error
     if found != shape:
         raise WeightsError(
             f"{path} holds a model of {found.num_layers} layers, width {found.embed_dim} and "
             f"{found.num_heads} heads, which is not {model_name}; name the model it belongs to."
         )
-    alphabet = Alphabet.from_architecture("ESM-1b")
     # On the meta device nothing is allocated or initialised, which saves most of the loading
     # time; `assign` then puts the file's tensors in place.
     with torch.device("meta"):
-        model = ESM2(
-            num_layers=shape.num_layers,
-            embed_dim=shape.embed_dim,
-            attention_heads=shape.num_heads,
-            alphabet=alphabet,
-            token_dropout=token_dropout,
-        )
+        model, alphabet = _empty_model(shape, token_dropout)
     try:
         model.load_state_dict(
             {name: tensor.float() for name, tensor in state.items()}, strict=True, assign=True
@@ -219,29 +301,32 @@ def load_checkpoint(model_name: str, path: Path) -> tuple[ESM2, Alphabet]:
     return model.eval().requires_grad_(False), alphabet
 
 
-def file_digest(path: Path) -> str:
-    """SHA-256 (hex) of a file, remembered beside it for as long as size and time are the same."""
-    status = path.stat()
-    stamp = f"{status.st_size} {status.st_mtime_ns}"
-    note = path.with_name(f"{path.name}.sha256")
-    try:
-        remembered, _, digest = note.read_text(encoding="ascii").rpartition(" ")
-    except (OSError, UnicodeDecodeError):
-        remembered, digest = "", ""
-    if remembered == stamp and re.fullmatch("[0-9a-f]{64}", digest):
-        return digest
-    with path.open("rb") as file:
-        digest = hashlib.file_digest(file, "sha256").hexdigest()
-    try:
-        with _replacing(note) as temporary:
-            temporary.write_text(f"{stamp} {digest}")
-    except OSError:
-        pass  # a read-only folder: the digest is only computed again next time
-    return digest
+def _empty_model(shape: ModelShape, token_dropout: bool) -> tuple[ESM2, Alphabet]:
+    alphabet = Alphabet.from_architecture("ESM-1b")
+    model = ESM2(
+        num_layers=shape.num_layers,
+        embed_dim=shape.embed_dim,
+        attention_heads=shape.num_heads,
+        alphabet=alphabet,
+        token_dropout=token_dropout,
+    )
+    return model, alphabet
+
+
+def _not_fair_esm(path: Path, error: Exception) -> WeightsError:
+    return WeightsError(
+        f"{path} is not an ESM-2 checkpoint in fair-esm's format (no {error}); download the "
+        "official one, or use 'synthetic'."
+    )
 
 
 def _read(path: Path) -> Any:
     if not path.is_file():
+        if other_family(path) is not None:
+            raise WeightsError(
+                f"{path} holds another model than ESM-2, which only an adapter of its own family "
+                "can load, held against another oracle than fair-esm."
+            )
         raise WeightsError(f"No checkpoint at {path}: give the path of a .pt file.")
     try:
         with torch.serialization.safe_globals([argparse.Namespace]):
@@ -301,7 +386,7 @@ def _download_official(model_name: str) -> tuple[Path, Path]:
 def _save(content: Any, path: Path) -> None:
     with (
         writing("The checkpoint", path),
-        _replacing(path) as temporary,
+        replacing(path) as temporary,
         temporary.open("wb") as file,
     ):
         # Through a file object the archive inside isn't named after the temporary file, so equal
@@ -310,13 +395,3 @@ def _save(content: Any, path: Path) -> None:
             torch.save(content, file)
         except RuntimeError as error:  # what torch makes of a disk without room
             raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC)) from error
-
-
-@contextmanager
-def _replacing(path: Path) -> Iterator[Path]:
-    """A temporary file beside `path` that takes its place when all went well."""
-    prefix = f".{path.name}."
-    sweep(path.parent, prefix)  # gigabytes, where a start was killed
-    with scratch_folder(path.parent, prefix) as temporary:
-        yield temporary
-        temporary.replace(path)

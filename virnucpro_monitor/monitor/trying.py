@@ -21,7 +21,7 @@ from virnucpro_monitor.records import (
     Verdict,
     read_packs,
 )
-from virnucpro_monitor.runner.adapter_names import ADAPTERS, FAIR_ESM, SHIPPED, parse_adapter
+from virnucpro_monitor.runner.adapter_names import ADAPTERS, SHIPPED, parse_adapter
 from virnucpro_monitor.runner.commits import run_commits
 from virnucpro_monitor.runner.plan import RunPlan
 from virnucpro_monitor.settings import Settings
@@ -114,8 +114,7 @@ def here(adapter: str) -> str:
     path = path_from(parsed.file).resolve()
     if not path.is_file():
         raise ConfigurationError(f"There is no file {parsed.file} for the adapter {adapter!r}.")
-    oracle = "" if parsed.oracle == FAIR_ESM else f":oracle={parsed.oracle}"
-    return f"{path}:{parsed.attribute}{oracle}"
+    return f"{path}{adapter.removeprefix(parsed.file)}"
 
 
 def check_adapter(settings: Settings, adapter: str, on_progress: OnProgress = _ignore) -> Trial:

@@ -153,6 +153,24 @@ def read_oracle(documents: Mapping[str, Json]) -> str | None:
     return named.kind if named else None
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class LimitsDocument:
+    """ "limits": that a run of another family than ESM-2 was judged by limits of its own.
+
+    Attributes:
+        family: as in `adapter:family=NAME`.
+        factor: how many times the protocol's limits.
+    """
+
+    family: str
+    factor: float
+
+
+def read_limits(documents: Mapping[str, Json]) -> LimitsDocument | None:
+    """The document "limits"; None where the protocol's own are meant."""
+    return read_document(LimitsDocument, documents, "limits")
+
+
 def read_probes(documents: Mapping[str, Json]) -> dict[str, ProbeDocument]:
     """The document "probes" by gate; empty where no probes ran."""
     return {

@@ -3,6 +3,7 @@
 NAME                    one of the monitor's, or an entry point of the group `ADAPTERS`
 NAME:key=value,...      the same, with options
 ...:oracle=none         any of them, for a model that fair-esm is no oracle for
+...:family=prott5       any of them, for a model that reads another family's tokens
 module:callable         anything that Python can import
 file.py:callable        a file of the watched repository; with an absolute path, of this machine
 """
@@ -19,7 +20,9 @@ ADAPTERS = "virnucpro_monitor.adapters"
 
 FAIR_ESM = "fair-esm"
 ORACLES = (FAIR_ESM, NO_ORACLE)
-_ORACLE = "oracle"  # the option that every adapter has, and that is the monitor's affair
+_ORACLE = "oracle"  # the options that every adapter has, and that are the monitor's affair
+_FAMILY = "family"
+FAMILY_NAMES = ("esm2", "esmc", "e1", "prott5")  # of models.families, which needs torch
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -33,6 +36,7 @@ class Shipped:
         needs: importable name of the package that it needs, None for none beyond the monitor's own.
         install: what `pip install` takes for it.
         oracle: what its model is held against, one of `ORACLES`.
+        family: whose tokens its model reads, a key of `models.families.FAMILIES`.
     """
 
     place: str
@@ -41,6 +45,7 @@ class Shipped:
     needs: str | None = None
     install: str = ""
     oracle: str = FAIR_ESM
+    family: str = "esm2"
 
 
 _ROOM = "virnucpro_monitor.runner"
@@ -64,11 +69,68 @@ SHIPPED = {
     ),
     "hf-esmc": Shipped(
         place=f"{_ROOM}.encoders.hf_esmc:HfEsmcAdapter",
-        about="Hugging Face EsmcModel (ESM C), random weights, no oracle",
+        about="Hugging Face EsmcModel (ESM C), its own weights or random ones, no oracle",
         options={"way": ("packed", "padded"), "attention": ("default", "sdpa", "eager")},
         needs="transformers",
         install="'transformers>=5.24'",
         oracle=NO_ORACLE,
+        family="esmc",
+    ),
+    "hf-t5": Shipped(
+        place=f"{_ROOM}.encoders.hf_t5:HfT5Adapter",
+        about="Hugging Face T5EncoderModel (ProtT5), its own weights or random ones, no oracle",
+        needs="transformers",
+        install="transformers",
+        oracle=NO_ORACLE,
+        family="prott5",
+    ),
+    "fastplms-e1": Shipped(
+        place=f"{_ROOM}.encoders.fastplms_e1:FastPlmsE1Adapter",
+        about="FastPLMs' FAST_E1_ENCODER (E1), its own weights or random ones, no oracle",
+        needs="fastplms",
+        install="einops 'transformers>=5.13,<5.14' and watch its git repository",
+        oracle=NO_ORACLE,
+        family="e1",
+    ),
+    "esm-efficient": Shipped(
+        place=f"{_ROOM}.encoders.esm_efficient:EsmEfficientAdapter",
+        about="esm-efficient's ESM2, packed by cu_seqlens; without a GPU on exact attention",
+        needs="esme",
+        install="--no-deps esm-efficient (its flash-attn builds on a machine with CUDA alone)",
+    ),
+    "faesm": Shipped(
+        place=f"{_ROOM}.encoders.faesm:FaesmAdapter",
+        about="FAESM's FAEsmModel, a batch that flash-attn unpads inside where it is installed",
+        needs="faesm",
+        install="faesm 'transformers<4.54'",
+    ),
+    "fastplms": Shipped(
+        place=f"{_ROOM}.encoders.fastplms:FastPlmsAdapter",
+        about="FastPLMs' FAST_ESM_ENCODER at a commit of its repository, a padded batch",
+        options={
+            "attention": (
+                "sdpa",
+                "eager",
+                "flex_attention",
+                "flash_attention_2",
+                "flash_attention_3",
+            )
+        },
+        needs="fastplms",
+        install="einops 'transformers>=5.13,<5.14' and watch its git repository",
+    ),
+    "esm-cpp": Shipped(
+        place=f"{_ROOM}.encoders.esm_cpp:EsmCppAdapter",
+        about="esm-cpp's packed logits (no torch inside, no oracle)",
+        needs="esm_cpp",
+        install="--no-deps esm-cpp",
+        oracle=NO_ORACLE,
+    ),
+    "nv-esm-thd": Shipped(
+        place=f"{_ROOM}.encoders.nv_esm:NvEsmAdapter",
+        about="NVIDIA's NVEsmModel recipe at a commit of its repository, packed (THD)",
+        needs="transformer_engine",
+        install="--no-build-isolation 'transformer-engine[pytorch]' (it needs CUDA)",
     ),
 }
 
@@ -83,6 +145,7 @@ class AdapterName:
         place: module or file, empty where a name is given.
         attribute: of the place.
         oracle: what the model is held against, one of `ORACLES`.
+        family: whose tokens the model reads, a key of `models.families.FAMILIES`.
     """
 
     name: str = ""
@@ -90,6 +153,7 @@ class AdapterName:
     place: str = ""
     attribute: str = ""
     oracle: str = FAIR_ESM
+    family: str = "esm2"
 
     @property
     def file(self) -> str | None:
@@ -105,7 +169,10 @@ def parse_adapter(text: str) -> AdapterName:
     """
     before, colon, after = text.rpartition(":")
     if not colon:
-        return AdapterName(name=text, oracle=SHIPPED[text].oracle if text in SHIPPED else FAIR_ESM)
+        shipped = SHIPPED.get(text)
+        if shipped is None:
+            return AdapterName(name=text)
+        return AdapterName(name=text, oracle=shipped.oracle, family=shipped.family)
     if "=" not in after:
         return AdapterName(place=before, attribute=after)
     options: dict[str, str] = {}
@@ -118,15 +185,19 @@ def parse_adapter(text: str) -> AdapterName:
     oracle = options.pop(_ORACLE, named.oracle)
     if oracle not in ORACLES:
         raise ConfigurationError(f"{oracle!r} is no oracle: use one of {', '.join(ORACLES)}.")
+    family = options.pop(_FAMILY, named.family)
+    if family not in FAMILY_NAMES:
+        raise ConfigurationError(f"{family!r} is no family: use one of {', '.join(FAMILY_NAMES)}.")
     if named.place and options:
         raise ConfigurationError(
-            f"{text!r} names a place, which takes no option but {_ORACLE}: {', '.join(options)}."
+            f"{text!r} names a place, which takes no option but {_ORACLE} and {_FAMILY}: "
+            f"{', '.join(options)}."
         )
     shipped = SHIPPED.get(before)
     if shipped is not None:
         for key, value in options.items():
             _check_option(before, shipped, key, value)
-    return replace(named, options=options, oracle=oracle)
+    return replace(named, options=options, oracle=oracle, family=family)
 
 
 def _check_option(name: str, shipped: Shipped, key: str, value: str) -> None:

@@ -19,7 +19,8 @@ from pathlib import Path
 from typing import Any
 
 from virnucpro_monitor.errors import ClusterError
-from virnucpro_monitor.models.weights import SYNTHETIC, file_digest
+from virnucpro_monitor.models.weight_digests import file_digest
+from virnucpro_monitor.models.weights import SYNTHETIC, checkpoint_file
 from virnucpro_monitor.records.messages import (
     Advanced,
     Job,
@@ -235,8 +236,10 @@ class Cluster:
         first_of = {place.host: place.address for place in reversed(found)}
         sent: dict[str, str | None] = dict.fromkeys(first_of)
         if weights != "official" and weights not in SYNTHETIC:
+            model, cache = self._plan.request.model, self._plan.cache_folder
+            file = checkpoint_file(model, Path(weights), cache)
             for host, address in first_of.items():
-                sent[host] = self._send(Path(weights), address)
+                sent[host] = self._send(file, address)
         folders = dict(self._each(list(paths), self._task.own_cache_folder))
         for place in found:
             paths[place.address] = replace(

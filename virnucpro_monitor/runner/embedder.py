@@ -9,6 +9,7 @@ from typing import Any, Protocol, runtime_checkable
 import torch
 
 from virnucpro_monitor.errors import TargetError
+from virnucpro_monitor.models.families import ESM2, Family
 from virnucpro_monitor.validation.builtin import make_packs
 from virnucpro_monitor.validation.subject import Layers, PackedBatch, dtype_name
 from virnucpro_monitor.validation.tokens import alphabet, encode
@@ -20,9 +21,10 @@ class Embedder(Protocol):
 
     Layers are numbered as fair-esm numbers them, and the highest that is given is the model's last;
     that one is enough, but without layer 0 the embedding layer is not judged. Tokens are ESM-2's
-    (`<cls>` 0, `<pad>` 1, `<eos>` 2), on the device that was asked for. An attribute `backend`
-    names what the attention runs on; a method `tensors` gives parameters and buffers by fair-esm's
-    names, so that they are watched and compared with the checkpoint's.
+    (`<cls>` 0, `<pad>` 1, `<eos>` 2), on the device that was asked for; an attribute `family`, a
+    `models.families.Family`, has those of another kind of encoder come instead, with as many rows.
+    An attribute `backend` names what the attention runs on; a method `tensors` gives parameters
+    and buffers by fair-esm's names, so that they are watched and compared with the checkpoint's.
     """
 
     def alone(self, ids: torch.Tensor) -> Mapping[int, torch.Tensor]:
@@ -42,6 +44,7 @@ class EmbedderSubject:
     Args:
         device: "cpu" or "cuda:N".
         dtype: that the embeddings must have.
+        family: whose tokens the embedder reads.
 
     Raises:
         TargetError: it gives no embeddings, or of another dtype.
@@ -55,16 +58,16 @@ class EmbedderSubject:
         device: str,
         dtype: torch.dtype,
         token_budget: int,
+        family: Family = ESM2,
     ) -> None:
         self._embedder = embedder
+        self._family = family
         self.model_name = model_name
         self.token_budget = token_budget
         self.device = torch.device(device)
         self.dtype = dtype
         self.backend = str(getattr(embedder, "backend", None) or "own")
-        tokens = encode("MK")
-        found = self._run(tokens.numel(), "alone", tokens.to(self.device))
-        self.num_layers = max(found)
+        self.num_layers = max(self._alone(encode("MK")))
 
     def tensors(self) -> Mapping[str, torch.Tensor]:
         """Those that the embedder shows."""
@@ -73,14 +76,27 @@ class EmbedderSubject:
 
     def embed_unpacked_layers(self, tokens: torch.Tensor, layers: Sequence[int]) -> Layers:
         """tokens [T] int64 -> {layer: [T, D]}."""
-        found = self._run(tokens.numel(), "alone", tokens.to(self.device))
-        return _chosen(found, layers, "alone")
+        return _chosen(self._alone(tokens), layers, "alone")
 
     def embed_packed_layers(self, batch: PackedBatch, layers: Sequence[int]) -> Layers:
         """{layer: [tokens, D]}, rows in the order of `batch.input_ids`."""
         ids, bounds = batch.input_ids.to(self.device), batch.cu_seqlens.to(self.device)
-        found = self._run(ids.numel(), "together", ids, bounds, batch.max_seqlen)
+        if self._family.is_esm2:
+            found = self._run(ids.numel(), "together", ids, bounds, batch.max_seqlen)
+        else:
+            ids, bounds, places = self._family.translated(ids, bounds)
+            longest = int(bounds.diff().max())
+            found = self._run(ids.numel(), "together", ids, bounds, longest)
+            found = {layer: rows[places] for layer, rows in found.items()}
         return _chosen(found, layers, "together")
+
+    def _alone(self, tokens: torch.Tensor) -> dict[int, torch.Tensor]:
+        ids = tokens.to(self.device)
+        if self._family.is_esm2:
+            return self._run(ids.numel(), "alone", ids)
+        ids, _, places = self._family.translated(ids, torch.tensor([0, ids.numel()]))
+        found = self._run(ids.numel(), "alone", ids)
+        return {layer: rows[places] for layer, rows in found.items()}
 
     def pack(
         self, sequences: Sequence[tuple[str, str]], *, per_call: int | None = None

@@ -18,6 +18,7 @@ from types import ModuleType
 from typing import Any, cast
 
 from virnucpro_monitor.errors import TargetError
+from virnucpro_monitor.models.families import FAMILIES
 from virnucpro_monitor.runner.adapter_names import ADAPTERS, SHIPPED, AdapterName, parse_adapter
 from virnucpro_monitor.runner.adapters import Adapter, LoadRequest
 from virnucpro_monitor.runner.embedder import Embedder, EmbedderSubject
@@ -46,6 +47,7 @@ def load_subject(name: str, request: LoadRequest, search_path: str | None = None
             device=request.device,
             dtype=request.dtype,
             token_budget=request.token_budget,
+            family=getattr(loaded, "family", None) or FAMILIES[parse_adapter(name).family],
         )
         return cast(Subject, subject)  # its attributes may be set, which a Subject's need not
     if not hasattr(loaded, "embed_packed_layers"):

@@ -240,6 +240,7 @@ class _Clock:
 
 
 def _judge(job: MeasureJob, subject: Any, index: int, oracle: Any, emit: Emit) -> Verdict:
+    from virnucpro_monitor.models.families import FAMILIES
     from virnucpro_monitor.runner.adapter_names import parse_adapter
     from virnucpro_monitor.runner.reuse import reuse_unpacked
     from virnucpro_monitor.validation.probe_texts import fresh_texts
@@ -258,6 +259,7 @@ def _judge(job: MeasureJob, subject: Any, index: int, oracle: Any, emit: Emit) -
             on_progress=_progress(emit, index),
             probes=job.probes,
             keep_embeddings=job.keep_embeddings,
+            family=FAMILIES[parse_adapter(job.adapter).family],
         )
     isolation = to_json(subject.confined)
     return replace(verdict, documents={**verdict.documents, "isolation": isolation})

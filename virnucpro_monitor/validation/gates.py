@@ -19,10 +19,12 @@ from virnucpro_monitor.records import (
     SequenceStatus,
     Thresholds,
     error_of,
+    read_limits,
     read_oracle,
     read_packs,
     read_probes,
 )
+from virnucpro_monitor.validation.family_limits import marked, widened
 from virnucpro_monitor.validation.protocol import limits_for, seed_rule
 
 # One side is the wrong one where it is this many times further from the oracle than the other.
@@ -55,7 +57,8 @@ def judge_gates(
     Raises:
         ProtocolError: the protocol has no limits of that name.
     """
-    limits = limits_for(protocol, limits_name)
+    provisional = read_limits(documents)
+    limits = widened(limits_for(protocol, limits_name), provisional)
     packs = read_packs(documents)
     gates = [
         coverage_gate(sequences, packs),
@@ -85,7 +88,7 @@ def judge_gates(
             for name in ("oracle", "ceiling", "baseline")
         ]
     gates += probe_gates(read_probes(documents), limits)
-    return tuple(gates)
+    return tuple(marked(gate, provisional) for gate in gates)
 
 
 def over_limit(gate: GateResult) -> float | None:

@@ -4,6 +4,7 @@ from collections.abc import Callable
 from dataclasses import replace
 
 from virnucpro_monitor.errors import ConfigurationError
+from virnucpro_monitor.models.families import ESM2, Family
 from virnucpro_monitor.records import (
     FAIR_ESM_ORACLE,
     NO_ORACLE,
@@ -16,12 +17,14 @@ from virnucpro_monitor.records import (
     to_json,
     write_embeddings,
 )
+from virnucpro_monitor.validation.family_limits import limits_of_family
 from virnucpro_monitor.validation.measure import measure
 from virnucpro_monitor.validation.memory import halving_packs
 from virnucpro_monitor.validation.noise import judge_within_noise, noise_of
 from virnucpro_monitor.validation.oracle import Oracle
+from virnucpro_monitor.validation.probe_rows import not_judged
 from virnucpro_monitor.validation.probes import open_probes, probe_batches, run_probes
-from virnucpro_monitor.validation.protocol import limits_key
+from virnucpro_monitor.validation.protocol import limits_for, limits_key
 from virnucpro_monitor.validation.residue_trace import trace_residues
 from virnucpro_monitor.validation.subject import Subject, dtype_name
 from virnucpro_monitor.validation.trace import trace
@@ -37,6 +40,7 @@ def validate_subject(
     on_progress: Callable[[int, int], None] | None = None,
     probes: bool = True,
     keep_embeddings: bool = False,
+    family: Family = ESM2,
 ) -> Verdict:
     """Validate one model on one benchmark set; out of memory halves the packs.
 
@@ -46,6 +50,7 @@ def validate_subject(
         on_progress: called with (sequences done, all sequences).
         probes: whether to run the probes (leak, position, order, …) too.
         keep_embeddings: whether the verdict holds both sides' pooled embeddings as documents.
+        family: of encoders that the subject belongs to.
 
     Raises:
         ConfigurationError: the oracle belongs to another benchmark set, model or weights.
@@ -57,7 +62,7 @@ def validate_subject(
     return halving_packs(
         subject,
         lambda: _validate(
-            subject, benchmark, oracle, protocol, on_progress, probes, keep_embeddings
+            subject, benchmark, oracle, protocol, on_progress, probes, keep_embeddings, family
         ),
     )
 
@@ -70,6 +75,7 @@ def _validate(
     on_progress: Callable[[int, int], None] | None,
     probes: bool,
     keep_embeddings: bool,
+    family: Family,
 ) -> Verdict:
     limits = limits_key(dtype_name(subject.dtype), subject.device.type, subject.model_name)
     opening = open_probes(subject, protocol) if probes else None
@@ -81,8 +87,15 @@ def _validate(
     documents: dict[str, Json] = {"packs": to_json(measured.packs), "oracle": to_json(named)}
     if probes:
         found = run_probes(subject, protocol, oracle, opening=opening)
+        if family.mask is None:
+            reason = f"No token of {family.name} hides a residue."
+            found["mask"] = not_judged(reason, found["mask"].unit)
         documents["probes"] = to_json(found)
         documents["noise"] = to_json(noise_of(found))
+    if family is not ESM2:
+        noise = noise_of(found) if probes else None
+        own = limits_of_family(family.name, noise, limits_for(protocol, limits))
+        documents["limits"] = to_json(own)
     verdict = judge_within_noise(measured.sequences, documents, protocol, limits_name=limits)
     if verdict.outcome is Outcome.FAILED:
         documents["trace"] = trace(

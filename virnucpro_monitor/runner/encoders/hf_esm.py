@@ -7,6 +7,8 @@ from typing import Any
 import torch
 
 from virnucpro_monitor.errors import TargetError
+from virnucpro_monitor.models.weight_files import hugging_face_settings
+from virnucpro_monitor.models.weight_names import HUGGING_FACE, Naming, is_of_encoder
 from virnucpro_monitor.models.weights import load_checkpoint
 from virnucpro_monitor.runner.adapters import LoadRequest
 from virnucpro_monitor.runner.encoders.packages import import_needed
@@ -15,23 +17,6 @@ from virnucpro_monitor.runner.layouts import PAD, owner_ids, pad, position_ids
 # A padded batch takes the room of its longest sequence as often as it has sequences: packs with one
 # long sequence and many short ones are put through in several batches.
 MAX_PADDED_TOKENS = 16_384
-
-_PARTS = {  # fair-esm's names -> transformers'
-    "self_attn.q_proj": "attention.self.query",
-    "self_attn.k_proj": "attention.self.key",
-    "self_attn.v_proj": "attention.self.value",
-    "self_attn.out_proj": "attention.output.dense",
-    "self_attn_layer_norm": "attention.LayerNorm",
-    "fc1": "intermediate.dense",
-    "fc2": "output.dense",
-    "final_layer_norm": "LayerNorm",
-}
-_WHOLE = {
-    "embed_tokens.weight": "embeddings.word_embeddings.weight",
-    "emb_layer_norm_after.weight": "encoder.emb_layer_norm_after.weight",
-    "emb_layer_norm_after.bias": "encoder.emb_layer_norm_after.bias",
-}
-_LAYER = re.compile(r"layers\.(\d+)\.(.+)\.(weight|bias)")
 
 
 class HfEsmAdapter:
@@ -50,10 +35,10 @@ class HfEsmAdapter:
     def load(self, request: LoadRequest) -> "HfEsm":
         import_needed("hf-esm")
         source, _ = load_checkpoint(request.model_name, request.checkpoint)
-        model = hf_esm_model(source, attention=self._attention)
         return HfEsm(
-            with_dtype(model, request.dtype).to(request.device).eval(),
-            names={wanted: name for name in source.state_dict() if (wanted := hf_esm_name(name))},
+            hf_esm_model(source, attention=self._attention),
+            source,
+            request,
             way=self._way,
             # One name for all releases, so that they are one series.
             backend=self._way if self._attention == "default" else f"{self._attention}-{self._way}",
@@ -74,7 +59,7 @@ def with_dtype(model: torch.nn.Module, dtype: torch.dtype) -> torch.nn.Module:
     return model
 
 
-def hf_esm_model(source: Any, *, attention: str) -> Any:
+def hf_esm_model(source: Any, *, attention: str) -> torch.nn.Module:
     """An `EsmModel` with the weights of fair-esm's `ESM2`, in FP32 on the CPU.
 
     Raises:
@@ -82,64 +67,73 @@ def hf_esm_model(source: Any, *, attention: str) -> Any:
     """
     from transformers import EsmConfig, EsmModel
 
-    settings = EsmConfig(
-        vocab_size=source.embed_tokens.num_embeddings,
-        mask_token_id=source.mask_idx,
-        pad_token_id=source.padding_idx,
-        hidden_size=source.embed_dim,
-        num_hidden_layers=source.num_layers,
-        num_attention_heads=source.attention_heads,
-        intermediate_size=4 * source.embed_dim,
-        max_position_embeddings=1026,
-        position_embedding_type="rotary",
-        layer_norm_eps=1e-5,
-        token_dropout=source.token_dropout,
-        emb_layer_norm_before=False,
-        hidden_dropout_prob=0.0,
-        attention_probs_dropout_prob=0.0,
-        **({} if attention == "default" else {"attn_implementation": attention}),
-    )
-    model = EsmModel(settings, add_pooling_layer=False)
+    extra = {} if attention == "default" else {"attn_implementation": attention}
+    settings = EsmConfig(**hugging_face_settings(source), **extra)
+    return load_named(EsmModel(settings, add_pooling_layer=False), source, HUGGING_FACE)
+
+
+def names_in(model: torch.nn.Module, state: Mapping[str, Any], naming: Naming) -> dict[str, str]:
+    """fair-esm's name by the model's, of all tensors of a fair-esm state that the model takes.
+
+    The contact head is left alone, and that of the language model where there is none.
+    """
+    has = model.state_dict()
+    prefix = "" if any(name.startswith("esm.") for name in has) else "esm."
+    table = {wanted.removeprefix(prefix): name for wanted, name in naming.table(state).items()}
+    return {
+        wanted: name
+        for wanted, name in table.items()
+        if is_of_encoder(name) or (wanted in has and name.startswith("lm_head."))
+    }
+
+
+def load_named(model: torch.nn.Module, source: Any, naming: Naming) -> torch.nn.Module:
+    """Load the tensors of fair-esm's `ESM2` into a model that names them otherwise; returns it.
+
+    Raises:
+        TargetError: a tensor has no counterpart.
+    """
     state = source.state_dict()
-    names = {wanted: name for name in state if (wanted := hf_esm_name(name))}
-    renamed = {wanted: state[name] for wanted, name in names.items()}
-    missing, unexpected = model.load_state_dict(renamed, strict=False)
-    # What a checkpoint does not have: constants of the rotation, and the contact head.
-    lacking = [name for name in missing if not re.search("inv_freq|contact|position", name)]
+    names = names_in(model, state, naming)
+    missing, unexpected = model.load_state_dict(
+        {wanted: state[name] for wanted, name in names.items()}, strict=False
+    )
+    # What a checkpoint does not have: constants of the rotation, and what no embedding needs.
+    lacking = [one for one in missing if not re.search("inv_freq|contact|position|lm_head", one)]
     if lacking or unexpected:
         raise TargetError(
-            f"This release of transformers names ESM-2's weights in another way: "
+            f"{type(model).__name__} of this release names ESM-2's weights in another way: "
             f"{(lacking or unexpected)[0]} has no counterpart."
         )
     return model
 
 
-def hf_esm_name(name: str) -> str:
-    """An encoder's tensor by transformers' name, from fair-esm's; empty for one of a head."""
-    match = _LAYER.fullmatch(name)
-    if match and match[2] in _PARTS:
-        return f"encoder.layer.{match[1]}.{_PARTS[match[2]]}.{match[3]}"
-    return _WHOLE.get(name, "")
-
-
 class HfEsm:
     """An `EsmModel` as an `Embedder`."""
 
-    def __init__(self, model: Any, *, names: Mapping[str, str], way: str, backend: str) -> None:
-        self._model = model
-        self._names = names  # transformers' -> fair-esm's
-        self._way = way
+    def __init__(
+        self,
+        model: torch.nn.Module,
+        source: Any,
+        request: LoadRequest,
+        *,
+        way: str,
+        backend: str,
+        mask_dtype: torch.dtype = torch.long,
+    ) -> None:
+        self._names = names_in(model, source.state_dict(), HUGGING_FACE)
+        self._model = with_dtype(model, request.dtype).to(request.device).eval()
+        self._way, self._mask_dtype = way, mask_dtype
         self.backend = backend
 
     def tensors(self) -> Mapping[str, torch.Tensor]:
-        """The encoder's parameters by fair-esm's names; the contact head is not loaded."""
+        """The parameters by fair-esm's names."""
         named = self._model.named_parameters()
         return {self._names[name]: tensor for name, tensor in named if name in self._names}
 
     def alone(self, ids: torch.Tensor) -> Mapping[int, torch.Tensor]:
         """[T] -> {layer: [T, D]}."""
-        mask = torch.ones_like(ids)[None]
-        return _rows(self._model(ids[None], attention_mask=mask, output_hidden_states=True))
+        return self._padded(ids, torch.tensor([0, len(ids)], device=ids.device))
 
     def together(
         self, ids: torch.Tensor, cu_seqlens: torch.Tensor, max_seqlen: int
@@ -162,9 +156,10 @@ class HfEsm:
             bounds = cu_seqlens[first : last + 1]
             start, end = int(bounds[0]), int(bounds[-1])
             batch, mask = pad(ids[start:end], bounds - start, PAD)
-            found = self._model(batch, attention_mask=mask.long(), output_hidden_states=True)
-            for layer, rows in enumerate(found.hidden_states):
-                parts.setdefault(layer, []).append(rows[mask])
+            given = {"attention_mask": mask.to(self._mask_dtype), "output_hidden_states": True}
+            for layer, rows in enumerate(self._model(batch, **given).hidden_states):
+                # Some take the padding out themselves, and leave it out.
+                parts.setdefault(layer, []).append(rows[mask] if rows.dim() == 3 else rows)
         return {layer: torch.cat(rows) for layer, rows in parts.items()}
 
 

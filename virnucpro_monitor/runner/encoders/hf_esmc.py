@@ -1,6 +1,7 @@
 """Hugging Face's `EsmcModel`: ESM C, whose first 33 tokens are ESM-2's."""
 
 from collections.abc import Mapping
+from types import ModuleType
 from typing import Any
 
 import torch
@@ -8,17 +9,16 @@ import torch
 from virnucpro_monitor.models.weights import model_shape
 from virnucpro_monitor.runner.adapters import LoadRequest
 from virnucpro_monitor.runner.encoders.packages import MissingPackageError, import_needed
+from virnucpro_monitor.runner.encoders.random_model import from_seed, own_model
 from virnucpro_monitor.runner.layouts import owner_ids, pad
 
-_SEED = 0
 _HEAD_DIM = 64  # of every published ESM C
 
 
 class HfEsmcAdapter:
-    """Loads an `EsmcModel` of the requested ESM-2's depth and width, with random weights.
+    """Loads an `EsmcModel`: the request's folder, or one of an ESM-2's depth and width at random.
 
-    ESM C's own weights are another model's, which fair-esm cannot run: there is no oracle, and what
-    is held is that packed equals unpacked.
+    fair-esm cannot run ESM C: there is no oracle, and what is held is that packed equals unpacked.
 
     Args:
         way: "packed", one row with a `sequence_id` for each token; "padded", a batch.
@@ -29,27 +29,40 @@ class HfEsmcAdapter:
         self._way, self._attention = way, attention
 
     def load(self, request: LoadRequest) -> "HfEsmc":
-        transformers = import_needed("hf-esmc")
-        if not hasattr(transformers, "EsmcModel"):
-            raise MissingPackageError(
-                f"transformers {transformers.__version__} has no EsmcModel: "
-                f"pip install 'transformers>=5.24'."
-            )
-        shape = model_shape(request.model_name)
+        model = own_model(request, _transformers().EsmcModel, self.synthesize)
+        backend = self._way
+        if self._attention != "default":
+            model.set_attn_implementation(self._attention)
+            backend = f"{self._attention}-{self._way}"
+        return HfEsmc(model, self._way, backend)
+
+    def synthesize(self, model_name: str, seed: int = 0) -> Any:
+        """A model of that size with random weights, in FP32 on the CPU."""
+        transformers, shape = _transformers(), model_shape(model_name)
         settings = transformers.EsmcConfig(
             hidden_size=shape.embed_dim,
             intermediate_size=4 * shape.embed_dim,
             num_hidden_layers=shape.num_layers,
             num_attention_heads=max(1, shape.embed_dim // _HEAD_DIM),
-            **({} if self._attention == "default" else {"attn_implementation": self._attention}),
         )
-        with torch.random.fork_rng(devices=[]):
-            torch.manual_seed(_SEED)
+
+        def make() -> Any:
             model = transformers.EsmcModel(settings)
             # The library's own 0.02 would leave every layer next to nothing to do.
             torch.nn.init.normal_(model.embed_tokens.weight)
-        backend = self._way if self._attention == "default" else f"{self._attention}-{self._way}"
-        return HfEsmc(model.to(request.dtype).to(request.device).eval(), self._way, backend)
+            return model
+
+        return from_seed(make, seed)
+
+
+def _transformers() -> ModuleType:
+    transformers = import_needed("hf-esmc")
+    if not hasattr(transformers, "EsmcModel"):
+        raise MissingPackageError(
+            f"transformers {transformers.__version__} has no EsmcModel: "
+            f"pip install 'transformers>=5.24'."
+        )
+    return transformers
 
 
 class HfEsmc:

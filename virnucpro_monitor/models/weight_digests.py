@@ -1,0 +1,81 @@
+"""Digests of checkpoints: of a file's bytes, and of what it makes a model compute."""
+
+import hashlib
+import re
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+
+import torch
+
+from virnucpro_monitor.models.weight_names import is_of_encoder
+from virnucpro_monitor.scratch import scratch_folder, sweep
+
+
+def file_digest(path: Path) -> str:
+    """SHA-256 (hex) of a file, remembered beside it for as long as size and time are the same."""
+
+    def read() -> str:
+        with path.open("rb") as file:
+            return hashlib.file_digest(file, "sha256").hexdigest()
+
+    return remembered(path, "sha256", read)
+
+
+def encoder_digest(
+    state: Mapping[str, torch.Tensor], *, num_heads: int, token_dropout: bool
+) -> str:
+    """SHA-256 (hex) of what decides an embedding, whatever file it came from and in whose dtype.
+
+    Args:
+        state: tensors by fair-esm's names; those of the heads and constants do not count.
+    """
+    encoder = {name: tensor for name, tensor in state.items() if is_of_encoder(name)}
+    return state_digest(encoder, f"{num_heads} heads, token dropout {token_dropout}")
+
+
+def state_digest(state: Mapping[str, torch.Tensor], settings: str) -> str:
+    """SHA-256 (hex) of tensors by name, in FP32, and of what else decides what they compute."""
+    digest = hashlib.sha256(f"{settings}\n".encode())
+    for name in sorted(state):
+        tensor = state[name].detach().cpu().float().contiguous()
+        digest.update(f"{name} {list(tensor.shape)}\n".encode())
+        digest.update(tensor.numpy().data)
+    return digest.hexdigest()
+
+
+def remembered(
+    path: Path, kind: str, compute: Callable[[], str], *, files: Sequence[Path] = ()
+) -> str:
+    """A digest of a file, kept beside it for as long as its size and time are the same.
+
+    Args:
+        kind: of digest, the suffix of the note.
+        files: of a folder at `path`, whose sizes and times count.
+    """
+    found = [one.stat() for one in files or (path,)]
+    stamp = f"{sum(one.st_size for one in found)} {max(one.st_mtime_ns for one in found)}"
+    note = path.with_name(f"{path.name}.{kind}")
+    try:
+        known, _, digest = note.read_text(encoding="ascii").rpartition(" ")
+    except (OSError, UnicodeDecodeError):
+        known, digest = "", ""
+    if known == stamp and re.fullmatch("[0-9a-f]{64}", digest):
+        return digest
+    digest = compute()
+    try:
+        with replacing(note) as temporary:
+            temporary.write_text(f"{stamp} {digest}")
+    except OSError:
+        pass  # a read-only folder: the digest is only computed again next time
+    return digest
+
+
+@contextmanager
+def replacing(path: Path) -> Iterator[Path]:
+    """A temporary file beside `path` that takes its place when all went well."""
+    prefix = f".{path.name}."
+    sweep(path.parent, prefix)  # gigabytes, where a start was killed
+    with scratch_folder(path.parent, prefix) as temporary:
+        yield temporary
+        temporary.replace(path)
