@@ -47,6 +47,8 @@ NEEDS = {
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    # The long ones first: then no process is left with one when the others have nothing to do.
+    items.sort(key=lambda item: item.get_closest_marker("slow") is None)
     for marker, (is_there, reason) in NEEDS.items():
         marked = [item for item in items if item.get_closest_marker(marker)]
         if marked and not is_there():

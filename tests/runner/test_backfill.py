@@ -27,7 +27,7 @@ LIMIT_S = 300.0
 def history(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, list[str]]:
     """500 commits, of which every twentieth touches the package; some of those break it."""
     repository = TinyRepository(tmp_path_factory.mktemp("long") / "long")
-    hashes = [repository.commit(HEALTHY)]
+    steps = [HEALTHY]
     for number in range(1, NUM_COMMITS):
         if number % EVERY_RELEVANT:
             files = {"NOTES.md": f"note {number}\n"}
@@ -37,8 +37,8 @@ def history(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, list[str]]:
             files = {MODEL_FILE: f"raise RuntimeError({number})\n{HEALTHY[MODEL_FILE]}"}
         else:
             files = {MODEL_FILE: f"{HEALTHY[MODEL_FILE]}# {number}\n"}
-        hashes.append(repository.commit(files))
-    return repository.folder, hashes
+        steps.append(files)
+    return repository.folder, repository.commit_all(steps)
 
 
 def prepare(folder: Path, database: Path) -> list[str]:

@@ -228,7 +228,7 @@ def test_a_commit_that_takes_the_runner_down_is_not_tried_for_ever(
         *hashes,
     ]
     environment = {**os.environ, "PYTHONPATH": os.getcwd()}
-    for _ in range(10):
+    for killed in (1, 2):
         for note in cache_folder.glob("**/begun.note"):
             note.unlink()
         with subprocess.Popen(command, env=environment, stdout=subprocess.PIPE) as runner:
@@ -240,6 +240,11 @@ def test_a_commit_that_takes_the_runner_down_is_not_tried_for_ever(
             finally:
                 runner.kill()
         assert has_begun(cache_folder)
+        (mark,) = cache_folder.glob(f"begun/*/{hashes[0]}")
+        runners = json.loads(mark.read_text())
+        assert len(runners) == killed
+    # Eight more, each of which had left its name as these two have.
+    mark.write_text(json.dumps([*runners, *(f"999999999 {number}" for number in range(8))]))
     last = subprocess.run(command, env=environment, capture_output=True, text=True, check=True)
     first, second = last.stdout.splitlines()
     assert first.startswith(f"{hashes[0]} error The monitor itself was ended 10 times")

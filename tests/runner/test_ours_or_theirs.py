@@ -35,9 +35,14 @@ def killing(
         end = time.monotonic() + 100
         while not has_begun(cache_folder) and time.monotonic() < end:
             time.sleep(0.02)
-        # In a namespace of its own a target does not know its number out here.
-        line = [pid for pid in descendants(os.getpid()) if pid not in before]
-        line.sort(key=lambda pid: len(descendants(pid)), reverse=True)
+        # Git and others come and go meanwhile: what is looked for is the one line of the job.
+        while time.monotonic() < end:
+            line = [pid for pid in descendants(os.getpid()) if pid not in before]
+            # In a namespace of its own a target does not know its number out here.
+            line.sort(key=lambda pid: len(descendants(pid)), reverse=True)
+            if [len(descendants(pid)) for pid in line] == [4, 3, 1, 0, 0]:
+                break
+            time.sleep(0.02)
         server, supervisor, first, *_ = line
         (target,) = descendants(first)
         (judge,) = set(line) - {server, supervisor, first, target}

@@ -2,6 +2,7 @@
 
 import os
 import subprocess
+from collections.abc import Sequence
 from contextlib import suppress
 from pathlib import Path
 
@@ -106,6 +107,10 @@ def has_begun(cache_folder: Path) -> bool:
     return False
 
 
+def _data(text: str) -> str:
+    return f"data {len(text.encode())}\n{text}\n"
+
+
 class TinyRepository:
     """A repository in `folder`, written commit by commit with fixed dates."""
 
@@ -115,7 +120,7 @@ class TinyRepository:
         folder.mkdir(parents=True)
         self.git("init", "--quiet", "--initial-branch=main")
 
-    def git(self, *arguments: str) -> str:
+    def git(self, *arguments: str, given: str | None = None) -> str:
         moment = f"{1_780_000_000 + 60 * self.num_commits} +0000"
         environment = {
             **{name: value for name, value in os.environ.items() if not name.startswith("GIT_")},
@@ -133,6 +138,7 @@ class TinyRepository:
             check=True,
             capture_output=True,
             text=True,
+            input=given,
         )
         return done.stdout.strip()
 
@@ -148,3 +154,17 @@ class TinyRepository:
         )
         self.num_commits += 1
         return self.git("rev-parse", "HEAD")
+
+    def commit_all(self, steps: Sequence[dict[str, str]]) -> list[str]:
+        """`commit` for each of many steps, in one process of git."""
+        parts = []
+        for files in steps:
+            moment = f"A. Author <author@example.org> {1_780_000_000 + 60 * self.num_commits} +0000"
+            parts.append("commit refs/heads/main\n")
+            parts.append(f"author {moment}\ncommitter {moment}\n")
+            parts.append(_data(f"Commit {self.num_commits}\n"))
+            parts += [f"M 100644 inline {name}\n{_data(text)}" for name, text in files.items()]
+            self.num_commits += 1
+        self.git("fast-import", "--quiet", given="".join(parts))
+        self.git("reset", "--quiet", "--hard")
+        return self.git("rev-list", "--reverse", "HEAD").splitlines()[-len(steps) :]
