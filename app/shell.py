@@ -74,7 +74,22 @@ def prepared(make: Callable[[], _Made], *key: str | int | None) -> _Made:
 
 @st.cache_resource(max_entries=KEPT_DRAWINGS, ttl=KEPT_DRAWINGS_S, show_spinner=False)
 def _prepared(key: tuple[str | int | None, ...], _make: Callable[[], Any]) -> Any:
-    return _make()
+    made = _make()
+    return _Drawn(made) if isinstance(made, go.Figure) else made
+
+
+class _Drawn(go.Figure):  # type: ignore[misc]  # plotly has no types
+    """A finished figure, whose content is worked out once for all who look at it.
+
+    Streamlit asks for it at each showing; copying thousands of points takes longer than the page.
+    """
+
+    def __init__(self, figure: go.Figure) -> None:
+        super().__init__(layout=figure.layout)
+        self._content: dict[str, Any] = figure.to_dict()
+
+    def to_dict(self) -> dict[str, Any]:
+        return self._content
 
 
 def chart(figure: go.Figure, *, key: str, alt: str) -> None:

@@ -72,7 +72,7 @@ def database_state() -> str:
 
 
 def kept(
-    ttl_s: float = KEPT_S, *, unchanging: bool = False
+    ttl_s: float = KEPT_S, *, unchanging: bool = False, max_entries: int = KEPT
 ) -> Callable[[Callable[_Asked, _Answer]], "Kept[_Asked, _Answer]"]:
     """Keep a question's answers for all readers, without copying them.
 
@@ -84,10 +84,11 @@ def kept(
         ttl_s: seconds after which it is asked anew in any case.
         unchanging: what is asked of stored runs, which never change: nothing that is written makes
             it old.
+        max_entries: answers that are kept, the last used ones; fewer where they are large.
     """
 
     def decorate(question: Callable[_Asked, _Answer]) -> Kept[_Asked, _Answer]:
-        return Kept(question, ttl_s, unchanging=unchanging)
+        return Kept(question, ttl_s, unchanging=unchanging, max_entries=max_entries)
 
     return decorate
 
@@ -96,7 +97,12 @@ class Kept(Generic[_Asked, _Answer]):
     """A function whose answers are kept by database and arguments."""
 
     def __init__(
-        self, question: Callable[_Asked, _Answer], ttl_s: float, *, unchanging: bool
+        self,
+        question: Callable[_Asked, _Answer],
+        ttl_s: float,
+        *,
+        unchanging: bool,
+        max_entries: int,
     ) -> None:
         def answer(key: str, _ask: Callable[[], _Answer]) -> _Answer:
             return _ask()
@@ -105,7 +111,7 @@ class Kept(Generic[_Asked, _Answer]):
         answer.__module__ = question.__module__
         answer.__qualname__ = f"kept {question.__qualname__}"
         self._question = question
-        keep = st.cache_resource(ttl=ttl_s, max_entries=KEPT, show_spinner=False)
+        keep = st.cache_resource(ttl=ttl_s, max_entries=max_entries, show_spinner=False)
         self._kept: Any = keep(answer)
         self._unchanging = unchanging
         if not unchanging:
@@ -132,5 +138,7 @@ def _stands_for(argument: object) -> str:
     if isinstance(argument, Commit):
         return argument.hash
     if isinstance(argument, str | int | datetime | None):
+        return repr(argument)
+    if isinstance(argument, list | tuple) and all(isinstance(one, str) for one in argument):
         return repr(argument)
     raise TypeError(f"{type(argument).__name__} has no short name to keep an answer by.")

@@ -156,8 +156,9 @@ def load_recent_runs() -> tuple[Run, ...]:
     return histories.recent_runs(engine())
 
 
+@kept()
 def load_run(run_id: int) -> Run:
-    """Raises `NotFoundError` where there is no such run; never answered from a cache."""
+    """Raises `NotFoundError` where there is no such run."""
     return reading.load_run(engine(), run_id)
 
 
@@ -186,6 +187,7 @@ def load_pack(run: Run, pack: int) -> list[SequenceResult]:
     return reading.load_pack(engine(), run, pack)
 
 
+@kept(max_entries=32)
 def load_sequence_history(
     card: SeriesCard, sequence_id: str, limit: int | None
 ) -> list[SequencePoint]:
@@ -264,6 +266,7 @@ def load_last_good(run: Run) -> Run | None:
     return histories.load_last_good(engine(), run)
 
 
+@kept(max_entries=32)
 def load_outcomes(like: Run, hashes: Sequence[str]) -> dict[str, Run]:
     """The runs of some commits in the series of `like`, by hash."""
     return histories.load_outcomes(engine(), like, hashes)

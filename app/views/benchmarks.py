@@ -75,9 +75,17 @@ def _details(one: BenchmarkSet, users: list[data.SeriesCard]) -> None:
     shell.put(markup.facts([("SHA-256", markup.mono(one.digest))]))
     left, right = st.columns(2)
     with left:
-        shell.chart(lengths_figure(one), key="lengths", alt="Distribution of lengths")
+        shell.chart(
+            shell.prepared(lambda: lengths_figure(one), "lengths", one.digest),
+            key="lengths",
+            alt="Distribution of lengths",
+        )
     with right:
-        shell.chart(residues_figure(one), key="residues", alt="Share of each residue")
+        shell.chart(
+            shell.prepared(lambda: residues_figure(one), "residues", one.digest),
+            key="residues",
+            alt="Share of each residue",
+        )
     shell.heading("Used by")
     if not users:
         shell.put(markup.paragraph("No run has used it.", kind="quiet"))

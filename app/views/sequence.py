@@ -95,8 +95,16 @@ def _history(points: Sequence[SequencePoint], card: data.SeriesCard) -> None:
     levels = [thresholds[point.run.protocol_digest].level(point.result) for point in points]
     latest = points[-1]
     _summary(points, levels)
+    zone = shell.reader_zone()
+    measured = hash(tuple(data.identity(point.run) for point in points))
     shell.clickable_chart(
-        sequence_figure(points, thresholds, shell.reader_zone()),
+        shell.prepared(
+            lambda: sequence_figure(points, thresholds, zone),
+            "sequence",
+            latest.result.sequence_id,
+            zone.key,
+            measured,
+        ),
         key="sequence-history",
         alt=f"Error of the sequence in {len(points)} runs",
         on_click=shell.open_run,

@@ -78,7 +78,7 @@ def put_compared_letters(comparison: Comparison) -> None:
     _put(
         [
             _shown("base", base, worst.base),
-            _shown("head", head, worst.head),
+            Shown(role="head", run=head, result=worst.head, errors=of_head.get(worst.sequence_id)),
         ],
         residues,
     )

@@ -124,6 +124,11 @@ BOUNDED: dict[str, tuple[int, Call]] = {
         3,
         lambda r: data.load_outcomes(r.run, [make_commit(place).hash for place in (3, 4, 5)]),
     ),
+    "load_residue_errors": (1, lambda r: data.load_residue_errors(r.failed)),
+    "load_sequence_ids": (
+        2 * NUM_SEQUENCES,
+        lambda r: data.load_sequence_ids(r.run.benchmark_label),
+    ),
     "load_run": (1, lambda r: data.load_run(r.run.id or 0)),
     "load_sequences": (NUM_SEQUENCES, lambda r: data.load_sequences(r.run)),
     "load_sequences, worst first": (
