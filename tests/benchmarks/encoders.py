@@ -30,7 +30,7 @@ class Encoder:
 
     Attributes:
         location: "pypi:NAME", or a repository's path.
-        extra: requirements that are installed with a release.
+        extra: requirements that are installed with a release, or a repository's own file of them.
     """
 
     location: str
@@ -42,7 +42,8 @@ class Encoder:
 
     @property
     def package(self) -> str:
-        return self.location.removeprefix("pypi:").rstrip("/").rpartition("/")[2]
+        released = self.location.startswith("pypi:")
+        return self.location.removeprefix("pypi:") if released else self.adapter.partition("-")[0]
 
 
 HF, NEWEST = "pypi:transformers", TRANSFORMERS[-1:]
@@ -75,13 +76,12 @@ ENCODERS = (
 
 def measure(settings: Settings, encoder: Encoder) -> Iterator[Run]:
     """Run what of an encoder is not known yet; yields its runs in the order of its revisions."""
-    released = encoder.location.startswith("pypi:")
     words = "-".join((encoder.package, encoder.adapter, *encoder.extra))
     target = Target(
         name="".join(one if one.isalnum() else "-" for one in words)[:80],
         location=encoder.location,
         adapter=encoder.adapter,
-        requirements="\n".join(encoder.extra) or None if released else None,
+        requirements="\n".join(encoder.extra) or None,
     )
     store_target(settings, target, print)
     outcome = run_and_store(settings, target, RunOptions(revisions=encoder.revisions))
@@ -124,8 +124,8 @@ def row(encoder: Encoder, run: Run) -> str:
     else:
         distance = "-" if worst is None else f"{worst:.1e}"
     culprit = str(run.culprit) if failed else "-"
-    why = ", ".join(failed) if failed else ("" if run.outcome.has_verdict else run.reason[:80])
-    beside = "".join(f", {one.replace('==', ' ')}" for one in encoder.extra if "@" not in one)
+    why = ", ".join(failed) if failed else ("" if run.outcome.has_verdict else run.reason[:120])
+    beside = "".join(f", {one.replace('==', ' ')}" for one in encoder.extra if "==" in one)
     cells = (
         f"{encoder.package} {run.commit.short}{beside}",
         encoder.model,
@@ -144,7 +144,7 @@ def main() -> None:
     parser.add_argument("--folder", type=Path, required=True)
     parser.add_argument("--protocol", default="1")
     parser.add_argument("--only", default="", help="Rows of packages with this in their name.")
-    parser.add_argument("--fastplms", help="A clone of its repository: a row more.")
+    parser.add_argument("--fastplms", help="A clone of its repository: two rows.")
     options = parser.parse_args()
     settings = load_settings(
         db=f"sqlite:///{(options.folder / 'encoders.db').resolve()}",
@@ -157,8 +157,19 @@ def main() -> None:
     )
     wanted = [encoder for encoder in ENCODERS if options.only in encoder.package]
     if options.fastplms:
-        wanted.append(
-            Encoder(options.fastplms, (FASTPLMS,), "fastplms", "FAST_ESM_ENCODER", "padded batch")
+        wanted += (
+            Encoder(
+                options.fastplms,
+                (FASTPLMS,),
+                adapter,
+                model,
+                "padded batch",
+                ("requirements/core.in",),
+            )
+            for adapter, model in (
+                ("fastplms", "FAST_ESM_ENCODER"),
+                ("fastplms-e1", "FAST_E1_ENCODER"),
+            )
         )
     stub = without_flash_attn(options.folder)
     wanted = [

@@ -67,6 +67,57 @@ def test_two_functions_in_a_file_of_the_repository_are_enough(
     assert "RuntimeError: no" in broken.reason
 
 
+BAD = """
+import torch
+from virnucpro_monitor.runner.warm import build_model
+
+
+class Model:
+    def __init__(self, request):
+        self.model = build_model(request.checkpoint, request.regression)[0].eval()
+
+    def alone(self, ids):
+        found = self.model(ids[None], repr_layers=[6])
+        return {6: self.given(found["representations"][6][0], found["logits"][0])}
+
+    def together(self, ids, cu_seqlens, max_seqlen):
+        parts = [self.alone(ids[a:b])[6] for a, b in zip(cu_seqlens[:-1], cu_seqlens[1:])]
+        return {6: torch.cat(parts)}
+
+
+class Right(Model):
+    given = staticmethod(lambda rows, logits: rows)
+
+
+class Logits(Model):
+    given = staticmethod(lambda rows, logits: logits)
+
+
+class Raising(Model):
+    given = staticmethod(lambda rows, logits: rows[1000])
+"""
+
+
+@pytest.mark.usefixtures("shared_workers")
+def test_each_bad_adapter_is_an_error_of_one_sentence_and_the_next_one_runs(
+    tiny: TinyRepository, make_plan: MakePlan
+) -> None:
+    sentences = {
+        "": "Adapter 'made.py:Made' cannot be imported (module 'made' has no attribute 'Made').",
+        "Raising": "IndexError: index 1000 is out of bounds",
+        "Logits": "The target gives 33 channels, and esm2_t6_8M_UR50D has 320: give the hidden",
+    }
+    lines = [f"Made = {name}\n" if name else "" for name in (*sentences, "Right")]
+    hashes = [tiny.commit({"made.py": f"{BAD}\n\n{line}"}) for line in lines]
+    target = Target(name="tiny", location=str(tiny.folder), adapter="made.py:Made")
+    *bad, right = (one.run for one in run_commits(make_plan(hashes, target=target)))
+    for run, sentence in zip(bad, sentences.values(), strict=True):
+        assert run.outcome is Outcome.ERROR
+        assert sentence in run.reason
+        assert "\n" not in run.reason
+    assert right.outcome is Outcome.PASSED, right.reason
+
+
 def test_an_adapter_beside_the_monitor_reaches_a_private_environment(
     tiny: TinyRepository, make_plan: MakePlan, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -117,6 +168,7 @@ class Constant:
         ({6: torch.zeros(1, 4, 2)}, r"shape \(1, 4, 2\) for 4 tokens"),
         ({6: torch.zeros(5, 2)}, r"shape \(5, 2\) for 4 tokens"),
         ({6: torch.zeros(4, 2).half()}, "gives float16, not float32"),
+        ({6: torch.zeros(4, 2, device="meta")}, "gives rows on meta, asked for cpu"),
     ],
 )
 def test_what_is_no_embedding_is_named(given: object, sentence: str) -> None:
