@@ -279,7 +279,9 @@ def load_commit_runs(target: str, commit_hash: str) -> dict[SeriesKey, Run]:
 
 def pair_runs(base: FoundCommit, head: FoundCommit) -> Pairing:
     """Which runs of two commits of one target belong together; raises where none do."""
-    return comparing.pair_runs(engine(), head.target, base.commit, head.commit)
+    return comparing.pair_runs(
+        engine(), head.target, base.commit, head.commit, base_target=base.target
+    )
 
 
 @kept()

@@ -347,6 +347,7 @@ def _setup(run: Run) -> None:
                     ("configuration", _digest(configuration.digest)),
                     ("protocol", f"{run.protocol_version}"),
                     ("protocol digest", _digest(run.protocol_digest)),
+                    ("oracle", _oracle(run)),
                     ("code digest", _digest(run.code_digest)),
                 ]
             )
@@ -371,6 +372,11 @@ def _branch(run: Run) -> str:
         return one_line(target.branch or "the followed one", 200) if target else UNKNOWN
     names = data.load_document(run, "branches") or []
     return one_line(", ".join(map(str, names)), 400) or "no longer on the followed one"
+
+
+def _oracle(run: Run) -> str:
+    named = data.load_document(data.load_measured(run), "oracle")
+    return one_line(str(named["kind"]), 400) if named else UNKNOWN
 
 
 def _digest(digest: str | None) -> Html:

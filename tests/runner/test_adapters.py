@@ -410,7 +410,7 @@ def test_a_name_is_taken_apart(name: str, place: str, options: dict[str, str], o
     ("name", "sentence"),
     [
         ("a.py:Model:speed=1", "names a place, which takes no option but oracle and family: speed"),
-        ("hf-esm:oracle=mine", "'mine' is no oracle: use one of fair-esm, none"),
+        ("hf-esm:oracle=mine", "'mine' is no oracle: use fair-esm, self-fp64"),
     ],
 )
 def test_a_name_that_is_none_is_refused(name: str, sentence: str) -> None:

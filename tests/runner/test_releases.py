@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from tests.cli.test_adapter import example
-from tests.runner.wheels import make_wheel
+from tests.runner.wheels import make_index, make_wheel, only_index
 from virnucpro_monitor.cli.main import run_command
 from virnucpro_monitor.errors import ConfigurationError, RepositoryError
 from virnucpro_monitor.records import Target
@@ -109,10 +109,7 @@ def test_the_settings_file_names_releases_in_their_own_words(tmp_path: Path) -> 
 def index(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """A folder of wheels as the only index."""
     folder = tmp_path / "wheels"
-    monkeypatch.setenv("PIP_NO_INDEX", "1")
-    monkeypatch.setenv("PIP_FIND_LINKS", str(folder))
-    monkeypatch.setenv("PIP_CONFIG_FILE", "/dev/null")
-    monkeypatch.setenv("PATH", "/usr/bin:/bin")  # pip's settings are not uv's
+    only_index(folder, monkeypatch)
     return folder
 
 
@@ -162,6 +159,46 @@ def test_a_package_is_run_compared_and_searched_by_release(
     assert "Embeddings, packed: 0 of 11 embeddings are bit-identical" in printed
     assert "the furthest moved by 1.4e-01 (relative L2), beyond the noise" in printed
     assert "Embeddings, unpacked: all 11 embeddings are bit-identical" in printed
+
+
+@pytest.mark.slow
+@pytest.mark.usefixtures("quick_probes")
+def test_what_is_wrong_with_a_release_is_its_own_row_and_the_next_one_runs(
+    index: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    right = example(tmp_path).read_text()
+    wheels = [
+        make_wheel(index, "tinyenc", "1.0", "raise ImportError('needs an older torch')\n"),
+        make_wheel(index, "tinyenc", "1.1", right, needs="nosuchpackage"),
+        make_wheel(index, "tinyenc", "1.2", right),
+        make_wheel(index, "tinyenc", "1.3", right),
+    ]
+    url = make_index(tmp_path, "tinyenc", wheels, yanked=["1.2"])
+    for name in ("PIP_NO_INDEX", "PIP_FIND_LINKS"):
+        monkeypatch.delenv(name)
+    monkeypatch.setenv("PIP_INDEX_URL", url)
+    monkeypatch.setenv("VIRNUCPRO_MONITOR_DB", f"sqlite:///{tmp_path / 'monitor.db'}")
+    monkeypatch.setenv("VIRNUCPRO_MONITOR_CACHE_DIR", str(tmp_path / "cache"))
+    for name, value in (
+        ("MODEL", "esm2_t6_8M_UR50D"), ("WEIGHTS", "synthetic"), ("DEVICE", "cpu"),
+        ("DTYPE", "float32"),
+    ):  # fmt: skip
+        monkeypatch.setenv(f"VIRNUCPRO_MONITOR_{name}", value)
+    add = ["targets", "add", "tiny", "pypi:tinyenc", "--adapter", "tinyenc:Padded", "--no-check"]
+    assert run_command(add) == 0
+    assert "Stored tiny: 3 releases." in capsys.readouterr().err  # the yanked one is not listed
+    asked = [word for version in ("1.0", "1.1", "1.2", "1.3") for word in ("--commit", version)]
+    assert run_command(["run", "--target", "tiny", "--json", *asked]) == 3
+    found = {one["commit"]: one for one in json.loads(capsys.readouterr().out)}
+    assert [found[one]["outcome"] for one in ("1.0", "1.1", "1.2", "1.3")] == [
+        "error", "error", "error", "passed",
+    ]  # fmt: skip
+    assert "cannot be imported (needs an older torch)" in found["1.0"]["reason"]
+    assert "nosuchpackage" in found["1.1"]["reason"]
+    assert "tinyenc 1.2 was yanked: its authors took it back" in found["1.2"]["reason"]
+    assert "gives NaN" in found["1.2"]["reason"]
+    with pytest.raises(RepositoryError, match=r"There is no release 1\.4 of tinyenc"):
+        Releases.open(Target(name="t", location="pypi:tinyenc"), tmp_path / "cache").resolve("1.4")
 
 
 @pytest.mark.slow

@@ -43,8 +43,10 @@ def find_differences(base: Run, head: Run) -> tuple[Difference, ...]:
 
     An environment, package or part that one of the runs does not know is no difference.
     """
+    # The same commit of two targets is the same code, in another environment.
+    of_target = "environment" if base.commit.hash == head.commit.hash else "target"
     pairs: list[tuple[str, str, object, object]] = [
-        ("target", "target", base.target, head.target),
+        (of_target, "target", base.target, head.target),
         ("benchmark", "benchmark", _benchmark(base), _benchmark(head)),
         ("protocol", "protocol", _protocol(base), _protocol(head)),
     ]

@@ -27,11 +27,15 @@ def register(app: typer.Typer) -> None:
 def compare(
     base: Annotated[
         str | None,
-        typer.Argument(metavar="BASE", help="Hash, branch or tag before.", show_default=False),
+        typer.Argument(
+            metavar="BASE", help="Hash, branch or tag before, or TARGET:REV.", show_default=False
+        ),
     ] = None,
     head: Annotated[
         str | None,
-        typer.Argument(metavar="HEAD", help="Hash, branch or tag after.", show_default=False),
+        typer.Argument(
+            metavar="HEAD", help="Hash, branch or tag after, or TARGET:REV.", show_default=False
+        ),
     ] = None,
     target: TargetOption = None,
     benchmark: Annotated[

@@ -71,7 +71,8 @@ def run(
 ) -> None:
     """Validate commits of a target and store the results.
 
-    Without --target: this package's own packed ESM-2, as it is installed.
+    Without --target: this package's own packed ESM-2, as it is installed. The name of a matrix of
+    environments means all of them.
     Exit code: 0 all passed, 2 equivalence failed somewhere, 3 something could not be run.
     """
     if log is not None:
@@ -85,7 +86,7 @@ def run(
             "--commits."
         )
     from virnucpro_monitor.cli.run_display import listening, open_display
-    from virnucpro_monitor.monitor.running import RunOptions, find_run_target, run_and_store
+    from virnucpro_monitor.monitor.running import RunOptions, find_run_targets, run_and_store
 
     options = RunOptions(
         revisions=revisions,
@@ -98,18 +99,23 @@ def run(
         wait_s=wait or 0.0,
         gpu_wait_s=DEFAULT_GPU_WAIT_S if gpu_wait is None else gpu_wait,
     )
-    chosen = find_run_target(settings, target, package)
+    chosen = find_run_targets(settings, target, package)
+    outcomes = []
     with advising_to_wait(), stopping_on_terminate(), open_display() as display:
-        outcome = run_and_store(settings, chosen, options, listening(display))
-        display.message(outcome.summary)
+        for one in chosen:
+            outcomes.append(run_and_store(settings, one, options, listening(display)))
+            name = f"{one.name}: " if len(chosen) > 1 else ""
+            display.message(f"{name}{outcomes[-1].summary}")
     from virnucpro_monitor.report.alerting import alert_after_run
 
-    alert_after_run(settings, chosen, say)
+    for one in chosen:
+        alert_after_run(settings, one, say)
     if as_json:
         from virnucpro_monitor.report.values import run_values
 
-        print_json([run_values(one) for one in outcome.runs])
-    raise typer.Exit(outcome.exit_code)
+        print_json([run_values(run) for outcome in outcomes for run in outcome.runs])
+    codes = {outcome.exit_code for outcome in outcomes}
+    raise typer.Exit(next(code for code in (2, 3, 0) if code in codes))
 
 
 @contextmanager

@@ -214,7 +214,7 @@ def _print_run(found: "RunDetails", worst: "list[SequenceResult]") -> None:
     run, failure = found.run, found.failure
     typer.echo(verdict_sentence(run))
     typer.echo("")
-    for name, value in _facts(run, found.measured):
+    for name, value in _facts(run, found.measured, found.oracle):
         typer.echo(f"{name:<14}{one_line(value)}")
     if run.gates:
         typer.echo("")
@@ -244,7 +244,7 @@ def _print_run(found: "RunDetails", worst: "list[SequenceResult]") -> None:
     typer.echo(f"\nRepeat it:\n  {reproduce_command(run, found.target)}")
 
 
-def _facts(run: Run, measured: Run) -> list[tuple[str, str]]:
+def _facts(run: Run, measured: Run, oracle: str | None) -> list[tuple[str, str]]:
     used, commit = run.configuration, run.commit
     facts = [
         ("run", f"{run.id}, started {run.started_at:%Y-%m-%d %H:%M:%S %Z}, {run.duration_s:.1f} s"),
@@ -255,6 +255,7 @@ def _facts(run: Run, measured: Run) -> list[tuple[str, str]]:
         ("weights", f"{used.weights}  SHA-256 {used.weights_digest}"),
         ("token budget", str(used.token_budget)),
         ("protocol", f"{run.protocol_version}  digest {run.protocol_digest}"),
+        ("oracle", oracle or "not known"),
         ("culprit", run.culprit.value if run.culprit else "not known"),
     ]
     if run.figures is not None:

@@ -12,7 +12,7 @@ from virnucpro_monitor.cli.options import DatabaseOption, JsonOption, print_json
 from virnucpro_monitor.errors import ConfigurationError, MonitorError, TargetError
 from virnucpro_monitor.records import Target
 from virnucpro_monitor.secrecy import masked_url
-from virnucpro_monitor.settings import load_settings
+from virnucpro_monitor.settings import Settings, load_settings
 
 if TYPE_CHECKING:
     from virnucpro_monitor.monitor.targets import TargetFindings
@@ -45,7 +45,7 @@ def list_targets(db: DatabaseOption = None, as_json: JsonOption = False) -> None
         parts += [f"paths {' '.join(one.paths)}"] if one.paths else []
         of_package = one.location.startswith("pypi:")
         parts += [f"{'releases' if of_package else 'branch'} {one.branch}"] if one.branch else []
-        if of_package and one.requirements:
+        if one.requirements:
             parts.append(f"with {' '.join(one.requirements.splitlines())}")
         typer.echo("  ".join(parts))
 
@@ -55,17 +55,19 @@ def add(
     location: Annotated[
         str,
         typer.Argument(
-            metavar="PATH|URL|pypi:NAME", help="Its git repository, or a package of an index."
+            metavar="PATH|URL|pypi:NAME|folder:PATH",
+            help="Its git repository, a package of an index, or a folder's content as it is.",
         ),
     ],
     adapter: Annotated[
-        str,
+        str | None,
         typer.Option(
             "--adapter",
             metavar="NAME",
-            help="A name of adapter list, module:callable, or file.py:callable of the repository.",
+            help="A name of adapter list, module:callable, or file.py:callable of the repository; "
+            "by default what its pyproject.toml names.",
         ),
-    ] = "seed-interface",
+    ] = None,
     package: Annotated[
         str | None, typer.Option("--package", metavar="NAME", help="Import root of its package.")
     ] = None,
@@ -87,7 +89,26 @@ def add(
     extra: Annotated[
         list[str] | None,
         typer.Option(
-            "--with", metavar="REQUIREMENT", help="Installed with each release; several times."
+            "--with",
+            metavar="REQUIREMENT",
+            help="Installed with each commit or release; several times.",
+        ),
+    ] = None,
+    matrix: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--matrix",
+            metavar="NAME=VERSIONS",
+            help="One series for each environment, as in torch=2.10.0,2.14.1; several times.",
+        ),
+    ] = None,
+    oracle: Annotated[
+        str | None,
+        typer.Option(
+            "--oracle",
+            metavar="NAME",
+            help="What both sides are held against: fair-esm, self-fp64, hf:MODEL@VERSION, "
+            "file:PATH or none; by default what the adapter is for.",
         ),
     ] = None,
     tried: Annotated[
@@ -102,8 +123,7 @@ def add(
     where it cannot be loaded. Says so where the last commit lacks VirNucPro's interface: that is
     stored all the same.
     """
-    from virnucpro_monitor.monitor.targets import look_at, store_target
-    from virnucpro_monitor.report.text import count
+    from virnucpro_monitor.monitor.targets import in_environments
 
     settings = load_settings(defaults=TRIAL_DEFAULTS, db=db)
     if location.startswith("pypi:"):
@@ -112,26 +132,46 @@ def add(
                 "A package has releases instead of branches, paths and requirement files: name "
                 "them by --releases, and what is installed with each by --with."
             )
-        branch, requirements = releases, "\n".join(extra or ()) or None
-    elif releases or extra:
-        raise ConfigurationError("--releases and --with belong to a package: name it pypi:NAME.")
+        branch = releases
+    elif releases:
+        raise ConfigurationError("--releases belongs to a package: name it pypi:NAME.")
     target = Target(
         name=name,
         location=location,
-        adapter=adapter,
+        adapter=adapter or "seed-interface",
         package=package,
         paths=tuple(paths or ()),
         branch=branch,
         requirements=requirements,
     )
+    for one in in_environments(target, extra or (), matrix or ()):
+        _store(settings, one, own_adapter=adapter is None, oracle=oracle, tried=tried)
+
+
+def _store(
+    settings: Settings, target: Target, *, own_adapter: bool, oracle: str | None, tried: bool
+) -> None:
+    from virnucpro_monitor.monitor.targets import look_at, store_target
+    from virnucpro_monitor.report.text import count
+
+    name, branch = target.name, target.branch
     try:
-        number = store_target(settings, target, say, on_trial=_say_trial if tried else None)
+        number = store_target(
+            settings,
+            target,
+            say,
+            on_trial=_say_trial if tried else None,
+            own_adapter=own_adapter,
+            oracle=oracle,
+        )
     except TargetError as error:
         raise TargetError(
             f"{name} is not stored: {error} (--no-check stores it as it is.)"
         ) from error
-    if location.startswith("pypi:"):
+    if target.location.startswith("pypi:"):
         say(f"Stored {name}: {count(number, 'release')}{f' {branch}' if branch else ''}.")
+    elif target.location.startswith("folder:"):
+        say(f"Stored {name}: {count(number, 'content')} seen.")
     else:
         say(f"Stored {name}: {count(number, 'commit')} on {branch or 'its main branch'}.")
     try:

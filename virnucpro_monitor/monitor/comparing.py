@@ -10,7 +10,7 @@ from virnucpro_monitor.analysis.comparison import (
     compare_runs,
 )
 from virnucpro_monitor.analysis.moved import compare_embeddings
-from virnucpro_monitor.analysis.series import series_key
+from virnucpro_monitor.analysis.series import SeriesKey, series_key
 from virnucpro_monitor.errors import NotFoundError
 from virnucpro_monitor.monitor.histories import find_good_before, list_series, load_neighbours
 from virnucpro_monitor.monitor.naming import choose_target, find_commit
@@ -42,9 +42,10 @@ class Pairing:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class CommitComparison:
-    """Two commits of one target, compared in every way in which both were measured.
+    """Two commits, compared in every way in which both were measured.
 
     Attributes:
+        target: the head's.
         comparisons: one for each pair of runs; never empty.
         only_base, only_head: runs without a counterpart.
     """
@@ -68,9 +69,10 @@ def compare_commits(
     """Compare two commits.
 
     Args:
-        base, head: a hash or its first digits, a branch, a tag. Without a head the followed
-            branch's newest measured commit; without both that one against the last good one
-            before it.
+        base, head: a hash or its first digits, a branch, a tag; with TARGET: before it, of that
+            target, so that the same commit is compared in two environments. Without a head the
+            followed branch's newest measured commit; without both that one against the last good
+            one before it.
         target: a name, or the path or URL of the repository; None for the one that has the base.
         benchmark: a set's name, or "name@version"; None for all.
 
@@ -78,15 +80,20 @@ def compare_commits(
         AmbiguousRevision: a short hash fits several commits.
         NotFoundError: a commit has no stored run, or the two have no benchmark set in common.
     """
-    stored = choose_target(engine, target, revision=base)
+    base_target, base = _of_target(base)
+    head_target, head = _of_target(head)
+    before = choose_target(engine, base_target or target, revision=base)
+    stored = choose_target(engine, head_target) if head_target else before
     if base is None:
         base_commit, head_commit = _default_commits(engine, stored, benchmark)
     else:
-        base_commit = find_commit(engine, base, stored)
+        base_commit = find_commit(engine, base, before)
         head_commit = (
             newest_commit(engine, stored) if head is None else find_commit(engine, head, stored)
         )
-    pairing = pair_runs(engine, stored.name, base_commit, head_commit, benchmark)
+    pairing = pair_runs(
+        engine, stored.name, base_commit, head_commit, benchmark, base_target=before.name
+    )
     return CommitComparison(
         target=stored.name,
         base=base_commit,
@@ -95,6 +102,12 @@ def compare_commits(
         only_base=pairing.only_base,
         only_head=pairing.only_head,
     )
+
+
+def _of_target(text: str | None) -> tuple[str | None, str | None]:
+    """TARGET and REV of "TARGET:REV"; no name of git's for a commit has a colon."""
+    name, colon, revision = (text or "").rpartition(":")
+    return (name, revision) if colon else (None, text)
 
 
 def newest_commit(engine: Engine, target: Target) -> Commit:
@@ -118,38 +131,47 @@ def _default_commits(
 
 
 def pair_runs(
-    engine: Engine, target: str, base: Commit, head: Commit, benchmark: str | None = None
+    engine: Engine,
+    target: str,
+    base: Commit,
+    head: Commit,
+    benchmark: str | None = None,
+    *,
+    base_target: str | None = None,
 ) -> Pairing:
     """Pair the runs of one series; what is left over is paired by benchmark name, if it can be.
 
     Such a pair differs in version or configuration: the comparison says so.
 
+    Args:
+        base_target: of the base, where it is another than the head's.
+
     Raises:
         NotFoundError: one of the commits has no run, or they have no benchmark set in common.
     """
-    runs = reader.load_runs(
-        engine, target=target, commits={base.hash, head.hash}, benchmark=benchmark
+    both = (base_target or target, base.hash) != (target, head.hash)
+    bases, heads = (
+        reader.load_runs(engine, target=name, commits={commit.hash}, benchmark=benchmark)
+        for name, commit in ((base_target or target, base), (target, head))
     )
-    bases = [run for run in runs if run.commit.hash == base.hash]
-    heads = [run for run in runs if run.commit.hash == head.hash]
-    for commit, found in ((base, bases), (head, heads)):
+    for name, commit, found in ((base_target or target, base, bases), (target, head, heads)):
         if not found:
             wanted = f" on {benchmark}" if benchmark else ""
             raise NotFoundError(
                 f"Commit {commit.short} has no stored run{wanted}: virnucpro-monitor run "
-                f"--target {target} --commit {commit.short} stores one."
+                f"--target {name} --commit {commit.short} stores one."
             )
     sets = [", ".join(sorted({run.benchmark for run in found})) for found in (bases, heads)]
     pairs = []
-    for same in (series_key, lambda run: run.benchmark):
+    for same in (series_key, _but_target, lambda run: run.benchmark):
         for run in list(heads):
             partner = next((one for one in bases if same(one) == same(run)), None)
             if partner is not None:
                 pairs.append((partner, run))
                 heads.remove(run)
-                if base.hash != head.hash:
+                if both:
                     bases.remove(partner)
-    if base.hash == head.hash:
+    if not both:
         bases = []
     if not pairs:
         raise NotFoundError(
@@ -157,6 +179,10 @@ def pair_runs(
             f"({sets[0]} and {sets[1]}): there is nothing to compare."
         )
     return Pairing(tuple(pairs), tuple(bases), tuple(heads))
+
+
+def _but_target(run: Run) -> SeriesKey:
+    return replace(series_key(run), target="")
 
 
 def compare_pair(engine: Engine, base: Run, head: Run) -> Comparison:

@@ -12,8 +12,10 @@ from virnucpro_monitor.errors import ConfigurationError, MissingDatabase
 from virnucpro_monitor.monitor.hiding import secret_places
 from virnucpro_monitor.monitor.sink import Sink, holding_locks
 from virnucpro_monitor.records import Outcome, Request, Run, Target
+from virnucpro_monitor.runner.adapter_names import is_plain, parse_adapter, with_oracle
 from virnucpro_monitor.runner.builtin import builtin_commit
 from virnucpro_monitor.runner.commits import run_commits
+from virnucpro_monitor.runner.matrix import environments_of
 from virnucpro_monitor.runner.plan import RunPlan
 from virnucpro_monitor.runner.selection import (
     Selection,
@@ -21,8 +23,9 @@ from virnucpro_monitor.runner.selection import (
     select_new,
     select_revisions,
 )
-from virnucpro_monitor.runner.sources import Source, open_source
+from virnucpro_monitor.runner.sources import Source, is_here, named_adapter, open_source
 from virnucpro_monitor.runner.targets import find_target
+from virnucpro_monitor.runner.venv import is_package
 from virnucpro_monitor.settings import Settings
 from virnucpro_monitor.store.engine import open_engine
 from virnucpro_monitor.store.reader import load_targets
@@ -148,6 +151,31 @@ def find_run_target(settings: Settings, wanted: str | None, package: str | None 
     return find_target(wanted, stored_targets(settings), package=package)
 
 
+def find_run_targets(
+    settings: Settings, wanted: str | None, package: str | None = None
+) -> tuple[Target, ...]:
+    """As `find_run_target`; all of a matrix of environments, where that is what the name means."""
+    stored = stored_targets(settings)
+    named = wanted is None or any(one.name == wanted for one in stored)
+    environments = () if named else environments_of(str(wanted), stored)
+    return environments or (find_target(wanted, stored, package=package),)
+
+
+def with_own_adapter(target: Target, repository: Source, say: Callable[[str], None]) -> Target:
+    """A target without an adapter, with the one that its branch's last commit names, if it does.
+
+    Raises:
+        MonitorError: as `named_adapter` says, or the branch is not there.
+    """
+    if not is_plain(target.adapter, "seed-interface") or is_package(target.location):
+        return target
+    named = named_adapter(repository, repository.resolve_branch(target.branch))
+    if named is None:
+        return target
+    say(f"{target.name} is loaded by {named}, as its pyproject.toml says.")
+    return replace(target, adapter=with_oracle(named, parse_adapter(target.adapter).oracle))
+
+
 def stored_targets(settings: Settings) -> list[Target]:
     """Targets in the database; none where there is no database yet."""
     try:
@@ -195,6 +223,9 @@ def stream_runs(
     """
     stored: list[Run] = []
     settled: list[Run] = []
+    if target not in stored_targets(settings) and is_here(target, settings.cache_folder):
+        source = open_source(target, settings.cache_folder, fetch=False)
+        target = with_own_adapter(target, source, listener.on_message)
     with (
         Sink(settings.database_url, target, say=listener.on_message, heartbeat=options.new) as sink,
         holding_locks(settings, sink, wait_s=options.wait_s, on_wait=listener.on_message),

@@ -14,6 +14,7 @@ from virnucpro_monitor.records import (
     SequenceResult,
     Target,
     Thresholds,
+    read_oracle,
 )
 from virnucpro_monitor.store import notes_reader, reader
 from virnucpro_monitor.store.engine import Engine
@@ -30,6 +31,7 @@ class RunDetails:
         failure: why the run is an error; None where it is none.
         judgements: how it was judged again under other protocols, the latest last.
         thresholds: that the verdict rests on.
+        oracle: what both sides were held against; None where that is not known.
     """
 
     run: Run
@@ -40,6 +42,7 @@ class RunDetails:
     target: Target
     judgements: tuple[Judgement, ...]
     thresholds: Thresholds
+    oracle: str | None
 
 
 def list_runs(
@@ -110,4 +113,5 @@ def load_details(
         target=reader.load_target(engine, run.target),
         judgements=tuple(notes_reader.load_judgements(engine, run_id)),
         thresholds=load_thresholds(engine, run),
+        oracle=read_oracle({"oracle": reader.load_document(engine, measured.id or 0, "oracle")}),
     )

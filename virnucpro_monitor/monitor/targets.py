@@ -1,18 +1,20 @@
 """The repositories that are watched: listed, stored, looked at and deleted."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 
 from virnucpro_monitor.errors import ConfigurationError
 from virnucpro_monitor.monitor.opening import open_database
-from virnucpro_monitor.monitor.running import stored_targets
+from virnucpro_monitor.monitor.running import stored_targets, with_own_adapter
 from virnucpro_monitor.monitor.sink import Sink
 from virnucpro_monitor.monitor.trying import Trial, check_target
 from virnucpro_monitor.records import Commit, Target, short_hash
+from virnucpro_monitor.runner.adapter_names import is_plain, with_oracle
 from virnucpro_monitor.runner.builtin import BUILTIN
 from virnucpro_monitor.runner.code_digest import covers
 from virnucpro_monitor.runner.interface import find_names
-from virnucpro_monitor.runner.releases import check_release_target
+from virnucpro_monitor.runner.matrix import with_environments, with_requirements
+from virnucpro_monitor.runner.releases import check_words
 from virnucpro_monitor.runner.selection import branch_history
 from virnucpro_monitor.runner.sources import open_source
 from virnucpro_monitor.runner.targets import absolute_location, check_name, read_targets
@@ -54,18 +56,37 @@ def known_targets(settings: Settings, on_problem: Callable[[str], object]) -> li
     return [known[name] for name in sorted(known)]
 
 
+def in_environments(
+    target: Target, extra: Sequence[str], matrix: Sequence[str]
+) -> tuple[Target, ...]:
+    """A target with what is installed with each commit; one for each environment of a matrix.
+
+    Args:
+        extra: requirements, as in "torch==2.13.0".
+        matrix: packages with versions, as in "torch=2.10.0,2.14.1"; all combinations are made.
+
+    Raises:
+        ConfigurationError: something is not well formed.
+    """
+    return with_environments(with_requirements(target, extra), matrix)
+
+
 def store_target(
     settings: Settings,
     target: Target,
     say: Callable[[str], None],
     *,
     on_trial: Callable[[Trial], object] | None = None,
+    own_adapter: bool = False,
+    oracle: str | None = None,
 ) -> int:
     """Store a target once its repository can be read; returns its branch's number of commits.
 
     The same name again changes it.
 
     Args:
+        own_adapter: take the adapter that the last commit's pyproject.toml names, if it does.
+        oracle: what the target is held against; None for what its adapter is by default.
         on_trial: given for an adapter that is to be tried first on the branch's last commit, in
             that commit's environment; receives what came of it.
 
@@ -77,11 +98,17 @@ def store_target(
     if target.name == BUILTIN:
         raise ConfigurationError("The name 'builtin' stands for this package's own model.")
     check_name(target.name)
-    target = replace(target, location=absolute_location(target.location))
-    check_release_target(target)
+    target = replace(
+        target,
+        location=absolute_location(target.location),
+        adapter=with_oracle(target.adapter, oracle),
+    )
+    check_words(target)
     repository = open_source(target, settings.cache_folder)
     history = branch_history(repository, target)
-    if on_trial is not None and target.adapter != "seed-interface":
+    if own_adapter:
+        target = with_own_adapter(target, repository, say)
+    if on_trial is not None and not is_plain(target.adapter, "seed-interface"):
         (commit,) = repository.commits([history[-1]], history)
         on_trial(check_target(settings, target, repository, commit, say))
     with Sink(settings.database_url, target, say=say) as sink:
@@ -123,7 +150,7 @@ def look_at(settings: Settings, target: Target, commit: str | None = None) -> Ta
             note=note,
             num_files=num_files,
         )
-        if target.adapter != "seed-interface":
+        if not is_plain(target.adapter, "seed-interface"):
             return found
         names = find_names(folder, target.package)
         return replace(

@@ -1,7 +1,7 @@
 """Try an adapter: load a model with it in a process of its own and judge it; nothing is stored."""
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from importlib.metadata import entry_points
 from typing import TYPE_CHECKING
 
@@ -21,7 +21,13 @@ from virnucpro_monitor.records import (
     Verdict,
     read_packs,
 )
-from virnucpro_monitor.runner.adapter_names import ADAPTERS, SHIPPED, parse_adapter
+from virnucpro_monitor.runner.adapter_names import (
+    ADAPTERS,
+    SHIPPED,
+    parse_adapter,
+    with_oracle,
+    without_file,
+)
 from virnucpro_monitor.runner.commits import run_commits
 from virnucpro_monitor.runner.plan import RunPlan
 from virnucpro_monitor.settings import Settings
@@ -110,11 +116,11 @@ def here(adapter: str) -> str:
     """
     parsed = parse_adapter(adapter)
     if parsed.file is None:
-        return adapter
+        return with_oracle(adapter, None)
     path = path_from(parsed.file).resolve()
     if not path.is_file():
         raise ConfigurationError(f"There is no file {parsed.file} for the adapter {adapter!r}.")
-    return f"{path}{adapter.removeprefix(parsed.file)}"
+    return with_oracle(f"{path}{adapter.removeprefix(parsed.file)}", None)
 
 
 def check_adapter(settings: Settings, adapter: str, on_progress: OnProgress = _ignore) -> Trial:
@@ -124,7 +130,8 @@ def check_adapter(settings: Settings, adapter: str, on_progress: OnProgress = _i
         TargetError: it cannot be loaded, or does not give embeddings of the model's shape.
         MonitorError: weights or device cannot be used.
     """
-    target = Target(name="adapter", location="", adapter=here(adapter))
+    # Three sequences that no file of embeddings knows.
+    target = Target(name="adapter", location="", adapter=without_file(here(adapter)))
     return _trial(settings, target, _try(settings, target, _three(), on_progress, probes=False))
 
 
@@ -146,7 +153,7 @@ def check_target(
     """
     report = _try(
         settings,
-        target,
+        replace(target, adapter=without_file(target.adapter)),
         _three(),
         _ignore,
         probes=False,

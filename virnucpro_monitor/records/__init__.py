@@ -19,6 +19,7 @@ from virnucpro_monitor.records.conversion import (
 from virnucpro_monitor.records.documents import (
     FAIR_ESM_ORACLE,
     NO_ORACLE,
+    OWN_ORACLE,
     LimitsDocument,
     MemoryDocument,
     NoiseDocument,
@@ -91,6 +92,7 @@ __all__ = [
     "GATES",
     "LIMIT_GATES",
     "NO_ORACLE",
+    "OWN_ORACLE",
     "VERDICTS",
     "Acknowledgement",
     "Alert",

@@ -37,6 +37,14 @@ class EmbedPack:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class EmbedExactly:
+    """Embed one sequence by itself in FP64, last layer. Tensor: tokens [T] int64.
+
+    It is answered by `Embedded` of that layer.
+    """
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class MakePacks:
     """Pack (id, residues) pairs with the target's own collator."""
 
@@ -162,13 +170,15 @@ class Raised:
     ends: bool = False
 
 
-Call = EmbedAlone | EmbedPack | MakePacks | TakeFingerprints | GiveTensor | NamePackages
+Call = (
+    EmbedAlone | EmbedExactly | EmbedPack | MakePacks | TakeFingerprints | GiveTensor | NamePackages
+)
 Answer = Confined | Loaded | Embedded | Packs | Fingerprinted | Given | Packages | Raised
 
 _KINDS: dict[str, type[Call | Answer]] = {
     kind.__name__: kind
     for kind in (
-        EmbedAlone, EmbedPack, MakePacks, TakeFingerprints, GiveTensor, NamePackages,
+        EmbedAlone, EmbedExactly, EmbedPack, MakePacks, TakeFingerprints, GiveTensor, NamePackages,
         Confined, Loaded, Embedded, Packs, Fingerprinted, Given, Packages, Raised,
     )
 }  # fmt: skip

@@ -48,6 +48,8 @@ class PacksDocument:
 
 
 NO_ORACLE = "none"
+OWN_ORACLE = "self-fp64"
+"""The target's own unpacked path in FP64."""
 FAIR_ESM_ORACLE = "fair-esm FP32"
 
 
@@ -56,7 +58,8 @@ class OracleDocument:
     """ "oracle": what both sides were held against.
 
     Attributes:
-        kind: `FAIR_ESM_ORACLE`, or `NO_ORACLE`: then nobody can say whether equal sides are right.
+        kind: `FAIR_ESM_ORACLE`, `OWN_ORACLE`, "hf:MODEL@VERSION", "file:PATH", or `NO_ORACLE`: then
+            nobody can say whether equal sides are right.
         digest: of the model, weights, benchmark set and layer; empty without one.
     """
 

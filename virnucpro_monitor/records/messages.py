@@ -46,6 +46,7 @@ class PrepareJob:
     Attributes:
         memory_limit_gib: None for no limit.
         num_threads: CPU threads of each measurement that follows.
+        oracle: what the runs are held against, as `runner.oracle_names` has it.
     """
 
     request: Request
@@ -54,6 +55,7 @@ class PrepareJob:
     timeout_s: float
     memory_limit_gib: float | None = None
     num_threads: int
+    oracle: str = "fair-esm"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -2,7 +2,7 @@
 
 NAME                    one of the monitor's, or an entry point of the group `ADAPTERS`
 NAME:key=value,...      the same, with options
-...:oracle=none         any of them, for a model that fair-esm is no oracle for
+...:oracle=NAME         any of them, held against another oracle (`runner.oracle_names`)
 ...:family=prott5       any of them, for a model that reads another family's tokens
 module:callable         anything that Python can import
 file.py:callable        a file of the watched repository; with an absolute path, of this machine
@@ -13,13 +13,11 @@ from dataclasses import dataclass, field, replace
 
 from virnucpro_monitor.errors import ConfigurationError
 from virnucpro_monitor.records import NO_ORACLE
+from virnucpro_monitor.runner.oracle_names import FAIR_ESM, oracle_here, parse_oracle
 
 ADAPTERS = "virnucpro_monitor.adapters"
 """The group of entry points that name adapters."""
 
-
-FAIR_ESM = "fair-esm"
-ORACLES = (FAIR_ESM, NO_ORACLE)
 _ORACLE = "oracle"  # the options that every adapter has, and that are the monitor's affair
 _FAMILY = "family"
 FAMILY_NAMES = ("esm2", "esmc", "e1", "prott5")  # of models.families, which needs torch
@@ -35,7 +33,7 @@ class Shipped:
         options: allowed values by option; the first is the default.
         needs: importable name of the package that it needs, None for none beyond the monitor's own.
         install: what `pip install` takes for it.
-        oracle: what its model is held against, one of `ORACLES`.
+        oracle: what its model is held against, as `parse_oracle` takes it.
         family: whose tokens its model reads, a key of `models.families.FAMILIES`.
     """
 
@@ -144,7 +142,7 @@ class AdapterName:
         options: by key.
         place: module or file, empty where a name is given.
         attribute: of the place.
-        oracle: what the model is held against, one of `ORACLES`.
+        oracle: what the model is held against, as `parse_oracle` takes it.
         family: whose tokens the model reads, a key of `models.families.FAMILIES`.
     """
 
@@ -167,6 +165,9 @@ def parse_adapter(text: str) -> AdapterName:
     Raises:
         ConfigurationError: an option without a value, or one that the adapter does not have.
     """
+    plain, oracle = _without_oracle(text)
+    if oracle is not None:
+        return replace(parse_adapter(plain), oracle=parse_oracle(oracle).text)
     before, colon, after = text.rpartition(":")
     if not colon:
         shipped = SHIPPED.get(text)
@@ -182,9 +183,6 @@ def parse_adapter(text: str) -> AdapterName:
             raise ConfigurationError(f"{part!r} in the adapter {text!r} is not key=value.")
         options[key] = value
     named = parse_adapter(before)
-    oracle = options.pop(_ORACLE, named.oracle)
-    if oracle not in ORACLES:
-        raise ConfigurationError(f"{oracle!r} is no oracle: use one of {', '.join(ORACLES)}.")
     family = options.pop(_FAMILY, named.family)
     if family not in FAMILY_NAMES:
         raise ConfigurationError(f"{family!r} is no family: use one of {', '.join(FAMILY_NAMES)}.")
@@ -197,7 +195,47 @@ def parse_adapter(text: str) -> AdapterName:
     if shipped is not None:
         for key, value in options.items():
             _check_option(before, shipped, key, value)
-    return replace(named, options=options, oracle=oracle, family=family)
+    return replace(named, options=options, family=family)
+
+
+def _without_oracle(text: str) -> tuple[str, str | None]:
+    """A name without its oracle, and that. A path or a model's name may hold any character: it is
+    the last of all."""
+    before, found, oracle = text.partition(f"{_ORACLE}=")
+    if not found or before[-1:] not in (":", ","):
+        return text, None
+    if oracle.startswith(("file:", "hf:")):
+        return before[:-1], oracle
+    oracle, _, more = oracle.partition(",")
+    return f"{before}{more}" if more else before[:-1], oracle
+
+
+def with_oracle(text: str, oracle: str | None) -> str:
+    """An adapter's name with another oracle, whose file is looked for from the working folder.
+
+    Args:
+        oracle: None for the one that the name has already.
+
+    Raises:
+        ConfigurationError: it is none, or its file is not there.
+    """
+    named = parse_adapter(text)
+    plain, _ = _without_oracle(text)
+    wanted = oracle_here(named.oracle if oracle is None else oracle)
+    if wanted == parse_adapter(plain).oracle:
+        return plain
+    return f"{plain}{',' if '=' in plain.rpartition(':')[2] else ':'}{_ORACLE}={wanted}"
+
+
+def without_file(text: str) -> str:
+    """An adapter's name without an oracle that is a file: one that knows other sequences."""
+    of_file = parse_oracle(parse_adapter(text).oracle).kind == "file"
+    return with_oracle(text, NO_ORACLE) if of_file else text
+
+
+def is_plain(text: str, name: str) -> bool:
+    """Whether an adapter is the one of this name, whatever it is held against."""
+    return parse_adapter(text).name == name
 
 
 def _check_option(name: str, shipped: Shipped, key: str, value: str) -> None:

@@ -190,7 +190,8 @@ def _cast(model: Any, dtype: torch.dtype) -> Any:
     model = model.to(dtype)
     for rotary, inv_freq in zip(rotaries, exact, strict=True):
         rotary.inv_freq = inv_freq
-        rotary.forward = _in_float32(rotary.forward)
+        if dtype is not torch.float64:
+            rotary.forward = _in_float32(rotary.forward)
     return model
 
 

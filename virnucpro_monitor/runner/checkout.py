@@ -48,7 +48,7 @@ class Repository:
         Raises:
             RepositoryError: no repository there, unreachable, or credentials missing.
         """
-        cache = _cache_of(location, cache_folder)
+        cache = repository_cache(location, cache_folder)
         if is_url(location):
             _mirror(location, cache, fetch=fetch)
             return cls(location, cache, cache)
@@ -62,8 +62,8 @@ class Repository:
         except GitError as error:
             if "not a git repository" in error.stderr:
                 raise RepositoryError(
-                    f"{location} is not a git repository: name its top folder, or run 'git init' "
-                    f"and commit there."
+                    f"{location} is not a git repository: name its top folder, or "
+                    f"watch its content as it is by 'folder:{location}'."
                 ) from error
             raise RepositoryError(f"{location}: {error}") from error
         source = Path(answer.strip())
@@ -74,13 +74,13 @@ class Repository:
     def is_here(location: str, cache_folder: Path) -> bool:
         """Whether the repository can be read without asking the network."""
         if is_url(location):
-            return _cache_of(location, cache_folder).joinpath("HEAD").exists()
+            return repository_cache(location, cache_folder).joinpath("HEAD").exists()
         return path_from(location).is_dir()
 
     @staticmethod
     def folder_here(location: str, cache_folder: Path) -> Path | None:
         """A repository whose objects can be read without the network or a new cache, if any."""
-        cache = _cache_of(location, cache_folder)
+        cache = repository_cache(location, cache_folder)
         if cache.joinpath("HEAD").exists():
             return cache
         path = None if is_url(location) else path_from(location)
@@ -318,7 +318,7 @@ class Repository:
 
 
 @contextmanager
-def _alone(cache: Path) -> Iterator[None]:
+def making_alone(cache: Path) -> Iterator[None]:
     """Let one process at a time make or change a repository of the cache."""
     with ExitStack() as stack:
         with writing("The cache of repositories", cache):
@@ -330,7 +330,7 @@ def _alone(cache: Path) -> Iterator[None]:
 
 def _borrow(source: Path, cache: Path) -> None:
     """Make `cache` a bare repository that reads the objects of `source`."""
-    with _alone(cache), writing("The cache of repositories", cache):
+    with making_alone(cache), writing("The cache of repositories", cache):
         if not cache.joinpath("HEAD").exists():
             cache.mkdir(parents=True, exist_ok=True)
             run_git("init", "--quiet", "--bare", "--template=", str(cache))
@@ -359,7 +359,7 @@ def _quoted(path: Path) -> bytes:
     return b'"' + raw + b'"'
 
 
-def _cache_of(location: str, cache_folder: Path) -> Path:
+def repository_cache(location: str, cache_folder: Path) -> Path:
     key = hashlib.sha256(location.encode()).hexdigest()[:16]
     return cache_folder / "repositories" / f"{key}.git"
 
@@ -373,7 +373,7 @@ def _mirror(url: str, cache: Path, *, fetch: bool) -> None:
                        network=True, environment=secret)  # fmt: skip
 
     try:
-        with _alone(cache), writing("The cache of repositories", cache):
+        with making_alone(cache), writing("The cache of repositories", cache):
             if not cache.joinpath("HEAD").exists():
                 shutil.rmtree(cache, ignore_errors=True)
                 partial = cache.with_suffix(".partial")

@@ -10,6 +10,7 @@ from pathlib import Path
 from virnucpro_monitor.records import Target, content_digest
 from virnucpro_monitor.runner.adapter_names import ADAPTERS, SHIPPED, parse_adapter
 from virnucpro_monitor.runner.builtin import builtin_digest
+from virnucpro_monitor.runner.oracle_names import oracle_source
 from virnucpro_monitor.runner.sources import Source
 from virnucpro_monitor.runner.venv import requirement_file
 
@@ -27,7 +28,13 @@ def code_digest(repository: Source | None, target: Target, commit: str) -> str:
     """
     if repository is None:
         return builtin_digest()
-    loading = [target.adapter, target.package, target.requirements, *adapter_source(target.adapter)]
+    loading = [
+        target.adapter,
+        target.package,
+        target.requirements,
+        *adapter_source(target.adapter),
+        *oracle_source(parse_adapter(target.adapter).oracle),
+    ]
     if not target.paths:
         return content_digest([loading, repository.tree(commit)])
     adapter = parse_adapter(target.adapter).file

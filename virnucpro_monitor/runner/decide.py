@@ -87,10 +87,22 @@ class Decider:
                 self._interpreters.of(commit.hash),
                 retry_errors=self._plan.retry_errors,
             )
-            if isinstance(run, Run):
+            if isinstance(run, Run) and not self._loads_otherwise(run):
                 self._on_settled(run)
             else:
                 yield benchmark
+
+    def _loads_otherwise(self, run: Run) -> bool:
+        """Whether an adapter or oracle has changed that is not the commit's own."""
+        target = self._plan.target
+        if self._plan.repository is None or run.code_digest is None:
+            return False
+        if target.adapter == "seed-interface":  # all that decides a result is the commit's
+            return False
+        try:
+            return self._digest(run.commit.hash) != run.code_digest
+        except RepositoryError:
+            return False
 
     def bridges(self) -> Iterator[Work]:
         """The last commit measured, where the environment has changed since."""

@@ -33,8 +33,12 @@ def make_environment(folder: Path) -> None:
         call([sys.executable, "-m", "venv", "--without-pip", str(folder)], folder.parent)
 
 
-def install(python: Path, requirements: Path) -> list[str]:
-    """Install a requirement file into the environment of `python`; returns what was warned of.
+def install(python: Path, requirements: Path | None, lines: Sequence[str] = ()) -> list[str]:
+    """Install what is needed into the environment of `python`; returns what was warned of.
+
+    Args:
+        requirements: a requirement file.
+        lines: further requirements, as in "torch==2.13.0".
 
     Raises:
         InstallerError: something cannot be had or built.
@@ -45,7 +49,8 @@ def install(python: Path, requirements: Path) -> list[str]:
     else:
         command = [sys.executable, "-m", "pip", "--python", str(python), "install"]
         command += ["--disable-pip-version-check", "--quiet"]
-    _, told = call([*command, "-r", str(requirements)], requirements.parent)
+    wanted = ["-r", str(requirements), *lines] if requirements else list(lines)
+    _, told = call([*command, *wanted], requirements.parent if requirements else python.parent)
     return [line.strip() for line in told.splitlines() if "yanked" in line.lower()]
 
 
@@ -64,6 +69,21 @@ def offered_versions(name: str, *, pre: bool = False) -> list[str]:
         if found and title.strip() == _OFFERED:
             return [version.strip() for version in versions.split(",")]
     raise InstallerError(f"pip did not list the versions of {name}: update pip.")
+
+
+def is_offered(name: str, version: str) -> bool:
+    """Whether a version that the index does not list can be installed all the same: it was yanked.
+
+    Raises:
+        DiskError: there is no room to ask.
+    """
+    command = [sys.executable, "-m", "pip", "install", "--dry-run", "--no-deps"]
+    command += ["--ignore-installed", "--disable-pip-version-check", "--quiet"]
+    try:
+        call([*command, f"{name}=={version}"], Path.cwd(), timeout_s=LIST_TIMEOUT_S)
+    except InstallerError:
+        return False
+    return True
 
 
 def call(

@@ -18,6 +18,7 @@ from virnucpro_monitor.records.messages import (
 )
 from virnucpro_monitor.records.progress import OnProgress, Progress
 from virnucpro_monitor.records.request import NAMED_WEIGHTS
+from virnucpro_monitor.runner.adapter_names import parse_adapter
 from virnucpro_monitor.runner.client import WorkerPool, raise_refused
 from virnucpro_monitor.runner.cluster_pool import ClusterPool
 from virnucpro_monitor.runner.endings import explain, last_line
@@ -71,6 +72,7 @@ def prepare(
         benchmarks=plan.benchmarks,
         timeout_s=max(plan.timeout_s, ORACLE_TIMEOUT_S),
         num_threads=plan.num_threads,
+        oracle=parse_adapter(plan.target.adapter).oracle,
     )
     ready: Ready | None = None
     with closing(pool.run(job)) as events:

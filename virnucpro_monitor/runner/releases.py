@@ -18,8 +18,9 @@ from packaging.version import InvalidVersion, Version
 from virnucpro_monitor.disks import writing
 from virnucpro_monitor.errors import ConfigurationError, RepositoryError
 from virnucpro_monitor.records import Commit, Target, content_digest
-from virnucpro_monitor.runner.pip import InstallerError, offered_versions
-from virnucpro_monitor.runner.venv import PACKAGE_PREFIX, RELEASE_FILE, is_package
+from virnucpro_monitor.runner.adapter_names import is_plain
+from virnucpro_monitor.runner.pip import InstallerError, is_offered, offered_versions
+from virnucpro_monitor.runner.venv import PACKAGE_PREFIX, RELEASE_FILE, is_package, needs_of
 from virnucpro_monitor.scratch import scratch_folder
 
 
@@ -29,11 +30,12 @@ class Releases:
     Args:
         extra: requirements that are installed with each release.
         versions: all that the index offers, in version order.
+        may_ask: whether the index may be asked for a version that it does not list.
     """
 
     def __init__(
         self, name: str, wanted: SpecifierSet, extra: Sequence[str], versions: Sequence[str],
-        cache_folder: Path,
+        cache_folder: Path, *, may_ask: bool = False,
     ) -> None:  # fmt: skip
         self.location = f"{PACKAGE_PREFIX}{name}"
         self._name = name
@@ -41,6 +43,7 @@ class Releases:
         self._extra = tuple(extra)
         self._versions = tuple(versions)
         self._cache_folder = cache_folder
+        self._may_ask = may_ask
 
     @classmethod
     def open(cls, target: Target, cache_folder: Path, *, fetch: bool = True) -> "Releases":
@@ -78,7 +81,7 @@ class Releases:
             raise RepositoryError(
                 f"The list of releases in {kept} cannot be read: delete it."
             ) from error
-        return cls(name, wanted, extra, versions, cache_folder)
+        return cls(name, wanted, extra, versions, cache_folder, may_ask=fetch)
 
     @staticmethod
     def is_here(location: str, cache_folder: Path) -> bool:
@@ -103,6 +106,8 @@ class Releases:
         for version in self._versions:
             if Version(version) == wanted:
                 return version
+        if self._may_ask and is_offered(self._name, str(wanted)):
+            return str(wanted)  # yanked: who asks for it gets a row that says so
         raise RepositoryError(f"There is no release {revision} of {self._name} for this Python.")
 
     def _newest(self, wanted: SpecifierSet) -> str:
@@ -229,14 +234,15 @@ def read_requirements(text: str | None) -> tuple[str, ...]:
     return lines
 
 
-def check_release_target(target: Target) -> None:
-    """Raise `ConfigurationError` where a package's target cannot be measured as it is."""
+def check_words(target: Target) -> None:
+    """Raise `ConfigurationError` where what a target asks for is not well formed."""
     if not is_package(target.location):
+        read_requirements("\n".join(needs_of(target)[1]))
         return
     package_name(target.location)
     read_range(target.branch)
     read_requirements(target.requirements)
-    if target.adapter == "seed-interface":
+    if is_plain(target.adapter, "seed-interface"):
         raise ConfigurationError(
             "The releases of a package are loaded by an adapter: name one of "
             "`virnucpro-monitor adapter list` by `virnucpro-monitor targets add … --adapter NAME`."

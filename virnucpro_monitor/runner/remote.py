@@ -18,6 +18,7 @@ from virnucpro_monitor.records.calls import (
     Confined,
     EmbedAlone,
     Embedded,
+    EmbedExactly,
     EmbedPack,
     Fingerprinted,
     Given,
@@ -154,6 +155,13 @@ class RemoteSubject:
             fill=self._fill,
         )
         return self._embed(call, batch.input_ids, batch.cu_seqlens)
+
+    def embed_exactly(self, tokens: torch.Tensor) -> torch.Tensor:
+        """tokens [T] int64 -> [T, D] of the last layer in FP64, as the target has it."""
+        _, tensors = self.ask(EmbedExactly(), Embedded, [tokens])
+        if len(tensors) != 1:
+            raise MessageError("Rows of one layer were asked for.")
+        return tensors[0]
 
     def pack(
         self, sequences: Sequence[tuple[str, str]], *, per_call: int | None = None

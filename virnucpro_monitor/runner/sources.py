@@ -1,20 +1,27 @@
-"""Where a target's commits come from: a git repository, or the releases of a package."""
+"""Where a target's commits come from: a git repository, a package's releases, or a folder."""
 
+import tomllib
 from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import Protocol
 
-from virnucpro_monitor.records import Commit, Target
+from virnucpro_monitor.errors import ConfigurationError
+from virnucpro_monitor.records import Commit, Target, short_hash
+from virnucpro_monitor.runner.adapter_names import parse_adapter
 from virnucpro_monitor.runner.checkout import Repository
+from virnucpro_monitor.runner.folders import Folder, is_folder
 from virnucpro_monitor.runner.releases import Releases
 from virnucpro_monitor.runner.venv import is_package
+
+_PYPROJECT = "pyproject.toml"
 
 
 class Source(Protocol):
     """A line of commits that can be named, read and checked out; `Repository` says how each acts.
 
-    A commit's name is what `resolve` gives: git's full hash, or a release's version.
+    A commit's name is what `resolve` gives: git's full hash, a release's version, or the digest of
+    a folder's content.
     """
 
     location: str
@@ -56,11 +63,43 @@ def open_source(target: Target, cache_folder: Path, *, fetch: bool = True) -> So
     """
     if is_package(target.location):
         return Releases.open(target, cache_folder, fetch=fetch)
+    if is_folder(target.location):
+        return Folder.open(target, cache_folder, fetch=fetch)
     return Repository.open(target.location, cache_folder, fetch=fetch)
+
+
+def named_adapter(source: Source, commit: str) -> str | None:
+    """The adapter that a commit's own pyproject.toml names; None where it names none.
+
+        [tool.virnucpro-monitor]
+        adapter = "tools/monitor.py:make"
+
+    Raises:
+        ConfigurationError: it is not well formed, or names an oracle: what a commit is held against
+            is not the commit's to say.
+    """
+    if _PYPROJECT not in source.files(commit):
+        return None
+    where = f"{_PYPROJECT} of {short_hash(commit)}"
+    try:
+        table = tomllib.loads(source.read_text(commit, _PYPROJECT))
+    except ValueError as error:
+        raise ConfigurationError(f"{where} is not TOML ({error}): name --adapter.") from error
+    named = table.get("tool", {}).get("virnucpro-monitor", {}).get("adapter")
+    if named is None:
+        return None
+    if not isinstance(named, str) or "oracle=" in named:
+        raise ConfigurationError(
+            f"{where} must name its adapter as in 'tools/monitor.py:make', without an oracle."
+        )
+    parse_adapter(named)
+    return named
 
 
 def is_here(target: Target, cache_folder: Path) -> bool:
     """Whether a target's source can be read without asking the network."""
     if is_package(target.location):
         return Releases.is_here(target.location, cache_folder)
+    if is_folder(target.location):
+        return Folder.is_here(target.location, cache_folder)
     return Repository.is_here(target.location, cache_folder)

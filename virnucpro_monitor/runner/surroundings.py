@@ -13,7 +13,7 @@ from virnucpro_monitor.errors import RepositoryError
 from virnucpro_monitor.records import Environment, Run
 from virnucpro_monitor.runner.packages import installed_packages
 from virnucpro_monitor.runner.plan import RunPlan
-from virnucpro_monitor.runner.venv import environment_folder, requirement_file, search_path
+from virnucpro_monitor.runner.venv import environment_folder, needed_text, search_path
 
 _OF_PACKAGES = {"torch": "torch", "fair_esm": "fair-esm", "flash_attn": "flash-attn"}
 
@@ -71,13 +71,16 @@ class Interpreters:
         self._private: dict[str | None, Surroundings] = {}  # by the requirement file's text
 
     def of(self, commit: str) -> Surroundings:
-        repository, requirements = self._plan.repository, requirement_file(self._plan.target)
-        if repository is None or requirements is None:
+        repository, target = self._plan.repository, self._plan.target
+        if repository is None:
             return self._base
         try:
-            text = repository.read_text(commit, requirements)
+            text = needed_text(target, lambda path: repository.read_text(commit, path))
         except RepositoryError:
             text = None  # it cannot be measured anyway
+        else:
+            if text is None:
+                return self._base
         if text not in self._private:
             self._private[text] = self._look(text)
         return self._private[text]

@@ -17,6 +17,7 @@ from virnucpro_monitor.records.calls import (
     Confined,
     EmbedAlone,
     Embedded,
+    EmbedExactly,
     EmbedPack,
     Fingerprinted,
     Given,
@@ -105,12 +106,11 @@ class Host:
         self._job = job
         self._checkout = Path(job.checkout)
         self._subject: Any = None
+        self._exact: Any = None
 
     def load(self) -> tuple[Answer, Sequence[Any]]:
         import torch
 
-        from virnucpro_monitor.runner.adapters import LoadRequest
-        from virnucpro_monitor.runner.loading import load_subject
         from virnucpro_monitor.runner.warm import install_loader
         from virnucpro_monitor.validation.poison import poisoned
         from virnucpro_monitor.validation.subject import dtype_name
@@ -122,23 +122,7 @@ class Host:
         if job.warm:
             install_loader(request.model, checkpoint, regression)
         os.chdir(self._checkout)
-        subject = load_subject(
-            job.adapter,
-            LoadRequest(
-                checkout=self._checkout,
-                package=job.package,
-                model_name=request.model,
-                weights=request.weights,
-                checkpoint=checkpoint,
-                regression=regression,
-                torch_home=Path(job.torch_home),
-                device=request.device,
-                dtype=getattr(torch, request.dtype),
-                backend=request.backend,
-                token_budget=request.token_budget,
-            ),
-            job.adapter_path,
-        )
+        subject = self._loaded(request.device, request.dtype)
         self._subject = subject
         with poisoned(subject.device) as fills:
             pass
@@ -153,9 +137,45 @@ class Host:
         )
         return loaded, []
 
+    def _loaded(self, device: str, dtype: str) -> Any:
+        import torch
+
+        from virnucpro_monitor.runner.adapters import LoadRequest
+        from virnucpro_monitor.runner.loading import load_subject
+
+        job = self._job
+        request = job.request
+        return load_subject(
+            job.adapter,
+            LoadRequest(
+                checkout=self._checkout,
+                package=job.package,
+                model_name=request.model,
+                weights=request.weights,
+                checkpoint=Path(job.checkpoint),
+                regression=Path(job.regression),
+                torch_home=Path(job.torch_home),
+                device=device,
+                dtype=getattr(torch, dtype),
+                backend=request.backend,
+                token_budget=request.token_budget,
+            ),
+            job.adapter_path,
+        )
+
+    def _exactly(self, tokens: Any) -> tuple[Answer, Sequence[Any]]:
+        """By a second model, in FP64 and on the CPU: the first stays as it is."""
+        if self._exact is None:
+            self._exact = self._loaded("cpu", "float64")
+        layer = self._exact.num_layers
+        rows = self._exact.embed_unpacked_layers(tokens, [layer])[layer]
+        return Embedded(layers=(layer,)), [rows]
+
     def answer(self, call: Any, tensors: list[Any]) -> tuple[Answer, Sequence[Any]]:
         if isinstance(call, (EmbedAlone, EmbedPack)):
             return self._embed(call, tensors)
+        if isinstance(call, EmbedExactly):
+            return self._exactly(tensors[0])
         if isinstance(call, MakePacks):
             return self._pack(call)
         if isinstance(call, TakeFingerprints):

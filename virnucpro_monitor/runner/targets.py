@@ -11,12 +11,12 @@ from virnucpro_monitor.errors import ConfigurationError
 from virnucpro_monitor.records import Target
 from virnucpro_monitor.runner.builtin import BUILTIN, builtin_target
 from virnucpro_monitor.runner.checkout import is_url
-from virnucpro_monitor.runner.venv import is_package
+from virnucpro_monitor.runner.folders import FOLDER_PREFIX, folder_path, is_folder
+from virnucpro_monitor.runner.venv import is_package, join_requirements
 from virnucpro_monitor.settings import read_settings_file, settings_file
 
 _NAME = re.compile(r"^[A-Za-z0-9][A-Za-z0-9._-]{0,99}$")
 _TABLE_KEYS = {"location", "adapter", "package", "paths", "branch", "requirements"}
-_OF_RELEASES = {"releases": "branch", "with": "requirements"}  # what they are called for packages
 
 
 def check_name(name: str) -> str:
@@ -30,9 +30,7 @@ def check_name(name: str) -> str:
 
 def absolute_location(location: str) -> str:
     """A URL or a package as it is, a path made absolute."""
-    return (
-        location if is_url(location) or is_package(location) else str(path_from(location).resolve())
-    )
+    return _relative_to(Path(), location)
 
 
 def read_targets(
@@ -64,11 +62,7 @@ def _target_from_table(name: str, table: Any, path: Path) -> Target:
     where = f"[targets.{name}] in {path.name}"
     if not isinstance(table, dict):
         raise ConfigurationError(f"{where} must be a table.")
-    if is_package(str(table.get("location", ""))):
-        table = {_OF_RELEASES.get(key, key): value for key, value in table.items()}
-        extra = table.get("requirements")
-        if isinstance(extra, list) and all(isinstance(one, str) for one in extra):
-            table["requirements"] = "\n".join(extra)
+    table = _in_our_words(dict(table))
     unknown = sorted(table.keys() - _TABLE_KEYS)
     if unknown:
         raise ConfigurationError(f"{where} has an unknown key {unknown[0]!r}.")
@@ -85,9 +79,28 @@ def _target_from_table(name: str, table: Any, path: Path) -> Target:
     return Target(name=check_name(name), paths=tuple(paths), **texts)
 
 
+def _in_our_words(table: dict[str, Any]) -> dict[str, Any]:
+    """A table with `releases` and `with` as what a target calls them."""
+    of_package = is_package(str(table.get("location", "")))
+    if of_package and "releases" in table:
+        table["branch"] = table.pop("releases")
+    extra = table.pop("with", None)
+    if isinstance(extra, str):
+        extra = extra.splitlines()
+    if isinstance(extra, list) and all(isinstance(one, str) for one in extra):
+        file = None if of_package else table.get("requirements")
+        table["requirements"] = "\n".join(extra) if of_package else join_requirements(file, extra)
+    elif extra is not None:
+        table["with"] = extra  # refused as any other unknown key
+    return table
+
+
 def _relative_to(folder: Path, location: str) -> str:
-    remote = is_url(location) or is_package(location)
-    return location if remote else str((folder / path_from(location)).resolve())
+    if is_url(location) or is_package(location):
+        return location
+    if is_folder(location):
+        return f"{FOLDER_PREFIX}{(folder / folder_path(location)).resolve()}"
+    return str((folder / path_from(location)).resolve())
 
 
 def find_target(
@@ -121,7 +134,8 @@ def find_target(
 
 
 def _by_location(wanted: str, known: dict[str, Target]) -> Target:
-    if not (is_url(wanted) or is_package(wanted)) and not path_from(wanted).exists():
+    elsewhere = is_url(wanted) or is_package(wanted) or is_folder(wanted)
+    if not elsewhere and not path_from(wanted).exists():
         names = ", ".join(sorted(known)) or "none yet"
         raise ConfigurationError(
             f"There is no target {wanted!r} (known: {names}) and no repository at that path."

@@ -1,9 +1,10 @@
 """A private environment for a target's commit, cached by what it asks for."""
 
+import re
 import shutil
 import site
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from importlib.metadata import distributions
 from pathlib import Path
 
@@ -16,6 +17,7 @@ from virnucpro_monitor.runner.pip import InstallerError, install, make_environme
 PACKAGE_PREFIX = "pypi:"
 RELEASE_FILE = "requirements.txt"
 """The file that a release is checked out as."""
+_FILE = "-r "
 
 
 class PrivateEnvironmentError(TargetError):
@@ -34,21 +36,33 @@ def target_python(
         PrivateEnvironmentError: the file is missing, or a requirement cannot be installed.
         DiskError: there is no room for it.
     """
-    name = requirement_file(target)
-    if name is None:
+
+    def read(path: str) -> str:
+        file = checkout / path
+        if not file.is_file():
+            raise PrivateEnvironmentError(f"The requirement file {path!r} is not in this commit.")
+        return file.read_text(encoding="utf-8", errors="replace")
+
+    text = needed_text(target, read)
+    if text is None:
         return None
-    requirements = checkout / name
-    if not requirements.is_file():
-        raise PrivateEnvironmentError(f"The requirement file {name!r} is not in this commit.")
-    text = requirements.read_text(encoding="utf-8", errors="replace")
     folder = environment_folder(text, cache_folder)
     python = folder / "bin" / "python"
     if not folder.joinpath("complete").exists():
-        what = " ".join(text.split()) if is_package(target.location) else name
-        say(f"Making the environment for {target.name} ({what}).")
+        name, lines = needs_of(target)
+        what = text.split() if is_package(target.location) else [*filter(None, (name,)), *lines]
+        say(f"Making the environment for {target.name} ({' '.join(what)}).")
         shutil.rmtree(folder, ignore_errors=True)
-        for line in _make(folder, python, requirements):
+        try:
+            warned = _make(folder, None if name is None else checkout / name, lines)
+        except InstallerError as error:
+            raise PrivateEnvironmentError(
+                f"The environment of {name or ' '.join(lines)} could not be made: {error}"
+            ) from error
+        for line in warned:
             say(line)
+        if is_package(target.location):
+            _refuse_yanked(text.partition("\n")[0], warned)
         folder.joinpath("complete").touch()
     return python
 
@@ -58,9 +72,46 @@ def is_package(location: str) -> bool:
     return location.startswith(PACKAGE_PREFIX)
 
 
+def join_requirements(file: str | None, lines: Sequence[str]) -> str | None:
+    """A target's `requirements` of a requirement file and of what is named one by one.
+
+    Each named one ends its line: so a single one is not taken for a file.
+    """
+    if not lines:
+        return file
+    return "".join(f"{line}\n" for line in ([f"{_FILE}{file}"] if file else []) + list(lines))
+
+
+def needs_of(target: Target) -> tuple[str | None, tuple[str, ...]]:
+    """What a commit's environment needs: a file among its files, and further requirements.
+
+    (None, ()) where it needs none. What goes with a release stands in the one file that it is.
+    """
+    if is_package(target.location):
+        return RELEASE_FILE, ()
+    text = target.requirements
+    if not text or "\n" not in text:
+        return text, ()
+    lines = [line.strip() for line in text.splitlines() if line.strip()]
+    file = next((one.removeprefix(_FILE) for one in lines if one.startswith(_FILE)), None)
+    return file, tuple(one for one in lines if not one.startswith(_FILE))
+
+
 def requirement_file(target: Target) -> str | None:
-    """Where a commit's files name what its environment needs; None where it needs none."""
-    return RELEASE_FILE if is_package(target.location) else target.requirements
+    """Where a commit's files name what its environment needs; None where they need not."""
+    return needs_of(target)[0]
+
+
+def needed_text(target: Target, read: Callable[[str], str]) -> str | None:
+    """All that a commit's environment needs, by which it is kept; None where it needs nothing.
+
+    Args:
+        read: gives the text of one of the commit's files.
+    """
+    file, lines = needs_of(target)
+    if file is None and not lines:
+        return None
+    return "".join([read(file) if file else "", *(f"{line}\n" for line in lines)])
 
 
 def environment_folder(requirements: str, cache_folder: Path) -> Path:
@@ -79,28 +130,35 @@ def _own_packages(folder: Path) -> Path:
     return folder / "lib" / version / "site-packages"
 
 
-def _make(folder: Path, python: Path, requirements: Path) -> list[str]:
+def _make(folder: Path, requirements: Path | None, lines: Sequence[str]) -> list[str]:
     """Make an environment; returns what the installer warned of."""
-    try:
-        folder.parent.mkdir(parents=True, exist_ok=True)
-        make_environment(folder)
-        # Behind the environment's own packages, so that the target's versions win.
-        _own_packages(folder).joinpath("virnucpro_monitor_host.pth").write_text(
-            "".join(f"{path}\n" for path in _site_packages())
-        )
-        warned = install(python, requirements)
-    except InstallerError as error:
-        raise PrivateEnvironmentError(
-            f"The environment of {requirements.name} could not be made: {error}"
-        ) from error
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    make_environment(folder)
+    # Behind the environment's own packages, so that the target's versions win.
+    _own_packages(folder).joinpath("virnucpro_monitor_host.pth").write_text(
+        "".join(f"{path}\n" for path in _site_packages())
+    )
+    warned = install(folder / "bin" / "python", requirements, lines)
     own = {canonicalize_name(one.name) for one in distributions(path=[str(_own_packages(folder))])}
     if "esm" in own:
         raise PrivateEnvironmentError(
-            f"The environment of {requirements.name} has the package esm, which is imported by the "
-            f"same name as fair-esm: the two cannot be in one environment, and the monitor needs "
-            f"fair-esm."
+            "The environment has the package esm, which is imported by the same name as fair-esm: "
+            "the two cannot be in one environment, and the monitor needs fair-esm."
         )
     return warned
+
+
+def _refuse_yanked(release: str, warned: Sequence[str]) -> None:
+    """Raise where the installer said that a release ("name==version") was yanked."""
+    name, _, version = release.partition("==")
+    for place, line in enumerate(warned):
+        words = re.split(r"[^\w.+!-]+", line)
+        if version in words and name in {str(canonicalize_name(word)) for word in words}:
+            reason = warned[place + 1] if len(warned) > place + 1 else line
+            raise PrivateEnvironmentError(
+                f"{name} {version} was yanked: its authors took it back ({reason}). Name another "
+                f"release."
+            )
 
 
 def _site_packages() -> list[str]:

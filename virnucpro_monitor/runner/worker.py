@@ -9,14 +9,14 @@ import socket
 import sys
 import time
 from collections.abc import Callable
-from contextlib import suppress
+from contextlib import ExitStack, suppress
 from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, TypedDict
 
 from virnucpro_monitor.errors import DeviceError, MonitorError, WeightsError
-from virnucpro_monitor.records import NO_ORACLE, Failure, Verdict, to_json
+from virnucpro_monitor.records import OWN_ORACLE, Failure, Verdict, to_json
 from virnucpro_monitor.records.messages import (
     Advanced,
     Described,
@@ -33,6 +33,7 @@ from virnucpro_monitor.records.messages import (
     encode,
 )
 from virnucpro_monitor.runner.supervisor import TARGET_GONE
+from virnucpro_monitor.scratch import scratch_folder
 
 PROGRESS_INTERVAL_S = 0.2
 
@@ -85,7 +86,7 @@ def _prepare(job: PrepareJob, emit: Emit) -> None:
     try:
         request = job.request
         check_device(request.device)
-        weights, _ = _yardstick(job, emit)
+        weights, _ = _yardstick(job, job.oracle, emit)
         home = make_torch_home(
             Path(job.cache_folder),
             request.model,
@@ -134,15 +135,16 @@ def check_device(device: str) -> None:
         )
 
 
-def _yardstick(job: PrepareJob | MeasureJob, emit: Emit) -> tuple[Any, list[Any]]:
+def _yardstick(job: PrepareJob | MeasureJob, oracle: str, emit: Emit) -> tuple[Any, list[Any]]:
     """The weights, and the oracle of each of the job's benchmark sets."""
     from virnucpro_monitor.models.weights import resolve_weights
-    from virnucpro_monitor.validation.oracle import prepare_oracle
+    from virnucpro_monitor.runner.oracles import open_oracle
 
     request, cache = job.request, Path(job.cache_folder)
     weights = resolve_weights(request.model, request.weights, cache_folder=cache)
     oracles = [
-        prepare_oracle(
+        open_oracle(
+            oracle,
             request.model,
             weights,
             benchmark,
@@ -157,6 +159,7 @@ def _yardstick(job: PrepareJob | MeasureJob, emit: Emit) -> tuple[Any, list[Any]
 
 def _measure(job: MeasureJob, connection: socket.socket, emit: Emit, *, held: bool) -> int:
     """Judge what the target's process, at the other end of the connection, embeds."""
+    from virnucpro_monitor.runner.adapter_names import parse_adapter
     from virnucpro_monitor.runner.channel import Channel, ChannelClosedError
     from virnucpro_monitor.runner.endings import garbage_text
     from virnucpro_monitor.runner.failures import describe_failure, is_ours
@@ -168,11 +171,13 @@ def _measure(job: MeasureJob, connection: socket.socket, emit: Emit, *, held: bo
     try:
         with subject:
             _warm_up(job)
-            weights, oracles = _yardstick(job, emit)
+            # By the adapter's name, which is ours: a target's code cannot choose what judges it.
+            named = parse_adapter(job.adapter).oracle
+            weights, oracles = _yardstick(job, named, emit)
             subject.meet()
             if held:
                 clock.restart()
-                weights, oracles = _yardstick(job, emit)  # as they are now, from the cache
+                weights, oracles = _yardstick(job, named, emit)  # as they are now, from the cache
             if weights.digest != job.weights_digest:
                 raise WeightsError(
                     f"The weights file {Path(weights.path).name} has changed since this run began."
@@ -243,17 +248,23 @@ def _judge(job: MeasureJob, subject: Any, index: int, oracle: Any, emit: Emit) -
     from virnucpro_monitor.models.families import FAMILIES
     from virnucpro_monitor.runner.adapter_names import parse_adapter
     from virnucpro_monitor.runner.reuse import reuse_unpacked
+    from virnucpro_monitor.validation.other_oracles import own_oracle
     from virnucpro_monitor.validation.probe_texts import fresh_texts
     from virnucpro_monitor.validation.validate import validate_subject
 
     benchmark = job.benchmarks[index]
     fresh = fresh_texts(job.protocol)
-    with reuse_unpacked(subject, benchmark, job.reuse, fresh=fresh) as judged:
+    with ExitStack() as stack:
+        if parse_adapter(job.adapter).oracle == OWN_ORACLE:
+            parent = Path(job.cache_folder) / "oracle"
+            folder = stack.enter_context(scratch_folder(parent, ".own-"))
+            folder.mkdir()
+            oracle = own_oracle(subject, benchmark, folder, _progress(emit, index))
+        judged = stack.enter_context(reuse_unpacked(subject, benchmark, job.reuse, fresh=fresh))
         verdict = validate_subject(
             judged,
             benchmark,
-            # By the adapter's name, which is ours: a target's own code cannot choose to have none.
-            oracle=oracle if parse_adapter(job.adapter).oracle != NO_ORACLE else None,
+            oracle=oracle,
             protocol=job.protocol,
             weights_digest=job.weights_digest,
             on_progress=_progress(emit, index),

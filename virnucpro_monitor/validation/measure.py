@@ -131,7 +131,7 @@ def _check_width(rows: torch.Tensor, oracle: Oracle | None) -> int:
     width = int(rows.shape[1])
     if oracle is not None and width != oracle.pooled.shape[1]:
         raise TargetError(
-            f"The target gives {width} channels, and {oracle.model_name} has "
+            f"The target gives {width} channels, and {oracle.model_name or oracle.kind} has "
             f"{oracle.pooled.shape[1]}: give the hidden states of that model's last layer."
         )
     return width
@@ -207,7 +207,7 @@ def _compare(
             values["p01_residue_similarity"] = agreement.p01
             values["worst_residue"] = agreement.worst_residue
             values["max_abs_difference"] = agreement.max_abs
-            if oracle is not None:
+            if oracle is not None and oracle.residues_path is not None:
                 row = agreement.worst_residue
                 exact = oracle.residues_of(index)[row]
                 notes.residue_errors[sequence_id] = (

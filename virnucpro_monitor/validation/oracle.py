@@ -1,4 +1,4 @@
-"""The FP32 oracle: unmodified fair-esm with TF32 off, kept on disk by digest.
+"""Oracles: reference embeddings of a benchmark set, kept on disk by digest.
 
 One folder per digest (model, weights, benchmark, layer, definition) holds
 
@@ -6,6 +6,9 @@ One folder per digest (model, weights, benchmark, layer, definition) holds
     residues.npy    [sum of lengths, D] float32, read one sequence at a time
     embedding.npy   [33, D] float32    the checkpoint's own token table
     oracle.json     what it was made from, and each file's fingerprint
+
+The usual one is unmodified fair-esm in FP32 with TF32 off. Others (`validation.other_oracles`) may
+know no residues and no token table.
 
 It is written into a private folder and renamed into place, so that a reader sees all of it or none
 and two writers don't disturb each other. A torn or altered file is noticed when it is opened.
@@ -15,11 +18,11 @@ import hashlib
 import json
 import os
 import shutil
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 import torch
@@ -29,12 +32,13 @@ from virnucpro_monitor.data.pooling import mean_pool
 from virnucpro_monitor.disks import writing
 from virnucpro_monitor.errors import WeightsError
 from virnucpro_monitor.models.weights import MODEL_SHAPES, Weights, load_checkpoint
-from virnucpro_monitor.records import BenchmarkSet, Json, content_digest
+from virnucpro_monitor.records import FAIR_ESM_ORACLE, BenchmarkSet, Json, content_digest
 from virnucpro_monitor.scratch import scratch_folder, sweep
 from virnucpro_monitor.validation.tokens import encode
 
 DEFINITION = "fair-esm 2.0.0, FP32, TF32 off, final LayerNorm, mean over residues in FP64; 1"
-_FILES = ("pooled.npy", "residues.npy", "embedding.npy")
+_POOLED, _RESIDUES, _EMBEDDING = "pooled.npy", "residues.npy", "embedding.npy"
+_FACTS = "oracle.json"
 _HASHED_BYTES = 32 * 1024**2  # at either end of a file: opening a large oracle stays cheap
 
 
@@ -48,21 +52,25 @@ class Oracle:
 
     Attributes:
         pooled: [n, D] float64, in the benchmark's order.
-        residues_path: of the [sum of lengths, D] float32 array.
+        residues_path: of the [sum of lengths, D] float32 array; None where it knows none.
         starts: n + 1 row numbers into that array.
-        embedding: [33, D] float32, the token table.
-        model_name, weights_path: what a trace loads; the path may be gone by now.
+        embedding: [33, D] float32, the token table; None where it knows none.
+        model_name, weights_path: what a trace loads; the path may be gone by now, and is None where
+            it is another model than fair-esm's.
+        weights_digest: empty where the run's weights have no part in it.
+        kind: what a run calls it.
     """
 
     digest: str
     model_name: str
     weights_digest: str
     benchmark_digest: str
-    weights_path: Path
+    weights_path: Path | None
     pooled: np.ndarray[Any, np.dtype[np.float64]]
-    residues_path: Path
+    residues_path: Path | None
     starts: tuple[int, ...]
-    embedding: np.ndarray[Any, np.dtype[np.float32]]
+    embedding: np.ndarray[Any, np.dtype[np.float32]] | None
+    kind: str = FAIR_ESM_ORACLE
 
     def residues_of(self, index: int) -> torch.Tensor:
         """[len, D] float32 of the benchmark's sequence `index`, a copy.
@@ -70,6 +78,7 @@ class Oracle:
         Raises:
             TornOracleError: the file has gone since the oracle was opened.
         """
+        assert self.residues_path is not None
         # Mapped anew each time: pages of a mapping that stays count as this process's memory.
         try:
             mapped = np.load(self.residues_path, mmap_mode="r")
@@ -92,9 +101,10 @@ class Oracle:
             TornOracleError: a file is missing, cut short or altered.
         """
         try:
-            facts: Json = json.loads((folder / "oracle.json").read_text(encoding="utf-8"))
-            for name in _FILES:
-                if facts["files"][name] != _fingerprint(folder / name):
+            facts: Json = json.loads((folder / _FACTS).read_text(encoding="utf-8"))
+            files = facts["files"]
+            for name in files:
+                if files[name] != _fingerprint(folder / name):
                     raise TornOracleError(
                         f"The oracle file {folder / name} is torn or altered: delete {folder}."
                     )
@@ -103,11 +113,12 @@ class Oracle:
                 model_name=facts["model"],
                 weights_digest=facts["weights_digest"],
                 benchmark_digest=facts["benchmark_digest"],
-                weights_path=Path(facts["weights_path"]),
-                pooled=np.load(folder / "pooled.npy"),
-                residues_path=folder / "residues.npy",
+                weights_path=Path(facts["weights_path"]) if facts["weights_path"] else None,
+                pooled=np.load(folder / _POOLED),
+                residues_path=folder / _RESIDUES if _RESIDUES in files else None,
                 starts=tuple(facts["starts"]),
-                embedding=np.load(folder / "embedding.npy"),
+                embedding=np.load(folder / _EMBEDDING) if _EMBEDDING in files else None,
+                kind=facts.get("kind", FAIR_ESM_ORACLE),
             )
         except (OSError, ValueError, KeyError, TypeError) as error:
             raise TornOracleError(
@@ -143,6 +154,46 @@ def prepare_oracle(
         WeightsError: the checkpoint cannot be loaded, or gives values that are not finite.
     """
     digest = oracle_digest(model_name, weights.digest, benchmark.digest)
+
+    def compute(folder: Path) -> None:
+        model, _ = load_checkpoint(model_name, weights.path)
+        model = model.to(device)
+        layer = model.num_layers
+
+        def embed(text: str) -> torch.Tensor:
+            tokens = encode(text).to(device)[None]
+            rows = model(tokens, repr_layers=[layer])["representations"][layer][0, 1:-1]
+            return cast(torch.Tensor, rows)
+
+        facts = {
+            "digest": digest,
+            "definition": DEFINITION,
+            "model": model_name,
+            "weights_digest": weights.digest,
+            "weights_path": str(Path(weights.path).resolve()),
+            "device": device,
+        }
+        table = model.embed_tokens.weight.detach().float().cpu().numpy()
+        with full_float32(), torch.inference_mode():
+            write_oracle(
+                folder,
+                benchmark,
+                embed,
+                facts,
+                maker=f"The weights {weights.path.name} in FP32",
+                table=table,
+                on_progress=on_progress,
+            )
+
+    return kept_oracle(cache_folder, digest, compute)
+
+
+def kept_oracle(cache_folder: Path, digest: str, compute: Callable[[Path], None]) -> Oracle:
+    """Open an oracle, letting `compute` fill a folder where the cache has none.
+
+    Raises:
+        Exception: what `compute` raises.
+    """
     folder = oracle_folder(cache_folder, digest)
     if folder.is_dir():
         try:
@@ -157,7 +208,7 @@ def prepare_oracle(
         if folder.is_symlink() or folder.is_file():  # in the way, and nothing of ours
             folder.unlink()
         private.mkdir()
-        _compute(private, model_name, weights, benchmark, digest, device, on_progress)
+        compute(private)
         # Another writer may have been faster: its folder holds the same, ours is dropped.
         try:
             private.rename(folder)
@@ -174,7 +225,7 @@ def oracle_beside(oracle: Oracle, benchmark: BenchmarkSet, device: str) -> Oracl
         WeightsError: as `prepare_oracle` does.
     """
     path = oracle.weights_path
-    if not path.is_file():
+    if path is None or oracle.residues_path is None or not path.is_file():
         return None
     weights = Weights(
         path=path,
@@ -191,58 +242,67 @@ def oracle_beside(oracle: Oracle, benchmark: BenchmarkSet, device: str) -> Oracl
     )
 
 
-def _compute(
+def write_oracle(
     folder: Path,
-    model_name: str,
-    weights: Weights,
     benchmark: BenchmarkSet,
-    digest: str,
-    device: str,
-    on_progress: Callable[[int, int], None] | None,
+    embed: Callable[[str], torch.Tensor],
+    facts: Mapping[str, Json],
+    *,
+    maker: str,
+    table: np.ndarray[Any, np.dtype[np.float32]] | None = None,
+    on_progress: Callable[[int, int], None] | None = None,
 ) -> None:
-    model, _ = load_checkpoint(model_name, weights.path)
-    model = model.to(device)
-    layer, width = model.num_layers, model.embed_dim
+    """Fill an oracle's folder, one sequence at a time.
+
+    Args:
+        embed: residues, truncated as everywhere -> [len, D], or [D] where pooled is all that is
+            known of it. All sequences have the same D.
+        facts: what it was made from.
+        maker: what it was made by, as the beginning of a sentence.
+        table: [33, D], the token table.
+        on_progress: called with (sequences done, all sequences).
+
+    Raises:
+        WeightsError: a value is not finite.
+    """
     texts = [truncate(sequence.residues)[0] for sequence in benchmark.sequences]
-    starts = [0]
+    starts, pooled, first = [0], [], embed(texts[0])
+    whole = first.dim() == 2
     for text in texts:
         starts.append(starts[-1] + len(text))
-    pooled = np.empty((len(texts), width), dtype=np.float64)
-    header = {"descr": "<f4", "fortran_order": False, "shape": (starts[-1], width)}
-    with (
-        (folder / "residues.npy").open("wb") as file,
-        full_float32(),
-        torch.inference_mode(),
-    ):
+    with (folder / _RESIDUES).open("wb") as file:
+        shape = (starts[-1], first.shape[-1])
+        header = {"descr": "<f4", "fortran_order": False, "shape": shape}
         np.lib.format.write_array_header_1_0(file, header)
         for index, text in enumerate(texts):
-            tokens = encode(text).to(device)[None]
-            rows = model(tokens, repr_layers=[layer])["representations"][layer][0, 1:-1]
-            pooled[index] = mean_pool(rows).cpu().numpy()
-            file.write(rows.cpu().numpy().astype("<f4", copy=False).tobytes())
-            if not np.isfinite(pooled[index]).all():
+            rows = embed(text) if index else first
+            pooled.append((mean_pool(rows) if whole else rows.double()).cpu().numpy())
+            if not np.isfinite(pooled[-1]).all():
                 raise WeightsError(
-                    f"The weights {weights.path.name} give values that are not finite for "
-                    f"{benchmark.sequences[index].id!r} in FP32: use another checkpoint."
+                    f"{maker} give values that are not finite for "
+                    f"{benchmark.sequences[index].id!r}: use others."
                 )
+            if whole:
+                file.write(rows.cpu().numpy().astype("<f4", copy=False).tobytes())
             if on_progress:
                 on_progress(index + 1, len(texts))
-    np.save(folder / "pooled.npy", pooled)
-    np.save(folder / "embedding.npy", model.embed_tokens.weight.detach().float().cpu().numpy())
-    facts = {
-        "digest": digest,
-        "definition": DEFINITION,
-        "model": model_name,
-        "weights_digest": weights.digest,
-        "weights_path": str(Path(weights.path).resolve()),
+    names = [_POOLED, _RESIDUES]
+    if not whole:
+        names.remove(_RESIDUES)
+        (folder / _RESIDUES).unlink()
+    np.save(folder / _POOLED, np.stack(pooled))
+    if table is not None:
+        names.append(_EMBEDDING)
+        np.save(folder / _EMBEDDING, table)
+    known = {
+        **facts,
         "benchmark": benchmark.label,
         "benchmark_digest": benchmark.digest,
-        "device": device,
         "starts": starts,
-        "files": {name: _fingerprint(folder / name) for name in _FILES},
+        "files": {name: _fingerprint(folder / name) for name in names},
     }
-    (folder / "oracle.json").write_text(json.dumps(facts), encoding="utf-8")
-    for name in (*_FILES, "oracle.json"):
+    (folder / _FACTS).write_text(json.dumps(known), encoding="utf-8")
+    for name in (*names, _FACTS):
         with (folder / name).open("rb") as file:
             os.fsync(file.fileno())
 

@@ -195,7 +195,8 @@ def probe_embedding(
     """The embedding layer alone against the checkpoint's own table, with and without masks."""
     packed_worst, unpacked_worst = Worst(), Worst()
     worst_rows: tuple[torch.Tensor, torch.Tensor, torch.Tensor] | None = None
-    table = None if oracle is None else torch.from_numpy(oracle.embedding.copy())
+    known = None if oracle is None else oracle.embedding
+    table = None if known is None else torch.from_numpy(known.copy())
     letters: set[int] = set()
     for probed, shares in (
         *((one, None) for one in base),

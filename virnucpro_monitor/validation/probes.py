@@ -301,9 +301,10 @@ def _moved(after: torch.Tensor, before: torch.Tensor) -> float | None:
 
 
 def _checkpoint(oracle: Oracle | None) -> tuple[str, str, Path] | None:
-    if oracle is None or not oracle.weights_path.is_file():
+    path = None if oracle is None else oracle.weights_path
+    if oracle is None or path is None or not path.is_file():
         return None
-    return oracle.model_name, oracle.weights_digest, oracle.weights_path
+    return oracle.model_name, oracle.weights_digest, path
 
 
 def _disagreement(

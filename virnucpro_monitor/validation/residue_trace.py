@@ -56,7 +56,7 @@ def _trace_one(
     tokens = encode(residues).to(subject.device)
     unpacked = embed_unpacked(subject, tokens)[1:-1].cpu()
     pairs = {"packed_unpacked": (packed, unpacked)}
-    if oracle is not None:
+    if oracle is not None and oracle.residues_path is not None:
         exact = oracle.residues_of(result.index)
         pairs |= {"packed": (packed, exact), "unpacked": (unpacked, exact)}
     # A target may have packed other residues than ours: their rows belong to nothing here.

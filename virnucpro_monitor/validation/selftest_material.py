@@ -41,7 +41,7 @@ def selftest_benchmark() -> BenchmarkSet:
     )
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, kw_only=True)
 class PartOfOracle(Oracle):
     """Some of an oracle's sequences."""
 

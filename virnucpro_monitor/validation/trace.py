@@ -435,7 +435,7 @@ def _model_layers(
 
 def _load_oracle_model(oracle: Oracle | None, device: torch.device) -> Any:
     """fair-esm in FP32 from the oracle's own checkpoint; None where that is gone."""
-    if oracle is None or not oracle.weights_path.is_file():
+    if oracle is None or oracle.weights_path is None or not oracle.weights_path.is_file():
         return None
     return _loaded(oracle.model_name, oracle.weights_path, str(device))
 

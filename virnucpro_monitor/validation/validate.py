@@ -6,7 +6,6 @@ from dataclasses import replace
 from virnucpro_monitor.errors import ConfigurationError
 from virnucpro_monitor.models.families import ESM2, Family
 from virnucpro_monitor.records import (
-    FAIR_ESM_ORACLE,
     NO_ORACLE,
     BenchmarkSet,
     Json,
@@ -45,7 +44,7 @@ def validate_subject(
     """Validate one model on one benchmark set; out of memory halves the packs.
 
     Args:
-        oracle: the FP32 reference; without it the oracle gates are not judged.
+        oracle: what both sides are held against; without it the oracle gates are not judged.
         weights_digest: of the weights that the subject runs with; checked against the oracle's.
         on_progress: called with (sequences done, all sequences).
         probes: whether to run the probes (leak, position, order, …) too.
@@ -81,7 +80,7 @@ def _validate(
     opening = open_probes(subject, protocol) if probes else None
     measured = measure(subject, benchmark, oracle, on_progress)
     named = OracleDocument(
-        kind=NO_ORACLE if oracle is None else FAIR_ESM_ORACLE,
+        kind=NO_ORACLE if oracle is None else oracle.kind,
         digest="" if oracle is None else oracle.digest,
     )
     documents: dict[str, Json] = {"packs": to_json(measured.packs), "oracle": to_json(named)}
@@ -125,12 +124,12 @@ def _check_oracle(
             f"The oracle was made from another benchmark set than {benchmark.name}@"
             f"{benchmark.version}: prepare it again."
         )
-    if weights_digest and oracle.weights_digest != weights_digest:
+    if weights_digest and oracle.weights_digest not in ("", weights_digest):
         raise ConfigurationError(
             f"The oracle was made from weights {oracle.weights_digest[:12]}, the model runs with "
             f"{weights_digest[:12]}: prepare it again."
         )
-    if oracle.model_name != subject.model_name:
+    if oracle.model_name and oracle.model_name != subject.model_name:
         raise ConfigurationError(
             f"The oracle was made from {oracle.model_name}, the model is {subject.model_name}: "
             "prepare it again."

@@ -2,10 +2,13 @@
 
 import math
 from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import replace
 
 from virnucpro_monitor.records import (
+    FAIR_ESM_ORACLE,
     GATE,
     NO_ORACLE,
+    OWN_ORACLE,
     Culprit,
     Figures,
     GateResult,
@@ -23,6 +26,8 @@ from virnucpro_monitor.records import (
 from virnucpro_monitor.validation.gates import judge_gates, over_limit, wrong_side
 from virnucpro_monitor.validation.measures import percentile
 from virnucpro_monitor.validation.protocol import seed_rule
+
+_OWN = f" against {OWN_ORACLE}, which has any fault that both sides share"
 
 
 def judge(
@@ -42,7 +47,11 @@ def judge(
     Raises:
         ProtocolError: the protocol has no limits of that name.
     """
-    gates = judge_gates(sequences, documents, protocol, limits_name=limits_name)
+    oracle = read_oracle(documents) or FAIR_ESM_ORACLE
+    gates = tuple(
+        replace(gate, detail=_of_oracle(gate.detail, oracle))
+        for gate in judge_gates(sequences, documents, protocol, limits_name=limits_name)
+    )
     failing = [gate for gate in gates if gate.passed is False]
     figures = make_figures(sequences, read_packs(documents), gates, seed_rule(protocol))
     spoilt = any(probe.spoils_unpacked for probe in read_probes(documents).values())
@@ -52,7 +61,7 @@ def judge(
         packed_outcome=_side_outcome(Culprit.PACKED, culprit),
         unpacked_outcome=_side_outcome(Culprit.UNPACKED, culprit),
         culprit=culprit,
-        reason=make_reason(sequences, gates, culprit, documents),
+        reason=_of_oracle(make_reason(sequences, gates, culprit, documents), oracle),
         figures=figures,
         gates=gates,
         sequences=tuple(sequences),
@@ -124,12 +133,14 @@ def make_reason(
     failing = {gate.name: gate for gate in gates if gate.passed is False}
     if not failing:
         seed = next(gate for gate in gates if gate.name == "seed")
-        if read_oracle(documents) == NO_ORACLE:
+        oracle = read_oracle(documents)
+        if oracle == NO_ORACLE:
             return (
                 f"Packed equals unpacked, correctness unknown, since there is no oracle for this "
                 f"model: {_lower(seed.detail[:-1])}; all gates that could be judged hold."
             )
-        return f"Packed equals unpacked: {_lower(seed.detail[:-1])}; all gates hold."
+        held = {None: "", FAIR_ESM_ORACLE: "", OWN_ORACLE: _OWN}.get(oracle, f" against {oracle}")
+        return f"Packed equals unpacked: {_lower(seed.detail[:-1])}; all gates hold{held}."
     lead = {
         Culprit.PACKED: "Packed is the wrong side",
         Culprit.UNPACKED: "Unpacked is the wrong side",
@@ -196,6 +207,11 @@ def _factor_text(factor: float) -> str:
 def _largest(values: Iterable[float | None]) -> float | None:
     known = [value for value in values if value is not None]
     return max(known, default=None)
+
+
+def _of_oracle(text: str, oracle: str) -> str:
+    """What is said of the usual oracle, said of another."""
+    return text if oracle == FAIR_ESM_ORACLE else text.replace("FP32", "the oracle")
 
 
 def _lower(text: str) -> str:

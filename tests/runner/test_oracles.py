@@ -1,0 +1,210 @@
+"""What both sides are held against, by choice."""
+
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+import pytest
+import torch
+from pyarrow import parquet
+
+from tests.runner.conftest import MODEL, SEQUENCES, SMALL, MakePlan
+from tests.runner.test_embedder import ADAPTER
+from tests.runner.tiny_target import TinyRepository
+from virnucpro_monitor.errors import ConfigurationError, WeightsError
+from virnucpro_monitor.models.weights import load_checkpoint, resolve_weights
+from virnucpro_monitor.records import Outcome, Run, RunReport, Target, read_oracle
+from virnucpro_monitor.runner.adapter_names import parse_adapter, with_oracle, without_file
+from virnucpro_monitor.runner.commits import run_commits
+from virnucpro_monitor.runner.oracle_names import oracle_here, parse_oracle
+from virnucpro_monitor.runner.oracles import open_oracle
+from virnucpro_monitor.validation.other_oracles import file_oracle
+from virnucpro_monitor.validation.tokens import encode
+
+pytestmark = pytest.mark.usefixtures("shared_workers")
+
+# Equal on both sides, and wrong on both: as a rescale that both leave out.
+ALIKE_WRONG = ADAPTER.replace("rows[0] for", "rows[0] / 0.88 for")
+JUDGED = ("oracle", "ceiling", "baseline")
+
+Measure = Callable[[str, str], RunReport]
+
+
+@pytest.fixture
+def measure(tiny: TinyRepository, make_plan: MakePlan) -> Measure:
+    def run(adapter: str, oracle: str) -> RunReport:
+        commit = tiny.commit({"tools/monitor.py": adapter})
+        name = with_oracle("tools/monitor.py:Adapter", oracle)
+        target = Target(name="tiny", location=str(tiny.folder), adapter=name)
+        (report,) = run_commits(make_plan([commit], target=target))
+        return report
+
+    return run
+
+
+@pytest.fixture
+def embeddings(cache_folder: Path) -> dict[str, np.ndarray]:
+    """[residues, 320] of each sequence by fair-esm itself."""
+    weights = resolve_weights(MODEL, "synthetic", cache_folder=cache_folder)
+    model, _ = load_checkpoint(MODEL, weights.path)
+    with torch.inference_mode():
+        return {
+            one.id: model(encode(one.residues)[None], repr_layers=[6])["representations"][6][
+                0, 1:-1
+            ].numpy()
+            for one in SEQUENCES
+        }
+
+
+def gates(run: Run) -> dict[str, bool | None]:
+    return {gate.name: gate.passed for gate in run.gates}
+
+
+def test_its_own_path_in_fp64_judges_all_but_what_both_sides_share(measure: Measure) -> None:
+    right = measure(ADAPTER, "self-fp64")
+    assert right.run.outcome is Outcome.PASSED, right.run.reason
+    assert read_oracle(right.documents) == "self-fp64"
+    assert [gates(right.run)[name] for name in JUDGED] == [True] * 3
+    # FP32 against FP64, which no two FP32 passes of one model would show.
+    distances = [one.unpacked_relative_l2 for one in right.sequences]
+    assert all(distance is not None and 1e-8 < distance < 2e-6 for distance in distances)
+
+    wrong = measure(ADAPTER.replace("SHIFT = 0.0", "SHIFT = 0.1"), "self-fp64").run
+    assert (wrong.outcome, wrong.culprit) == (Outcome.FAILED, "packed")
+    assert "closer to the oracle than packed" in wrong.reason
+
+    shared = measure(ALIKE_WRONG, "self-fp64").run
+    assert shared.outcome is Outcome.PASSED
+    assert "against self-fp64, which has any fault that both sides share" in shared.reason
+    seen = measure(ALIKE_WRONG, "fair-esm").run
+    assert (seen.outcome, seen.culprit) == (Outcome.FAILED, "both")
+
+
+def test_a_file_by_sequence_id_is_an_oracle(
+    measure: Measure, embeddings: dict[str, np.ndarray], tmp_path: Path
+) -> None:
+    rows = tmp_path / "rows.npz"
+    np.savez(rows, **embeddings)
+    report = measure(ADAPTER, f"file:{rows}")
+    assert report.run.outcome is Outcome.PASSED, report.run.reason
+    assert read_oracle(report.documents) == f"file:{rows}"
+    assert f"all gates hold against file:{rows}" in report.run.reason
+    both = measure(ALIKE_WRONG, f"file:{rows}").run
+    assert (both.outcome, both.culprit) == (Outcome.FAILED, "both")
+
+    pooled = tmp_path / "pooled.parquet"
+    names = list(embeddings)
+    values = [embeddings[name].mean(axis=0).tolist() for name in names]
+    parquet.write_table(pa.table({"id": names, "embedding": values}), pooled)
+    report = measure(ADAPTER, f"file:{pooled}")
+    assert report.run.outcome is Outcome.PASSED, report.run.reason
+    assert [gates(report.run)[name] for name in JUDGED] == [True] * 3
+
+
+def test_another_content_of_the_file_is_measured_again(
+    tiny: TinyRepository,
+    make_plan: MakePlan,
+    embeddings: dict[str, np.ndarray],
+    tmp_path: Path,
+) -> None:
+    path = tmp_path / "rows.npz"
+    np.savez(path, **embeddings)
+    commit = tiny.commit({"tools/monitor.py": ADAPTER})
+    target = Target(
+        name="tiny",
+        location=str(tiny.folder),
+        adapter=with_oracle("tools/monitor.py:Adapter", f"file:{path}"),
+    )
+    plan = make_plan([commit], target=target)
+    (first,) = run_commits(plan)
+    assert list(run_commits(plan, known=[first.run])) == []
+    np.savez(path, **{name: rows / 2 for name, rows in embeddings.items()})
+    (second,) = run_commits(plan, known=[first.run])
+    assert (first.run.outcome, second.run.outcome) == (Outcome.PASSED, Outcome.FAILED)
+    held = replace(target, adapter="tools/monitor.py:Adapter")  # another oracle, the same commit
+    (third,) = run_commits(make_plan([commit], target=held), known=[first.run])
+    assert third.run.outcome is Outcome.PASSED
+
+
+@pytest.mark.parametrize(
+    ("arrays", "sentence"),
+    [
+        ({"a": np.zeros(320)}, "has no embedding of 'b'"),
+        ({"a": np.zeros((9, 320))}, "has 9 rows for 'a', which has 10 residues"),
+        ({"a": np.zeros(320), "b": np.zeros(33)}, r"shape \(33,\) for 'b': give every sequence"),
+        ({"a": np.zeros(320, dtype=int)}, r"int64 of shape \(320,\) for 'a'"),
+        ({"a": np.full(320, np.nan)}, "arrays give values that are not finite for 'a'"),
+    ],
+)
+def test_a_file_that_does_not_fit_is_one_sentence(
+    arrays: dict[str, np.ndarray], sentence: str, tmp_path: Path
+) -> None:
+    path = tmp_path / "o.npz"
+    np.savez(path, **arrays)
+    with pytest.raises(WeightsError, match=sentence):
+        file_oracle(path, SMALL, cache_folder=tmp_path / "cache")
+    path.write_bytes(b"no archive")
+    with pytest.raises(WeightsError, match=r"o\.npz cannot be read \(ValueError\): give a \.npz"):
+        file_oracle(path, SMALL, cache_folder=tmp_path / "cache")
+
+
+def test_another_width_is_named(measure: Measure, tmp_path: Path) -> None:
+    path = tmp_path / "o.npz"
+    np.savez(path, **{one.id: np.ones(33) for one in SEQUENCES})
+    run = measure(ADAPTER, f"file:{path}").run
+    assert run.outcome is Outcome.ERROR
+    assert f"gives 320 channels, and file:{path} has 33" in run.reason
+
+
+@pytest.mark.parametrize(
+    ("name", "sentence"),
+    [
+        ("mine", "'mine' is no oracle: use fair-esm, self-fp64"),
+        ("file:x.csv", "is no oracle: use .*a .npz or .parquet file"),
+        ("hf:EsmModel", "names no release of transformers: pin one"),
+        ("file:gone.npz", "There is no file .*gone.npz"),
+    ],
+)
+def test_what_is_no_oracle_is_refused(name: str, sentence: str) -> None:
+    with pytest.raises(ConfigurationError, match=sentence):
+        oracle_here(name)
+
+
+@pytest.mark.parametrize(
+    ("adapter", "oracle", "name"),
+    [
+        ("hf-esm", "self-fp64", "hf-esm:oracle=self-fp64"),
+        ("hf-esm:way=kwargs", "hf:EsmModel@5.24.0", "hf-esm:way=kwargs,oracle=hf:EsmModel@5.24.0"),
+        ("m:Make:oracle=none", "self-fp64", "m:Make:oracle=self-fp64"),
+        ("hf-esm:way=mask,oracle=none", "fair-esm", "hf-esm:way=mask"),
+        ("hf-esmc", "none", "hf-esmc"),
+        ("hf-esmc", None, "hf-esmc"),
+    ],
+)
+def test_an_adapter_s_name_carries_its_oracle(adapter: str, oracle: str | None, name: str) -> None:
+    assert with_oracle(adapter, oracle) == name
+    found = parse_adapter(name)
+    assert found.options == parse_adapter(adapter).options
+    assert oracle in (None, found.oracle)
+    of_file = "hf-esm:way=mask,oracle=file:/x/a=b,c:d.npz"
+    assert parse_adapter(of_file).oracle == "file:/x/a=b,c:d.npz"
+    assert without_file(of_file) == "hf-esm:way=mask,oracle=none"
+    assert parse_oracle("hf:/models/m@v5.24").text == "hf:/models/m@5.24"
+
+
+@pytest.mark.slow
+def test_a_pinned_model_of_hugging_face_s_in_an_environment_of_its_own(
+    embeddings: dict[str, np.ndarray], cache_folder: Path, tmp_path: Path
+) -> None:
+    transformers = pytest.importorskip("transformers")
+    weights = resolve_weights(MODEL, "synthetic", cache_folder=cache_folder)
+    name = f"hf:EsmModel@{transformers.__version__}"
+    oracle = open_oracle(name, MODEL, weights, SMALL, cache_folder=tmp_path)
+    assert oracle is not None
+    assert (oracle.kind, oracle.weights_digest) == (name, weights.digest)
+    for index, one in enumerate(SEQUENCES):
+        exact = torch.from_numpy(embeddings[one.id])
+        assert torch.allclose(oracle.residues_of(index), exact, rtol=0, atol=1e-4)
+        assert not torch.equal(oracle.residues_of(index), torch.zeros_like(exact))

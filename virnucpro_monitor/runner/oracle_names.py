@@ -1,0 +1,92 @@
+"""How an oracle is named: what both sides of a model are held against.
+
+fair-esm                    unmodified fair-esm in FP32, with the run's weights
+self-fp64                   the target's own unpacked path in FP64, blind to what both sides share
+hf:EsmModel@VERSION         Hugging Face's ESM-2 of a pinned release, with the run's weights
+hf:MODEL@VERSION            another model of Hugging Face's format, by folder or name
+file:PATH                   embeddings by sequence id, of a .npz or .parquet file
+none                        nothing: its gates are not judged
+"""
+
+import hashlib
+from dataclasses import dataclass
+from pathlib import Path
+
+from packaging.version import InvalidVersion, Version
+
+from virnucpro_monitor.disks import path_from
+from virnucpro_monitor.errors import ConfigurationError
+from virnucpro_monitor.records import NO_ORACLE, OWN_ORACLE
+
+FAIR_ESM = "fair-esm"
+HF_ESM = "EsmModel"
+_FORMS = f"{FAIR_ESM}, {OWN_ORACLE}, hf:MODEL@VERSION, file:PATH or {NO_ORACLE}"
+_SUFFIXES = (".npz", ".parquet")
+
+
+@dataclass(frozen=True, slots=True)
+class OracleName:
+    """An oracle's name taken apart.
+
+    Attributes:
+        kind: "fair-esm", "self-fp64", "hf", "file" or "none".
+        place: of "hf" the model, of "file" the path.
+        version: of "hf" the release of transformers.
+    """
+
+    kind: str
+    place: str = ""
+    version: str = ""
+
+    @property
+    def text(self) -> str:
+        """As a user writes it, and as runs name it."""
+        pinned = f"@{self.version}" if self.version else ""
+        return f"{self.kind}:{self.place}{pinned}" if self.place else self.kind
+
+
+def parse_oracle(text: str) -> OracleName:
+    """Take an oracle's name apart; whether there is such a file or model is not looked at.
+
+    Raises:
+        ConfigurationError: it is none.
+    """
+    kind, colon, place = text.partition(":")
+    if not colon and kind in (FAIR_ESM, OWN_ORACLE, NO_ORACLE):
+        return OracleName(kind)
+    if kind == "file" and Path(place).suffix in _SUFFIXES:
+        return OracleName(kind, place)
+    if kind == "hf":
+        model, _, version = place.rpartition("@")
+        try:
+            return OracleName(kind, model or HF_ESM, str(Version(version)))
+        except InvalidVersion as error:
+            raise ConfigurationError(
+                f"{text!r} names no release of transformers: pin one, as in hf:{HF_ESM}@5.24.0."
+            ) from error
+    raise ConfigurationError(f"{text!r} is no oracle: use {_FORMS} (a .npz or .parquet file).")
+
+
+def oracle_here(text: str) -> str:
+    """An oracle's name with its file's path made absolute, as seen from the working folder.
+
+    Raises:
+        ConfigurationError: it is none, or there is no such file.
+    """
+    named = parse_oracle(text)
+    if named.kind != "file":
+        return named.text
+    path = path_from(named.place).resolve()
+    if not path.is_file():
+        raise ConfigurationError(f"There is no file {path} for the oracle {text!r}.")
+    return OracleName(named.kind, str(path)).text
+
+
+def oracle_source(text: str) -> tuple[str, ...]:
+    """Digest of an oracle's file; nothing for the others, which their names tell."""
+    named = parse_oracle(text)
+    path = Path(named.place)
+    if named.kind != "file" or not path.is_file():
+        return ()
+    with path.open("rb") as file:
+        return (hashlib.file_digest(file, "sha256").hexdigest(),)
