@@ -25,6 +25,12 @@ def demo(
     no_open: Annotated[
         bool, typer.Option("--no-open", help="Only validate: do not serve the dashboard.")
     ] = False,
+    releases: Annotated[
+        bool,
+        typer.Option(
+            "--releases", help="Releases of transformers instead, each in its own environment."
+        ),
+    ] = False,
     db: DatabaseOption = None,
 ) -> None:
     """Validate a sample repository with known faults on the CPU, and open the dashboard.
@@ -33,20 +39,28 @@ def demo(
     is checked out, loaded and measured like any other target's, with synthetic weights. Run again,
     it measures only what the database does not hold yet. Exit code: 0 when it ran to its end,
     whatever the commits' outcomes.
+
+    With --releases it is a public history instead: Hugging Face's EsmModel from transformers 4.53
+    on, of which one release broke <mask> in padded batches and another mended it. Wheels are
+    fetched once into demo/wheels of the cache folder; afterwards no network is needed.
     """
     from virnucpro_monitor.monitor.databases import database_name
+    from virnucpro_monitor.report.text import count
 
     settings = demo_settings(db)
     began = time.monotonic()
-    runs = validate_sample(settings)
+    runs = validate_releases(settings) if releases else validate_sample(settings)
     print_verdicts(runs)
+    if releases:
+        say_incidents(settings)
     counts = ", ".join(
         f"{sum(run.effective_outcome is outcome for run in runs)} {outcome.replace('_', ' ')}"
         for outcome in Outcome
         if any(run.effective_outcome is outcome for run in runs)
     )
     database = database_name(settings.database_url)
-    say(f"{len(runs)} commits: {counts}; {time.monotonic() - began:.0f} s. Stored in {database}.")
+    number = count(len(runs), "release" if releases else "commit")
+    say(f"{number}: {counts}; {time.monotonic() - began:.0f} s. Stored in {database}.")
     if no_open:
         return
     from virnucpro_monitor.cli.dashboard import serve
@@ -87,6 +101,39 @@ def validate_sample(settings: Settings) -> list[Run]:
         outcome = run_and_store(settings, target, RunOptions(revisions=hashes), listening(display))
         display.message(outcome.summary)
     return in_history_order([*outcome.settled, *outcome.runs], hashes)
+
+
+def validate_releases(settings: Settings) -> list[Run]:
+    """Run a public package's releases and store them; by target, oldest release first.
+
+    Raises:
+        MonitorError: wheels cannot be had, or the runner cannot be set up.
+    """
+    from virnucpro_monitor.cli.run import stopping_on_terminate
+    from virnucpro_monitor.cli.run_display import listening, open_display
+    from virnucpro_monitor.monitor import release_demo
+
+    demo = release_demo.TRANSFORMERS
+    with stopping_on_terminate(), open_display() as display:
+        found = release_demo.run_releases(settings, demo, listening(display))
+    return [
+        run
+        for name, (_, releases) in demo.targets.items()
+        for run in in_history_order([*found[name].settled, *found[name].runs], releases)
+    ]
+
+
+def say_incidents(settings: Settings) -> None:
+    """Say which release broke something, and which mended it."""
+    from virnucpro_monitor.monitor.opening import open_database
+    from virnucpro_monitor.monitor.questions import load_incidents
+    from virnucpro_monitor.monitor.release_demo import TRANSFORMERS
+    from virnucpro_monitor.report.sentences import incident_sentence
+
+    with open_database(settings.database_url) as engine:
+        for name in TRANSFORMERS.targets:
+            for incident in load_incidents(engine, target=name):
+                say(f"{name}: {incident_sentence(incident)}")
 
 
 def sample_folder(settings: Settings) -> Path:

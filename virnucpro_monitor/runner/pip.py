@@ -54,6 +54,18 @@ def install(python: Path, requirements: Path | None, lines: Sequence[str] = ()) 
     return [line.strip() for line in told.splitlines() if "yanked" in line.lower()]
 
 
+def download(requirement: str, folder: Path) -> None:
+    """Put the wheels of a requirement, and of all that it needs, into a folder.
+
+    Raises:
+        InstallerError: one cannot be had.
+        DiskError: there is no room for it.
+    """
+    command = [sys.executable, "-m", "pip", "download", "--only-binary=:all:", "--quiet"]
+    command += ["--disable-pip-version-check", "--dest", str(folder), requirement]
+    call(command, folder)
+
+
 def offered_versions(name: str, *, pre: bool = False) -> list[str]:
     """The versions of a package that this Python can install, as the index lists them.
 
