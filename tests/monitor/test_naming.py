@@ -30,7 +30,15 @@ def history(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, url: str) -> list[C
 
 @pytest.mark.parametrize(
     ("name", "place"),
-    [("v1", 2), ("main", 5), ("HEAD", 5), ("HEAD~1", 4), ("{full}", 1), ("{short}", 1)],
+    [
+        ("v1", 2),
+        ("sample:v1", 2),
+        ("main", 5),
+        ("HEAD", 5),
+        ("HEAD~1", 4),
+        ("{full}", 1),
+        ("{short}", 1),
+    ],
 )
 def test_a_name_means_one_commit_at_both_doors(
     name: str, place: int, history: list[Commit], command: CommandLine

@@ -13,7 +13,7 @@ from virnucpro_monitor.analysis.moved import compare_embeddings
 from virnucpro_monitor.analysis.series import SeriesKey, series_key
 from virnucpro_monitor.errors import NotFoundError
 from virnucpro_monitor.monitor.histories import find_good_before, list_series, load_neighbours
-from virnucpro_monitor.monitor.naming import choose_target, find_commit
+from virnucpro_monitor.monitor.naming import choose_target, find_commit, of_target
 from virnucpro_monitor.monitor.questions import load_measured
 from virnucpro_monitor.records import (
     EMBEDDING_DATA,
@@ -80,8 +80,8 @@ def compare_commits(
         AmbiguousRevision: a short hash fits several commits.
         NotFoundError: a commit has no stored run, or the two have no benchmark set in common.
     """
-    base_target, base = _of_target(base)
-    head_target, head = _of_target(head)
+    base_target, base = of_target(base) if base else (None, None)
+    head_target, head = of_target(head) if head else (None, None)
     before = choose_target(engine, base_target or target, revision=base)
     stored = choose_target(engine, head_target) if head_target else before
     if base is None:
@@ -102,12 +102,6 @@ def compare_commits(
         only_base=pairing.only_base,
         only_head=pairing.only_head,
     )
-
-
-def _of_target(text: str | None) -> tuple[str | None, str | None]:
-    """TARGET and REV of "TARGET:REV"; no name of git's for a commit has a colon."""
-    name, colon, revision = (text or "").rpartition(":")
-    return (name, revision) if colon else (None, text)
 
 
 def newest_commit(engine: Engine, target: Target) -> Commit:

@@ -84,13 +84,21 @@ def _target_named(targets: Sequence[Target], wanted: str) -> Target:
     return found[0]
 
 
+def of_target(text: str) -> tuple[str | None, str]:
+    """TARGET and REV of "TARGET:REV"; no name of git's for a commit has a colon."""
+    name, colon, revision = text.rpartition(":")
+    return (name, revision) if colon else (None, text)
+
+
 def find_commits(engine: Engine, text: str, target: str | None = None) -> tuple[FoundCommit, ...]:
     """The stored commits that a name can mean, in one target or in all.
 
     A name is looked up in the target's repository where that can be read on this machine, else
-    among the branches that were stored with runs.
+    among the branches that were stored with runs. TARGET:NAME is looked for in that target, so that
+    the same commit can be named in two environments.
     """
-    text = text.strip()
+    named_target, text = of_target(text.strip())
+    target = named_target or target
     by_hash = [
         FoundCommit(target=name, commit=commit)
         for name, commit in reader.find_commits_of_any_target(engine, text)
