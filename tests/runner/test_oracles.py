@@ -25,8 +25,9 @@ from virnucpro_monitor.validation.tokens import encode
 
 pytestmark = pytest.mark.usefixtures("shared_workers")
 
+IN_ANY_DTYPE = ADAPTER.replace("regression)[0]", "regression)[0].to(request.dtype)")
 # Equal on both sides, and wrong on both: as a rescale that both leave out.
-ALIKE_WRONG = ADAPTER.replace("rows[0] for", "rows[0] / 0.88 for")
+ALIKE_WRONG = IN_ANY_DTYPE.replace("rows[0] for", "rows[0] / 0.88 for")
 JUDGED = ("oracle", "ceiling", "baseline")
 
 Measure = Callable[[str, str], RunReport]
@@ -63,7 +64,7 @@ def gates(run: Run) -> dict[str, bool | None]:
 
 
 def test_its_own_path_in_fp64_judges_all_but_what_both_sides_share(measure: Measure) -> None:
-    right = measure(ADAPTER, "self-fp64")
+    right = measure(IN_ANY_DTYPE, "self-fp64")
     assert right.run.outcome is Outcome.PASSED, right.run.reason
     assert read_oracle(right.documents) == "self-fp64"
     assert [gates(right.run)[name] for name in JUDGED] == [True] * 3
@@ -71,13 +72,16 @@ def test_its_own_path_in_fp64_judges_all_but_what_both_sides_share(measure: Meas
     distances = [one.unpacked_relative_l2 for one in right.sequences]
     assert all(distance is not None and 1e-8 < distance < 2e-6 for distance in distances)
 
-    wrong = measure(ADAPTER.replace("SHIFT = 0.0", "SHIFT = 0.1"), "self-fp64").run
+    wrong = measure(IN_ANY_DTYPE.replace("SHIFT = 0.0", "SHIFT = 0.1"), "self-fp64").run
     assert (wrong.outcome, wrong.culprit) == (Outcome.FAILED, "packed")
     assert "closer to the oracle than packed" in wrong.reason
 
     shared = measure(ALIKE_WRONG, "self-fp64").run
     assert shared.outcome is Outcome.PASSED
     assert "against self-fp64, which has any fault that both sides share" in shared.reason
+    fixed = measure(ADAPTER, "self-fp64").run  # an adapter that knows FP32 alone
+    assert fixed.outcome is Outcome.ERROR
+    assert "The oracle self-fp64 needs the model in FP64" in fixed.reason
     seen = measure(ALIKE_WRONG, "fair-esm").run
     assert (seen.outcome, seen.culprit) == (Outcome.FAILED, "both")
 

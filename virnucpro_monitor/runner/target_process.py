@@ -166,7 +166,12 @@ class Host:
     def _exactly(self, tokens: Any) -> tuple[Answer, Sequence[Any]]:
         """By a second model, in FP64 and on the CPU: the first stays as it is."""
         if self._exact is None:
-            self._exact = self._loaded("cpu", "float64")
+            try:
+                self._exact = self._loaded("cpu", "float64")
+            except TargetError as error:
+                raise TargetError(
+                    f"The oracle self-fp64 needs the model in FP64 as request.dtype asks: {error}"
+                ) from error
         layer = self._exact.num_layers
         rows = self._exact.embed_unpacked_layers(tokens, [layer])[layer]
         return Embedded(layers=(layer,)), [rows]
