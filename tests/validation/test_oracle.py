@@ -70,7 +70,7 @@ def test_it_is_computed_once(
     def refuse(*arguments: object) -> None:
         raise AssertionError("computed again")
 
-    monkeypatch.setattr(oracles, "_compute", refuse)
+    monkeypatch.setattr(oracles, "write_oracle", refuse)
     again = prepare_oracle(MODEL, weights, benchmark_set, cache_folder=oracle_cache)
     assert again.digest == oracle.digest
 
