@@ -67,6 +67,8 @@ def test_what_was_not_measured_has_no_value_rather_than_zero() -> None:
     assert figure_value(failed, Figure.DURATION) is None
     assert figure_value(failed, Figure.THROUGHPUT) == 600.0
     assert figure_value(run(0, figures=figures(packed_s=0.0)), Figure.THROUGHPUT) is None
+    looked_up = figures(packed_s=1.5, unpacked_s=0.0003)  # no pass was made, older runs say
+    assert figure_value(run(0, figures=looked_up), Figure.SPEEDUP) is None
 
 
 def test_a_slow_down_is_found_where_it_is_with_its_band() -> None:

@@ -52,6 +52,19 @@ def test_an_unchanged_baseline_costs_a_sample_only(tmp_path: Path) -> None:
     assert all(torch.equal(one, other) for one, other in zip(before, after, strict=True))
 
 
+def test_the_time_of_the_unpacked_side_is_that_of_passes_alone(tmp_path: Path) -> None:
+    embed_all(CountingSubject(), tmp_path)
+    again: Any = CountingSubject()
+    with reuse_unpacked(again, BENCHMARK, str(tmp_path)) as judged:
+        for one in SEQUENCES:
+            embed_unpacked(judged, encode(one.residues))
+    assert isinstance(judged, reuse.ReusingSubject)
+    assert len(judged.reused_s) == len(SEQUENCES)
+    timed = [spent for spent in judged.reused_s.values() if spent is not None]
+    assert len(timed) == again.calls == SAMPLE_SIZE
+    assert min(timed) > 0
+
+
 def test_a_changed_baseline_is_computed_and_kept_in_its_place(tmp_path: Path) -> None:
     embed_all(CountingSubject(), tmp_path)
     changed = CountingSubject(factor=1.0000001)

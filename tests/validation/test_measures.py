@@ -5,8 +5,11 @@ import math
 import pytest
 import torch
 
+from tests.validation.conftest import FakeSubject, make_benchmark
 from virnucpro_monitor.records import error_of
 from virnucpro_monitor.validation import measures
+from virnucpro_monitor.validation.measure import measure
+from virnucpro_monitor.validation.tokens import encode
 
 
 def vectors(seed: int, *shape: int) -> torch.Tensor:
@@ -83,3 +86,13 @@ def test_percentile_interpolates_linearly() -> None:
 
 def test_rounding_above_one_is_no_error() -> None:
     assert error_of(1.0 + 2e-16) == 0.0
+
+
+def test_the_unpacked_time_is_that_of_passes_of_this_commit_or_unknown(fake: FakeSubject) -> None:
+    benchmark = make_benchmark({"a": "MKTAYIAK", "b": "DERKH"})
+    tokens = [tuple(encode(one.residues).tolist()) for one in benchmark.sequences]
+    fake.reused_s = dict.fromkeys(tokens, 0.25)  # type: ignore[attr-defined]
+    found = measure(fake, benchmark, None).packs
+    assert found.unpacked_s == pytest.approx(0.25 * len(tokens))
+    fake.reused_s[tokens[0]] = None  # type: ignore[attr-defined]
+    assert measure(fake, benchmark, None).packs.unpacked_s is None

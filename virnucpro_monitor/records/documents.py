@@ -28,7 +28,8 @@ class PacksDocument:
 
     Attributes:
         num_layers, width: of the model, as it was embedded with; None in older runs.
-        packed_s, unpacked_s: seconds spent in either path.
+        packed_s, unpacked_s: seconds spent in either path; None for an unpacked one that was not
+            walked for every sequence, since an earlier commit's result stands for it.
         unknown_ids: ids that came back and are not the benchmark's.
         other_tokens: ids whose tokens in the pack are not the sequence's own.
         residue_errors: by id, [packed, unpacked]: relative L2 against the oracle at the residue

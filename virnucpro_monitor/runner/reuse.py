@@ -5,6 +5,7 @@ reused, the commit at hand must give bit-identical embeddings for a sample of le
 everything is computed, and kept for the next commit.
 """
 
+import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -26,11 +27,23 @@ _Key = tuple[int, tuple[int, ...]]
 
 
 class ReusingSubject:
-    """A subject whose unpacked embeddings come from `known` where they are in it."""
+    """A subject whose unpacked embeddings come from `known` where they are in it.
 
-    def __init__(self, subject: Subject, known: dict[_Key, torch.Tensor]) -> None:
+    Attributes:
+        reused_s: by the tokens of what came from there, the seconds that the commit took for it as
+            a part of the sample; None for what it was not asked.
+    """
+
+    def __init__(
+        self,
+        subject: Subject,
+        known: dict[_Key, torch.Tensor],
+        sampled_s: Mapping[tuple[int, ...], float],
+    ) -> None:
         self._subject = subject
         self._known = known
+        self._sampled_s = sampled_s
+        self.reused_s: dict[tuple[int, ...], float | None] = {}
         self.computed: dict[_Key, torch.Tensor] = {}
         self._computed_bytes = 0
 
@@ -48,6 +61,8 @@ class ReusingSubject:
     def embed_unpacked_layers(self, tokens: torch.Tensor, layers: Sequence[int]) -> Layers:
         keys = {layer: (layer, tuple(tokens.tolist())) for layer in layers}
         if all(key in self._known for key in keys.values()):
+            asked = tuple(tokens.tolist())
+            self.reused_s[asked] = self._sampled_s.get(asked)
             return {layer: self._known[key].to(self._subject.device) for layer, key in keys.items()}
         found = self._subject.embed_unpacked_layers(tokens, layers)
         last = self._subject.num_layers
@@ -88,9 +103,10 @@ def reuse_unpacked(
     path = Path(folder) / f"{benchmark.digest[:16]}.pt"
     stored = _read(path)
     tokens = _tokens(benchmark)
-    if not stored or not _gives_the_same(subject, tokens, stored):
+    sampled_s: dict[tuple[int, ...], float] = {}
+    if not stored or not _gives_the_same(subject, tokens, stored, sampled_s):
         stored = {}
-    reusing = ReusingSubject(subject, stored)
+    reusing = ReusingSubject(subject, stored, sampled_s)
     yield reusing
     never = {tuple(encode(residues).tolist()) for residues in fresh}
     kept = {key: rows for key, rows in reusing.computed.items() if key[1] not in never}
@@ -105,11 +121,17 @@ def _tokens(benchmark: BenchmarkSet) -> list[torch.Tensor]:
 
 
 def _gives_the_same(
-    subject: Subject, tokens: list[torch.Tensor], stored: dict[_Key, torch.Tensor]
+    subject: Subject,
+    tokens: list[torch.Tensor],
+    stored: dict[_Key, torch.Tensor],
+    sampled_s: dict[tuple[int, ...], float],
 ) -> bool:
     """Whether a sample of lengths, shortest to longest, is bit-identical.
 
     The longest of all that is stored, a probe, is one of them.
+
+    Args:
+        sampled_s: gets the seconds of each pass, by tokens.
     """
     ordered = sorted(tokens, key=lambda one: one.numel())
     steps = len(ordered) if len(ordered) < MIN_SEQUENCES else SAMPLE_SIZE
@@ -121,8 +143,11 @@ def _gives_the_same(
         before = stored.get((subject.num_layers, tuple(one.tolist())))
         if before is None:
             return False
+        started = time.perf_counter()
         now = embed_unpacked(subject, one.to(subject.device))
-        if now.dtype != before.dtype or not torch.equal(now.cpu(), before):
+        rows = now.cpu()  # waits for a card
+        sampled_s[tuple(one.tolist())] = time.perf_counter() - started
+        if now.dtype != before.dtype or not torch.equal(rows, before):
             return False
     return True
 

@@ -7,7 +7,7 @@ not grow with the benchmark set.
 import itertools
 import time
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 
 import torch
@@ -60,7 +60,7 @@ class _Notes:
     width: int | None = None
     pooled: dict[int, tuple[torch.Tensor, torch.Tensor]] = field(default_factory=dict)
     packed_s: float = 0.0
-    unpacked_s: float = 0.0
+    unpacked_s: float | None = 0.0  # None once a sequence was not timed
 
 
 def measure(
@@ -99,9 +99,9 @@ def measure(
             tokens = batch.input_ids[start:end].cpu()
             if tokens.shape != expected[index].shape or not bool((tokens == expected[index]).all()):
                 notes.other_tokens.append(sequence_id)
-            started = _now_s(subject)
-            alone = embed_unpacked(subject, expected[index].to(subject.device))
-            notes.unpacked_s += _now_s(subject) - started
+            alone, spent_s = _embed_alone(subject, expected[index])
+            if notes.unpacked_s is not None:
+                notes.unpacked_s = None if spent_s is None else notes.unpacked_s + spent_s
             result = _compare(
                 cut_residues(rows, start, end), alone[1:-1], oracle, index, sequence_id, notes
             )
@@ -281,6 +281,19 @@ def _document(notes: _Notes, num_packs: int, num_layers: int) -> PacksDocument:
         ),
         residue_errors=notes.residue_errors,
     )
+
+
+def _embed_alone(subject: Subject, tokens: torch.Tensor) -> tuple[torch.Tensor, float | None]:
+    """One sequence alone, and the seconds of its pass.
+
+    A subject that remembers what an earlier commit gave says in `reused_s`, by tokens, how long
+    this commit took for what it was asked again; None where it was not asked.
+    """
+    started = _now_s(subject)
+    rows = embed_unpacked(subject, tokens.to(subject.device))
+    spent_s = _now_s(subject) - started
+    reused_s: Mapping[tuple[int, ...], float | None] = getattr(subject, "reused_s", {})
+    return rows, reused_s.get(tuple(tokens.tolist()), spent_s)
 
 
 def _now_s(subject: Subject) -> float:
