@@ -1,11 +1,9 @@
 import json
-from datetime import UTC, datetime
 
 import pytest
 
+from tests.store.builders import CONFIGURATION, make_commit, make_gate, make_run
 from virnucpro_monitor.records import (
-    Commit,
-    Configuration,
     Culprit,
     GateResult,
     Outcome,
@@ -17,44 +15,15 @@ from virnucpro_monitor.records import (
     to_json,
 )
 
-CONFIGURATION = Configuration(
-    model="esm2_t6_8M_UR50D",
-    weights="synthetic",
-    weights_digest="ab" * 32,
-    dtype="float32",
-    device="cpu",
-    backend="sdpa",
-    token_budget=4096,
-)
-
-
-def make_run(**changes: object) -> Run:
-    values = {
-        "target": "sample",
-        "commit": Commit(
-            hash="c" * 40,
-            parents=("b" * 40,),
-            subject="<b>Fix</b> \u202e it",
-            authored_at=datetime(2026, 1, 2, 3, 4, 5, tzinfo=UTC),
-        ),
-        "benchmark": "seed",
-        "benchmark_version": 1,
-        "benchmark_digest": "d" * 64,
-        "configuration": CONFIGURATION,
-        "environment": None,
-        "protocol_version": "1",
-        "protocol_digest": "e" * 64,
-        "outcome": Outcome.FAILED,
-        "culprit": Culprit.PACKED,
-        "gates": (GateResult(name="leak", passed=None, value=None, limit=0.0, unit="absolute"),),
-        "started_at": datetime(2026, 1, 2, tzinfo=UTC),
-        "duration_s": 1.5,
-    }
-    return Run(**(values | changes))
-
 
 def test_a_run_survives_json() -> None:
-    run = make_run()
+    run = make_run(
+        commit=make_commit(7, subject="<b>Fix</b> \u202e it", position=None),
+        environment=None,
+        outcome=Outcome.FAILED,
+        culprit=Culprit.PACKED,
+        gates=(make_gate("leak", None, None),),
+    )
     assert from_json(Run, json.loads(json.dumps(to_json(run)))) == run
 
 
@@ -77,7 +46,7 @@ def test_an_unknown_field_is_refused() -> None:
 def test_a_skipped_run_counts_as_what_it_inherits() -> None:
     skipped = make_run(outcome=Outcome.SKIPPED, inherited_outcome=Outcome.FAILED)
     assert skipped.effective_outcome is Outcome.FAILED
-    assert make_run().effective_outcome is Outcome.FAILED
+    assert make_run(outcome=Outcome.FAILED).effective_outcome is Outcome.FAILED
 
 
 def test_the_digest_ignores_the_order_of_keys_and_sees_each_value() -> None:

@@ -3,7 +3,7 @@
 `P` passed, `F` failed, `E` error, `N` not run, `p` and `f` skipped that inherit passed and failed.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from datetime import UTC, datetime, timedelta
 
 from tests.store.builders import make_commit, make_configuration, make_environment, make_run
@@ -146,3 +146,21 @@ def acknowledgement(incident: str, **changes: object) -> Acknowledgement:
         "created_at": START + timedelta(days=100),
     }
     return Acknowledgement(**{**values, **changes})  # type: ignore[arg-type]
+
+
+def placed(
+    lengths: Sequence[Sequence[int]], bad: Collection[tuple[int, int]]
+) -> list[SequenceResult]:
+    """Results of packs of sequences of these lengths; `bad` holds (pack, slot) of failing ones."""
+    return [
+        SequenceResult(
+            index=10 * pack + slot,
+            sequence_id=f"s{pack}{slot}",
+            length=length,
+            similarity=0.5 if (pack, slot) in bad else 1.0,
+            pack=pack,
+            slot=slot,
+        )
+        for pack, members in enumerate(lengths)
+        for slot, length in enumerate(members)
+    ]

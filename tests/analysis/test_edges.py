@@ -15,6 +15,7 @@ from tests.analysis.histories import (
     figures,
     gate,
     history,
+    placed,
     run,
 )
 from virnucpro_monitor.analysis.acknowledging import judge_acknowledgements, reason_not_standing
@@ -366,21 +367,6 @@ def test_an_unknown_environment_differs_in_nothing() -> None:
 
 
 # What failing sequences share
-
-
-def placed(lengths: Sequence[Sequence[int]], bad: set[tuple[int, int]]) -> list[SequenceResult]:
-    return [
-        SequenceResult(
-            index=10 * pack + slot,
-            sequence_id=f"s{pack}{slot}",
-            length=length,
-            similarity=0.5 if (pack, slot) in bad else 1.0,
-            pack=pack,
-            slot=slot,
-        )
-        for pack, members in enumerate(lengths)
-        for slot, length in enumerate(members)
-    ]
 
 
 @pytest.mark.parametrize(

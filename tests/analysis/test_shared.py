@@ -2,27 +2,13 @@
 
 import pytest
 
+from tests.analysis.histories import placed
 from virnucpro_monitor.analysis.shared import shared_by_failing
-from virnucpro_monitor.records import SequenceResult, Thresholds
+from virnucpro_monitor.records import Thresholds
 
 THRESHOLDS = Thresholds(strict=0.999, lenient=0.995)
 # Two packs of three: lengths by place.
 LENGTHS = ((50, 120, 30), (200, 10, 70))
-
-
-def run_where(bad: set[tuple[int, int]]) -> list[SequenceResult]:
-    return [
-        SequenceResult(
-            index=3 * pack + slot,
-            sequence_id=f"s{pack}{slot}",
-            length=length,
-            similarity=0.5 if (pack, slot) in bad else 1.0,
-            pack=pack,
-            slot=slot,
-        )
-        for pack, lengths in enumerate(LENGTHS)
-        for slot, length in enumerate(lengths)
-    ]
 
 
 @pytest.mark.parametrize(
@@ -40,10 +26,10 @@ def run_where(bad: set[tuple[int, int]]) -> list[SequenceResult]:
 def test_what_tells_the_failing_from_the_agreeing_is_said(
     bad: set[tuple[int, int]], words: str
 ) -> None:
-    assert words in shared_by_failing(run_where(bad), THRESHOLDS)
+    assert words in shared_by_failing(placed(LENGTHS, bad), THRESHOLDS)
 
 
 def test_nothing_is_said_where_all_agree_or_none_or_nothing_fits() -> None:
     every = {(pack, slot) for pack in (0, 1) for slot in (0, 1, 2)}
     for bad in (set(), every, {(0, 0), (1, 2)}):
-        assert shared_by_failing(run_where(bad), THRESHOLDS) == []
+        assert shared_by_failing(placed(LENGTHS, bad), THRESHOLDS) == []

@@ -2,7 +2,8 @@
 
     python -m tests.benchmarks.make_protocol
 
-It was run once for each released version and is kept to show where the probe sequences come from.
+For a new version set `LAST` and `NEXT`, and say below what is new in it; one that has its file is
+refused. It was run once for each released version, and shows where the probe sequences come from.
 Limits that the last protocol lacks are provisional until `freeze_protocol` is given evidence: the
 limit of "position", the same distance between two passes, in FP32; in bfloat16 3 x one healthy run
 on the CPU; in float16 a guess between the two, with no run behind it.
@@ -10,6 +11,8 @@ on the CPU; in float16 a guess between the two, with no run behind it.
 
 import json
 import random
+import re
+import sys
 from pathlib import Path
 
 from virnucpro_monitor.records import GATES, content_digest
@@ -30,6 +33,9 @@ PROVISIONAL = {"float32": 5.5e-5, "float16": 1.6e-2, "bfloat16": 0.11}
 
 
 def main() -> None:
+    path = FOLDER / f"{NEXT}.json"
+    if path.exists():
+        sys.exit(f"Protocol {NEXT} is there already: set LAST and NEXT in this file.")
     content = json.loads((FOLDER / f"{LAST}.json").read_text(encoding="utf-8"))
     rng = random.Random(12)
 
@@ -80,10 +86,10 @@ def main() -> None:
     for name, limits in content["limits"].items():
         for gate in GATES:
             if gate.limit:
-                limits.setdefault(gate.limit, PROVISIONAL[name.partition(" ")[0]])
+                limits.setdefault(gate.limit, PROVISIONAL[re.split("[, ]", name)[0]])
     content["evidence"]["provisional"] = sorted(content["limits"])
     text_ = json.dumps(content, indent=1, ensure_ascii=False) + "\n"
-    (FOLDER / f"{NEXT}.json").write_text(text_, encoding="utf-8")
+    path.write_text(text_, encoding="utf-8")
     print(f"protocol {NEXT}: {content_digest(content)}")
 
 

@@ -117,7 +117,9 @@ def statuses(folder: Path) -> dict[str, str]:
     return {mutant: status for mutant, colon, status in pairs if colon}
 
 
-def run_part(part: str, workers: int, sample: int | None) -> tuple[Counter[str], list[str]]:
+def run_part(
+    part: str, workers: int, sample: int | None, seed: int
+) -> tuple[Counter[str], list[str]]:
     """({status: mutants}, the survivors' differences)"""
     with tempfile.TemporaryDirectory(prefix="mutation-") as name:
         folder = Path(name)
@@ -126,7 +128,7 @@ def run_part(part: str, workers: int, sample: int | None) -> tuple[Counter[str],
         if sample is not None:
             run_mutmut(folder, "run", "--max-children", "1", NO_MUTANT)  # makes and maps them all
             every = sorted(statuses(folder))
-            chosen = random.Random(0).sample(every, min(sample, len(every)))
+            chosen = random.Random(seed).sample(every, min(sample, len(every)))
         run_mutmut(folder, "run", "--max-children", str(workers), *chosen)
         found = statuses(folder)
         wanted = {mutant: found[mutant] for mutant in chosen or found}
@@ -143,11 +145,12 @@ def main() -> None:
     parser.add_argument("parts", nargs="*", choices=[*PARTS, []], help="by default all of them")
     parser.add_argument("--workers", type=int, default=os.cpu_count() or 1)
     parser.add_argument("--sample", type=int, help="of each part only so many, drawn by chance")
+    parser.add_argument("--seed", type=int, default=0, help="of the drawing")
     parser.add_argument("--survivors", type=Path, help="where to write their differences")
     options = parser.parse_args()
     rows, texts, enough = [], [], True
     for part in options.parts or PARTS:
-        counts, survivors = run_part(part, options.workers, options.sample)
+        counts, survivors = run_part(part, options.workers, options.sample, options.seed)
         total = sum(number for status, number in counts.items() if status not in NOT_COUNTED)
         killed = sum(counts[status] for status in KILLED)
         enough = enough and total > 0 and killed >= LEAST_KILLED * total

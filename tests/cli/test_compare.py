@@ -1,6 +1,7 @@
 """`compare BASE HEAD`, through the real parser, on a stored history."""
 
 import json
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -9,7 +10,7 @@ import pytest
 from tests.cli.reading_history import make_database
 from tests.store.builders import BENCHMARK, make_report
 from virnucpro_monitor.cli.main import run_command
-from virnucpro_monitor.records import BenchmarkSet, Commit
+from virnucpro_monitor.records import Commit
 from virnucpro_monitor.store.engine import create_database, open_engine
 from virnucpro_monitor.store.writer import Writer
 
@@ -141,18 +142,9 @@ def test_what_cannot_be_compared_is_one_sentence(
 def test_other_versions_of_a_set_are_paired_but_said_to_be_incomparable(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    newer = BenchmarkSet(
-        name="seed",
-        version=2,
-        digest="d" * 64,
-        sequences=BENCHMARK.sequences[:2],
-    )
-    other = BenchmarkSet(
-        name="mine",
-        version=1,
-        digest="e" * 64,
-        sequences=BENCHMARK.sequences[:2],
-    )
+    two = BENCHMARK.sequences[:2]
+    newer = replace(BENCHMARK, version=2, digest="d" * 64, sequences=two)
+    other = replace(BENCHMARK, name="mine", digest="e" * 64, sequences=two)
     url = f"sqlite:///{tmp_path / 'versions.db'}"
     create_database(url)
     engine = open_engine(url)

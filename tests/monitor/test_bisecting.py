@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from tests.runner.tiny_target import HEALTHY, TinyRepository
-from tests.store.builders import CONFIGURATION, make_report
+from tests.store.builders import CONFIGURATION, make_gate, make_report
 from virnucpro_monitor.errors import ConfigurationError, RepositoryError
 from virnucpro_monitor.monitor import bisecting
 from virnucpro_monitor.monitor.bisecting import (
@@ -24,7 +24,6 @@ from virnucpro_monitor.records import (
     Bisection,
     Commit,
     Culprit,
-    GateResult,
     Outcome,
     RunReport,
     Target,
@@ -106,15 +105,7 @@ def target(tiny: TinyRepository) -> Target:
 def report_of(commit: Commit, letter: str, target: Target) -> RunReport:
     """g passes; l fails by the gate "leak" alone; b by "seed" alone; e could not be run."""
     gates = tuple(
-        GateResult(
-            name=name,
-            passed=letter != failing,
-            value=1.0,
-            limit=2.0,
-            unit="",
-            culprit=None,
-            detail="",
-        )
+        make_gate(name, letter != failing, 1.0, limit=2.0)
         for name, failing in (("seed", "b"), ("leak", "l"))
     )
     similarities = (1.0, 1.0, 1.0) if letter == "g" else (0.9, 1.0, 1.0)

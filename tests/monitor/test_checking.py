@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from tests.runner.tiny_target import HEALTHY, TinyRepository
-from tests.store.builders import make_report
+from tests.store.builders import make_gate, make_report
 from virnucpro_monitor.errors import ConfigurationError, RepositoryError
 from virnucpro_monitor.monitor import running
 from virnucpro_monitor.monitor.checking import (
@@ -18,7 +18,7 @@ from virnucpro_monitor.monitor.checking import (
     check_and_store,
     find_base,
 )
-from virnucpro_monitor.records import Culprit, GateResult, Outcome, RunReport, Target
+from virnucpro_monitor.records import Culprit, Outcome, RunReport, Target
 from virnucpro_monitor.report.check import (
     MARKER,
     check_annotations,
@@ -83,13 +83,8 @@ def check(
                 similarities = results[commit.subject]
                 names = (failing or {}).get(commit.subject, ())
                 gates = tuple(
-                    GateResult(
-                        name=name,
-                        passed=name not in names,
-                        value=(value or {}).get(commit.subject, 1.0),
-                        limit=2.0,
-                        unit="",
-                        detail="",
+                    make_gate(
+                        name, name not in names, (value or {}).get(commit.subject, 1.0), limit=2.0
                     )
                     for name in ("seed", "leak")
                 )
