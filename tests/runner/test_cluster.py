@@ -7,17 +7,19 @@ import time
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from types import SimpleNamespace
+from typing import Any, cast
 
 import distributed
 import pytest
 
 from tests.runner.tiny_target import HEALTHY, MODEL_FILE, TinyRepository
+from tests.store.builders import make_environment
 from virnucpro_monitor.data.benchmarks import load_benchmark
 from virnucpro_monitor.errors import ClusterError
 from virnucpro_monitor.models.weights import synthesize
 from virnucpro_monitor.records import Outcome, Request, RunReport, Target
-from virnucpro_monitor.records.messages import PrepareJob, decode_ended, encode
+from virnucpro_monitor.records.messages import Ended, PrepareJob, Ready, decode_ended, encode
 from virnucpro_monitor.runner import cluster, cluster_pool, cluster_task
 from virnucpro_monitor.runner.checkout import Repository
 from virnucpro_monitor.runner.commits import run_commits
@@ -205,3 +207,84 @@ def test_a_scheduler_that_goes_ends_the_start_and_keeps_what_was_measured(
     assert {report.run.commit.hash for report in (first, *rest)} == {
         one.hash for one in plan.commits
     }
+
+
+class StandInCluster:
+    """A cluster of two Dask workers, of which the second says what a test has it say."""
+
+    name = "Dask cluster at tcp://stand-in"
+    shares_folder = True
+
+    def __init__(self, answers: dict[str, Ready]) -> None:
+        self.places = dict.fromkeys(answers)
+        self.client = SimpleNamespace(status="running")
+        self.left_out: list[str] = []
+        self._answers = answers
+
+    def submit(self, job: Any, address: str | None = None) -> Any:
+        lines = [encode(self._answers[address or ""]), encode(Ended(cause="exit", code=0, log=""))]
+        return SimpleNamespace(
+            key="job", status="finished", done=lambda: True, result=lambda: lines
+        )
+
+    def forget(self, future: Any) -> None:
+        pass
+
+    def use(self, address: str, ready: Ready) -> None:
+        pass
+
+    def next_progress(self, key: str) -> None:
+        return None
+
+    def is_any_left(self) -> bool:
+        return False
+
+    def leave_out(self, address: str, why: str) -> None:
+        self.left_out.append(f"{address}: {why}")
+        self.places.pop(address)
+
+
+READY = Ready(
+    weights_digest="1" * 64,
+    checkpoint="/w.pt",
+    regression="/r.pt",
+    torch_home="/home",
+    environment=make_environment(host="one", torch="2.11.0", gpu="H200"),
+    installed={},
+)
+PREPARE = PrepareJob(
+    request=REQUEST, cache_folder="unused", benchmarks=(), timeout_s=60.0, num_threads=1
+)
+
+
+@pytest.mark.parametrize(
+    ("other", "sentence"),
+    [
+        (replace(READY, environment=replace(READY.environment, torch="2.10.0")),
+         "its torch is 2.10.0, not 2.11.0 as elsewhere"),
+        (replace(READY, environment=replace(READY.environment, gpu="A100")),
+         "its gpu is A100, not H200 as elsewhere"),
+        (replace(READY, weights_digest="2" * 64), "its weights are not those of the others"),
+    ],
+)  # fmt: skip
+def test_a_dask_worker_with_another_torch_card_or_weights_is_left_out_and_the_rest_goes_on(
+    other: Ready, sentence: str
+) -> None:
+    stand_in = StandInCluster({"tcp://one": READY, "tcp://two": other})
+    ready, ended = cluster_pool.ClusterPool(cast(Any, stand_in)).run(PREPARE)
+    assert stand_in.left_out == [f"tcp://two: {sentence}"]
+    assert list(stand_in.places) == ["tcp://one"]
+    assert isinstance(ready, Ready)
+    assert ready.environment.host == stand_in.name
+    assert ended == Ended(cause="exit", code=0, log="")
+
+
+def test_a_start_whose_workers_have_all_gone_ends_with_a_sentence(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(cluster_pool, "LOOK_S", 0.01)
+    stand_in = StandInCluster({"tcp://one": READY})
+    waiting = SimpleNamespace(key="job", status="pending", done=lambda: False)
+    monkeypatch.setattr(stand_in, "submit", lambda *_: waiting)
+    with pytest.raises(ClusterError, match=r"No worker of the Dask cluster at .* is left"):
+        list(cluster_pool.ClusterPool(cast(Any, stand_in)).run(PREPARE))

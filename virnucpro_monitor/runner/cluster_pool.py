@@ -2,6 +2,7 @@
 
 import dataclasses
 import threading
+import time
 from collections.abc import Generator, Sequence
 from dataclasses import replace
 from typing import Any
@@ -25,6 +26,7 @@ from virnucpro_monitor.runner.cluster import POLL_S, Cluster
 from virnucpro_monitor.runner.endings import last_line
 
 LOST_S = 30.0  # without a scheduler, before the start is given up
+LOOK_S = 5.0  # between looks at whether any of its workers is left
 
 
 class ClusterPool:
@@ -94,7 +96,7 @@ class ClusterPool:
             yield Ended(cause="exit", code=0, log="")
 
     def _follow(self, future: Any, accept: Accept | None) -> Generator[Said | Ended]:
-        without_s = 0.0
+        without_s, last_look, looks_in_vain = 0.0, time.monotonic(), 0
         while not future.done():
             if self._closed.is_set():
                 yield Ended(cause="cancelled", code=0, log="")
@@ -107,6 +109,15 @@ class ClusterPool:
             without_s = without_s + POLL_S if away else 0.0
             if without_s > LOST_S:
                 break
+            if not away and time.monotonic() - last_look > LOOK_S:
+                last_look = time.monotonic()
+                looks_in_vain = 0 if self._cluster.is_any_left() else looks_in_vain + 1
+                if looks_in_vain > 1:
+                    raise ClusterError(
+                        f"No worker of the {self._cluster.name} is left that was there when this "
+                        f"start began: what was measured is stored, and the same command goes on "
+                        f"from there with the workers of then."
+                    )
         if future.status in ("cancelled", "lost", "pending"):
             raise ClusterError(
                 "The Dask scheduler has gone: what was measured is stored, and the same command "
