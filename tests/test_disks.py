@@ -87,11 +87,13 @@ def test_a_run_finds_out_before_it_measures(
     assert named in said or "The lock" in said
 
 
-def test_a_disk_without_room_is_told_before_measuring(tmp_path: Path) -> None:
+@pytest.mark.parametrize("command", [["run"], ["bisect", "HEAD~1", "HEAD"]])
+def test_a_disk_without_room_is_told_before_measuring(command: list[str], tmp_path: Path) -> None:
     tiny = TinyRepository(tmp_path / "tiny")
     tiny.commit(HEALTHY)
+    tiny.commit()
     done = subprocess.run(
-        [sys.executable, "-m", "virnucpro_monitor", "run", "--target", str(tiny.folder), *CPU,
+        [sys.executable, "-m", "virnucpro_monitor", *command, "--target", str(tiny.folder), *CPU,
          "--db", f"sqlite:///{tmp_path / 'monitor.db'}"],
         env={**os.environ, "VIRNUCPRO_MONITOR_CACHE_DIR": str(tmp_path / "cache")},
         preexec_fn=limited,

@@ -10,6 +10,7 @@ _NAMES = r"pass(?:word|wd|phrase)|pwd|secret|api[_-]?key|access[_-]?key|private[
 _IN_TEXT = re.compile(r"(\b[a-z][a-z0-9+.-]{0,30}://[^\s:/@]*):\S*@", re.I)
 _IN_URL = re.compile(r"(^[a-z][a-z0-9+.-]*://[^:/@]*):.*@", re.I | re.S)
 _IN_QUERY = re.compile(rf"([?&][\w-]{{0,60}}(?:{_NAMES}|token|auth|credentials?))=[^\s&#]+", re.I)
+_TOKEN = re.compile(r"\b(gh[pousr]_|github_pat_|glpat-)[A-Za-z0-9_-]{10,}")
 _ASSIGNED = re.compile(rf"""((?:{_NAMES})["']?)\s*=\s*(?:"[^"]*"|'[^']*'|[^\s&;'"]+)""", re.I)
 
 _PRIVATE_NAME = re.compile(
@@ -26,9 +27,10 @@ def masked(text: str) -> str:
     """The text with every password that can be told as one masked.
 
     That is `scheme://user:PASSWORD@host`, also where the password holds an unescaped @, and
-    `password=…` (secret, api_key, …) in a query, a connection string or a setting.
+    `password=…` (secret, api_key, …) in a query, a connection string or a setting, and tokens of
+    GitHub and GitLab by their beginnings.
     """
-    text = _IN_TEXT.sub(rf"\1:{MASK}@", text)
+    text = _TOKEN.sub(MASK, _IN_TEXT.sub(rf"\1:{MASK}@", text))
     return _ASSIGNED.sub(rf"\1={MASK}", _IN_QUERY.sub(rf"\1={MASK}", text))
 
 

@@ -1,11 +1,10 @@
 """Settings of a scheduled start that nobody else may read: one file, mode 0600."""
 
 import json
-import os
 from collections.abc import Mapping
-from contextlib import suppress
 from pathlib import Path
 
+from virnucpro_monitor.disks import write_private
 from virnucpro_monitor.errors import ConfigurationError
 from virnucpro_monitor.settings import user_folder
 
@@ -23,19 +22,9 @@ def write_private_settings(path: Path, values: Mapping[str, str]) -> None:
     """
     lines = ["# Written by `virnucpro-monitor schedule install`; it holds a password."]
     lines += [f"{name} = {_quoted(value)}" for name, value in values.items()]
-    fresh = path.with_name(f".{path.name}.{os.getpid()}")
     try:
-        path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
-        fresh.unlink(missing_ok=True)
-        descriptor = os.open(fresh, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
-        with os.fdopen(descriptor, "w", encoding="utf-8") as file:
-            file.write("\n".join(lines) + "\n")
-            file.flush()
-            os.fsync(file.fileno())
-        fresh.replace(path)
+        write_private(path, "\n".join(lines) + "\n")
     except OSError as error:
-        with suppress(OSError):
-            fresh.unlink(missing_ok=True)
         raise ConfigurationError(
             f"The private settings cannot be written to {path}: {error.strerror}."
         ) from error

@@ -10,6 +10,7 @@ from virnucpro_monitor.monitor.running import (
     SILENT,
     Listener,
     RunOptions,
+    check_disks,
     make_plan,
     stored_targets,
 )
@@ -135,6 +136,7 @@ def bisect_and_store(
         Sink(settings.database_url, target, say=listener.on_message) as sink,
         holding_locks(settings, sink, wait_s=options.wait_s, on_wait=listener.on_message),
     ):
+        check_disks(settings)
         known = sink.known_runs()
         wanted = replace(options.for_a_run, max_time_s=None, revisions=[good, bad])
         plan, selection = make_plan(settings, target, known, wanted)

@@ -16,6 +16,7 @@ from virnucpro_monitor.runner.adapter_names import is_plain, parse_adapter, with
 from virnucpro_monitor.runner.builtin import builtin_commit
 from virnucpro_monitor.runner.commits import run_commits
 from virnucpro_monitor.runner.matrix import environments_of
+from virnucpro_monitor.runner.passwords import keep_password, public_address
 from virnucpro_monitor.runner.plan import RunPlan
 from virnucpro_monitor.runner.selection import (
     Selection,
@@ -26,6 +27,7 @@ from virnucpro_monitor.runner.selection import (
 from virnucpro_monitor.runner.sources import Source, is_here, named_adapter, open_source
 from virnucpro_monitor.runner.targets import find_target
 from virnucpro_monitor.runner.venv import is_package
+from virnucpro_monitor.secrecy import masked_url
 from virnucpro_monitor.settings import Settings
 from virnucpro_monitor.store.engine import open_engine
 from virnucpro_monitor.store.reader import load_targets
@@ -148,14 +150,30 @@ def find_run_target(settings: Settings, wanted: str | None, package: str | None 
     Raises:
         ConfigurationError: nothing fits.
     """
-    return find_target(wanted, stored_targets(settings), package=package)
+    return find_target(wanted, _stored_apart(settings), package=package)
+
+
+def _stored_apart(settings: Settings) -> list[Target]:
+    """Stored targets; passwords that an earlier version stored with addresses are kept apart."""
+    return [_without_password(one) for one in stored_targets(settings)]
+
+
+def _without_password(target: Target) -> Target:
+    if masked_url(target.location) == target.location:
+        return target
+    try:
+        public = public_address(target.location)
+    except ConfigurationError:
+        return target  # told where its repository is to be read
+    keep_password(public, _ignore)
+    return replace(target, location=public)
 
 
 def find_run_targets(
     settings: Settings, wanted: str | None, package: str | None = None
 ) -> tuple[Target, ...]:
     """As `find_run_target`; all of a matrix of environments, where that is what the name means."""
-    stored = stored_targets(settings)
+    stored = _stored_apart(settings)
     named = wanted is None or any(one.name == wanted for one in stored)
     environments = () if named else environments_of(str(wanted), stored)
     return environments or (find_target(wanted, stored, package=package),)

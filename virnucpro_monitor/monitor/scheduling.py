@@ -15,6 +15,7 @@ from virnucpro_monitor.host.times import every as interval
 from virnucpro_monitor.monitor.running import find_run_target, stored_targets
 from virnucpro_monitor.records.request import NAMED_WEIGHTS
 from virnucpro_monitor.runner.builtin import BUILTIN
+from virnucpro_monitor.runner.passwords import is_kept
 from virnucpro_monitor.secrecy import masked_url
 from virnucpro_monitor.settings import (
     RUN_SETTINGS,
@@ -69,7 +70,7 @@ def make_job(
         # By name where a start from another folder finds it so: in the database.
         stored = {one.name for one in stored_targets(settings)}
         arguments += ["--target", chosen.name if chosen.name in stored else chosen.location]
-        if chosen.name not in stored and masked_url(chosen.location) != chosen.location:
+        if chosen.name not in stored and not is_kept(chosen.location):
             raise ConfigurationError(
                 f"The repository's address holds a password: store it first, by "
                 f"`virnucpro-monitor targets add {chosen.name} …`, and schedule it by that name."

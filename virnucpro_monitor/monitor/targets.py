@@ -14,13 +14,14 @@ from virnucpro_monitor.runner.builtin import BUILTIN
 from virnucpro_monitor.runner.code_digest import covers
 from virnucpro_monitor.runner.interface import find_names
 from virnucpro_monitor.runner.matrix import with_environments, with_requirements
+from virnucpro_monitor.runner.passwords import forget_password, keep_password
 from virnucpro_monitor.runner.releases import check_words
 from virnucpro_monitor.runner.selection import branch_history
 from virnucpro_monitor.runner.sources import open_source
 from virnucpro_monitor.runner.targets import absolute_location, check_name, read_targets
 from virnucpro_monitor.runner.venv import requirement_file
 from virnucpro_monitor.settings import Settings
-from virnucpro_monitor.store.reader import load_target
+from virnucpro_monitor.store.reader import load_target, load_targets
 from virnucpro_monitor.store.writer import Writer
 
 
@@ -111,6 +112,7 @@ def store_target(
     if on_trial is not None and not is_plain(target.adapter, "seed-interface"):
         (commit,) = repository.commits([history[-1]], history)
         on_trial(check_target(settings, target, repository, commit, say))
+    keep_password(target.location, say)
     with Sink(settings.database_url, target, say=say) as sink:
         sink.writer.save_target(target)
     return len(history)
@@ -168,5 +170,7 @@ def delete_target(settings: Settings, name: str) -> None:
         NotFoundError: there is none of that name.
     """
     with open_database(settings.database_url, read_only=False) as engine:
-        load_target(engine, name)
+        location = load_target(engine, name).location
         Writer(engine).delete_target(name)
+        if location not in {one.location for one in load_targets(engine)}:
+            forget_password(location)

@@ -12,13 +12,13 @@ import shutil
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, ExitStack, contextmanager
 from pathlib import Path
-from urllib.parse import unquote
 
 from virnucpro_monitor.disks import path_from, writing
 from virnucpro_monitor.errors import AmbiguousRevision, RepositoryError
 from virnucpro_monitor.records import Commit, short_hash
 from virnucpro_monitor.runner.commit_objects import first_parent, read_commits, read_objects
 from virnucpro_monitor.runner.git import NETWORK_TIMEOUT_S, GitError, run_git
+from virnucpro_monitor.runner.passwords import password_of, public_address
 from virnucpro_monitor.runner.worktrees import check_out, empty_seat
 from virnucpro_monitor.secrecy import masked_url
 
@@ -48,6 +48,7 @@ class Repository:
         Raises:
             RepositoryError: no repository there, unreachable, or credentials missing.
         """
+        location = public_address(location)
         cache = repository_cache(location, cache_folder)
         if is_url(location):
             _mirror(location, cache, fetch=fetch)
@@ -365,7 +366,8 @@ def repository_cache(location: str, cache_folder: Path) -> Path:
 
 
 def _mirror(url: str, cache: Path, *, fetch: bool) -> None:
-    public, secret = _without_password(url)
+    password = password_of(url)
+    secret = {PASSWORD_VARIABLE: password} if password else {}
 
     def ask(*arguments: str, folder: Path | None = None) -> str:
         helper = ("-c", f"credential.helper={_HELPER}") if secret else ()
@@ -378,10 +380,10 @@ def _mirror(url: str, cache: Path, *, fetch: bool) -> None:
                 shutil.rmtree(cache, ignore_errors=True)
                 partial = cache.with_suffix(".partial")
                 shutil.rmtree(partial, ignore_errors=True)
-                ask("clone", "--quiet", "--mirror", "--template=", "--", public, str(partial))
+                ask("clone", "--quiet", "--mirror", "--template=", "--", url, str(partial))
                 partial.rename(cache)
             elif fetch:
-                run_git("remote", "set-url", "origin", "--", public, folder=cache)
+                run_git("remote", "set-url", "origin", "--", url, folder=cache)
                 ask("fetch", "--quiet", "--prune", "--force", "origin", folder=cache)
                 answer = ask("ls-remote", "--symref", "origin", "HEAD", folder=cache)
                 if default := re.match(r"ref: (refs/heads/\S+)\tHEAD", answer):
@@ -392,11 +394,3 @@ def _mirror(url: str, cache: Path, *, fetch: bool) -> None:
 
 # Neither the list of processes nor the mirror's configuration shows what the environment holds.
 _HELPER = f'!f() {{ test "$1" = get && echo "password=${PASSWORD_VARIABLE}"; }}; f'
-
-
-def _without_password(url: str) -> tuple[str, dict[str, str]]:
-    """The URL as it may be seen, and the variable that holds its password, if it has one."""
-    match = re.match(r"(?s)(https?://[^:/@]*):(.*)@(.*)", url)
-    if match is None:
-        return url, {}
-    return f"{match[1]}@{match[3]}", {PASSWORD_VARIABLE: unquote(match[2])}

@@ -12,6 +12,7 @@ from virnucpro_monitor.records import Target
 from virnucpro_monitor.runner.builtin import BUILTIN, builtin_target
 from virnucpro_monitor.runner.checkout import is_url
 from virnucpro_monitor.runner.folders import FOLDER_PREFIX, folder_path, is_folder
+from virnucpro_monitor.runner.passwords import public_address
 from virnucpro_monitor.runner.venv import is_package, join_requirements
 from virnucpro_monitor.settings import read_settings_file, settings_file
 
@@ -29,7 +30,7 @@ def check_name(name: str) -> str:
 
 
 def absolute_location(location: str) -> str:
-    """A URL or a package as it is, a path made absolute."""
+    """A URL without its password, a package as it is, a path made absolute."""
     return _relative_to(Path(), location)
 
 
@@ -96,7 +97,9 @@ def _in_our_words(table: dict[str, Any]) -> dict[str, Any]:
 
 
 def _relative_to(folder: Path, location: str) -> str:
-    if is_url(location) or is_package(location):
+    if is_url(location):
+        return public_address(location)
+    if is_package(location):
         return location
     if is_folder(location):
         return f"{FOLDER_PREFIX}{(folder / folder_path(location)).resolve()}"
