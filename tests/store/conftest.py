@@ -12,6 +12,7 @@ from pathlib import Path
 import pytest
 from sqlalchemy import Engine, create_engine
 
+from virnucpro_monitor.store.anchors import Anchors
 from virnucpro_monitor.store.engine import create_database, open_engine
 from virnucpro_monitor.store.models import Base
 from virnucpro_monitor.store.writer import Writer
@@ -123,6 +124,7 @@ def database_url(
     yield url
     tables = ", ".join(Base.metadata.tables)
     run_on_server(url, f"TRUNCATE {tables} RESTART IDENTITY")
+    Anchors(url).forget()
 
 
 @pytest.fixture

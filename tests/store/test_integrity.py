@@ -9,12 +9,15 @@ import numpy as np
 import pytest
 from sqlalchemy import Engine
 
-from tests.store.builders import CONFIGURATION, ENVIRONMENT, make_report, remove_run
+from tests.store.builders import CONFIGURATION, ENVIRONMENT, TARGET, make_report, remove_run
 from tests.store.test_inheritance import skip
 from virnucpro_monitor.errors import StoreError
 from virnucpro_monitor.records import Failure, Outcome, SequenceStatus
 from virnucpro_monitor.store import reader
+from virnucpro_monitor.store.anchors import Anchors
+from virnucpro_monitor.store.connection import reading
 from virnucpro_monitor.store.engine import upgrade_database
+from virnucpro_monitor.store.integrity import seal_runs
 from virnucpro_monitor.store.maintenance import check_database
 from virnucpro_monitor.store.writer import Writer
 
@@ -259,3 +262,52 @@ def test_many_runs_are_stored_together_or_not_at_all(engine: Engine, writer: Wri
     early, measured, late = writer.save_runs([skip(2, first), first, skip(4, first)])
     stored = {run.id: run.inherited_run_id for run in reader.load_runs(engine)}
     assert stored == {early: measured, measured: None, late: measured}
+
+
+def forge(engine: Engine, *statements: str) -> None:
+    """Change rows as who owns the database can: with all digests and chains taken again."""
+    with engine.connect().execution_options(writes=True) as connection, connection.begin():
+        for statement in statements:
+            connection.exec_driver_sql(statement)
+        connection.exec_driver_sql("UPDATE runs SET digest = NULL")
+        connection.exec_driver_sql("DELETE FROM chain_links")
+        seal_runs(connection)
+
+
+@pytest.mark.usefixtures("history")
+@pytest.mark.parametrize(
+    ("statements", "sentence"),
+    [
+        (("UPDATE runs SET reason = 'well' WHERE id = 2",), "Run 2 of target .* was rewritten"),
+        (("DELETE FROM runs WHERE id = 9",), "Run 9 of target .* has gone since this host saw it"),
+    ],
+)
+def test_what_a_host_has_seen_cannot_be_rewritten(
+    statements: tuple[str, ...], sentence: str, database_url: str, engine: Engine
+) -> None:
+    anchors = Anchors(database_url)
+    with reading(engine) as connection:
+        anchors.note(connection)
+    assert check_database(database_url).num_anchored == 9
+    dependants = ("sequence_results", "documents", "failures")
+    cleared = [f"DELETE FROM {table} WHERE run_id = 9" for table in dependants]
+    forge(engine, *(cleared if "DELETE" in statements[0] else ()), *statements)
+    found = check_database(database_url)
+    assert [one for one in found.problems if not re.match(sentence, one)] == []
+    assert found.problems
+    anchors.forget(TARGET.name)
+    assert check_database(database_url).problems == ()
+    with reading(engine) as connection:
+        Anchors(database_url).note(connection)
+    assert check_database(database_url).problems == ()
+
+
+def test_notes_that_a_kill_has_cut_are_read(database_url: str, writer: Writer) -> None:
+    anchors = Anchors(database_url)
+    for number in range(2):
+        writer.save_run(make_report(number))
+        with reading(writer.engine) as connection:
+            anchors.note(connection)
+    anchors.path.write_text(anchors.path.read_text()[:-5])
+    found = check_database(database_url)
+    assert (found.num_anchored, found.problems) == (1, ())

@@ -61,7 +61,8 @@ def check(
     Takes the digest of every run again and follows the chain of each series, so that a result that
     was changed, inserted or removed is found, and judges each again from its measures. "history" is
     one digest of all of it: note it elsewhere, and you see later whether what came before is still
-    the same.
+    the same. A host that runs commits notes each run that it sees ("anchored"): who can write the
+    database alone cannot rewrite those unseen.
 
     Reads every row and writes none. Exit code 1 where something is wrong.
     """
@@ -74,6 +75,7 @@ def check(
         typer.echo(f"database  {found.database}")
         typer.echo(f"schema    {found.schema_revision}")
         typer.echo(f"history   {found.fingerprint or 'no runs'}")
+        typer.echo(f"anchored  {found.num_anchored:,} runs, as this host saw them stored")
         typer.echo(f"size      {found.database_bytes / 2**20:.1f} MiB")
         for table, number in found.row_counts.items():
             typer.echo(f"{number:>12,}  {table}")

@@ -5,6 +5,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from types import TracebackType
 
+from virnucpro_monitor.disks import explain
 from virnucpro_monitor.errors import DatabaseAway, LockedError, MissingDatabase, MonitorError
 from virnucpro_monitor.host.lock import file_lock, lease, lock_path
 from virnucpro_monitor.monitor.verifying import require_founded
@@ -12,6 +13,8 @@ from virnucpro_monitor.records import Commit, Run, RunReport, Target
 from virnucpro_monitor.runner.selection import Selection
 from virnucpro_monitor.secrecy import masked
 from virnucpro_monitor.settings import Settings
+from virnucpro_monitor.store.anchors import Anchors
+from virnucpro_monitor.store.connection import reading
 from virnucpro_monitor.store.engine import Engine, ensure_database, open_engine
 from virnucpro_monitor.store.owners import new_owner
 from virnucpro_monitor.store.reader import load_commits, load_runs
@@ -51,6 +54,7 @@ class Sink:
         self._heartbeat = heartbeat
         self._engine: Engine | None = None
         self._spool = Spool(spool_folder(url))
+        self._anchors = Anchors(url)
         self._open_commits: set[str] = set()
 
     def __enter__(self) -> "Sink":
@@ -60,6 +64,7 @@ class Sink:
             open_engine(self._url)  # only SQLite is created by itself: let the error say how
         if self._engine is not None:
             self._replay(self.writer)  # before anybody asks what has been measured
+            self._anchor()
         return self
 
     def __exit__(
@@ -134,6 +139,7 @@ class Sink:
                 f"{error} The result of {report.run.commit.short} waits in a file until then."
             )
             return None
+        self._anchor()
         self._open_commits.discard(report.run.commit.hash)
         self._beat("running", f"{report.run.commit.short} {report.run.outcome}")
         return run_id
@@ -142,6 +148,17 @@ class Sink:
         stored = self._spool.replay(writer, self._say)
         if stored:
             self._say(f"The database is back: {stored} waiting results were stored.")
+
+    def _anchor(self) -> None:
+        """Note what is stored by now where who can write the database cannot."""
+        try:
+            with reading(self.engine) as connection:
+                self._anchors.note(connection)
+        except OSError as error:
+            why = explain(error, self._anchors.path)
+            self._say(f"What was stored could not be noted for later checks: {why}")
+        except DatabaseAway:
+            pass  # the next look notes it
 
     def end(self, exit_code: int, message: str) -> None:
         """Say how the start ended, as the last word of the target's runner."""

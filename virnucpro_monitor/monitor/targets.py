@@ -1,6 +1,7 @@
 """The repositories that are watched: listed, stored, looked at and deleted."""
 
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, replace
 
 from virnucpro_monitor.errors import ConfigurationError
@@ -21,6 +22,7 @@ from virnucpro_monitor.runner.sources import open_source
 from virnucpro_monitor.runner.targets import absolute_location, check_name, read_targets
 from virnucpro_monitor.runner.venv import requirement_file
 from virnucpro_monitor.settings import Settings
+from virnucpro_monitor.store.anchors import Anchors
 from virnucpro_monitor.store.reader import load_target, load_targets
 from virnucpro_monitor.store.writer import Writer
 
@@ -172,5 +174,7 @@ def delete_target(settings: Settings, name: str) -> None:
     with open_database(settings.database_url, read_only=False) as engine:
         location = load_target(engine, name).location
         Writer(engine).delete_target(name)
+        with suppress(OSError):
+            Anchors(settings.database_url).forget(name)
         if location not in {one.location for one in load_targets(engine)}:
             forget_password(location)

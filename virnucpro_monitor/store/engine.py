@@ -13,6 +13,7 @@ from sqlalchemy import URL, Connection, Engine, inspect, text
 
 from virnucpro_monitor.errors import MissingDatabase, NewerSchema, StoreError
 from virnucpro_monitor.settings import resource_folder
+from virnucpro_monitor.store.anchors import Anchors
 from virnucpro_monitor.store.connection import (
     REVISIONS,
     SCHEMA_REVISION,
@@ -88,6 +89,7 @@ def create_database(url: str) -> None:
         if not _create_sqlite(parsed):
             open_engine(url, read_only=True).dispose()  # what stands there may be no database
             raise _already_there(parsed)
+        _forget_old(url)
         return
     engine = make_engine(parsed)
     try:
@@ -98,6 +100,13 @@ def create_database(url: str) -> None:
             _migrate(parsed)
     finally:
         engine.dispose()
+    _forget_old(url)
+
+
+def _forget_old(url: str) -> None:
+    """What was noted of a database that stood here before says nothing of the new one."""
+    with contextlib.suppress(OSError):
+        Anchors(url).forget()
 
 
 def ensure_database(url: str) -> bool:
@@ -107,7 +116,10 @@ def ensure_database(url: str) -> bool:
     `open_engine` refuses it.
     """
     parsed = parse_url(url)
-    return is_sqlite(parsed) and _create_sqlite(parsed)
+    made = is_sqlite(parsed) and _create_sqlite(parsed)
+    if made:
+        _forget_old(url)
+    return made
 
 
 def upgrade_database(url: str) -> Upgrade:

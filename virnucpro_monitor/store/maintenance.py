@@ -7,6 +7,7 @@ from typing import Any
 
 from sqlalchemy import Connection, func, select
 
+from virnucpro_monitor.store.anchors import Anchors
 from virnucpro_monitor.store.connection import describe, reading
 from virnucpro_monitor.store.engine import SCHEMA_REVISION, open_engine
 from virnucpro_monitor.store.health_reader import count_bytes, count_rows
@@ -31,6 +32,7 @@ class DatabaseCheck:
         problems: one sentence each; empty for a sound database.
         fingerprint: digest over all runs in their order. Noted elsewhere, it shows later whether
             the history up to then is still the same.
+        num_anchored: runs that this host has noted when they were stored (`store.anchors`).
     """
 
     database: str
@@ -39,6 +41,7 @@ class DatabaseCheck:
     row_counts: dict[str, int] = field(default_factory=dict)
     problems: tuple[str, ...] = ()
     fingerprint: str = ""
+    num_anchored: int = 0
 
 
 def check_database(url: str) -> DatabaseCheck:
@@ -51,18 +54,21 @@ def check_database(url: str) -> DatabaseCheck:
     engine = open_engine(url, read_only=True)
     try:
         with reading(engine) as connection:
+            num_anchored, differences = Anchors(url).compare(connection)
             return DatabaseCheck(
                 database=describe(engine.url),
                 schema_revision=SCHEMA_REVISION,
                 database_bytes=count_bytes(connection),
                 row_counts=count_rows(connection),
                 fingerprint=fingerprint(connection),
+                num_anchored=num_anchored,
                 problems=(
                     *_schema_differences(connection),
                     *_damaged_pages(connection),
                     *_orphans(connection),
                     *_incomplete_runs(connection),
                     *islice(_altered_results(connection), MAX_PROBLEMS),
+                    *islice(differences, MAX_PROBLEMS),
                 ),
             )
     finally:
