@@ -7,6 +7,7 @@ from pathlib import Path
 
 from virnucpro_monitor.errors import ConfigurationError
 from virnucpro_monitor.host.schedule import Job, last_line
+from virnucpro_monitor.runner.cgroup import LEAF
 
 
 def systemd_units(job: Job) -> dict[str, str]:
@@ -31,6 +32,8 @@ def systemd_units(job: Job) -> dict[str, str]:
             f"[Service]\nType=oneshot\n{environment}ExecStart={quoted}\n"
             # Failed equivalence (2) and commits that cannot be run (3) are results, not faults.
             "SuccessExitStatus=2 3\n"
+            # So that each commit's processes have a control group of their own.
+            f"Delegate=memory pids\nDelegateSubgroup={LEAF}\n"
         ),
         f"{name}.timer": (
             f"[Unit]\nDescription=Start {name}.service\n\n"

@@ -48,6 +48,7 @@ from virnucpro_monitor.records.messages import (
     is_verdict,
 )
 from virnucpro_monitor.runner import worker
+from virnucpro_monitor.runner.cgroup import JobGroup
 from virnucpro_monitor.runner.confinement import Territory, close_descriptors
 from virnucpro_monitor.runner.containment import (
     Contained,
@@ -181,8 +182,13 @@ def _serve(job: Job, connection: socket.socket, forking: bool, go_fd: int | None
         connection.sendall(WORKERS + line + b"\n")
         return is_verdict(line)
 
-    with _scratch_of(job) as scratch:
-        ending = _run(job, scratch, connection, forking, send, go_fd)
+    group = None if isinstance(job, PrepareJob) else JobGroup.make()
+    try:
+        with _scratch_of(job) as scratch:
+            ending = _run(job, scratch, connection, forking, send, go_fd, group)
+    finally:
+        if group is not None:
+            group.remove()
     if go_fd is not None and not has_come(go_fd):
         return
     ended = Ended(cause=ending.cause, code=ending.code, log=ending.output, detail=ending.detail)
@@ -196,6 +202,7 @@ def _run(
     forking: bool,
     send: Callable[[bytes], bool],
     go_fd: int | None,
+    group: JobGroup | None,
 ) -> Ending:
     limits = Limits(job.timeout_s, job.memory_limit_gib)
     result_read, result_write = os.pipe()
@@ -220,6 +227,7 @@ def _run(
             network=job.network or not job.confine,
         )
         if isinstance(child, Inside):
+            _join(group)
             _be_target(job, pipes, theirs, territory, child, scratch, forking, go_fd)
         theirs.close()
     elif isinstance(job, DescribeJob):
@@ -230,6 +238,7 @@ def _run(
             network=not job.confine,
         )
         if isinstance(child, Inside):
+            _join(group)
             _describe(job, pipes, territory, child)
     else:
         child = fork_contained(namespace=namespace)
@@ -245,7 +254,13 @@ def _run(
         cancel_fd=connection.fileno(),
         judge=judge,
         go_fd=go_fd,
+        group=group,
     )
+
+
+def _join(group: JobGroup | None) -> None:
+    if group is not None:
+        group.join()
 
 
 @dataclass(frozen=True, slots=True)

@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from virnucpro_monitor.records.messages import MAX_MESSAGE_BYTES
+from virnucpro_monitor.runner.cgroup import JobGroup
 from virnucpro_monitor.runner.containment import Contained
 
 GIB = 1024**3
@@ -136,6 +137,7 @@ def supervise(
     cancel_fd: int | None = None,
     judge: Contained | None = None,
     go_fd: int | None = None,
+    group: JobGroup | None = None,
 ) -> Ending:
     """Follow a child until it ends, then end what it left behind.
 
@@ -146,6 +148,7 @@ def supervise(
         judge: another child, which asks the first one and writes to the result pipe. The job ends
             with it, and as the first one ended where that is why.
         go_fd: once readable, the clock starts; None where it starts at once.
+        group: that the child has joined.
     """
     keeper = OutputKeeper()
     lines = LineSplitter(on_line)
@@ -181,7 +184,8 @@ def supervise(
             if not cause and now > deadline:
                 cause = "timeout"
             if not cause and limits.memory_limit_gib is not None and now > next_memory_look:
-                if used_memory_bytes(child.pid) > limits.memory_limit_gib * GIB:
+                counted = None if group is None else group.memory_bytes()
+                if (counted or used_memory_bytes(child.pid)) > limits.memory_limit_gib * GIB:
                     cause = "memory"
                 # The kernel walks all pages for an answer: at most a twentieth of the time.
                 took = time.monotonic() - now
@@ -208,6 +212,8 @@ def supervise(
                 cause = cause or ("lost" if judged else "")
             break
     child.kill()
+    if group is not None:
+        group.kill()
     end_descendants()
     while data := _read(result_fd):
         lines.add(data)
