@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from tests.store.builders import make_report
+from tests.store.builders import CONFIGURATION, make_report
 from tests.validation.conftest import FakeSubject, fake, make_benchmark, protocol
 from virnucpro_monitor.cli.main import run_command
 from virnucpro_monitor.errors import StoreError
@@ -32,7 +32,11 @@ def reports(fake: FakeSubject, protocol: Protocol) -> list[RunReport]:
         if number:
             fake.on_packed = lambda rows, pack, layer: rows + 0.3 * rows.roll(1, 0)
         verdict = validate_subject(fake, BENCHMARK, oracle=None, protocol=protocol)
-        report = make_report(number, (), benchmark=BENCHMARK, protocol=protocol)
+        # Limits are a model's own: judged again by those that it was judged by.
+        configuration = dataclasses.replace(CONFIGURATION, model=fake.model_name)
+        report = make_report(
+            number, (), benchmark=BENCHMARK, protocol=protocol, configuration=configuration
+        )
         run = dataclasses.replace(
             report.run,
             outcome=verdict.outcome,
