@@ -4,6 +4,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+from streamlit.components.v2 import manifest_scanner
 from streamlit.testing.v1 import AppTest
 
 from tests.app.samples import (
@@ -61,6 +62,8 @@ def empty_url(tmp_path: Path) -> str:
 @pytest.fixture
 def run_page(monkeypatch: pytest.MonkeyPatch) -> PageRunner:
     """Run one page of the app on a database: `run_page("run", url, run="3")`."""
+    # What each installed package says of its components takes two thirds of a page's time.
+    monkeypatch.setattr(manifest_scanner, "scan_component_manifests", list)
 
     def run(page: str, url: str, **parameters: str) -> AppTest:
         monkeypatch.setenv("VIRNUCPRO_MONITOR_DB", url)
