@@ -69,7 +69,7 @@ def test_systemd_units_are_accepted_by_systemd(tmp_path: Path) -> None:
     service = units["virnucpro-monitor-pack.service"]
     assert '"sqlite:////data/100%%.db"' in service
     assert "SuccessExitStatus=2 3" in service
-    assert "DelegateSubgroup=runner" in service
+    assert "Delegate=pids" in service
     assert "OnCalendar=*:0/5" in units["virnucpro-monitor-pack.timer"]
     with pytest.raises(ConfigurationError, match="takes --every"):
         systemd_units(job(calendar=None))

@@ -81,13 +81,3 @@ def test_the_group_of_a_killed_maker_is_swept() -> None:
     assert not left.exists()
     os.close(read)
     os.close(write)
-
-
-def test_memory_is_what_only_swapping_would_free(tmp_path: Path) -> None:
-    """Not what the kernel keeps of files, such as a mapped checkpoint."""
-    (tmp_path / "cgroup.procs").touch()
-    group = JobGroup(tmp_path)
-    assert group.memory_bytes() is None
-    (tmp_path / "memory.stat").write_text("anon 100\nfile 9999\nshmem 20\n")
-    (tmp_path / "memory.swap.current").write_text("5\n")
-    assert group.memory_bytes() == 125

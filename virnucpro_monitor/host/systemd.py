@@ -7,7 +7,6 @@ from pathlib import Path
 
 from virnucpro_monitor.errors import ConfigurationError
 from virnucpro_monitor.host.schedule import Job, last_line
-from virnucpro_monitor.runner.cgroup import LEAF
 
 
 def systemd_units(job: Job) -> dict[str, str]:
@@ -33,7 +32,7 @@ def systemd_units(job: Job) -> dict[str, str]:
             # Failed equivalence (2) and commits that cannot be run (3) are results, not faults.
             "SuccessExitStatus=2 3\n"
             # So that each commit's processes have a control group of their own.
-            f"Delegate=memory pids\nDelegateSubgroup={LEAF}\n"
+            "Delegate=pids\n"
         ),
         f"{name}.timer": (
             f"[Unit]\nDescription=Start {name}.service\n\n"

@@ -1,8 +1,9 @@
 """A control group (version 2) of a job's own, where the runner may make one.
 
 The kernel ends all processes of a group at once, whatever they do with sessions, parents and new
-processes while that happens, and counts their memory once. The runner may make groups as root, or
-where systemd has delegated its own (`schedule install --systemd` asks for that).
+processes while that happens. The runner may make groups as root, or where systemd has delegated its
+own (`schedule install --systemd` asks for that). Memory is not counted by it: that takes a
+controller, which a group that holds the runner itself cannot hand on.
 """
 
 import os
@@ -11,11 +12,8 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Self
 
-LEAF = "runner"
-"""The group that systemd starts the runner in, so that jobs have theirs beside it."""
 _PREFIX = "virnucpro-monitor-job-"
 _LEAVING_S = 2.0
-_SWAP = "memory.swap.current"
 
 
 class JobGroup:
@@ -50,17 +48,6 @@ class JobGroup:
         """End all members."""
         _kill(self.folder)
 
-    def memory_bytes(self) -> int | None:
-        """What its members really use, as `supervisor.used_memory_bytes`; None if not counted."""
-        try:
-            lines = (self.folder / "memory.stat").read_text().splitlines()
-            swap = self.folder / _SWAP
-            used = int(swap.read_text()) if swap.exists() else 0
-            sizes = dict(line.split() for line in lines)
-            return used + int(sizes["anon"]) + int(sizes["shmem"])
-        except (OSError, ValueError, KeyError):
-            return None
-
     def remove(self) -> None:
         """Take the group away, once its last members have ended."""
         os.close(self._members)
@@ -82,12 +69,7 @@ def _parent() -> Path:
     own = next(line.removeprefix("0::") for line in lines if line.startswith("0::"))
     mounts = [line.split() for line in Path("/proc/self/mounts").read_text().splitlines()]
     root = next(fields[1] for fields in mounts if fields[2] == "cgroup2")
-    folder = Path(f"{root}{own}")
-    if folder.name != LEAF:
-        return folder
-    with suppress(OSError):  # delegated, perhaps without that controller
-        (folder.parent / "cgroup.subtree_control").write_text("+memory")
-    return folder.parent
+    return Path(f"{root}{own}")
 
 
 def _own_prefix() -> str:

@@ -184,8 +184,7 @@ def supervise(
             if not cause and now > deadline:
                 cause = "timeout"
             if not cause and limits.memory_limit_gib is not None and now > next_memory_look:
-                counted = None if group is None else group.memory_bytes()
-                if (counted or used_memory_bytes(child.pid)) > limits.memory_limit_gib * GIB:
+                if used_memory_bytes(child.pid) > limits.memory_limit_gib * GIB:
                     cause = "memory"
                 # The kernel walks all pages for an answer: at most a twentieth of the time.
                 took = time.monotonic() - now
