@@ -24,6 +24,9 @@ import hypothesis
 import pytest
 from filelock import FileLock
 
+from virnucpro_monitor.heap import keep_freed_memory
+
+keep_freed_memory()
 CHROMIUM = "/usr/bin/chromium"
 hypothesis.settings.register_profile("busy", deadline=None)  # a machine may be busy with others
 hypothesis.settings.load_profile("busy")

@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any, TypedDict
 
 from virnucpro_monitor.errors import DeviceError, MonitorError, WeightsError
+from virnucpro_monitor.heap import keep_freed_memory
 from virnucpro_monitor.records import OWN_ORACLE, Failure, Verdict, to_json
 from virnucpro_monitor.records.messages import (
     Advanced,
@@ -44,6 +45,7 @@ def settle_in() -> None:
     """What every process of a job does first."""
     faulthandler.enable(all_threads=False)  # a segmentation fault leaves its stack in the output
     sys.dont_write_bytecode = True
+    keep_freed_memory()
     for stream in (sys.stdout, sys.stderr):
         stream.reconfigure(line_buffering=True)  # type: ignore[union-attr]
 
