@@ -11,14 +11,14 @@ from virnucpro_monitor.cli.main import run_command
 
 README = (Path(__file__).parent.parent.parent / "README.md").read_text()
 SECTION = README.partition("## Any other encoder\n")[2].partition("\n## ")[0]
+EXAMPLES = re.findall(r"```python\n(.*?)```", SECTION, re.DOTALL)
 
 pytestmark = pytest.mark.usefixtures("quick_probes", "shared_workers")
 
 
 def example(folder: Path) -> Path:
-    (text,) = re.findall(r"```python\n(.*?)```", SECTION, re.DOTALL)
     path = folder / "my_adapter.py"
-    path.write_text(text)
+    path.write_text(EXAMPLES[0])
     return path
 
 
@@ -44,6 +44,28 @@ def test_the_readme_s_adapter_is_right_and_short(
     said = " ".join(capsys.readouterr().out.split())
     assert "FAILED: Packed is the wrong side" in said
     assert "gain FAILED packed" in said
+
+
+def test_the_readme_s_model_of_one_s_own_packs_as_alone(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    Path("my_model.py").write_text(EXAMPLES[1])
+    # Its own width is taken for a mistake, and the sentence says how another model is named.
+    assert run_command(["adapter", "check", "my_model.py:Mine"]) == 1
+    assert "name it with oracle=none" in capsys.readouterr().err
+    assert run_command(["adapter", "check", "my_model.py:Mine:oracle=none", "--json"]) == 0
+    trial = json.loads(capsys.readouterr().out)
+    assert (trial["num_layers"], trial["width"]) == (4, 64)
+    assert trial["verdict"]["reason"].startswith("Packed equals unpacked, correctness unknown")
+    # The same tokens in ProtT5's words, by the name alone; and a pack that leaks is seen.
+    told = "my_model.py:Mine:family=prott5,oracle=none"
+    assert run_command(["adapter", "check", told, "--json"]) == 0
+    assert "Provisional for prott5" in capsys.readouterr().out
+    leaking = EXAMPLES[1].replace(", owner[:, None] != owner[None, :]", "")
+    Path("my_model.py").write_text(leaking)
+    assert run_command(["adapter", "check", "my_model.py:Mine:oracle=none", "--json"]) == 2
+    assert json.loads(capsys.readouterr().out)["verdict"]["outcome"] == "failed"
 
 
 def test_the_list_names_what_is_there_and_what_to_install(

@@ -132,7 +132,8 @@ def _check_width(rows: torch.Tensor, oracle: Oracle | None) -> int:
     if oracle is not None and width != oracle.pooled.shape[1]:
         raise TargetError(
             f"The target gives {width} channels, and {oracle.model_name or oracle.kind} has "
-            f"{oracle.pooled.shape[1]}: give the hidden states of that model's last layer."
+            f"{oracle.pooled.shape[1]}: give the hidden states of that model's last layer, or, "
+            f"where it is another model, name it with oracle=none."
         )
     return width
 
