@@ -6,12 +6,20 @@ Nothing is decided here: each function hands a question on, and most keep its an
 from collections.abc import Iterable, Mapping, Sequence
 from datetime import UTC, datetime, tzinfo
 
-from app.data.database import engine, kept
+from app.data.database import FRESH_S, engine, kept
 from virnucpro_monitor.analysis.comparison import Comparison, Thresholds
 from virnucpro_monitor.analysis.incidents import Incident
 from virnucpro_monitor.analysis.regressions import Bound
 from virnucpro_monitor.analysis.series import SeriesKey
-from virnucpro_monitor.monitor import branches, comparing, histories, naming, questions, reading
+from virnucpro_monitor.monitor import (
+    branches,
+    comparing,
+    histories,
+    hosts,
+    naming,
+    questions,
+    reading,
+)
 from virnucpro_monitor.monitor.comparing import Pairing
 from virnucpro_monitor.monitor.histories import SeriesCard
 from virnucpro_monitor.monitor.naming import FoundCommit
@@ -31,6 +39,7 @@ from virnucpro_monitor.records import (
     SequencePoint,
     SequenceResult,
     Target,
+    WorkHost,
 )
 from virnucpro_monitor.report import addresses
 from virnucpro_monitor.report.text import one_line
@@ -314,6 +323,12 @@ def load_heartbeats() -> list[Heartbeat]:
 @kept()
 def load_health() -> Health:
     return reading.load_health(engine())
+
+
+@kept(FRESH_S)
+def load_hosts() -> tuple[WorkHost, ...]:
+    """The hosts that measure, their cards as they are now, and what waits for them."""
+    return hosts.load_hosts(engine())
 
 
 @kept()

@@ -14,7 +14,7 @@ from app.text import (
     one_line,
     shortened,
 )
-from virnucpro_monitor.records import Coverage, Health
+from virnucpro_monitor.records import Coverage, Health, HostCards, WorkHost
 
 SILENT_AFTER_S = 26 * 3600.0  # a nightly runner may be late by two hours
 MAX_MISSING = 15
@@ -35,7 +35,7 @@ def show() -> None:
     _coverage()
     _failures(health)
     _usage(health)
-    _machines(health)
+    _hosts()
     _database(health)
 
 
@@ -195,36 +195,44 @@ def _usage(health: Health) -> None:
     shell.put(markup.paragraph(f"Over the last 90 days: {text}.", kind="quiet"))
 
 
-def _machines(health: Health) -> None:
+def _hosts() -> None:
+    """Where the work is: cards as they are now, what waits for them, what a commit cost."""
     shell.heading("Hosts and cards")
-    if not health.machines:
+    hosts = data.load_hosts()
+    if not hosts:
         shell.put(markup.paragraph("No run in the last 90 days.", kind="quiet"))
         return
     columns = [
         markup.Column(name="Host", kind="nowrap"),
         markup.Column(name="Card", kind="nowrap"),
-        markup.Column(name="Cost of a commit", kind="num", help="Run time over different commits"),
+        markup.Column(name="Seconds a commit", kind="num", help="Run time over different commits"),
+        markup.Column(name="Waiting", kind="num", help="Commits its runners have still to cover"),
+        markup.Column(name="Busy now", kind="num extra", help="Known of this server's own host"),
         markup.Column(name="Commits", kind="num extra"),
-        markup.Column(name="Runs", kind="num extra"),
-        markup.Column(name="Run time", kind="num extra"),
         markup.Column(name="Last run", kind="nowrap extra"),
     ]
-    rows: list[list[Value]] = [
-        [
-            one_line(one.host, 60),
-            one_line(one.card, 60) or "CPU",
-            format_duration(one.run_s / one.num_commits),
-            f"{one.num_commits:,}",
-            f"{one.num_runs:,}",
-            format_duration(one.run_s),
-            markup.age(one.last_at, shell.now()),
-        ]
-        for one in health.machines
-    ]
+    rows = [_card_row(host, one) for host in hosts for one in host.cards or (HostCards(card=""),)]
     shell.put(
         markup.table(columns, rows, caption="Hosts and cards", is_grid=True),
-        markup.paragraph("Over the last 90 days.", kind="quiet"),
+        markup.paragraph("Commits and their cost are of the last 90 days.", kind="quiet"),
     )
+
+
+def _card_row(host: WorkHost, one: HostCards) -> list[Value]:
+    name = one_line(one.card, 60) or "CPU"
+    if (one.num_cards or 0) > 1:
+        name = f"{one.num_cards} x {name}"
+    elif one.num_cards == 0:
+        name += " (not there now)"
+    return [
+        one_line(host.host, 60) + (" (here)" if host.is_here else ""),
+        name,
+        UNKNOWN if one.seconds_per_commit is None else format_duration(one.seconds_per_commit),
+        UNKNOWN if host.num_queued is None else f"{host.num_queued:,}",
+        UNKNOWN if one.utilisation is None else f"{one.utilisation} %",
+        f"{one.num_commits:,}",
+        markup.age(one.last_at, shell.now()),
+    ]
 
 
 def _database(health: Health) -> None:

@@ -30,7 +30,7 @@ def incident_table(incidents: Sequence[Incident], *, caption: str) -> Html:
     """Incidents, each with a link to its own page."""
     columns = [
         markup.Column(name="State", kind="nowrap"),
-        markup.Column(name="Cause"),
+        markup.Column(name="Cause", kind="words"),
         markup.Column(name="Side", kind="nowrap"),
         markup.Column(name="First bad commit", kind="wide"),
         markup.Column(name="Author", kind="nowrap"),

@@ -8,13 +8,23 @@ from typing import Any
 
 import pytest
 
-from app.text import format_error, format_share, markdown_text
+from app import data
+from app.text import UNKNOWN, format_error, format_share, markdown_text
 from app.views import overview
 from app.views.acknowledging import make_acknowledgement
 from tests.app.conftest import HOSTILE_SUBJECT, PageRunner, shown_html
 from tests.app.samples import HISTORY, START
 from virnucpro_monitor.analysis.incidents import Incident, IncidentState, derive_incidents
-from virnucpro_monitor.records import Culprit, Outcome, Run, SequencePoint, SequenceResult
+from virnucpro_monitor.monitor import hosts
+from virnucpro_monitor.records import (
+    Culprit,
+    HostCards,
+    Outcome,
+    Run,
+    SequencePoint,
+    SequenceResult,
+    WorkHost,
+)
 from virnucpro_monitor.store import health_reader, reader, series_reader
 from virnucpro_monitor.store.engine import open_engine
 
@@ -420,6 +430,29 @@ def test_health_says_what_a_commit_cost_on_each_machine(sample_url: str) -> None
         assert one.num_commits == len({(run.target, run.commit.hash) for run in runs})
         assert one.run_s == pytest.approx(sum(run.duration_s for run in runs))
         assert one.last_at == max(run.started_at for run in runs)
+
+
+def test_health_shows_cards_queue_use_and_the_cost_of_a_commit(
+    run_page: PageRunner, sample_url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    card = HostCards(card="H200", num_cards=2, utilisation=61, num_commits=7,
+                     seconds_per_commit=12.5, last_at=START)  # fmt: skip
+    found = (
+        WorkHost(host="gpu-<1>", is_here=True, num_queued=3, cards=(card,)),
+        WorkHost(host="far", is_here=False, num_queued=None, cards=(HostCards(card=""),)),
+    )
+    monkeypatch.setattr(hosts, "load_hosts", lambda engine: found)
+    data.load_hosts.forget()  # type: ignore[attr-defined]
+    text = shown_html(run_page("health", sample_url))
+    data.load_hosts.forget()  # type: ignore[attr-defined]
+    (table,) = re.findall(r'aria-label="Hosts and cards">(.*?)</table>', text)
+    first, second = table.split("<tbody")[1].split("</tr>")[:2]
+    cells = re.findall(r"<td[^>]*>(.*?)</td>", first)
+    assert [html.unescape(re.sub("<[^>]*>", "", cell)) for cell in cells[:6]] == [
+        "gpu-<1> (here)", "2 x H200", "12.5 s", "3", "61 %", "7",
+    ]  # fmt: skip
+    unknown = [re.sub("<[^>]*>", "", cell) for cell in re.findall(r"<td[^>]*>(.*?)</td>", second)]
+    assert unknown[:5] == ["far", "CPU", UNKNOWN, UNKNOWN, UNKNOWN]
 
 
 def test_benchmarks_name_digest_size_and_users(run_page: PageRunner, sample_url: str) -> None:

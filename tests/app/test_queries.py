@@ -174,6 +174,7 @@ WHOLE: dict[str, tuple[int, Call]] = {
     "load_history": (LONG, lambda r: data.load_history()),
     "load_incidents": (LONG, lambda r: data.load_incidents()),
     "load_regressions": (LONG, lambda r: data.load_regressions("", None, None)),
+    "load_hosts": (LONG, lambda r: data.load_hosts()),
     "load_health": (LONG, lambda r: data.load_health()),
 }
 CALLS = BOUNDED | WINDOWED | WHOLE
