@@ -58,6 +58,7 @@ ENCODERS = (
     ),
     Encoder(HF, NEWEST, "hf-esm:way=mask", "EsmModel", "packed, 4-D block mask"),
     Encoder(HF, NEWEST, "hf-esmc", "EsmcModel", "packed, `sequence_id`"),
+    Encoder(HF, NEWEST, "hf-t5", "T5EncoderModel", "padded batch"),
     *(
         Encoder("pypi:faesm", ("0.1.1",), "faesm", "FAEsmModel", "padded batch", (beside,))
         for beside in ("transformers==4.53.3", "transformers==5.24.0")

@@ -115,6 +115,7 @@ def test_layouts_of_a_pack() -> None:
     assert mask.sum(dim=1).tolist() == [3, 2, 1]
     assert torch.equal(batch[mask], ids)
     assert position_ids(bounds).tolist() == [0, 1, 2, 0, 1, 0]
+    assert position_ids(bounds, "running").tolist() == [0, 1, 2, 3, 4, 5]
     assert owner_ids(bounds).tolist() == [0, 0, 0, 1, 1, 2]
 
 

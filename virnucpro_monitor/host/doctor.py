@@ -106,6 +106,7 @@ def _flash_attn(on_gpu: bool) -> Finding:
 def _weights(model: str, weights: str, cache_folder: Path) -> Finding:
     import torch
 
+    from virnucpro_monitor.models.weight_files import other_family
     from virnucpro_monitor.models.weights import checkpoint_file, load_checkpoint, model_shape
 
     name = f"{model}, {weights}"
@@ -118,6 +119,8 @@ def _weights(model: str, weights: str, cache_folder: Path) -> Finding:
             path = Path(torch.hub.get_dir()) / "checkpoints" / f"{model}.pt"
             if not path.exists():
                 return Finding("weights", WARNING, f"{name}: downloaded at the first run")
+        if (family := other_family(path)) is not None:
+            return Finding("weights", OK, f"{name}: of the family {family}, for its adapter")
         load_checkpoint(model, checkpoint_file(model, path, cache_folder))
     except MonitorError as error:
         return Finding("weights", PROBLEM, str(error), "virnucpro-monitor weights list")

@@ -29,7 +29,7 @@ class LoadRequest:
     Attributes:
         checkout: root of the commit's files.
         package: import root of the monitored package, None to find it.
-        checkpoint, regression: fair-esm files of the weights.
+        checkpoint, regression: fair-esm files of the weights; of another family's the folder.
         torch_home: a private `TORCH_HOME` whose hub holds these two files under fair-esm's names.
         device: "cpu" or "cuda:N".
         backend: attention backend to ask for, where the target lets one choose.

@@ -6,6 +6,8 @@ number of the sequence that each token belongs to.
 
 import torch
 
+from virnucpro_monitor.models.families import PER_SEQUENCE, RUNNING
+
 PAD = 1  # ESM-2's <pad>
 
 
@@ -20,8 +22,14 @@ def pad(
     return batch, mask
 
 
-def position_ids(cu_seqlens: torch.Tensor) -> torch.Tensor:
-    """[n + 1] -> [tokens] int64: 0, 1, 2, ... in each sequence."""
+def position_ids(cu_seqlens: torch.Tensor, rule: str = PER_SEQUENCE) -> torch.Tensor:
+    """[n + 1] -> [tokens] int64: 0, 1, 2, ... in each sequence.
+
+    Args:
+        rule: a family's `positions`; `RUNNING` goes on from one sequence to the next.
+    """
+    if rule == RUNNING:
+        return torch.arange(int(cu_seqlens[-1]), device=cu_seqlens.device)
     lengths = cu_seqlens.diff().long()
     starts = torch.repeat_interleave(cu_seqlens[:-1].long(), lengths)
     return torch.arange(len(starts), device=cu_seqlens.device) - starts

@@ -7,6 +7,7 @@ from typing import Any
 import torch
 
 from virnucpro_monitor.errors import TargetError
+from virnucpro_monitor.models.families import ESM2
 from virnucpro_monitor.models.weight_files import hugging_face_settings
 from virnucpro_monitor.models.weight_names import HUGGING_FACE, Naming, is_of_encoder
 from virnucpro_monitor.models.weights import load_checkpoint
@@ -141,7 +142,7 @@ class HfEsm:
         """[tokens] -> {layer: [tokens, D]}."""
         if self._way == "padded":
             return self._padded(ids, cu_seqlens)
-        given: dict[str, Any] = {"position_ids": position_ids(cu_seqlens)[None]}
+        given: dict[str, Any] = {"position_ids": position_ids(cu_seqlens, ESM2.positions)[None]}
         if self._way == "kwargs":
             given |= {"cu_seq_lens_q": cu_seqlens, "cu_seq_lens_k": cu_seqlens}
             given |= {"max_length_q": max_seqlen, "max_length_k": max_seqlen}
