@@ -7,10 +7,12 @@ import torch
 
 from tests.validation.conftest import FakeSubject, make_benchmark
 from virnucpro_monitor.errors import BenchmarkError, ConfigurationError, TargetError
+from virnucpro_monitor.models.families import FAMILIES
 from virnucpro_monitor.records import Culprit, Outcome, SequenceStatus, Verdict
 from virnucpro_monitor.validation.measure import measure
 from virnucpro_monitor.validation.perturb import reorder
 from virnucpro_monitor.validation.validate import validate_subject
+from virnucpro_monitor.validation.verdict import judge
 
 BENCHMARK = make_benchmark(
     {"a": "MKTAYIAK", "b": "DERKH", "c": "AILVFMWP", "d": "MVHLT", "e": "GG"}
@@ -59,6 +61,21 @@ def test_without_an_oracle_the_seed_and_the_probes_are_judged(fake, protocol) ->
     assert verdict.reason.startswith("Packed equals unpacked, correctness unknown")
     assert verdict.documents["oracle"] == {"kind": "none", "digest": ""}
     assert verdict.sequences[0].packed_relative_l2 is None
+
+
+def test_a_family_without_masks_has_that_gate_not_judged_and_limits_of_its_own(
+    fake, protocol
+) -> None:
+    family = FAMILIES["prott5"]
+    verdict = validate_subject(fake, BENCHMARK, oracle=None, protocol=protocol, family=family)
+    gates = {gate.name: gate for gate in verdict.gates}
+    assert gates["mask"].passed is None
+    assert gates["mask"].detail == "No token of prott5 hides a residue."
+    assert verdict.documents["limits"] == {"family": "prott5", "factor": 1.0}
+    assert gates["order"].detail.endswith("Provisional for prott5.")
+    # Judged again from what is stored, it says the same.
+    again = judge(verdict.sequences, verdict.documents, protocol, limits_name="float32")
+    assert {gate.name: gate for gate in again.gates}["order"] == gates["order"]
 
 
 def test_probes_can_be_left_out(fake, protocol) -> None:
