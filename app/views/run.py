@@ -238,7 +238,9 @@ def _figures(run: Run) -> None:
                     "1st percentile / median",
                     f"{format_error(error_of(figures.p01_similarity))} / "
                     f"{format_error(error_of(figures.median_similarity))}",
-                    one_line(f"worst: {figures.worst_sequence or UNKNOWN}", 60),
+                    markup.join(["worst:", markup.mono(one_line(figures.worst_sequence, 60))])
+                    if figures.worst_sequence
+                    else "",
                 ),
                 (
                     "Packed from the oracle",

@@ -8,6 +8,7 @@ import plotly.graph_objects as go
 import streamlit as st
 
 from app import data, filters, links, markup, shell
+from app.markup import Value
 from app.sequence_figures import (
     LEVELS,
     distribution_figure,
@@ -102,13 +103,14 @@ def _shared(
     bad = [one for one in results if thresholds.level(one) is not Level.STRICT]
     if not bad:
         return
-    lines = [f"The fault strikes {group}." if (group := data.load_group(run)) else ""]
+    lines: list[Value] = [f"The fault strikes {group}." if (group := data.load_group(run)) else ""]
     if is_whole:
         shared = shared_by_failing(results, thresholds)
         lines.append(f"Here these do not agree: {'; '.join(shared)}." if shared else "")
-    names = ", ".join(one_line(one.sequence_id, 40) for one in bad[:MAX_NAMED])
-    more = f" and {len(bad) - MAX_NAMED:,} more" if len(bad) > MAX_NAMED else ""
-    lines.append(f"{format_count(len(bad), 'sequence')}: {names}{more}.")
+    names = [markup.mono(one_line(one.sequence_id, 40)) for one in bad[:MAX_NAMED]]
+    more = [f"and {len(bad) - MAX_NAMED:,} more"] if len(bad) > MAX_NAMED else []
+    count = f"{format_count(len(bad), 'sequence')}:"
+    lines.append(markup.join([count, markup.join(names, ", "), *more]))
     shell.put(*(markup.paragraph(line) for line in lines if line))
 
 
