@@ -173,12 +173,25 @@ def test_the_healthy_target_passes(judge: Judge, base: str) -> None:
     assert "up to 64 tokens long, in packs with up to 513" in told["mask"]
 
 
-# Of these the cause is named too; of the others the failing gate's sentence says all that is known.
+# Of these the cause is named too; of the others the gate's sentence says all, or it is arithmetic
+# that no name is known of.
 CAUSES = {
     "a leak of 1e-7 in long packs": "leak",
     "the pack's mask share in long packs": "mask rescale of the pack",
+    "a window of 512": "window",
+    "one length loses a key": "last key dropped",
+    "a pack of one is causal": "causal",
     "no EOS": "eos missing",
     "a table kept from the first pack": "rotary table short",
+    "rows that nobody writes": "unwritten",
+}
+
+# And of these whom it strikes.
+GROUPS = {
+    "a window of 512": "long sequences",
+    "one length loses a key": "one length",
+    "hundreds in a pack": "many in a pack",
+    "a pack of one is causal": "alone",
 }
 
 PACKED_FAULTS = {
@@ -264,8 +277,10 @@ def test_the_packed_side_is_named(judge: Judge, name: str) -> None:
     assert verdict.culprit is Culprit.PACKED, verdict.reason
     assert verdict.packed_outcome is Outcome.FAILED
     assert verdict.unpacked_outcome is Outcome.PASSED
-    if name in CAUSES:
-        assert verdict.documents["trace"]["signature"] == CAUSES[name], verdict.reason
+    traced = verdict.documents["trace"]
+    assert traced.get("signature") == CAUSES.get(name), verdict.reason
+    if name in GROUPS:
+        assert traced["group"]["name"] == GROUPS[name], verdict.reason
 
 
 def test_a_packed_call_that_rounds_the_weights_is_the_packed_sides_doing(judge: Judge) -> None:

@@ -38,6 +38,7 @@ def group_of(
         1.0,
         "float32",
         num_tokens=num_tokens,
+        num_sequences=200,
     )
     return None if found is None else found.text
 
@@ -61,6 +62,7 @@ def lengths(pack: PackedBatch) -> list[int]:
         (lambda pack, slot, own: len(lengths(pack)) > 1, "packs of more than one sequence"),
         (lambda pack, slot, own: len(own) == 68, "sequences of exactly 68 tokens"),
         (lambda pack, slot, own: len(own) > 40, "sequences of 41 tokens or more"),
+        (lambda pack, slot, own: len(lengths(pack)) >= 150, "packs of 150 sequences or more"),
         (lambda pack, slot, own: True, None),
         # Neither place, nor length, nor letters.
         (lambda pack, slot, own: slot == 1 and len(pack.input_ids) % 2 == 1, None),
@@ -95,4 +97,9 @@ def test_long_packs(fake: FakeSubject) -> None:
 
 def test_a_sequence_without_residues_has_no_group(fake: FakeSubject) -> None:
     bare = encode("M")[[0, 2]]
-    assert find_group(fake, bare, lambda tokens: tokens, None, "float32", num_tokens=2) is None
+    assert (
+        find_group(
+            fake, bare, lambda tokens: tokens, None, "float32", num_tokens=2, num_sequences=1
+        )
+        is None
+    )

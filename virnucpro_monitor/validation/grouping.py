@@ -27,6 +27,7 @@ _SHARE = 0.1
 _STANDARD = "ACDEFGHIKLMNPQRSTVWY"
 # Where the sequence lies in each of the packs that are tried: alone, first, last, longest.
 _PLACES = ("alone", "first", "last", "middle", "first short", "last short", "middle short")
+_MOST_PLACED = 3  # sequences in the largest of them
 _GROUPS: tuple[tuple[str, str, frozenset[str]], ...] = (
     ("longest", "the longest of each pack", frozenset({"alone", "first", "last", "middle"})),
     ("not longest", "all but the longest of each pack", frozenset(
@@ -96,6 +97,7 @@ def find_group(
     key: str,
     *,
     num_tokens: int,
+    num_sequences: int,
 ) -> Group | None:
     """What is common to the sequences that come out wrong; None where it strikes all alike.
 
@@ -103,7 +105,7 @@ def find_group(
         tokens: [T] int64 of one that is wrong.
         error: its pooled relative L2; None where it is not finite.
         key: the name of the limits, from `protocol.limits_key`.
-        num_tokens: of the pack where it is wrong.
+        num_tokens, num_sequences: of the pack where it is wrong.
     """
     if len(tokens) <= SPECIAL_TOKENS:
         return None
@@ -120,7 +122,7 @@ def find_group(
     }
     tried = frozenset(_placements(tokens))
     if not wrong:
-        return _by_pack_size(trials, tokens, num_tokens)
+        return _by_pack_size(trials, tokens, num_tokens, num_sequences)
     for name, text, places in _GROUPS:
         if wrong == places & tried and len(tried) == len(_PLACES):
             return Group(name, text)
@@ -149,21 +151,35 @@ def _placements(tokens: torch.Tensor) -> dict[str, tuple[list[torch.Tensor], int
     }
 
 
-def _by_pack_size(trials: _Trials, tokens: torch.Tensor, num_tokens: int) -> Group | None:
-    """Right in small packs: from how many tokens of the pack on it is wrong."""
-    filler = encode(_PARTNER)
+def _by_pack_size(
+    trials: _Trials, tokens: torch.Tensor, num_tokens: int, num_sequences: int
+) -> Group | None:
+    """Right in small packs: from how many tokens, or sequences, of the pack on it is wrong."""
+    filler, tiny = encode(_PARTNER), encode(_PARTNER[:1])
 
     def is_wrong(total: int) -> bool:
         count = max(0, total - len(tokens)) // len(filler)
         return trials.is_wrong([tokens, *[filler] * count], 0)
 
-    if num_tokens <= len(tokens) + 2 * len(filler) or not is_wrong(num_tokens):
-        return None
-    low, high = len(tokens) + 2 * len(filler), num_tokens
-    while high - low > len(filler):
+    def is_wrong_among(count: int) -> bool:
+        return trials.is_wrong([tokens, *[tiny] * (count - 1)], 0)
+
+    fewest = len(tokens) + 2 * len(filler)
+    if num_tokens > fewest and is_wrong(num_tokens):
+        found = _first_wrong(is_wrong, fewest, num_tokens, len(filler))
+        return Group("long packs", f"packs of more than about {_rounded(found)} tokens")
+    if num_sequences > _MOST_PLACED and is_wrong_among(num_sequences):
+        found = _first_wrong(is_wrong_among, _MOST_PLACED, num_sequences, 1)
+        return Group("many in a pack", f"packs of {found} sequences or more")
+    return None
+
+
+def _first_wrong(is_wrong: Callable[[int], bool], low: int, high: int, step: int) -> int:
+    """The first count that is wrong, to `step`, between one that is right and one that is wrong."""
+    while high - low > step:
         middle = (low + high) // 2
         low, high = (low, middle) if is_wrong(middle) else (middle, high)
-    return Group("long packs", f"packs of more than about {_rounded(high)} tokens")
+    return high
 
 
 def _by_letters(trials: _Trials, tokens: torch.Tensor) -> Group | None:
@@ -205,13 +221,11 @@ def _by_length(trials: _Trials, tokens: torch.Tensor) -> Group | None:
             if count % tile == 0 and (other := count + tile) <= longest and is_wrong(other):
                 return Group("tile lengths", f"sequences of a multiple of {tile} tokens")
         return Group("one length", f"sequences of exactly {count} tokens")
-    low, high = count // 2, count  # right, wrong
-    while high - low > max(1, count // _LENGTH_STEPS):
-        middle = (low + high) // 2
-        low, high = (low, middle) if is_wrong(middle) else (middle, high)
+    step = max(1, count // _LENGTH_STEPS)
+    found = _first_wrong(is_wrong, count // 2, count, step)
     # Just beyond a limit the error is too small to tell.
-    about = "" if high - low == 1 else "about "
-    return Group("long sequences", f"sequences of {about}{high} tokens or more")
+    about = "" if step == 1 else "about "
+    return Group("long sequences", f"sequences of {about}{found} tokens or more")
 
 
 def _of_length(tokens: torch.Tensor, count: int) -> torch.Tensor:

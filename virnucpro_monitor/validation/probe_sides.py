@@ -49,6 +49,7 @@ class Disagreement:
         self._letters: set[str] = set()
         self._shapes: dict[str, None] = {}
         self._at_worst: tuple[float | None, float | None] = (None, None)
+        self._packs: list[tuple[float | None, PackedBatch]] = []
 
     def add(self, pack: ProbePack, rows: torch.Tensor) -> None:
         """Compare every slot of a pack; rows: [tokens, D]."""
@@ -75,6 +76,16 @@ class Disagreement:
             self._packed.add(exact[slot], where)
             if worst:
                 self._at_worst = (exact[slot], self._alone_errors[text])
+        errors = [*between]
+        if self._oracle is not None:
+            errors += [*exact, *(self._alone_errors[text] for text in pack.texts)]
+        known = [error for error in errors if error is not None]
+        self._packs.append((max(known) if len(known) == len(errors) else None, pack.batch))
+
+    def smallest_beyond(self, limit: float) -> PackedBatch | None:
+        """The shortest pack in which a side is further off than that; None where none is."""
+        beyond = [batch for error, batch in self._packs if error is None or error > limit]
+        return min(beyond, key=lambda batch: len(batch.input_ids), default=None)
 
     def _alone_of(self, text: str) -> torch.Tensor:
         if text not in self._alone:

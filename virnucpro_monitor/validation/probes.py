@@ -79,6 +79,7 @@ class Opening:
         state: how far later passes have moved from the first ones.
         witness: tokens of a sequence, and its unpacked rows before any packed call.
         weights: fingerprints; None where the protocol does not ask.
+        disagreement: of the sides on every probe sequence, once it was asked.
     """
 
     base: list[Probed]
@@ -90,6 +91,7 @@ class Opening:
     state: Worst = field(default_factory=Worst)
     witness: tuple[torch.Tensor, torch.Tensor] | None = None
     weights: WeightsWatch | None = None
+    disagreement: Disagreement | None = None
 
 
 def open_probes(subject: Subject, protocol: Protocol) -> Opening:
@@ -278,9 +280,30 @@ def _masks(
     return {"mask": masked, "embedding": embedding}
 
 
-def probe_batches(subject: Subject, protocol: Protocol) -> list[PackedBatch]:
-    """The packs whose neighbours, places and masks are changed, as the target makes them."""
+# Gates that say nothing of which pack is wrong, where the sides disagree in one.
+_ASKED_BESIDE = frozenset({"probes", "state", "collator"})
+
+
+def probe_batches(
+    subject: Subject,
+    protocol: Protocol,
+    opening: Opening | None = None,
+    failing: Mapping[str, float | None] | None = None,
+) -> list[PackedBatch]:
+    """The packs to trace where only probes fail, as the target makes them.
+
+    They are those whose neighbours, places and masks are changed; where the sides merely disagree
+    on some length or in some shape, the shortest pack in which they do.
+
+    Args:
+        failing: the gates that fail, and their limits.
+    """
     definition = protocol.content["probes"]
+    if failing and "probes" in failing and _ASKED_BESIDE.issuperset(failing):
+        seen = None if opening is None else opening.disagreement
+        shortest = None if seen is None else seen.smallest_beyond(failing["probes"] or 0.0)
+        if shortest is not None:
+            return [shortest]
     if "long" not in definition:
         pairs = _named("probe", definition["sequences"])
         return [pack for pack in subject.pack(pairs) if len(pack.sequence_ids) > 0]
@@ -331,6 +354,7 @@ def _disagreement(
                 raise
             continue  # the device has no room for it, and the sentence does not name it
         seen.add(pack, rows)
+    opening.disagreement = seen
     return seen.document()
 
 

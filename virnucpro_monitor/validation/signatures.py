@@ -28,6 +28,9 @@ NOT_REPEATABLE = Signature(
 )
 NOT_FINITE = Signature("not finite", "NaN or infinity")
 ROWS_REPLACED = Signature("rows replaced", "rows overwritten after they were computed")
+UNWRITTEN = Signature(
+    "unwritten", "rows are left unwritten, and hold what lay in memory before, often the right rows"
+)
 DROPOUT_ON = Signature(
     "dropout", "dropout that is left on: each pass gives other values, around the right ones"
 )

@@ -17,7 +17,7 @@ import torch
 from virnucpro_monitor.data.benchmarks import truncate
 from virnucpro_monitor.errors import MonitorError
 from virnucpro_monitor.models.weights import load_checkpoint
-from virnucpro_monitor.records import BenchmarkSet, Json, SequenceResult, SequenceStatus
+from virnucpro_monitor.records import GATES, BenchmarkSet, Json, SequenceResult, SequenceStatus
 from virnucpro_monitor.validation.departure import (
     Departure,
     Errors,
@@ -35,7 +35,12 @@ from virnucpro_monitor.validation.outside import OUTSIDE, name_token_fault
 from virnucpro_monitor.validation.perturb import bounds_of, mask_pack, reorder
 from virnucpro_monitor.validation.protocol import limits_key
 from virnucpro_monitor.validation.signature import Signature
-from virnucpro_monitor.validation.signatures import DROPOUT_ON, NOT_REPEATABLE, describe
+from virnucpro_monitor.validation.signatures import (
+    DROPOUT_ON,
+    NOT_REPEATABLE,
+    UNWRITTEN,
+    describe,
+)
 from virnucpro_monitor.validation.subject import (
     Layers,
     PackedBatch,
@@ -55,21 +60,7 @@ _OUTSIDE_FACTOR = 10.0
 _DROPOUT_PASSES = 8
 _MASKED_SHARES = (0.15, 0.5)
 # Gates that probe sequences decide; where all others hold, these are what to trace.
-PROBE_GATES = frozenset(
-    {
-        "repeat",
-        "leak",
-        "position",
-        "order",
-        "embedding",
-        "mask",
-        "agreement",
-        "state",
-        "weights",
-        "memory",
-        "collator",
-    }
-)
+PROBE_GATES = frozenset(gate.name for gate in GATES if not gate.from_sequences)
 _LEAK_GATES = frozenset({"leak"})
 
 
@@ -173,6 +164,8 @@ class _Tracer:
         """Trace the probe sequence that is most wrong, plain or with `<mask>` tokens."""
         if not batches:
             return {}
+        if "unwritten" in failing:  # what else they show is what lay in memory
+            return {"finding": UNWRITTEN.text, "signature": UNWRITTEN.name, "sequences": []}
         for batch in batches:
             unsteady = self._name_unsteady(batch) if "repeat" in failing else None
             if unsteady is not None:
@@ -188,7 +181,9 @@ class _Tracer:
                     "part": None,
                     "sequences": [],
                 }
-        tried = [*batches, *(mask_pack(batch, _MASKED_SHARES)[0] for batch in batches)]
+        tried = list(batches)
+        if not {"probes"} >= set(failing):  # else they hold no masks, and are wrong as they are
+            tried += [mask_pack(batch, _MASKED_SHARES)[0] for batch in batches]
         errors = {
             (number, slot): error
             for number, batch in enumerate(tried)
@@ -250,12 +245,15 @@ class _Tracer:
 
     def _pooled_errors(self, batch: PackedBatch) -> list[float | None]:
         rows, last = embed_packed(self.subject, batch).cpu(), self.layers[-1]
-        return [
-            pooled_error(
-                rows[start:end], self._right(batch.input_ids[start:end], [last])[last].cpu()
-            )
-            for start, end in itertools.pairwise(bounds_of(batch))
-        ]
+        right: dict[tuple[int, ...], torch.Tensor] = {}
+        errors = []
+        for start, end in itertools.pairwise(bounds_of(batch)):
+            tokens = batch.input_ids[start:end]
+            key = tuple(tokens.tolist())
+            if key not in right:  # a pack of hundreds holds the same few
+                right[key] = self._right(tokens, [last])[last].cpu()
+            errors.append(pooled_error(rows[start:end], right[key]))
+        return errors
 
     def _group(self, batch: PackedBatch, slot: int, error: float | None) -> Group | None:
         last = self.layers[-1]
@@ -266,6 +264,7 @@ class _Tracer:
             error,
             self.key,
             num_tokens=int(batch.input_ids.numel()),
+            num_sequences=len(batch.sequence_ids),
         )
 
     def _trace_one(

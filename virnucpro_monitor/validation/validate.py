@@ -97,14 +97,15 @@ def _validate(
         documents["limits"] = to_json(own)
     verdict = judge_within_noise(measured.sequences, documents, protocol, limits_name=limits)
     if verdict.outcome is Outcome.FAILED:
+        failing = {gate.name: gate.limit for gate in verdict.gates if gate.passed is False}
         documents["trace"] = trace(
             subject,
             measured.sequences,
             measured.batches,
             oracle,
             benchmark=benchmark,
-            failing=[gate.name for gate in verdict.gates if gate.passed is False],
-            probe_batches=lambda: probe_batches(subject, protocol),
+            failing=failing,
+            probe_batches=lambda: probe_batches(subject, protocol, opening, failing),
         )
         documents["residues"] = trace_residues(
             subject, benchmark, measured.sequences, measured.batches, oracle
