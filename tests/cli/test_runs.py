@@ -349,3 +349,29 @@ def test_judge_refuses_what_it_cannot_judge(
 ) -> None:
     assert run_command(["runs", "judge", "--db", url, "--dry-run", *arguments]) == 1
     assert message in capsys.readouterr().err
+
+
+def test_a_verdict_that_flipped_is_never_the_last_ones_word(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    url = f"sqlite:///{tmp_path / 'flips.db'}"
+    create_database(url)
+    engine = open_engine(url)
+    good, bad = (1.0, 1.0, 1.0), (0.9, 0.9, 0.9)
+    for similarities in (good, bad, good):
+        Writer(engine).save_run(make_report(0, similarities, code_digest="same"))
+    Writer(engine).save_run(make_report(1, good, code_digest="other"))
+    engine.dispose()
+    first, steady = run_json(capsys, "runs", "list", "--db", url)
+    assert (first["outcome"], first["flips"], steady["flips"]) == ("passed", 2, 0)
+    shown = run_json(capsys, "runs", "show", "3", "--db", url)
+    assert (shown["attempts"], shown["flips"]) == (["passed", "failed", "passed"], 2)
+    assert run_command(["runs", "list", "--db", url]) == 0
+    assert "flipped 2 x" in " ".join(capsys.readouterr().out.split())
+    assert run_command(["runs", "show", "3", "--db", url]) == 0
+    told = "2: the same code in this set-up gave passed, failed, passed"
+    assert told in capsys.readouterr().out
+    (status,) = run_json(capsys, "status", "--db", url)
+    assert status["flips"] == {first["commit"]: 2}
+    assert run_command(["status", "--db", url]) == 0
+    assert f"both passed and failed: {first['commit'][:10]} (2)" in capsys.readouterr().out

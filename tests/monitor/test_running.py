@@ -196,3 +196,18 @@ def test_an_unknown_protocol_is_refused_before_anything_runs(
     chosen = settings.model_copy(update={"protocol": "99"})
     with pytest.raises(ProtocolError, match="There is no protocol '99'"):
         run_and_store(chosen, target)
+
+
+def test_a_start_that_saw_both_verdicts_of_a_commit_fails(
+    settings: Settings, target: Target, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def flip(plan: running.RunPlan, **_: object) -> Iterator[object]:
+        for similarities in ((0.9, 0.9, 0.9), (1.0, 1.0, 1.0)):
+            yield make_report(similarities=similarities, target=plan.target, commit=plan.commits[0])
+
+    monkeypatch.setattr(running, "run_commits", flip)
+    outcome = run_and_store(settings, target)
+    assert [run.outcome for run in outcome.runs] == [Outcome.FAILED, Outcome.PASSED]
+    assert outcome.exit_code == 2
+    short = outcome.runs[0].commit.short
+    assert outcome.summary == f"1 passed. The same code both passed and failed: {short}."

@@ -64,6 +64,7 @@ def list_runs(
 ) -> None:
     """List runs, oldest commit first."""
     from virnucpro_monitor.monitor.opening import open_database
+    from virnucpro_monitor.monitor.questions import load_flips
     from virnucpro_monitor.monitor.reading import load_findings
     from virnucpro_monitor.monitor.stored_runs import list_runs as find_runs
     from virnucpro_monitor.report.values import run_values
@@ -80,20 +81,23 @@ def list_runs(
             limit=None if limit is None else limit + 1,
         )
         findings = {} if as_json else load_findings(engine)
+        flips = load_flips(engine, runs)
     is_cut = limit is not None and len(runs) > limit
     runs = runs[-limit:] if limit is not None else runs
     if as_json:
-        print_json([run_values(run) for run in runs])
+        print_json([run_values(run) | {"flips": flips.get(run.id or 0, 0)} for run in runs])
         return
     if not runs:
         say("No stored run fits: virnucpro-monitor run stores some.")
         return
-    print_runs(runs, findings)
+    print_runs(runs, findings, flips)
     if is_cut:
         say(f"Only the newest {limit} are shown: --limit shows more.")
 
 
-def print_runs(runs: list[Run], findings: "Mapping[int, Finding]") -> None:
+def print_runs(
+    runs: list[Run], findings: "Mapping[int, Finding]", flips: "Mapping[int, int]"
+) -> None:
     from virnucpro_monitor.report.words import agreement, deciding_words, failing_words, setup_words
 
     targets = {run.target for run in runs}
@@ -107,7 +111,7 @@ def print_runs(runs: list[Run], findings: "Mapping[int, Finding]") -> None:
                 run.commit.subject[:40],
                 run.benchmark_label,
                 setup_words(run.configuration),
-                outcome_text(run),
+                outcome_text(run) + _flips_text(flips.get(run.id or 0, 0)),
                 agreement(run.figures),
                 deciding_words(run),
                 failing_words(run, findings.get(run.inherited_run_id or run.id or 0)),
@@ -136,6 +140,11 @@ def outcome_text(run: Run) -> str:
         return f"{run.outcome} ({run.inherited_outcome})"
     culprit = f", {run.culprit}" if run.outcome is Outcome.FAILED and run.culprit else ""
     return f"{run.outcome}{culprit}"
+
+
+def _flips_text(flips: int) -> str:
+    """After an outcome: that the same code had another one before."""
+    return f", flipped {flips} x" if flips else ""
 
 
 def show(
@@ -187,6 +196,8 @@ def show(
             run_detail_values(found.run)
             | {
                 "measured_run": found.measured.id,
+                "attempts": list(found.attempts),
+                "flips": found.flips,
                 "worst_sequences": worst,
                 "failure": found.failure,
                 "judgements": list(found.judgements),
@@ -215,6 +226,11 @@ def _print_run(found: "RunDetails", worst: "list[SequenceResult]") -> None:
     typer.echo(verdict_sentence(run))
     typer.echo("")
     for name, value in _facts(run, found.measured, found.oracle):
+    facts = _facts(run, found.measured)
+    if found.flips:
+        given = ", ".join(found.attempts)
+        facts.append(("flips", f"{found.flips}: the same code in this set-up gave {given}"))
+    for name, value in facts:
         typer.echo(f"{name:<14}{one_line(value)}")
     if run.gates:
         typer.echo("")

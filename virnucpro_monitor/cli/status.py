@@ -9,6 +9,7 @@ import typer
 
 from virnucpro_monitor.cli.options import DatabaseOption, JsonOption, TargetOption, print_json
 from virnucpro_monitor.errors import NotFoundError, StoreError
+from virnucpro_monitor.records import short_hash
 from virnucpro_monitor.report.text import visible
 from virnucpro_monitor.settings import Settings
 
@@ -79,6 +80,9 @@ def describe_status(one: TargetStatus) -> list[str]:
         f"inherited, {one.commits_not_measured} error or not run, "
         f"{one.commits_missing} without any run"
     )
+    if one.flips:
+        names = ", ".join(f"{short_hash(name)} ({times})" for name, times in one.flips.items())
+        lines.append(f"flips       the same code both passed and failed: {names}")
     return lines + [_describe_host(host) for host in one.hosts]
 
 

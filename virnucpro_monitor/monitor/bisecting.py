@@ -15,7 +15,15 @@ from virnucpro_monitor.monitor.running import (
     stored_targets,
 )
 from virnucpro_monitor.monitor.sink import Sink, holding_locks
-from virnucpro_monitor.records import Bisection, BisectStep, Commit, Run, Target, short_hash
+from virnucpro_monitor.records import (
+    Bisection,
+    BisectStep,
+    Commit,
+    Outcome,
+    Run,
+    Target,
+    short_hash,
+)
 from virnucpro_monitor.records.request import NAMED_WEIGHTS
 from virnucpro_monitor.runner.bisect import (
     BAD,
@@ -243,6 +251,7 @@ class _Stepper:
 
     def _judge(self, commit: str) -> str:
         run: Run | None = None
+        attempts: set[Outcome] = set()
         self._settled.clear()
         for report in self._runner.cover([self._commits[commit]]):
             stored = replace(report.run, id=self._sink.save(report))
@@ -250,10 +259,13 @@ class _Stepper:
             self._used_s += stored.duration_s
             if stored.commit.hash == commit:  # a bridge run is another commit's
                 run = stored
+                attempts.add(stored.outcome)
         reused = run is None
         if reused:
             run = next((one for one in self._settled if one.commit.hash == commit), None)
-        verdict = verdict_of(run, self._gate)
+        # What both passes and fails cannot say on which side of a change it lies.
+        flips = {Outcome.PASSED, Outcome.FAILED} <= attempts
+        verdict = SKIP if flips else verdict_of(run, self._gate)
         self._judged = run or self._judged
         step = BisectStep(
             step=len(self._steps) + 1,

@@ -7,7 +7,7 @@ from virnucpro_monitor.analysis.comparison import Comparison, Mark, Thresholds
 from virnucpro_monitor.errors import ConfigurationError, RepositoryError
 from virnucpro_monitor.monitor.comparing import compare_pair
 from virnucpro_monitor.monitor.opening import open_database
-from virnucpro_monitor.monitor.questions import load_measured, load_thresholds
+from virnucpro_monitor.monitor.questions import load_attempts, load_measured, load_thresholds
 from virnucpro_monitor.monitor.running import (
     LAST_COMMIT,
     SILENT,
@@ -26,7 +26,7 @@ from virnucpro_monitor.records import (
 from virnucpro_monitor.runner.sources import Source, open_source
 from virnucpro_monitor.settings import Settings
 from virnucpro_monitor.store.engine import Engine
-from virnucpro_monitor.store.reader import load_failure, load_runs
+from virnucpro_monitor.store.reader import load_failure
 
 USUAL_BRANCHES = ("origin/HEAD", "main", "master")
 
@@ -225,26 +225,7 @@ def _needs_proof(settings: Settings, run: Run, options: CheckOptions) -> bool:
     if run.effective_outcome is not Outcome.FAILED:
         return False
     with open_database(settings.database_url) as engine:
-        return len(_attempts(engine, run)) <= options.confirm
-
-
-def _attempts(engine: Engine, run: Run) -> tuple[Outcome, ...]:
-    """Verdicts of the measurements of a run's commit that are like it, oldest first."""
-    stored = load_runs(
-        engine,
-        target=run.target,
-        benchmark=run.benchmark_label,
-        configuration=run.configuration.digest,
-        commits=[run.commit.hash],
-        all_attempts=True,
-    )
-    like = (run.protocol_digest, run.benchmark_digest, run.environment)
-    return tuple(
-        one.effective_outcome
-        for one in stored
-        if (one.protocol_digest, one.benchmark_digest, one.environment) == like
-        and one.effective_outcome.has_verdict
-    )
+        return len(load_attempts(engine, run)) <= options.confirm
 
 
 def _checked(engine: Engine, run: Run, base: Run | None) -> Checked:
@@ -254,5 +235,5 @@ def _checked(engine: Engine, run: Run, base: Run | None) -> Checked:
         failure=load_failure(engine, run.id or 0),
         thresholds=load_thresholds(engine, run),
         comparison=None if base is None else compare_pair(engine, base, run),
-        attempts=_attempts(engine, run),
+        attempts=load_attempts(engine, run),
     )

@@ -14,7 +14,7 @@ from virnucpro_monitor.errors import NotFoundError
 from virnucpro_monitor.monitor.histories import load_last_good
 from virnucpro_monitor.monitor.naming import choose_target, find_bound
 from virnucpro_monitor.records import Bisection, Outcome, Run, SequenceResult
-from virnucpro_monitor.store import notes_reader, reader
+from virnucpro_monitor.store import notes_reader, reader, series_reader
 from virnucpro_monitor.store.engine import Engine
 from virnucpro_monitor.store.findings_reader import load_findings
 from virnucpro_monitor.store.inheritance import load_measured_run
@@ -41,6 +41,38 @@ def load_thresholds(engine: Engine, run: Run) -> Thresholds:
     """
     digest = measured_run(engine, run).protocol_digest
     return Thresholds.of_protocol(reader.load_protocol(engine, digest).content)
+
+
+def load_attempts(engine: Engine, run: Run) -> tuple[Outcome, ...]:
+    """Verdicts of the measurements of a run's commit that are like it, oldest first."""
+    stored = reader.load_runs(
+        engine,
+        target=run.target,
+        benchmark=run.benchmark_label,
+        configuration=run.configuration.digest,
+        commits=[run.commit.hash],
+        all_attempts=True,
+    )
+    like = (run.protocol_digest, run.benchmark_digest, run.environment)
+    return tuple(
+        one.effective_outcome
+        for one in stored
+        if (one.protocol_digest, one.benchmark_digest, one.environment) == like
+        and one.effective_outcome.has_verdict
+    )
+
+
+def load_flips(engine: Engine, runs: Iterable[Run]) -> dict[int, int]:
+    """How often the verdict on the code of each of these changed in one set-up, by run id.
+
+    A run that inherits has the flips of the one that was measured. Those without any are left out.
+    """
+    listed = list(runs)
+    flips: dict[int, int] = {}
+    for target in {run.target for run in listed}:
+        flips |= series_reader.load_flips(engine, target)
+    found = {run.id or 0: flips.get(run.inherited_run_id or run.id or 0, 0) for run in listed}
+    return {run_id: count for run_id, count in found.items() if count}
 
 
 def load_noise(engine: Engine, run: Run) -> float | None:

@@ -119,11 +119,24 @@ class RunOutcome:
 
     @property
     def exit_code(self) -> int:
-        """0 all passed; 2 a failure, also an inherited one; 3 something could not be run."""
+        """0 all passed; 2 a failure, also an inherited one; 3 something could not be run.
+
+        A commit of which one attempt failed has failed, whatever the last one says.
+        """
         latest = {_series_of(run): run.effective_outcome for run in (*self.settled, *self.runs)}
-        if Outcome.FAILED in latest.values():
+        if Outcome.FAILED in latest.values() or self.flipping:
             return 2
         return 0 if set(latest.values()) <= {Outcome.PASSED} else 3
+
+    @property
+    def flipping(self) -> tuple[Run, ...]:
+        """The last attempt of each commit that both kept and broke the promise in this start."""
+        verdicts: dict[tuple[str, str, str], set[Outcome]] = {}
+        for run in self.runs:
+            if run.outcome.has_verdict:
+                verdicts.setdefault(_series_of(run), set()).add(run.outcome)
+        last = {_series_of(run): run for run in self.runs}
+        return tuple(last[series] for series, given in verdicts.items() if len(given) > 1)
 
     @property
     def summary(self) -> str:
@@ -133,7 +146,11 @@ class RunOutcome:
         parts = [f"{number} {outcome.replace('_', ' ')}" for outcome, number in counts.items()]
         if self.settled:
             parts.append(f"{len(self.settled)} known already")
-        return f"{', '.join(parts)}." if parts else "Nothing new."
+        text = f"{', '.join(parts)}." if parts else "Nothing new."
+        if self.flipping:
+            names = ", ".join(dict.fromkeys(run.commit.short for run in self.flipping))
+            text += f" The same code both passed and failed: {names}."
+        return text
 
 
 def _series_of(run: Run) -> tuple[str, str, str]:

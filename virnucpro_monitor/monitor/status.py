@@ -1,13 +1,14 @@
 """How far behind the runner of a target is, and when it last spoke."""
 
-from collections.abc import Collection
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 
 from virnucpro_monitor.errors import MonitorError
 from virnucpro_monitor.monitor.hosts import load_hosts
 from virnucpro_monitor.monitor.naming import choose_target
-from virnucpro_monitor.records import Target, WorkHost
+from virnucpro_monitor.monitor.questions import load_flips
+from virnucpro_monitor.records import Run, Target, WorkHost
 from virnucpro_monitor.runner.selection import branch_history
 from virnucpro_monitor.runner.sources import open_source
 from virnucpro_monitor.settings import load_settings
@@ -23,6 +24,7 @@ class TargetStatus:
         commits_measured: on the branch, measured or inherited.
         commits_not_measured: on the branch, with nothing but errors or runs that were not run.
         commits_missing: on the branch, without any run.
+        flips: of commits whose verdict changed with the same code and set-up, by hash how often.
         commits_behind: on the repository's branch after the last one with a run; None where that
             cannot be told, of which `repository_problem` says why.
         last_heartbeat, last_state, last_message: what its runner said last; None where none ever
@@ -36,6 +38,7 @@ class TargetStatus:
     commits_measured: int
     commits_not_measured: int
     commits_missing: int
+    flips: dict[str, int]
     commits_behind: int | None
     repository_problem: str | None
     last_heartbeat: datetime | None
@@ -70,6 +73,7 @@ def load_status(engine: Engine, target: Target) -> TargetStatus:
         commits_measured=coverage.num_measured,
         commits_not_measured=coverage.num_unmeasured,
         commits_missing=coverage.num_missing,
+        flips=_flips(engine, runs),
         commits_behind=behind,
         repository_problem=problem,
         last_heartbeat=last.at if last else None,
@@ -79,6 +83,16 @@ def load_status(engine: Engine, target: Target) -> TargetStatus:
         last_finished_at=ended.finished_at if ended else None,
         hosts=load_hosts(engine, target.name),
     )
+
+
+def _flips(engine: Engine, runs: Sequence[Run]) -> dict[str, int]:
+    """The most in any set-up, by the commit that was measured."""
+    found: dict[str, int] = {}
+    flips = load_flips(engine, [run for run in runs if run.outcome.has_verdict])
+    for run in runs:
+        if count := flips.get(run.id or 0):
+            found[run.commit.hash] = max(count, found.get(run.commit.hash, 0))
+    return found
 
 
 def count_commits_behind(target: Target, seen: Collection[str]) -> tuple[int | None, str | None]:

@@ -1,11 +1,12 @@
 """Stored runs: which there are, and all that is kept of one."""
 
+import itertools
 from collections.abc import Iterable
 from dataclasses import dataclass
 
 from virnucpro_monitor.errors import ConfigurationError
 from virnucpro_monitor.monitor.naming import choose_target, find_run
-from virnucpro_monitor.monitor.questions import load_measured, load_thresholds
+from virnucpro_monitor.monitor.questions import load_attempts, load_measured, load_thresholds
 from virnucpro_monitor.records import (
     Failure,
     Judgement,
@@ -32,6 +33,7 @@ class RunDetails:
         judgements: how it was judged again under other protocols, the latest last.
         thresholds: that the verdict rests on.
         oracle: what both sides were held against; None where that is not known.
+        attempts: verdicts of all measurements of this code in this set-up, oldest first.
     """
 
     run: Run
@@ -43,6 +45,12 @@ class RunDetails:
     judgements: tuple[Judgement, ...]
     thresholds: Thresholds
     oracle: str | None
+    attempts: tuple[Outcome, ...] = ()
+
+    @property
+    def flips(self) -> int:
+        """How often the verdict changed from one attempt to the next."""
+        return sum(one is not other for one, other in itertools.pairwise(self.attempts))
 
 
 def list_runs(
@@ -114,4 +122,5 @@ def load_details(
         judgements=tuple(notes_reader.load_judgements(engine, run_id)),
         thresholds=load_thresholds(engine, run),
         oracle=read_oracle({"oracle": reader.load_document(engine, measured.id or 0, "oracle")}),
+        attempts=load_attempts(engine, measured),
     )

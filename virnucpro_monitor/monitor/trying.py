@@ -212,6 +212,7 @@ def _try(
         confine=settings.confine,
         hidden=secret_places(settings),
         probes=probes,
+        confirm=False,
         reuse=False,
         workers=1,
     )

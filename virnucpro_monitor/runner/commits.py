@@ -211,10 +211,20 @@ class CommitRunner:
             turns.add(index, event)
 
     def _measure(self, work: Work, on_progress: OnProgress, say: Say) -> Iterator[RunReport]:
-        return self._workers.measure(
+        """Measure one commit, and what is in doubt then once more in another process."""
+        doubtful = []
+        for report in self._workers.measure(
             work,
             self._ledger,
             self._decider.unmeasured,
             on_progress=on_progress,
             say=say,
-        )
+        ):
+            doubt = self._ledger.doubt(report.run) if self._plan.confirm and not work.again else ""
+            if doubt:
+                say(f"{work.commit.short} {doubt}: it is measured again in another process.")
+                doubtful.append(report.benchmark)
+            yield report
+        if doubtful:
+            again = replace(work, benchmarks=tuple(doubtful), again=True)
+            yield from self._measure(again, on_progress, say)

@@ -26,6 +26,7 @@ class Work:
     Attributes:
         code_digest: None until `Decider.decide` has found it out.
         bridge: measured again only because the environment changed.
+        again: measured already in this start, and in doubt.
         alone: nothing else is measured meanwhile: a runner did not survive this commit before.
         card: that it is measured on; None until one is free.
     """
@@ -34,6 +35,7 @@ class Work:
     benchmarks: tuple[BenchmarkSet, ...]
     code_digest: str | None = None
     bridge: bool = False
+    again: bool = False
     alone: bool = False
     card: Card | None = None
 

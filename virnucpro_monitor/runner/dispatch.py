@@ -158,7 +158,7 @@ def measure_job(
 ) -> MeasureJob:
     """The job of whatever commit lies in `folder`: from benchmark set number `first` on."""
     reuse = None
-    if plan.reuse and plan.repository is not None:
+    if plan.reuse and plan.repository is not None and not work.again:
         alike = replace(plan.request, device=device.partition(":")[0])  # whatever the card's number
         key = content_digest(
             [to_json(alike), prepared.weights_digest, to_json(prepared.surroundings)]

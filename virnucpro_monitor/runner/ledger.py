@@ -80,6 +80,21 @@ class Ledger:
             None,
         )
 
+    def doubt(self, run: Run) -> str:
+        """Why a new run should be measured once more before anybody relies on it; empty if not.
+
+        Its verdict is another one than the last of the same code in the same set-up and
+        environment, or the same input twice gave it other values.
+        """
+        if not run.outcome.has_verdict:
+            return ""
+        before = next((one for one in reversed(self._runs) if _alike(one, run)), None)
+        if before is not None and before.outcome is not run.outcome:
+            return f"{run.outcome}, where the same code {before.outcome} before in this set-up"
+        if any(gate.name == "repeat" and gate.passed is False for gate in run.gates):
+            return f"{run.outcome}, and gives other values for the same input"
+        return ""
+
     def bridge(self, benchmark_digest: str, where: Callable[[str], Surroundings]) -> Run | None:
         """The last measured run, if none was measured where its commit would be measured now.
 
@@ -94,3 +109,15 @@ class Ledger:
         if not measured or any(where(run.commit.hash).fit(run) for run in measured):
             return None
         return max(measured, key=lambda run: run.started_at)
+
+
+def _alike(one: Run, run: Run) -> bool:
+    """Whether nothing that is known could make the two verdicts differ."""
+    return (
+        one.outcome.has_verdict
+        and one.code_digest is not None
+        and one.code_digest == run.code_digest
+        and one.benchmark_digest == run.benchmark_digest
+        and one.configuration == run.configuration
+        and one.environment == run.environment
+    )

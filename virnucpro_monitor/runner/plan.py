@@ -31,6 +31,7 @@ class RunPlan:
         retry_errors: measure commits that ended as `error` before.
         max_minutes: after this, commits become `not_run` and wait for the next start.
         gpu_wait_s: how long a busy GPU is waited for.
+        confirm: measure a verdict that is in doubt once more (see `Ledger.doubt`).
         keep_embeddings: keep both sides' pooled embeddings with each run.
         reuse: reuse unpacked embeddings between commits where they are bit-identical.
         fork: fork from a warm process; None where the platform allows it.
@@ -61,6 +62,7 @@ class RunPlan:
     max_minutes: float | None = None
     gpu_wait_s: float = 600.0
     probes: bool = True
+    confirm: bool = True
     keep_embeddings: bool = False
     reuse: bool = True
     fork: bool | None = None

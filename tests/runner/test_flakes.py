@@ -1,0 +1,67 @@
+"""A verdict that flips: measured again in another process, and never the last one's word alone."""
+
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from tests.runner.conftest import MakePlan
+from tests.runner.tiny_target import HEALTHY, MODEL_FILE, TinyRepository
+from virnucpro_monitor.records import GateResult, Outcome, Run
+from virnucpro_monitor.runner.commits import run_commits
+from virnucpro_monitor.runner.ledger import Ledger
+
+pytestmark = pytest.mark.usefixtures("shared_workers")
+
+# Pads with what stands in a file outside: <pad>, which is right, or <cls>, which is attended to.
+FLIPS = """
+with open({file!r}) as told:
+    PADDING = int(told.read())
+"""
+RIGHT, WRONG = "1", "0"
+
+
+def test_a_target_that_flips_is_measured_again_and_both_verdicts_stand(
+    tiny: TinyRepository, make_plan: MakePlan, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    told = tmp_path / "padding"
+    code = FLIPS.format(file=str(told))
+    commit = tiny.commit({MODEL_FILE: HEALTHY[MODEL_FILE].replace("PADDING = 1\n", code)})
+    said: list[str] = []
+    told.write_text(RIGHT)
+    (first,) = run_commits(make_plan([commit]), on_message=said.append)
+    assert first.run.outcome is Outcome.PASSED, first.run.reason
+    assert said == []
+
+    doubt = Ledger.doubt
+
+    def doubt_then_mend(ledger: Ledger, run: Run) -> str:
+        told.write_text(RIGHT)  # before the next process asks
+        return doubt(ledger, run)
+
+    monkeypatch.setattr(Ledger, "doubt", doubt_then_mend)
+    told.write_text(WRONG)
+    plan = make_plan([commit], force=True)
+    flipped, last = run_commits(plan, known=[first.run], on_message=said.append)
+    assert (flipped.run.outcome, last.run.outcome) == (Outcome.FAILED, Outcome.PASSED)
+    assert said == [
+        f"{flipped.run.commit.short} failed, where the same code passed before in this set-up: "
+        "it is measured again in another process."
+    ]
+    # Nothing is in doubt in another environment, where another verdict may be right.
+    monkeypatch.undo()
+    assert first.run.environment is not None
+    older = replace(first.run, environment=replace(first.run.environment, torch="2.10.0"))
+    digest = first.run.configuration.weights_digest
+    assert Ledger([older], plan.request, digest, plan.protocol).doubt(flipped.run) == ""
+    assert Ledger([first.run], plan.request, digest, plan.protocol).doubt(flipped.run) != ""
+
+
+def test_what_does_not_repeat_itself_is_in_doubt(tiny: TinyRepository, make_plan: MakePlan) -> None:
+    plan = make_plan([tiny.git("rev-parse", "HEAD")])
+    (healthy,) = run_commits(plan)
+    repeat = GateResult(name="repeat", passed=False, value=0.1, limit=0.0, unit="max abs")
+    ledger = Ledger([], plan.request, healthy.run.configuration.weights_digest, plan.protocol)
+    assert ledger.doubt(healthy.run) == ""
+    unsteady = replace(healthy.run, outcome=Outcome.FAILED, gates=(repeat,))
+    assert ledger.doubt(unsteady) == "failed, and gives other values for the same input"
