@@ -166,6 +166,8 @@ def _cell(name: str, gate: GateResult | None, address: str, *, inherited: bool) 
 def gate_words(name: str, gate: GateResult) -> str:
     """ "seed failed: 0.993, limit 0.999 cosine": what a reader gets on a cell."""
     verdict = {True: "passed", False: "failed", None: "not judged"}[gate.passed]
+    if gate.informs:
+        verdict += f" (informs by {one_line(gate.informs, 120)})"
     if gate.value is None:
         return f"{name} {verdict}: {one_line(gate.detail, 120) or 'no value'}"
     limit = f", limit {format_value(gate.limit)}" if gate.limit is not None else ""

@@ -5,6 +5,9 @@ import pytest
 
 from tests.runner.tiny_target import HEALTHY, TinyRepository
 from virnucpro_monitor.cli.main import run_command
+from virnucpro_monitor.monitor.running import LAST_COMMIT, find_run_target, make_plan
+from virnucpro_monitor.settings import load_settings
+from virnucpro_monitor.validation.protocol import load_protocol
 
 
 @pytest.fixture
@@ -113,3 +116,35 @@ def test_a_broken_target_of_the_settings_file_does_not_stop_another(
     assert "Left out: [targets.broken] in virnucpro-monitor.toml lacks 'location'" in captured.err
     assert run_command(["targets", "check", "broken", *database]) == 1
     assert "[targets.broken] in virnucpro-monitor.toml lacks" in capsys.readouterr().err
+
+
+def test_a_policy_is_set_shown_used_and_taken_back(
+    folder: str, database: list[str], capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
+    def policy(*arguments: str, code: int = 0) -> str:
+        assert run_command(["targets", "policy", "pack", *arguments, *database]) == code
+        said = capsys.readouterr()
+        return said.out + said.err
+
+    def digest() -> str:
+        settings = load_settings(db=database[1], cache_dir=tmp_path / "cache", device="cpu")
+        target = find_run_target(settings, "pack")
+        return make_plan(settings, target, [], LAST_COMMIT)[0].protocol.digest
+
+    assert run_command(["targets", "add", "pack", folder, *database]) == 0
+    capsys.readouterr()
+    plain = digest()
+    assert plain == load_protocol().digest
+    assert "Every gate fails this target." in policy()
+    assert "No reason is given" in policy("--inform", "mask", "--who", "Ada", code=1)
+    assert "no policy may loosen" in policy("--inform", "seed", "--who", "A", "--why", "x", code=1)
+    assert "give one of them" in policy("--inform", "mask", "--fail", "mask", code=1)
+    said = policy("--inform", "mask", "--who", "Ada", "--why", "no masks are used")
+    assert "the gate mask informs for pack" in said
+    assert "mask informs, says Ada since 20" in said
+    assert digest() != plain
+    (rule,) = json.loads(policy("--json"))
+    assert (rule["gate"], rule["who"], rule["why"]) == ("mask", "Ada", "no masks are used")
+    assert "by Bob: no masks are used" in policy("--fail", "mask", "--who", "Bob")
+    assert digest() == plain
+    assert "No policy of pack lets the gate 'mask' inform." in policy("--fail", "mask", code=1)

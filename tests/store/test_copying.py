@@ -32,6 +32,7 @@ from virnucpro_monitor.records import (
     Failure,
     Judgement,
     Outcome,
+    PolicyRule,
     PooledEmbeddings,
     Protocol,
     content_digest,
@@ -76,6 +77,9 @@ def fill(writer: Writer) -> None:
     writer.heartbeat("a", "sample", "idle", "", START, exit_code=2)
     writer.acquire_lease("run sample", "me", 60)
     writer.acknowledge(Acknowledgement(incident="x", who="alice", why="known", created_at=START))
+    writer.set_policy(
+        PolicyRule(target="sample", gate="mask", who="bob", why="é", created_at=START)
+    )
     step = BisectStep(step=0, commit=make_commit(1).hash, verdict="bad", run_id=3, at=START)
     writer.start_bisection(
         Bisection(
@@ -114,6 +118,7 @@ def everything(url: str) -> dict[str, object]:
         "series": to_json(series_reader.load_series(engine)),
         "heartbeats": to_json(health_reader.load_heartbeats(engine)),
         "acknowledgements": to_json(notes_reader.load_acknowledgements(engine)),
+        "policy": to_json(notes_reader.load_policy(engine, "sample", withdrawn=True)),
         "bisections": to_json(notes_reader.load_bisections(engine, "sample")),
         "judgements": to_json(notes_reader.load_judgements(engine, 2)),
     }

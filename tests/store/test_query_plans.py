@@ -97,6 +97,7 @@ CALLS: dict[str, tuple[int, Callable[[Engine, Run], Any]]] = {
     "branches": (1, lambda e, run: series_reader.load_branches(e, TARGET)),
     "bisections": (1, lambda e, run: notes_reader.load_bisections(e, TARGET)),
     "acknowledgements": (1, lambda e, run: notes_reader.load_acknowledgements(e)),
+    "policy": (1, lambda e, run: notes_reader.load_policy(e, TARGET)),
     "targets": (1, lambda e, run: reader.load_targets(e)),
     "heartbeats": (1, lambda e, run: health_reader.load_heartbeats(e)),
     "measured run": (1, lambda e, run: inheritance.load_measured_run(e, inheriting(run))),

@@ -18,6 +18,7 @@ SMALL_TABLES = {
     "environments",
     "heartbeats",
     "leases",
+    "policies",
     "protocols",
     "targets",
 }

@@ -55,7 +55,7 @@ def failing_gates(run: Run) -> tuple[str, ...]:
     """Names of the gates that a bad verdict rests on."""
     if run.effective_outcome is not Outcome.FAILED:
         return ()
-    names = tuple(gate.name for gate in run.gates if gate.passed is False)
+    names = tuple(gate.name for gate in run.gates if gate.fails)
     return names or (WHOLE_VERDICT,)
 
 
@@ -76,7 +76,7 @@ def read_symptoms(run: Run, finding: Finding | None) -> Symptoms:
 
 def read_levels(run: Run) -> dict[str, float]:
     """How wrong a failed run is, by failing gate and by figure, in decades."""
-    sizes = {gate.name: _size(gate) for gate in run.gates if gate.passed is False}
+    sizes = {gate.name: _size(gate) for gate in run.gates if gate.fails}
     if run.figures is not None:
         sizes["error"] = worst_error(run)
         if run.culprit is not Culprit.UNPACKED:

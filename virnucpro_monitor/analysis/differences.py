@@ -49,6 +49,7 @@ def find_differences(base: Run, head: Run) -> tuple[Difference, ...]:
         (of_target, "target", base.target, head.target),
         ("benchmark", "benchmark", _benchmark(base), _benchmark(head)),
         ("protocol", "protocol", _protocol(base), _protocol(head)),
+        ("protocol", "policy", _policy(base), _policy(head)),
     ]
     same_configuration = base.configuration == head.configuration
     for field in () if same_configuration else dataclasses.fields(base.configuration):
@@ -124,6 +125,11 @@ def _benchmark(run: Run) -> str:
 
 def _protocol(run: Run) -> str:
     return f"{run.protocol_version} ({run.protocol_digest[:12]})"
+
+
+def _policy(run: Run) -> str | None:
+    """Who lets which gate inform only; None where every gate fails its run."""
+    return "; ".join(f"{gate.name} by {gate.informs}" for gate in run.gates if gate.informs) or None
 
 
 def _weights(run: Run) -> str:

@@ -131,7 +131,7 @@ def make_point(run: Run, place: int) -> TrendPoint:
         num_strict=figures.num_strict if figures else None,
         num_sequences=figures.num_sequences if figures else None,
         tokens_per_s=tokens_per_s,
-        failed_gates=tuple(gate.name for gate in run.gates if gate.passed is False),
+        failed_gates=tuple(gate.name for gate in run.gates if gate.fails),
     )
 
 

@@ -110,4 +110,10 @@ def describe_run(run: Run) -> str:
         parts.append(f"{run.duration_s:.1f} s")
     if run.outcome not in ("passed", "skipped") and run.reason:
         parts.append(f"- {run.reason}")
+    else:
+        parts += [
+            f"- gate {gate.name} informs by {gate.informs}"
+            for gate in run.gates
+            if gate.informs and gate.passed is False
+        ]
     return "  ".join(parts)

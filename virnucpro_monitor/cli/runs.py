@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
 
     from virnucpro_monitor.monitor.stored_runs import RunDetails
-    from virnucpro_monitor.records import Finding, SequenceResult, Thresholds
+    from virnucpro_monitor.records import Finding, GateResult, SequenceResult, Thresholds
 
 LISTED = 50
 WORST = 5
@@ -239,7 +239,7 @@ def _print_run(found: "RunDetails", worst: "list[SequenceResult]") -> None:
             [
                 [
                     gate.name,
-                    {True: "passed", False: "FAILED", None: "not judged"}[gate.passed],
+                    gate_word(gate),
                     format_value(gate.value),
                     format_value(gate.limit),
                     gate.unit,
@@ -300,6 +300,13 @@ def _figures_text(run: Run) -> str:
 def _environment_text(environment: Environment) -> str:
     values = dataclasses.asdict(environment)
     return ", ".join(f"{name} {value}" for name, value in values.items() if value is not None)
+
+
+def gate_word(gate: "GateResult") -> str:
+    """What became of a gate; one that only informs says so."""
+    if gate.passed is False and gate.informs:
+        return "informs"
+    return {True: "passed", False: "FAILED", None: "not judged"}[gate.passed]
 
 
 def _print_sequences(results: "list[SequenceResult]", thresholds: "Thresholds") -> None:

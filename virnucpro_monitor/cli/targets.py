@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+import getpass
 from dataclasses import replace
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from virnucpro_monitor.cli.adapter import TRIAL_DEFAULTS, describe_trial
+from virnucpro_monitor.cli.incidents import WhoOption
 from virnucpro_monitor.cli.options import DatabaseOption, JsonOption, print_json, say
 from virnucpro_monitor.errors import ConfigurationError, MonitorError, TargetError
 from virnucpro_monitor.records import Target
+from virnucpro_monitor.report.text import visible
 from virnucpro_monitor.secrecy import masked_url
 from virnucpro_monitor.settings import Settings, load_settings
 
@@ -24,6 +27,7 @@ def register(app: typer.Typer) -> None:
     group.command("list")(list_targets)
     group.command("add")(add)
     group.command("check")(check)
+    group.command("policy")(policy)
     group.command("remove")(remove)
     app.add_typer(group, name="targets")
 
@@ -229,6 +233,54 @@ def describe_findings(target: Target, found: TargetFindings) -> list[str]:
         f"model       {found.loader}",
         f"collator    {found.collator}",
     ]
+
+
+def policy(
+    target: Annotated[str, typer.Argument(metavar="NAME", help="A stored target.")],
+    inform: Annotated[
+        str | None,
+        typer.Option("--inform", metavar="GATE", help="Let this gate inform: runs do not fail."),
+    ] = None,
+    fail: Annotated[
+        str | None, typer.Option("--fail", metavar="GATE", help="Let it fail runs again.")
+    ] = None,
+    why: Annotated[str, typer.Option("--why", metavar="TEXT", help="The reason.")] = "",
+    who: WhoOption = None,
+    db: DatabaseOption = None,
+    as_json: JsonOption = False,
+) -> None:
+    """Show which gates inform for a target and do not fail it, or change that.
+
+    A change holds from the next run on. It is part of the protocol's digest: runs on either side of
+    it are not compared without saying so, and each verdict names the gate, who said so and why.
+    """
+    from virnucpro_monitor.monitor import policies
+    from virnucpro_monitor.monitor.opening import open_database
+
+    if inform and fail:
+        raise ConfigurationError("--inform and --fail are opposites: give one of them.")
+    changes = bool(inform or fail)
+    with open_database(load_settings(db=db).database_url, read_only=not changes) as engine:
+        if inform:
+            name = who or getpass.getuser()
+            rule = policies.let_inform(engine, target, inform, who=name, why=why)
+            say(f"From its next run on, the gate {inform} informs for {rule.target}.")
+        elif fail:
+            policies.let_fail(engine, target, fail, who=who or getpass.getuser())
+            say(f"From its next run on, the gate {fail} fails {target} again.")
+        rules = policies.list_policy(engine, target, withdrawn=True)
+    if as_json:
+        print_json(rules)
+        return
+    if all(rule.withdrawn_at for rule in rules):
+        say("Every gate fails this target.")
+    for rule in rules:
+        taken = rule.withdrawn_at
+        until = f", taken back {taken:%Y-%m-%d} by {rule.withdrawn_by}" if taken else ""
+        typer.echo(
+            f"{rule.gate} informs, says {visible(rule.who)} since {rule.created_at:%Y-%m-%d}"
+            f"{until}: {visible(rule.why)}"
+        )
 
 
 def remove(

@@ -87,8 +87,8 @@ class Checked:
         return any(
             change.mark is not Mark.EQUAL
             and change.head is not None
-            and change.head.passed is False
-            and (change.base is None or change.base.passed is not False)
+            and change.head.fails
+            and (change.base is None or not change.base.fails)
             for change in self.comparison.gates
         )
 

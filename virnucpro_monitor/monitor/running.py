@@ -10,6 +10,7 @@ from virnucpro_monitor.data.benchmarks import load_benchmark
 from virnucpro_monitor.disks import path_from, probe_folder
 from virnucpro_monitor.errors import ConfigurationError, MissingDatabase
 from virnucpro_monitor.monitor.hiding import secret_places
+from virnucpro_monitor.monitor.policies import policy_of
 from virnucpro_monitor.monitor.sink import Sink, holding_locks
 from virnucpro_monitor.records import Outcome, Request, Run, Target
 from virnucpro_monitor.runner.adapter_names import is_plain, parse_adapter, with_oracle
@@ -31,6 +32,7 @@ from virnucpro_monitor.secrecy import masked_url
 from virnucpro_monitor.settings import Settings
 from virnucpro_monitor.store.engine import open_engine
 from virnucpro_monitor.store.reader import load_targets
+from virnucpro_monitor.validation.policy import with_policy
 from virnucpro_monitor.validation.protocol import load_protocol
 
 if TYPE_CHECKING:
@@ -326,7 +328,9 @@ def make_plan(
     """
     request = request_of(settings)
     benchmarks = tuple(load_benchmark(name) for name in dict.fromkeys(settings.benchmark))
-    protocol = load_protocol(settings.protocol or None)
+    protocol = with_policy(
+        load_protocol(settings.protocol or None), policy_of(settings.database_url, target.name)
+    )
     repository: Source | None = None
     if target.adapter == "builtin":
         if options.revisions or options.everything:

@@ -63,6 +63,7 @@ from virnucpro_monitor.records.monitoring import (
 )
 from virnucpro_monitor.records.names import benchmark_label, short_hash
 from virnucpro_monitor.records.outcome import VERDICTS, Culprit, Outcome, SequenceStatus
+from virnucpro_monitor.records.policy import PolicyRule, informing_gates, policy_content
 from virnucpro_monitor.records.request import Request
 from virnucpro_monitor.records.runs import (
     BenchmarkSet,
@@ -130,6 +131,7 @@ __all__ = [
     "Outcome",
     "OutputDocument",
     "PacksDocument",
+    "PolicyRule",
     "PooledEmbeddings",
     "ProbeDocument",
     "ProteinSequence",
@@ -151,6 +153,8 @@ __all__ = [
     "content_digest",
     "error_of",
     "from_json",
+    "informing_gates",
+    "policy_content",
     "read_branches",
     "read_document",
     "read_embeddings",

@@ -22,6 +22,8 @@ class Gate:
         from_sequences: judged from the measures of the sequences, not from a probe.
         loses_values: fails only where sequences lack a value, which is worse than any number.
         since: first protocol version that has it.
+        may_inform: whether a target's policy may let it inform only; what the seed asks always
+            fails.
     """
 
     name: str
@@ -34,6 +36,7 @@ class Gate:
     from_sequences: bool = False
     loses_values: bool = False
     since: int = 1
+    may_inform: bool = True
 
 
 GATES: tuple[Gate, ...] = (
@@ -45,6 +48,7 @@ GATES: tuple[Gate, ...] = (
         rank=0,
         from_sequences=True,
         loses_values=True,
+        may_inform=False,
     ),
     Gate(
         name="finite",
@@ -53,6 +57,7 @@ GATES: tuple[Gate, ...] = (
         rank=1,
         from_sequences=True,
         loses_values=True,
+        may_inform=False,
     ),
     Gate(
         name="tokens",
@@ -92,6 +97,7 @@ GATES: tuple[Gate, ...] = (
         knows_side=False,
         rank=6,
         from_sequences=True,
+        may_inform=False,
     ),
     Gate(
         name="gain",

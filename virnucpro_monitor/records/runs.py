@@ -174,6 +174,8 @@ class GateResult:
         passed: None where the gate could not be judged; `detail` then says why.
         culprit: the side this gate points at, None where it does not tell.
         detail: one sentence for a person.
+        informs: on whose word the gate informs for this target, and does not fail its runs:
+            "policy of NAME since DATE: WHY". Empty where it does fail them.
     """
 
     name: str
@@ -183,6 +185,12 @@ class GateResult:
     unit: str
     culprit: Culprit | None = None
     detail: str = ""
+    informs: str = ""
+
+    @property
+    def fails(self) -> bool:
+        """Whether it makes its run fail."""
+        return self.passed is False and not self.informs
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -236,7 +236,7 @@ def _gate_lines(run: Run) -> list[str]:
             f"{gate.name} {format_value(gate.value)}, limit {format_value(gate.limit, gate.unit)}"
             + (f": {one_line(gate.detail, 160)}" if gate.detail else "")
             for gate in run.gates
-            if gate.passed is False
+            if gate.fails
         ]
     )
 

@@ -75,7 +75,7 @@ def _result_lines(one: Checked) -> list[str]:
     if one.run.effective_outcome is not Outcome.FAILED:
         return lines
     base = None if one.comparison is None else one.comparison.base.measured
-    failed = [gate.name for gate in one.run.gates if gate.passed is False]
+    failed = [gate.name for gate in one.run.gates if gate.fails]
     before = "not measured" if base is None else _failed_words(base.gates)
     lines.append(f"  gates that fail: {', '.join(failed) or 'none'}; at the base: {before}")
     worst = f"  worst error: {_worst_words(one.run)}"
@@ -84,7 +84,7 @@ def _result_lines(one: Checked) -> list[str]:
 
 
 def _failed_words(gates: tuple[GateResult, ...]) -> str:
-    return ", ".join(gate.name for gate in gates if gate.passed is False) or "none"
+    return ", ".join(gate.name for gate in gates if gate.fails) or "none"
 
 
 def _worst_words(run: Run) -> str:
@@ -127,7 +127,7 @@ def check_annotations(check: Check) -> list[str]:
         if one.run.effective_outcome is not Outcome.FAILED:
             continue
         for gate in one.run.gates:
-            if gate.passed is False:
+            if gate.fails:
                 title = f"{one.run.benchmark_label}: gate {gate.name}"
                 found.append(_annotation(level, title, one_line(gate.detail, 300) or title))
     return found[:MAX_ANNOTATIONS]

@@ -103,7 +103,10 @@ def _add_verdict(suite: ET.Element, name: str, run: Run, failure: Failure | None
 
 def _add_gate(suite: ET.Element, name: str, gate: GateResult) -> None:
     case = ET.SubElement(suite, "testcase", classname=_text(f"{name}.gate"), name=_text(gate.name))
-    if gate.passed is None:
+    if gate.passed is False and gate.informs:
+        told = f"informs by {gate.informs}: {gate.detail}"
+        ET.SubElement(case, "skipped", message=_text(one_line(told, 1000)))
+    elif gate.passed is None:
         ET.SubElement(case, "skipped", message=_text(gate.detail or "not judged"))
     elif not gate.passed:
         value, limit = format_value(gate.value), format_value(gate.limit, gate.unit)

@@ -72,7 +72,8 @@ def run_values(run: Run) -> Values:
 
 
 def gate_values(gate: GateResult) -> Values:
-    return {"passed": gate.passed, "value": gate.value, "limit": gate.limit, "unit": gate.unit}
+    values = {"passed": gate.passed, "value": gate.value, "limit": gate.limit, "unit": gate.unit}
+    return values | {"informs": gate.informs} if gate.informs else values
 
 
 def comparison_values(comparison: Comparison) -> Values:

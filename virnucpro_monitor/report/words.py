@@ -69,7 +69,7 @@ def deciding_gate(run: Run) -> GateResult | None:
 
     A failing gate without a ratio (its limit is 0, or it has no value) comes before all others.
     """
-    failing = [gate for gate in run.gates if gate.passed is False]
+    failing = [gate for gate in run.gates if gate.fails]
     judged = failing or [gate for gate in run.gates if over_limit(gate) is not None]
     return max(judged, key=_excess, default=None)
 
@@ -120,7 +120,7 @@ def failing_words(run: Run, finding: Finding | None = None) -> str:
         finding: what trace and probes recognised in it: it is named instead of the gates.
     """
     if run.effective_outcome is Outcome.FAILED:
-        names = [gate.name for gate in run.gates if gate.passed is False]
+        names = [gate.name for gate in run.gates if gate.fails]
         if finding is not None and finding.signatures:
             names = list(finding.signatures)
         shown = ", ".join(names[:MAX_GATES])
@@ -129,4 +129,9 @@ def failing_words(run: Run, finding: Finding | None = None) -> str:
         return f"{side}: {shown}{more}" if names else side
     if run.effective_outcome.is_bad or run.outcome is Outcome.NOT_RUN:
         return one_line(run.reason, 120)
-    return ""
+    told = [
+        f"{gate.name} informs by {gate.informs}"
+        for gate in run.gates
+        if gate.informs and gate.passed is False
+    ]
+    return one_line("; ".join(told), 120)

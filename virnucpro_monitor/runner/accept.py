@@ -57,6 +57,6 @@ def check_verdict(verdict: Verdict, benchmark: BenchmarkSet) -> None:
     similarities += [one.similarity for one in verdict.sequences]
     if any(one is not None and abs(one) > 1 + _ROUNDING for one in similarities):
         raise MessageError("A verdict holds a cosine beyond 1.")
-    broken = not figures.seed_passed or any(gate.passed is False for gate in verdict.gates)
+    broken = not figures.seed_passed or any(gate.fails for gate in verdict.gates)
     if not verdict.gates or (verdict.outcome is Outcome.PASSED) == broken:
         raise MessageError("A verdict does not follow from its own gates.")

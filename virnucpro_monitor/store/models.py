@@ -401,6 +401,22 @@ class AcknowledgementRow(Base):
     withdrawn_by: Mapped[str | None]
 
 
+class PolicyRow(Base):
+    """A gate that informs for a target, and who said so; kept when it is taken back."""
+
+    __tablename__ = "policies"
+    __table_args__ = (Index(None, "target_id"),)
+
+    id: Mapped[int] = mapped_column(primary_key=True)
+    target_id: Mapped[int] = mapped_column(ForeignKey("targets.id", ondelete="CASCADE"))
+    gate: Mapped[str]
+    who: Mapped[str]
+    why: Mapped[str]
+    created_at: Mapped[datetime]
+    withdrawn_at: Mapped[datetime | None]
+    withdrawn_by: Mapped[str | None]
+
+
 class AlertRow(Base):
     __tablename__ = "alerts"
     __table_args__ = (Index(None, "target"),)

@@ -10,6 +10,7 @@ from virnucpro_monitor.records import (
     BisectStep,
     Figures,
     Judgement,
+    PolicyRule,
     from_json,
 )
 from virnucpro_monitor.store.connection import reading
@@ -18,6 +19,7 @@ from virnucpro_monitor.store.models import (
     BisectionRow,
     BisectStepRow,
     JudgementRow,
+    PolicyRow,
     ProtocolRow,
 )
 from virnucpro_monitor.store.rows import gates_from_json
@@ -36,6 +38,27 @@ def load_acknowledgements(
         if not withdrawn:
             query = query.where(table.c.withdrawn_at.is_(None))
         return [Acknowledgement(**row._mapping) for row in connection.execute(query)]
+
+
+def load_policy(engine: Engine, target: str, *, withdrawn: bool = False) -> list[PolicyRule]:
+    """The rules of a target, oldest first; those that were taken back only if asked for.
+
+    Raises:
+        NotFoundError: there is no such target.
+    """
+    with reading(engine) as connection:
+        table = table_of(PolicyRow)
+        query = (
+            select(table)
+            .where(table.c.target_id == find_target_id(connection, target))
+            .order_by(table.c.id)
+        )
+        if not withdrawn:
+            query = query.where(table.c.withdrawn_at.is_(None))
+        rows = [dict(row._mapping) for row in connection.execute(query)]
+    for row in rows:
+        del row["target_id"]
+    return [PolicyRule(target=target, **row) for row in rows]
 
 
 def load_judgements(engine: Engine, run_id: int) -> list[Judgement]:

@@ -12,6 +12,7 @@ from virnucpro_monitor.records import (
     Bisection,
     BisectStep,
     Judgement,
+    PolicyRule,
     Protocol,
     to_json,
 )
@@ -23,6 +24,7 @@ from virnucpro_monitor.store.models import (
     HeartbeatRow,
     JudgementRow,
     LeaseRow,
+    PolicyRow,
     RunRow,
 )
 from virnucpro_monitor.store.owners import is_dead_here
@@ -149,6 +151,32 @@ class OperationsWriter:
             )
             return connection.execute(statement).rowcount
 
+    @patient_once
+    def set_policy(self, rule: PolicyRule) -> int:
+        """Store a rule in place of the target's standing one for the gate, and return its id.
+
+        Raises:
+            NotFoundError: there is no such target.
+        """
+        values = dataclasses.asdict(rule)
+        del values["id"], values["target"]
+        with writing(self.engine) as connection:
+            target_id = find_target_id(connection, rule.target)
+            _withdraw_policy(connection, target_id, rule.gate, rule.who, rule.created_at)
+            statement = insert(PolicyRow).values(target_id=target_id, **values)
+            return connection.execute(statement.returning(PolicyRow.id)).scalar_one()
+
+    @patient
+    def withdraw_policy(self, target: str, gate: str, who: str, at: datetime) -> int:
+        """Take the standing rule for a gate back, and return how many there were.
+
+        Raises:
+            NotFoundError: there is no such target.
+        """
+        with writing(self.engine) as connection:
+            target_id = find_target_id(connection, target)
+            return _withdraw_policy(connection, target_id, gate, who, at)
+
     @patient
     def save_judgement(self, judgement: Judgement, protocol: Protocol) -> None:
         """Store a run's new judgement, in place of an earlier one under the same protocol.
@@ -232,6 +260,17 @@ def _database_time(connection: Connection) -> datetime:
         moment = connection.execute(select(func.clock_timestamp())).scalar_one()
         return moment if isinstance(moment, datetime) else datetime.now(UTC)
     return datetime.now(UTC)
+
+
+def _withdraw_policy(
+    connection: Connection, target_id: int, gate: str, who: str, at: datetime
+) -> int:
+    statement = update(PolicyRow).where(
+        PolicyRow.target_id == target_id,
+        PolicyRow.gate == gate,
+        PolicyRow.withdrawn_at.is_(None),
+    )
+    return connection.execute(statement.values(withdrawn_at=at, withdrawn_by=who)).rowcount
 
 
 def _require_run(connection: Connection, run_id: int) -> None:

@@ -110,6 +110,7 @@ def gates_to_json(gates: Iterable[GateResult]) -> Json:
             gate.unit,
             gate.culprit and gate.culprit.value,
             gate.detail,
+            *([gate.informs] if gate.informs else []),
         ]
         for gate in gates
     ]
@@ -125,8 +126,9 @@ def gates_from_json(content: Json) -> tuple[GateResult, ...]:
             unit=unit,
             culprit=culprit and Culprit(culprit),
             detail=detail,
+            informs=informs[0] if informs else "",
         )
-        for name, passed, value, limit, unit, culprit, detail in content
+        for name, passed, value, limit, unit, culprit, detail, *informs in content
     )
 
 

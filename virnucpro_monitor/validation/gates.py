@@ -5,6 +5,7 @@ another protocol without a GPU. A measure that is missing fails its gate; it is 
 """
 
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 
 from virnucpro_monitor.records import (
     GATE,
@@ -20,6 +21,7 @@ from virnucpro_monitor.records import (
     Thresholds,
     error_of,
     read_limits,
+    informing_gates,
     read_oracle,
     read_packs,
     read_probes,
@@ -89,6 +91,8 @@ def judge_gates(
         ]
     gates += probe_gates(read_probes(documents), limits)
     return tuple(marked(gate, provisional) for gate in gates)
+    informing = informing_gates(protocol.content)
+    return tuple(replace(gate, informs=informing.get(gate.name, "")) for gate in gates)
 
 
 def over_limit(gate: GateResult) -> float | None:

@@ -18,6 +18,9 @@ from virnucpro_monitor.records import (
     Thresholds,
     content_digest,
 )
+from virnucpro_monitor.errors import ConfigurationError, ProtocolError
+from virnucpro_monitor.records import LIMIT_GATES, Protocol, Thresholds, content_digest
+from virnucpro_monitor.validation.policy import check_rule
 from virnucpro_monitor.validation.protocol_form import read_content
 
 LATEST = "2"
@@ -130,6 +133,10 @@ def parse_protocol(text: str, name: str) -> Protocol:
                 raise ProtocolError(
                     f"{name}: the limits for {limits_name} lack {', '.join(sorted(missing))}."
                 )
+        for gate, of_gate in content.get("policy", {}).items():
+            check_rule(gate, of_gate["who"], of_gate["why"])
+    except ConfigurationError as error:
+        raise ProtocolError(f"{name} has a policy that it may not have: {error}") from error
     except (ValueError, KeyError, TypeError, AttributeError) as error:
         raise ProtocolError(f"{name} is not a protocol file ({error}).") from error
     # Told by what must hold, since with a NaN nothing does.

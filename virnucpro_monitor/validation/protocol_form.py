@@ -46,6 +46,13 @@ class _Evidence(_Part):
     runs: list[Run] = []
 
 
+class _Rule(_Part):
+    target: _Text = ""
+    who: _Name
+    why: Annotated[_Text, Field(min_length=1, max_length=1000)]
+    since: _Text = ""
+
+
 class _Form(_Part):
     version: _Name
     thresholds: _Thresholds
@@ -54,6 +61,7 @@ class _Form(_Part):
     exact: dict[_Name, _Zero] = {}
     probes: _Probes
     evidence: _Evidence = _Evidence()
+    policy: dict[_Name, _Rule] = {}
 
 
 def read_content(text: str) -> Json:

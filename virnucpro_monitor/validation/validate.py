@@ -97,7 +97,7 @@ def _validate(
         documents["limits"] = to_json(own)
     verdict = judge_within_noise(measured.sequences, documents, protocol, limits_name=limits)
     if verdict.outcome is Outcome.FAILED:
-        failing = {gate.name: gate.limit for gate in verdict.gates if gate.passed is False}
+        failing = {gate.name: gate.limit for gate in verdict.gates if gate.fails}
         documents["trace"] = trace(
             subject,
             measured.sequences,

@@ -53,6 +53,8 @@ def judge(
         for gate in judge_gates(sequences, documents, protocol, limits_name=limits_name)
     )
     failing = [gate for gate in gates if gate.passed is False]
+    gates = judge_gates(sequences, documents, protocol, limits_name=limits_name)
+    failing = [gate for gate in gates if gate.fails]
     figures = make_figures(sequences, read_packs(documents), gates, seed_rule(protocol))
     spoilt = any(probe.spoils_unpacked for probe in read_probes(documents).values())
     culprit = find_culprit(failing, spoilt=spoilt)
@@ -130,17 +132,23 @@ def make_reason(
     documents: Mapping[str, Json],
 ) -> str:
     """One sentence: which side, by how much, what failed, and where it departs."""
-    failing = {gate.name: gate for gate in gates if gate.passed is False}
+    failing = {gate.name: gate for gate in gates if gate.fails}
+    informing = [gate for gate in gates if gate.informs]
     if not failing:
         seed = next(gate for gate in gates if gate.name == "seed")
         oracle = read_oracle(documents)
         if oracle == NO_ORACLE:
+        told = _informs_text(informing)
+        if any(gate.passed is False for gate in informing):
+            return f"Passed{told}; {_lower(seed.detail[:-1])}; all other gates hold."
+        if read_oracle(documents) == NO_ORACLE:
             return (
                 f"Packed equals unpacked, correctness unknown, since there is no oracle for this "
-                f"model: {_lower(seed.detail[:-1])}; all gates that could be judged hold."
+                f"model: {_lower(seed.detail[:-1])}; all gates that could be judged hold{told}."
             )
         held = {None: "", FAIR_ESM_ORACLE: "", OWN_ORACLE: _OWN}.get(oracle, f" against {oracle}")
         return f"Packed equals unpacked: {_lower(seed.detail[:-1])}; all gates hold{held}."
+        return f"Packed equals unpacked: {_lower(seed.detail[:-1])}; all gates hold{told}."
     lead = {
         Culprit.PACKED: "Packed is the wrong side",
         Culprit.UNPACKED: "Unpacked is the wrong side",
@@ -157,7 +165,16 @@ def make_reason(
         parts.append(str(finding))
     parts.append(_lower(most_telling(list(failing.values())).detail.rstrip(".")))
     parts.append(f"failed {'gate' if len(failing) == 1 else 'gates'}: {', '.join(failing)}")
-    return "; ".join(parts) + "."
+    return "; ".join(parts) + _informs_text(informing) + "."
+
+
+def _informs_text(informing: Sequence[GateResult]) -> str:
+    """What a policy lets through, so that nobody loosens a gate in silence."""
+    told = ""
+    for gate in informing:
+        found = {True: "it holds", None: "it is not judged"}.get(gate.passed, gate.detail)
+        told += f"; gate {gate.name} informs by {gate.informs} ({_lower(found.rstrip('.'))})"
+    return told
 
 
 def most_telling(failing: Sequence[GateResult]) -> GateResult:
