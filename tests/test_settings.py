@@ -138,7 +138,7 @@ def test_lists_are_given_by_commas(tmp_path: Path, monkeypatch: pytest.MonkeyPat
     monkeypatch.setenv("VIRNUCPRO_MONITOR_BENCHMARK", '["seed"]')
     assert "use names with commas between, as in seed,proteome" in refused()
     monkeypatch.setenv("VIRNUCPRO_MONITOR_BENCHMARK", "")
-    assert load_settings().benchmark == ["seed"]
+    assert load_settings().benchmark == ["reach"]
     (tmp_path / "virnucpro-monitor.toml").write_text('benchmark = ["a", "b"]\n')
     assert load_settings().benchmark == ["a", "b"]
 

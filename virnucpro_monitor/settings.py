@@ -86,7 +86,7 @@ class Settings(BaseSettings):
             "NAME",
             flag_form="one name; may be given several times",
         ),
-    ] = ["seed"]
+    ] = ["reach"]
     model: Annotated[
         str,
         About(

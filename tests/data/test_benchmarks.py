@@ -20,13 +20,16 @@ from virnucpro_monitor.data.benchmarks import (
     truncate,
     user_benchmark_folder,
 )
-from virnucpro_monitor.data.fasta import format_fasta
+from virnucpro_monitor.data.fasta import AMBIGUOUS_RESIDUES, format_fasta
+from virnucpro_monitor.data.limits import MAX_RESIDUES
 from virnucpro_monitor.errors import BenchmarkError
+from virnucpro_monitor.settings import Settings
 
 # Released for good: a line may be added here, none may be edited.
 RELEASED_DIGESTS = {
     ("boundaries", 1): "4a8157bd145ca72c1b730d15c8f3f24a0051ca34d542aad3c76e3c2b376023fb",
     ("proteome", 1): "9c3dd41476df04b8caee8a4b09417b962d626239ace7e3cbd4fdbcb35ad8b87a",
+    ("reach", 1): "f93260215badb315e499069c16994d82a8355e55e99ada8f4aea7c08a1c6d555",
     ("seed", 1): "4b8861d911115dc8b707d0f84fa766e83bdb409110b7b7d59a5aaefb48722870",
 }
 
@@ -84,6 +87,18 @@ def test_the_boundaries_set_surrounds_each_tile_edge_in_residues_and_in_tokens()
         assert {edge - 1, edge, edge + 1} <= {length + 2 for length in lengths}
     assert {1, 2, 1021, 1022, 1023} <= lengths
     assert len(lengths) == len(load_benchmark("boundaries").sequences) <= 60
+
+
+def test_the_usual_set_reaches_what_no_single_pack_of_short_ones_does() -> None:
+    (usual,) = Settings.model_fields["benchmark"].default
+    sequences = load_benchmark(usual).sequences
+    lengths = [len(one.residues) for one in sequences]
+    assert min(lengths) == 1
+    assert max(lengths) == MAX_RESIDUES  # nothing is cut
+    assert sum(length + 2 > 514 for length in lengths) >= 4  # beyond a window of 512
+    assert {65, 128, 129, 130, 257} <= {length + 2 for length in lengths}
+    assert sum(length + 2 for length in lengths) > 4096  # two packs, whatever packs them
+    assert set(AMBIGUOUS_RESIDUES) <= set("".join(one.residues for one in sequences))
 
 
 def test_the_proteome_set_looks_like_a_proteome() -> None:
@@ -164,7 +179,10 @@ def test_a_folder_that_cannot_be_written_is_refused(folder: Path, fasta: Path) -
 @pytest.mark.parametrize(
     ("name", "sentence"),
     [
-        ("absent", "There is no benchmark set 'absent'; known are boundaries, proteome, seed"),
+        (
+            "absent",
+            "There is no benchmark set 'absent'; known are boundaries, proteome, reach, seed",
+        ),
         ("seed@7", "has no version '7'; it has 1"),
         ("seed@one", "has no version 'one'"),
         ("../seed", r"There is no benchmark set '\.\./seed'"),

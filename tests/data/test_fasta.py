@@ -53,6 +53,22 @@ def test_the_same_sequences_are_read_from_every_accepted_form(
     assert [(one.id, one.residues) for one in sequences] == [("a", "MKTAYI"), ("b", "VLS")]
 
 
+def test_what_is_not_taken_as_it_stands_is_said(tmp_path: Path) -> None:
+    content = "# made by hand\n>a\nMKT*\n>b\nVLS\n>long\n" + "MKTAY" * 205
+    said: list[str] = []
+    read_fasta(write(tmp_path, content.encode("utf-16")), said.append)
+    assert said == [
+        "set.fasta: read as UTF-16.",
+        "set.fasta: 1 comment line is left out.",
+        "set.fasta: the '*' that ends 1 of 3 sequences is cut off.",
+        "set.fasta: 1 of 3 sequences are longer than 1,022 residues, the limit of ESM-2: their "
+        "first 1,022 are embedded (long: 1,025).",
+    ]
+    said.clear()
+    read_fasta(write(tmp_path, b">a\nMKT\n>silk\nGAGAGSGAGAGSGAGAGSGAGAGS\n"), said.append)
+    assert said == []
+
+
 @pytest.mark.parametrize(
     ("content", "sentence"),
     [
@@ -70,6 +86,8 @@ def test_the_same_sequences_are_read_from_every_accepted_form(
         (b">a\n*\n", "line 1: sequence 'a' is empty"),
         (b">a\nMKT\n>b\nACGTACGTAC\nGTNNACGUACG\n", "line 3: sequence 'b' is made of nucl"),
         (b">a\nacgtacgtacgtacgtacgta\n", "translate it first"),
+        (b">a\nACGTRYACGTACGTACGTAACGTACGTACGTA\n", "line 1: sequence 'a' is made of nucl"),
+        (b">a\x07\nMKT\n", "line 1: the id 'a\\x07' holds a control character"),
         (b">a\nMK-T\n", "line 2, column 3: '-' is not a residue; remove the alignment's gaps"),
         (b">a\nMKJ\n", "line 2, column 3: 'J' is not a residue"),
         (b">a\nMK T\n", "line 2, column 3: ' ' is not a residue"),

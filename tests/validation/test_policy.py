@@ -97,3 +97,9 @@ def test_what_no_policy_may_say(gate: str, who: str, why: str, sentence: str) ->
     content["policy"] = {gate: {"who": who, "why": why}}
     with pytest.raises(ProtocolError, match=sentence):
         parse_protocol(json.dumps(content), "own.json")
+
+
+def test_a_verdict_says_where_sequences_were_cut(fake: FakeSubject) -> None:
+    whole = make_benchmark({"a": "MKTAY" * 205, "b": "DERKHGGS"})
+    verdict = validate_subject(fake, whole, oracle=None, protocol=quick_protocol())
+    assert "; 1 of 2 sequences were cut to their first 1,022 residues (a)." in verdict.reason

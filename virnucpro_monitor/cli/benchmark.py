@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from virnucpro_monitor.cli.options import JsonOption, print_json, say
+from virnucpro_monitor.data.limits import MAX_RESIDUES
 
 if TYPE_CHECKING:
     from virnucpro_monitor.records import BenchmarkSet
@@ -66,6 +67,11 @@ def show(name: NameArgument, as_json: JsonOption = False) -> None:
         f"sequences  {summary['num_sequences']}, {summary['min_length']} to "
         f"{summary['max_length']} residues, {summary['num_residues']:,} in all"
     )
+    if summary["num_truncated"]:
+        typer.echo(
+            f"truncated  {summary['num_truncated']} to their first {MAX_RESIDUES:,} residues, the "
+            "limit of ESM-2"
+        )
     width = max(len(sequence.id) for sequence in found.sequences)
     for sequence in found.sequences:
         residues = sequence.residues
@@ -74,7 +80,9 @@ def show(name: NameArgument, as_json: JsonOption = False) -> None:
 
 
 def add(
-    fasta: Annotated[Path, typer.Argument(metavar="FILE", help="Protein FASTA, plain or gzip.")],
+    fasta: Annotated[
+        Path, typer.Argument(metavar="FILE", help="Protein FASTA, plain, gzip, bzip2 or xz.")
+    ],
     name: Annotated[str, typer.Option("--name", metavar="NAME", help="What to call the set.")],
     description: Annotated[
         str, typer.Option("--description", metavar="TEXT", help="A line about it.")
@@ -83,13 +91,14 @@ def add(
 ) -> None:
     """Freeze a FASTA file as a benchmark set; changed content becomes a new version."""
     from virnucpro_monitor.data.benchmarks import add_benchmark, list_benchmarks
+    from virnucpro_monitor.report.text import count
 
     known = {(item.name, item.version) for item in list_benchmarks()}
-    added = add_benchmark(fasta, name, description=description)
+    added = add_benchmark(fasta, name, description=description, say=say)
     if (added.name, added.version) in known:
         say(f"{added.label} holds exactly these sequences already.")
     else:
-        say(f"Froze {len(added.sequences)} sequences as {added.label}.")
+        say(f"Froze {count(len(added.sequences), 'sequence')} as {added.label}.")
     if as_json:
         print_json(summarise(added))
 
@@ -106,4 +115,5 @@ def summarise(item: "BenchmarkSet") -> dict[str, Any]:
         "num_residues": sum(lengths),
         "min_length": min(lengths),
         "max_length": max(lengths),
+        "num_truncated": sum(length > MAX_RESIDUES for length in lengths),
     }

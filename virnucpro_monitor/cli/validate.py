@@ -78,7 +78,7 @@ def read_benchmark(fasta: Path) -> BenchmarkSet:
     from virnucpro_monitor.data.fasta import read_fasta
     from virnucpro_monitor.records import BenchmarkSet
 
-    sequences = read_fasta(fasta)
+    sequences = read_fasta(fasta, say)
     return BenchmarkSet(
         name=fasta.name, version=1, digest=benchmark_digest(sequences), sequences=sequences
     )

@@ -8,7 +8,7 @@ on it shows the same. Released sets ship in the package; a user's own live in th
 import hashlib
 import json
 import re
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 
 from virnucpro_monitor.data.fasta import format_fasta, parse_fasta, read_fasta
@@ -80,12 +80,19 @@ def list_benchmarks(folder: Path | None = None) -> tuple[BenchmarkSet, ...]:
 
 
 def add_benchmark(
-    path: str | Path, name: str, folder: Path | None = None, description: str = ""
+    path: str | Path,
+    name: str,
+    folder: Path | None = None,
+    description: str = "",
+    say: Callable[[str], object] | None = None,
 ) -> BenchmarkSet:
     """Freeze a FASTA file as a set of the user's.
 
     A content that the set already has in some version is that version again, and nothing is
     written; any other content becomes the next version.
+
+    Args:
+        say: receives a sentence for each thing in the file that is not taken as it stands.
 
     Raises:
         BenchmarkError: the file is not valid FASTA, the name is not usable or is a released set's,
@@ -100,7 +107,7 @@ def add_benchmark(
         raise BenchmarkError(
             f"{name!r} is a set released with this program and never changes; choose another name."
         )
-    sequences = read_fasta(path)
+    sequences = read_fasta(path, say) if say else read_fasta(path)
     digest = benchmark_digest(sequences)
     root = folder or user_benchmark_folder()
     versions = _find_versions(root, name)

@@ -4,9 +4,9 @@ Accepted: the 20 standard residues and the ambiguity codes B, Z, X, U, O; Unix, 
 line ends; UTF-8, and UTF-16 with a byte order mark; blank lines; comment lines that begin with `;`
 or `#`; gzip, bzip2 and xz, told by their first bytes. Lower case counts as upper case, because
 soft-masked FASTA is common and masking does not change the protein. One `*` that ends a sequence is
-cut off: gene finders mark the stop codon so. Refused: any other `*`, `-` and `.` (gap), which ESM-2
-has no use for or would embed as residues, and nucleotides, which it would embed as if they were
-alanine, cysteine, glycine and threonine.
+cut off: gene finders mark the stop codon so. What is left out or cut is said. Refused: any other
+`*`, `-` and `.` (gap), which ESM-2 has no use for or would embed as residues, and nucleotides,
+which it would embed as if they were alanine, cysteine, glycine and threonine.
 """
 
 import bz2
@@ -14,9 +14,10 @@ import gzip
 import io
 import lzma
 import zlib
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 
+from virnucpro_monitor.data.limits import MAX_RESIDUES
 from virnucpro_monitor.errors import BenchmarkError
 from virnucpro_monitor.records import ProteinSequence
 
@@ -35,8 +36,12 @@ _PACKINGS: dict[bytes, tuple[str, Callable[[bytes], bytes]]] = {
 _UTF16_MARKS = (b"\xff\xfe", b"\xfe\xff")
 _COMMENTS = (";", "#")
 _NUCLEOTIDES = frozenset("ACGTUN")
-# A protein of that many residues that is made of these letters alone does not occur.
+_AMBIGUOUS_NUCLEOTIDES = frozenset("RYSWKMBDHV")
+# A protein of that many residues that is made of these letters alone, or nearly so, does not occur:
+# low-complexity ones, such as of silk, lack most of the bases.
 _MIN_NUCLEOTIDES = 21
+_MIN_SHARE_OF_NUCLEOTIDES = 0.9
+_MIN_BASES = 3
 _HINTS = {
     "*": "cut the sequence at its stop codon",
     "-": "remove the alignment's gaps",
@@ -44,21 +49,32 @@ _HINTS = {
 }
 
 
-def read_fasta(path: str | Path) -> tuple[ProteinSequence, ...]:
+Say = Callable[[str], object]
+
+
+def _unheard(_: str) -> None:
+    return None
+
+
+def read_fasta(path: str | Path, say: Say = _unheard) -> tuple[ProteinSequence, ...]:
     """Read all sequences of a FASTA file, in file order.
 
     A sequence's id is the first word of its header line.
+
+    Args:
+        say: receives a sentence for each thing that was not taken as it stands.
 
     Raises:
         BenchmarkError: the file is missing, unreadable, not text, empty, or breaks a rule of the
             module's docstring; the sentence names the file and the line.
     """
     path = Path(path)
-    return parse_fasta(_read_text(path), source=path.name)
+    return parse_fasta(_read_text(path, say), source=path.name, say=say)
 
 
-def parse_fasta(text: str, *, source: str) -> tuple[ProteinSequence, ...]:
+def parse_fasta(text: str, *, source: str, say: Say = _unheard) -> tuple[ProteinSequence, ...]:
     """Parse FASTA text; `source` is how errors name it. Raises as `read_fasta` does."""
+    num_comments = num_stops = 0
     sequences: list[ProteinSequence] = []
     header_lines: dict[str, int] = {}
     current_id: str | None = None
@@ -74,7 +90,7 @@ def parse_fasta(text: str, *, source: str) -> tuple[ProteinSequence, ...]:
                 f"remove its header or add its residues."
             )
         text = "".join(residues)
-        if len(text) >= _MIN_NUCLEOTIDES and _NUCLEOTIDES.issuperset(text):
+        if _is_made_of_nucleotides(text):
             raise BenchmarkError(
                 f"{source}, line {header_lines[current_id]}: sequence {current_id!r} is made of "
                 f"nucleotides ({text[:12]}…), not of residues; translate it first, as with "
@@ -86,6 +102,7 @@ def parse_fasta(text: str, *, source: str) -> tuple[ProteinSequence, ...]:
     for number, raw_line in enumerate(io.StringIO(text, newline=None), start=1):
         line = raw_line.strip(" \t\n")
         if not line or line.startswith(_COMMENTS):
+            num_comments += bool(line)
             continue
         if stopped and not line.startswith(">"):
             raise BenchmarkError(
@@ -110,13 +127,33 @@ def parse_fasta(text: str, *, source: str) -> tuple[ProteinSequence, ...]:
         else:
             if line.endswith("*"):
                 line, stopped = line[:-1], number
+                num_stops += 1
             residues += [_parse_residues(line, number, source)] if line else []
     close_record()
     if not sequences:
         raise BenchmarkError(
             f"{source} holds no sequences; a FASTA file begins with '>' and an id."
         )
+    _say_changes(sequences, num_comments, num_stops, source, say)
     return tuple(sequences)
+
+
+def _say_changes(
+    sequences: Sequence[ProteinSequence], num_comments: int, num_stops: int, source: str, say: Say
+) -> None:
+    total = len(sequences)
+    if num_comments:
+        lines = "line is" if num_comments == 1 else "lines are"
+        say(f"{source}: {num_comments} comment {lines} left out.")
+    if num_stops:
+        say(f"{source}: the '*' that ends {num_stops} of {total} sequences is cut off.")
+    long = [sequence for sequence in sequences if len(sequence.residues) > MAX_RESIDUES]
+    if long:
+        say(
+            f"{source}: {len(long)} of {total} sequences are longer than {MAX_RESIDUES:,} "
+            f"residues, the limit of ESM-2: their first {MAX_RESIDUES:,} are embedded "
+            f"({long[0].id}: {len(long[0].residues):,})."
+        )
 
 
 def format_fasta(sequences: Iterable[ProteinSequence]) -> str:
@@ -124,7 +161,7 @@ def format_fasta(sequences: Iterable[ProteinSequence]) -> str:
     return "".join(f">{sequence.id}\n{sequence.residues}\n" for sequence in sequences)
 
 
-def _read_text(path: Path) -> str:
+def _read_text(path: Path, say: Say) -> str:
     if path.is_dir():
         raise BenchmarkError(f"{path} is a folder; name a FASTA file.")
     try:
@@ -150,6 +187,8 @@ def _read_text(path: Path) -> str:
             "saved in Latin-1; convert it, as with `iconv -f latin1 -t utf-8`, or name a protein "
             "FASTA file."
         ) from error
+    if utf16:
+        say(f"{path.name}: read as UTF-16.")
     if "\0" in text:
         line = text[: text.index("\0")].count("\n") + 1
         raise BenchmarkError(
@@ -177,10 +216,22 @@ def _unpacked(path: Path, content: bytes) -> bytes:
     return content
 
 
+def _is_made_of_nucleotides(text: str) -> bool:
+    letters = set(text)
+    if len(text) < _MIN_NUCLEOTIDES or not letters <= _NUCLEOTIDES | _AMBIGUOUS_NUCLEOTIDES:
+        return False
+    share = sum(map(text.count, _NUCLEOTIDES)) / len(text)
+    return share >= _MIN_SHARE_OF_NUCLEOTIDES and len(letters & set("ACGTU")) >= _MIN_BASES
+
+
 def _parse_header(line: str, number: int, source: str) -> str:
     words = line[1:].split(maxsplit=1)
     if not words:
         raise BenchmarkError(f"{source}, line {number}: the header has no id after '>'; add one.")
+    if not words[0].isprintable():
+        raise BenchmarkError(
+            f"{source}, line {number}: the id {words[0]!r} holds a control character; remove it."
+        )
     return words[0]
 
 

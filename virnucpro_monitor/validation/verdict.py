@@ -139,16 +139,19 @@ def make_reason(
         oracle = read_oracle(documents)
         if oracle == NO_ORACLE:
         told = _informs_text(informing)
+        told, rest = _informs_text(informing), _cut_text(sequences)
         if any(gate.passed is False for gate in informing):
-            return f"Passed{told}; {_lower(seed.detail[:-1])}; all other gates hold."
+            return f"Passed{told}; {_lower(seed.detail[:-1])}; all other gates hold{rest}."
+        rest = told + rest
         if read_oracle(documents) == NO_ORACLE:
             return (
                 f"Packed equals unpacked, correctness unknown, since there is no oracle for this "
-                f"model: {_lower(seed.detail[:-1])}; all gates that could be judged hold{told}."
+                f"model: {_lower(seed.detail[:-1])}; all gates that could be judged hold{rest}."
             )
         held = {None: "", FAIR_ESM_ORACLE: "", OWN_ORACLE: _OWN}.get(oracle, f" against {oracle}")
         return f"Packed equals unpacked: {_lower(seed.detail[:-1])}; all gates hold{held}."
         return f"Packed equals unpacked: {_lower(seed.detail[:-1])}; all gates hold{told}."
+        return f"Packed equals unpacked: {_lower(seed.detail[:-1])}; all gates hold{rest}."
     lead = {
         Culprit.PACKED: "Packed is the wrong side",
         Culprit.UNPACKED: "Unpacked is the wrong side",
@@ -165,7 +168,7 @@ def make_reason(
         parts.append(str(finding))
     parts.append(_lower(most_telling(list(failing.values())).detail.rstrip(".")))
     parts.append(f"failed {'gate' if len(failing) == 1 else 'gates'}: {', '.join(failing)}")
-    return "; ".join(parts) + _informs_text(informing) + "."
+    return "; ".join(parts) + _informs_text(informing) + _cut_text(sequences) + "."
 
 
 def _informs_text(informing: Sequence[GateResult]) -> str:
@@ -175,6 +178,17 @@ def _informs_text(informing: Sequence[GateResult]) -> str:
         found = {True: "it holds", None: "it is not judged"}.get(gate.passed, gate.detail)
         told += f"; gate {gate.name} informs by {gate.informs} ({_lower(found.rstrip('.'))})"
     return told
+
+
+def _cut_text(sequences: Sequence[SequenceResult]) -> str:
+    """That sequences were cut to the limit, where some were."""
+    cut = [one for one in sequences if one.truncated]
+    if not cut:
+        return ""
+    return (
+        f"; {len(cut)} of {len(sequences)} sequences were cut to their first {cut[0].length:,} "
+        f"residues ({cut[0].sequence_id})"
+    )
 
 
 def most_telling(failing: Sequence[GateResult]) -> GateResult:

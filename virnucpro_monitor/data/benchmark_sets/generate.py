@@ -87,6 +87,25 @@ def generate_proteome_set() -> tuple[ProteinSequence, ...]:
     return tuple(sequences)
 
 
+def generate_reach_set() -> tuple[ProteinSequence, ...]:
+    """Few sequences that reach what a target may do by length or letter, in more than one pack.
+
+    One and two residues; tile edges in tokens, and beside them; more than a window of 512; the
+    limit; every letter that is no standard residue. Together they exceed the usual budget of 4096
+    tokens.
+    """
+    source = random.Random(4096)
+    lengths = (300, 1, 1022, 63, 126, 2, 700, 127, 128, 513, 255, 1021)
+    return (
+        *(
+            ProteinSequence(id=f"length-{length:04d}", residues=_draw_residues(source, length))
+            for length in lengths
+        ),
+        ProteinSequence(id="ambiguous", residues="M" + _ambiguous(source, 120)[1:]),
+        ProteinSequence(id="repeat", residues="M" + _tandem_repeat(source, 90)[1:]),
+    )
+
+
 def _draw_length(source: random.Random) -> int:
     while True:
         deviate = NormalDist().inv_cdf(max(source.random(), 1e-12))
@@ -151,4 +170,5 @@ GENERATORS: Mapping[str, Callable[[], tuple[ProteinSequence, ...]]] = {
     "seed": generate_seed_set,
     "boundaries": generate_boundaries_set,
     "proteome": generate_proteome_set,
+    "reach": generate_reach_set,
 }
