@@ -18,6 +18,7 @@ from virnucpro_monitor.validation import fault_tools as tools
 from virnucpro_monitor.validation.faulty_subject import Fault, Rows
 from virnucpro_monitor.validation.numeric_faults import NUMERIC_FAULTS
 from virnucpro_monitor.validation.packing_faults import PACKING_FAULTS
+from virnucpro_monitor.validation.path_faults import PATH_FAULTS
 from virnucpro_monitor.validation.perturb import bounds_of, reorder
 from virnucpro_monitor.validation.planting import Patch
 from virnucpro_monitor.validation.subject import PackedBatch
@@ -349,4 +350,4 @@ _CORE: tuple[Fault, ...] = (
     ),
 )
 
-FAULTS: tuple[Fault, ...] = (*_CORE, *PACKING_FAULTS, *NUMERIC_FAULTS)
+FAULTS: tuple[Fault, ...] = (*_CORE, *PACKING_FAULTS, *PATH_FAULTS, *NUMERIC_FAULTS)

@@ -35,6 +35,7 @@ class Fault:
         on_rows: (output by layer, pack, last layer, memory) -> output by layer, the same where the
             fault does not touch it. The memory lives as long as the subject.
         on_cut: (rows [tokens, D], start, end) -> the rows that are pooled.
+        spoils: model -> the weight that the first packed pass changes in place.
         token_budget: another one than the subject's.
     """
 
@@ -50,6 +51,7 @@ class Fault:
     on_packs: Callable[[list[PackedBatch]], list[PackedBatch]] | None = None
     on_rows: Callable[[Rows, PackedBatch, int, dict[str, Any]], Rows] | None = None
     on_cut: Callable[[torch.Tensor, int, int], torch.Tensor] | None = None
+    spoils: Callable[[Any], torch.Tensor] | None = None
     token_budget: int | None = None
 
 
@@ -75,8 +77,9 @@ class FaultySubject(BuiltinSubject):
         self.fault = fault
         self.witness = Witness() if witness is None else witness
         self._memory: dict[str, Any] = {}
+        self._unspoilt: torch.Tensor | None = None
         self._patches = fault.patches(self.model) if fault.patches else []
-        for hook in ("on_batch", "on_packs", "on_rows"):
+        for hook in ("on_batch", "on_packs", "on_rows", "spoils"):
             if getattr(fault, hook) is not None:
                 self.witness.setdefault(hook, 0)
 
@@ -99,6 +102,7 @@ class FaultySubject(BuiltinSubject):
             yield changed
 
     def embed_packed_layers(self, batch: PackedBatch, layers: Sequence[int]) -> Layers:
+        self._spoil()
         used_kernels, used_graphs = self.model.use_kernels, self.model.use_graphs
         self.model.use_kernels = used_kernels and not self.fault.plain
         self.model.use_graphs = used_graphs and not self._patches  # captured without them
@@ -113,6 +117,22 @@ class FaultySubject(BuiltinSubject):
             self.witness["on_rows"] += changed is not rows
             rows = changed
         return rows
+
+    def _spoil(self) -> None:
+        if self.fault.spoils is None or self._unspoilt is not None:
+            return
+        weight = self.fault.spoils(self.model)
+        self._unspoilt = weight.detach().clone()
+        with torch.no_grad():
+            weight.mul_(1 + 2**-7)  # told apart in every dtype
+        self.witness["spoils"] += 1
+
+    def mend(self) -> None:
+        """Give the model back as it was: the next fault is put into the same one."""
+        if self.fault.spoils is not None and self._unspoilt is not None:
+            with torch.no_grad():
+                self.fault.spoils(self.model).copy_(self._unspoilt)
+            self._unspoilt = None
 
 
 @contextmanager

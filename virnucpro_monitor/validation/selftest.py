@@ -242,14 +242,17 @@ def judge_fault(
         subject = FaultySubject(healthy, fault, witness)
         if not whole and fault.token_budget is None:
             subject.token_budget = SMALL_TOKEN_BUDGET
-        for probes in (False, True):
-            if not probes and (whole or fault.probes):
-                continue
-            verdict = validate_subject(
-                subject, benchmark, oracle=oracle, protocol=asked, probes=probes
-            )
-            if verdict.outcome is Outcome.FAILED:
-                break
+        try:
+            for probes in (False, True):
+                if not probes and (whole or fault.probes):
+                    continue
+                verdict = validate_subject(
+                    subject, benchmark, oracle=oracle, protocol=asked, probes=probes
+                )
+                if verdict.outcome is Outcome.FAILED:
+                    break
+        finally:
+            subject.mend()
     return verdict, witness
 
 
