@@ -280,8 +280,9 @@ def _gates(run: Run) -> None:
             format_value(gate.value),
             format_value(gate.limit),
             one_line(gate.unit, 60),
-            markup.with_ids(one_line(gate.detail), ids),
-            one_line(f"Informs by {gate.informs}. {gate.detail}" if gate.informs else gate.detail),
+            markup.with_ids(
+                one_line(f"Informs by {gate.informs}. " * bool(gate.informs) + gate.detail), ids
+            ),
         ]
         for gate in ordered
     ]

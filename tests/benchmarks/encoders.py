@@ -149,6 +149,7 @@ def main() -> None:
     options = parser.parse_args()
     settings = load_settings(
         db=f"sqlite:///{(options.folder / 'encoders.db').resolve()}",
+        benchmark=["seed"],
         model="esm2_t6_8M_UR50D",
         weights="synthetic",
         device="cpu",

@@ -72,7 +72,7 @@ def test_print_gives_what_install_writes(
     assert not table.exists()
     assert run_command(["schedule", "install", "--cron", "5 4 * * *", *options]) == 0
     assert table.read_text() == line
-    assert " run --new --target tiny --benchmark seed --model esm2_t33_650M_UR50D " in line
+    assert " run --new --target tiny --benchmark reach --model esm2_t33_650M_UR50D " in line
     assert " --db sqlite:////" in line
 
 
@@ -139,7 +139,7 @@ def test_the_builtin_target_is_scheduled_as_its_runner_too(
 ) -> None:
     url = f"sqlite:///{tmp_path}/none.db"
     assert run_command(["schedule", "print", "--db", url]) == 0
-    assert " virnucpro_monitor run --new --benchmark seed " in capsys.readouterr().out
+    assert " virnucpro_monitor run --new --benchmark reach " in capsys.readouterr().out
 
 
 def test_the_status_is_of_the_only_stored_target_where_none_is_named(

@@ -184,7 +184,7 @@ def test_new_goes_by_runs_of_the_same_set_and_set_up(
     other_set = make_report(target=target, commit=last).run
     _, selection = make_plan(settings, target, [other_set], RunOptions(new=True))
     assert [commit.hash for commit in selection.commits] == [last.hash]
-    digest = load_benchmark("seed").digest
+    digest = load_benchmark(settings.benchmark[0]).digest
     used = replace(other_set.configuration, model=settings.model, dtype=settings.dtype)
     same = replace(other_set, benchmark_digest=digest, configuration=used)
     assert make_plan(settings, target, [same], RunOptions(new=True))[1].commits == ()

@@ -181,6 +181,7 @@ CAUSES = {
     "a window of 512": "window",
     "one length loses a key": "last key dropped",
     "a pack of one is causal": "causal",
+    "rare letters read as X": "letters",
     "no EOS": "eos missing",
     "a table kept from the first pack": "rotary table short",
     "rows that nobody writes": "unwritten",
@@ -281,6 +282,19 @@ def test_the_packed_side_is_named(judge: Judge, name: str) -> None:
     assert traced.get("signature") == CAUSES.get(name), verdict.reason
     if name in GROUPS:
         assert traced["group"]["name"] == GROUPS[name], verdict.reason
+
+
+def test_an_unpacked_side_that_is_off_at_one_length_is_named(judge: Judge) -> None:
+    """No sequence of the set has that length: only a probe shows it."""
+    whole = '{"representations": self.model(tokens, repr_layers=repr_layers)["representations"]}'
+    off = "{n: rows * (1 + 0.01 * (rows.shape[1] == 130)) for n, rows in "
+    off += 'self.model(tokens, repr_layers=repr_layers)["representations"].items()}'
+    verdict = judge(ALWAYS_PACKED, (MODELS, whole, f'{{"representations": {off}}}'), reuse=False)
+    assert failing(verdict)["probes"].culprit is Culprit.UNPACKED
+    assert verdict.culprit is Culprit.UNPACKED
+    assert verdict.packed_outcome is Outcome.PASSED
+    (traced,) = verdict.documents["trace"]["sequences"]
+    assert traced["side"] == "unpacked"
 
 
 def test_a_packed_call_that_rounds_the_weights_is_the_packed_sides_doing(judge: Judge) -> None:

@@ -225,8 +225,7 @@ def _print_run(found: "RunDetails", worst: "list[SequenceResult]") -> None:
     run, failure = found.run, found.failure
     typer.echo(verdict_sentence(run))
     typer.echo("")
-    for name, value in _facts(run, found.measured, found.oracle):
-    facts = _facts(run, found.measured)
+    facts = _facts(run, found.measured, found.oracle)
     if found.flips:
         given = ", ".join(found.attempts)
         facts.append(("flips", f"{found.flips}: the same code in this set-up gave {given}"))

@@ -73,7 +73,7 @@ def measure(
     first, num_benchmarks = 0, len(work.benchmarks)
     while first < num_benchmarks:
         held: RunReport | None = None
-        job = measure_job(plan, prepared, folder, device, work.benchmarks, first)
+        job = measure_job(plan, prepared, folder, device, work.benchmarks, first, again=work.again)
         started_at, start = datetime.now(UTC), time.monotonic()
         accept = Acceptance(work.benchmarks, first)
         with closing(prepared.pool.run(job, accept)) as events:
@@ -155,10 +155,16 @@ def measure_job(
     device: str,
     benchmarks: tuple[BenchmarkSet, ...],
     first: int = 0,
+    *,
+    again: bool = False,
 ) -> MeasureJob:
-    """The job of whatever commit lies in `folder`: from benchmark set number `first` on."""
+    """The job of whatever commit lies in `folder`: from benchmark set number `first` on.
+
+    Args:
+        again: whether nothing may come from what an earlier measurement left.
+    """
     reuse = None
-    if plan.reuse and plan.repository is not None and not work.again:
+    if plan.reuse and plan.repository is not None and not again:
         alike = replace(plan.request, device=device.partition(":")[0])  # whatever the card's number
         key = content_digest(
             [to_json(alike), prepared.weights_digest, to_json(prepared.surroundings)]

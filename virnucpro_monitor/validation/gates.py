@@ -20,8 +20,8 @@ from virnucpro_monitor.records import (
     SequenceStatus,
     Thresholds,
     error_of,
-    read_limits,
     informing_gates,
+    read_limits,
     read_oracle,
     read_packs,
     read_probes,
@@ -90,9 +90,10 @@ def judge_gates(
             for name in ("oracle", "ceiling", "baseline")
         ]
     gates += probe_gates(read_probes(documents), limits)
-    return tuple(marked(gate, provisional) for gate in gates)
     informing = informing_gates(protocol.content)
-    return tuple(replace(gate, informs=informing.get(gate.name, "")) for gate in gates)
+    return tuple(
+        replace(marked(gate, provisional), informs=informing.get(gate.name, "")) for gate in gates
+    )
 
 
 def over_limit(gate: GateResult) -> float | None:

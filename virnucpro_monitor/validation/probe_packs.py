@@ -15,6 +15,8 @@ import torch
 
 from virnucpro_monitor.data.limits import MAX_RESIDUES, SPECIAL_TOKENS
 from virnucpro_monitor.records import Json, ProbeDocument
+from virnucpro_monitor.validation.outside import name_token_fault
+from virnucpro_monitor.validation.signature import Signature
 from virnucpro_monitor.validation.subject import PackedBatch, Subject
 from virnucpro_monitor.validation.tokens import encode
 
@@ -22,6 +24,7 @@ from virnucpro_monitor.validation.tokens import encode
 RESIDUE_LETTERS = "ACDEFGHIKLMNPQRSTVWYXBUZO"
 # Beyond it 16-bit boundaries overflow.
 _BEYOND_INT16 = 34_000
+_MOST_KINDS = 3  # of problems, in the sentence
 _SMALLEST_BUDGET = MAX_RESIDUES + SPECIAL_TOKENS
 
 
@@ -42,18 +45,29 @@ class ProbePack:
 
 @dataclass(slots=True)
 class Problems:
-    """What the collator did wrong, by sequence id, and how much it was asked."""
+    """What the collator did wrong, by sequence id, and how much it was asked.
+
+    Attributes:
+        named: of the sequences whose tokens are wrong in a known way, in which.
+    """
 
     wrong: dict[str, str] = field(default_factory=dict)
+    named: list[Signature] = field(default_factory=list)
     num_sequences: int = 0
     num_calls: int = 0
     letters: set[str] = field(default_factory=set)
+
+    @property
+    def signature(self) -> Signature | None:
+        """The known way in which most tokens are wrong."""
+        common = Counter(self.named).most_common(1)
+        return common[0][0] if common else None
 
     def document(self) -> ProbeDocument:
         """The probe "collator": sequences lost, doubled or with other tokens."""
         kinds = Counter(self.wrong.values())
         first = next(iter(self.wrong), "")
-        what = ", ".join(f"{count} {kind}" for kind, count in kinds.items())
+        what = ", ".join(f"{count} {kind}" for kind, count in kinds.most_common(_MOST_KINDS))
         return ProbeDocument(
             value=float(len(self.wrong)),
             unit="sequences",
@@ -93,7 +107,7 @@ def collate(
     subject.token_budget = asked if budget is None else budget
     try:
         for batch in subject.pack(pairs, per_call=per_call):
-            broken = _check(batch, texts, wrong)
+            broken = _check(batch, texts, wrong, problems.named)
             seen.update(batch.sequence_ids)
             known = tuple(texts[name] for name in batch.sequence_ids if name in texts)
             packs.append(ProbePack(shape, own_pack(batch, texts) if broken else batch, known))
@@ -130,7 +144,9 @@ def own_pack(batch: PackedBatch | None, texts: Mapping[str, str]) -> PackedBatch
     )
 
 
-def _check(batch: PackedBatch, texts: Mapping[str, str], wrong: dict[str, str]) -> bool:
+def _check(
+    batch: PackedBatch, texts: Mapping[str, str], wrong: dict[str, str], named: list[Signature]
+) -> bool:
     """Note each slot that is not its sequence's own tokens; whether the pack is of no use."""
     bounds = [int(bound) for bound in batch.cu_seqlens.tolist()]
     rising = len(bounds) == len(batch.sequence_ids) + 1 and bounds[0] == 0
@@ -142,8 +158,12 @@ def _check(batch: PackedBatch, texts: Mapping[str, str], wrong: dict[str, str]) 
     for name, (start, end) in zip(batch.sequence_ids, itertools.pairwise(bounds), strict=True):
         if name not in texts:
             wrong[name], broken = "unknown", True
-        elif not torch.equal(tokens[start:end], encode(texts[name])):
+        elif not torch.equal(tokens[start:end], own := encode(texts[name])):
             wrong[name], broken = "with other tokens", True
+            signature = name_token_fault(own, tokens[start:end])
+            if signature is not None:
+                named.append(signature)
+                wrong[name] += f" ({signature.text})"
     return broken
 
 

@@ -28,6 +28,7 @@ from virnucpro_monitor.validation.tokens import encode
 _SAME_TOKEN_TOLERANCE = 1e-2
 # One side is the wrong one where it is this many times further from the oracle than the other.
 _CLEAR_FACTOR = 2.0
+_TELLING_TOKENS = 16
 
 
 class Disagreement:
@@ -83,9 +84,16 @@ class Disagreement:
         self._packs.append((max(known) if len(known) == len(errors) else None, pack.batch))
 
     def smallest_beyond(self, limit: float) -> PackedBatch | None:
-        """The shortest pack in which a side is further off than that; None where none is."""
+        """The shortest pack in which a side is further off than that; None where none is.
+
+        One of a sequence of a few tokens only where no other is: it tells little of a cause.
+        """
         beyond = [batch for error, batch in self._packs if error is None or error > limit]
-        return min(beyond, key=lambda batch: len(batch.input_ids), default=None)
+        return min(
+            beyond,
+            key=lambda batch: (batch.max_seqlen < _TELLING_TOKENS, len(batch.input_ids)),
+            default=None,
+        )
 
     def _alone_of(self, text: str) -> torch.Tensor:
         if text not in self._alone:

@@ -9,7 +9,7 @@ from collections.abc import Mapping
 from importlib import resources
 from pathlib import Path
 
-from virnucpro_monitor.errors import ProtocolError
+from virnucpro_monitor.errors import ConfigurationError, ProtocolError
 from virnucpro_monitor.records import (
     LIMIT_GATES,
     Configuration,
@@ -18,8 +18,6 @@ from virnucpro_monitor.records import (
     Thresholds,
     content_digest,
 )
-from virnucpro_monitor.errors import ConfigurationError, ProtocolError
-from virnucpro_monitor.records import LIMIT_GATES, Protocol, Thresholds, content_digest
 from virnucpro_monitor.validation.policy import check_rule
 from virnucpro_monitor.validation.protocol_form import read_content
 

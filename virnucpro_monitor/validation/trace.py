@@ -84,6 +84,8 @@ def trace(
         failing: the gates that failed; where only probes did, their packs are traced.
         probe_batches: gives the packs of the probes.
     """
+    if "unwritten" in failing:  # what else the passes show is what lay in memory
+        return {"finding": UNWRITTEN.text, "signature": UNWRITTEN.name, "sequences": []}
     tracer = _Tracer(subject, oracle, benchmark)
     by_probe = bool(failing) and PROBE_GATES.issuperset(failing)
     try:
@@ -164,8 +166,6 @@ class _Tracer:
         """Trace the probe sequence that is most wrong, plain or with `<mask>` tokens."""
         if not batches:
             return {}
-        if "unwritten" in failing:  # what else they show is what lay in memory
-            return {"finding": UNWRITTEN.text, "signature": UNWRITTEN.name, "sequences": []}
         for batch in batches:
             unsteady = self._name_unsteady(batch) if "repeat" in failing else None
             if unsteady is not None:
@@ -184,13 +184,15 @@ class _Tracer:
         tried = list(batches)
         if not {"probes"} >= set(failing):  # else they hold no masks, and are wrong as they are
             tried += [mask_pack(batch, _MASKED_SHARES)[0] for batch in batches]
+        both = "probes" in failing  # either side may be the one that is off
         errors = {
             (number, slot): error
             for number, batch in enumerate(tried)
-            for slot, error in enumerate(self._pooled_errors(batch))
+            for slot, error in enumerate(self._pooled_errors(batch, both=both))
         }
-        number, slot = max(errors, key=lambda at: _or_infinite(errors[at]))
-        traced = [self._trace_one(tried[number], slot, None, errors[number, slot], ())]
+        number, slot = max(errors, key=lambda at: max(map(_or_infinite, errors[at])))
+        packed, _ = errors[number, slot]
+        traced = [self._trace_one(tried[number], slot, None, packed, ())]
         group = None
         if traced[0]["side"] == "packed":
             group = self._group(tried[number], slot, traced[0]["packed"][-1])
@@ -243,16 +245,25 @@ class _Tracer:
             return self.subject.embed_unpacked_layers(tokens.to(self.subject.device), layers)
         return _model_layers(self.model, tokens, layers)
 
-    def _pooled_errors(self, batch: PackedBatch) -> list[float | None]:
+    def _pooled_errors(
+        self, batch: PackedBatch, *, both: bool
+    ) -> list[tuple[float | None, float | None]]:
+        """By slot, of the packed side and, with `both`, of the unpacked one; else 0 for it."""
         rows, last = embed_packed(self.subject, batch).cpu(), self.layers[-1]
-        right: dict[tuple[int, ...], torch.Tensor] = {}
+        known: dict[tuple[int, ...], tuple[torch.Tensor, float | None]] = {}
         errors = []
         for start, end in itertools.pairwise(bounds_of(batch)):
             tokens = batch.input_ids[start:end]
             key = tuple(tokens.tolist())
-            if key not in right:  # a pack of hundreds holds the same few
-                right[key] = self._right(tokens, [last])[last].cpu()
-            errors.append(pooled_error(rows[start:end], right[key]))
+            if key not in known:  # a pack of hundreds holds the same few
+                right = self._right(tokens, [last])[last].cpu()
+                alone: float | None = 0.0
+                if both and self.model is not None:
+                    own = embed_unpacked(self.subject, tokens.to(self.subject.device)).cpu()
+                    alone = pooled_error(own, right)
+                known[key] = right, alone
+            right, alone = known[key]
+            errors.append((pooled_error(rows[start:end], right), alone))
         return errors
 
     def _group(self, batch: PackedBatch, slot: int, error: float | None) -> Group | None:

@@ -21,6 +21,7 @@ from virnucpro_monitor.validation.measure import measure
 from virnucpro_monitor.validation.memory import halving_packs
 from virnucpro_monitor.validation.noise import judge_within_noise, noise_of
 from virnucpro_monitor.validation.oracle import Oracle
+from virnucpro_monitor.validation.probe_packs import Problems
 from virnucpro_monitor.validation.probe_rows import not_judged
 from virnucpro_monitor.validation.probes import open_probes, probe_batches, run_probes
 from virnucpro_monitor.validation.protocol import limits_for, limits_key
@@ -98,14 +99,18 @@ def _validate(
     verdict = judge_within_noise(measured.sequences, documents, protocol, limits_name=limits)
     if verdict.outcome is Outcome.FAILED:
         failing = {gate.name: gate.limit for gate in verdict.gates if gate.fails}
-        documents["trace"] = trace(
-            subject,
-            measured.sequences,
-            measured.batches,
-            oracle,
-            benchmark=benchmark,
-            failing=failing,
-            probe_batches=lambda: probe_batches(subject, protocol, opening, failing),
+        documents["trace"] = (
+            trace(
+                subject,
+                measured.sequences,
+                measured.batches,
+                oracle,
+                benchmark=benchmark,
+                failing=failing,
+                probe_batches=lambda: probe_batches(subject, protocol, opening, failing),
+            )
+            if opening is None or set(failing) != {"collator"}
+            else _trace_collator(opening.problems)
         )
         documents["residues"] = trace_residues(
             subject, benchmark, measured.sequences, measured.batches, oracle
@@ -115,6 +120,14 @@ def _validate(
         kept = write_embeddings(measured.pooled)
         verdict = replace(verdict, documents={**verdict.documents, **kept})
     return verdict
+
+
+def _trace_collator(problems: Problems) -> dict[str, Json]:
+    """Where the collator alone is wrong, the model has nothing to do with it."""
+    named = problems.signature
+    if named is None:
+        return {}
+    return {"finding": named.text, "signature": named.name, "sequences": []}
 
 
 def _check_oracle(

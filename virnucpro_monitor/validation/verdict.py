@@ -52,8 +52,6 @@ def judge(
         replace(gate, detail=_of_oracle(gate.detail, oracle))
         for gate in judge_gates(sequences, documents, protocol, limits_name=limits_name)
     )
-    failing = [gate for gate in gates if gate.passed is False]
-    gates = judge_gates(sequences, documents, protocol, limits_name=limits_name)
     failing = [gate for gate in gates if gate.fails]
     figures = make_figures(sequences, read_packs(documents), gates, seed_rule(protocol))
     spoilt = any(probe.spoils_unpacked for probe in read_probes(documents).values())
@@ -136,22 +134,18 @@ def make_reason(
     informing = [gate for gate in gates if gate.informs]
     if not failing:
         seed = next(gate for gate in gates if gate.name == "seed")
-        oracle = read_oracle(documents)
-        if oracle == NO_ORACLE:
-        told = _informs_text(informing)
         told, rest = _informs_text(informing), _cut_text(sequences)
         if any(gate.passed is False for gate in informing):
             return f"Passed{told}; {_lower(seed.detail[:-1])}; all other gates hold{rest}."
         rest = told + rest
-        if read_oracle(documents) == NO_ORACLE:
+        oracle = read_oracle(documents)
+        if oracle == NO_ORACLE:
             return (
                 f"Packed equals unpacked, correctness unknown, since there is no oracle for this "
                 f"model: {_lower(seed.detail[:-1])}; all gates that could be judged hold{rest}."
             )
         held = {None: "", FAIR_ESM_ORACLE: "", OWN_ORACLE: _OWN}.get(oracle, f" against {oracle}")
-        return f"Packed equals unpacked: {_lower(seed.detail[:-1])}; all gates hold{held}."
-        return f"Packed equals unpacked: {_lower(seed.detail[:-1])}; all gates hold{told}."
-        return f"Packed equals unpacked: {_lower(seed.detail[:-1])}; all gates hold{rest}."
+        return f"Packed equals unpacked: {_lower(seed.detail[:-1])}; all gates hold{held}{rest}."
     lead = {
         Culprit.PACKED: "Packed is the wrong side",
         Culprit.UNPACKED: "Unpacked is the wrong side",
