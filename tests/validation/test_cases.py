@@ -144,7 +144,7 @@ class Judge:
             )
             if reuse:
                 rows = self.known.setdefault(str(dtype), {})
-                subject = ReusingSubject(subject, rows)
+                subject = ReusingSubject(subject, rows, {})
             verdict = validate_subject(
                 subject, self.benchmark, oracle=self.oracle, protocol=load_protocol()
             )

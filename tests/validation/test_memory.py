@@ -46,7 +46,7 @@ def test_packs_are_halved_until_they_fit(
     subject: Any, benchmark_set: BenchmarkSet, oracle: Oracle, protocol: Protocol, reused: bool
 ) -> None:
     small = SmallMemory(subject, room=2 * SMALLEST_BUDGET)
-    judged = ReusingSubject(small, {}) if reused else small
+    judged = ReusingSubject(small, {}, {}) if reused else small
     verdict = validate_subject(judged, benchmark_set, oracle=oracle, protocol=protocol)
     assert verdict.outcome is Outcome.PASSED
     assert small.budgets[:3] == [8192, 4096, 2048]

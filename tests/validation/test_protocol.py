@@ -230,7 +230,5 @@ def test_the_released_protocols_pass_their_own_check() -> None:
 
 def test_the_readme_lists_every_gate_as_it_is_declared() -> None:
     readme = (Path(__file__).parents[2] / "README.md").read_text(encoding="utf-8")
-    rows = [line for line in readme.splitlines() if line.startswith("| ")]
-    assert [f"| {gate.name} | {gate.asks} |" for gate in GATES] == [
-        row for row in rows if row.split(" | ")[0][2:] in {gate.name for gate in GATES}
-    ]
+    table = readme.split("| gate | asks |\n|---|---|\n")[1].split("\n\n")[0]
+    assert [f"| {gate.name} | {gate.asks} |" for gate in GATES] == table.splitlines()
