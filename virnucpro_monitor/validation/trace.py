@@ -27,12 +27,12 @@ from virnucpro_monitor.validation.departure import (
     pooled_error,
 )
 from virnucpro_monitor.validation.grouping import Group, find_group
-from virnucpro_monitor.validation.hypotheses import Surroundings
 from virnucpro_monitor.validation.layer_noise import layer_limits
 from virnucpro_monitor.validation.leak_trace import trace_leak
 from virnucpro_monitor.validation.oracle import Oracle, full_float32
 from virnucpro_monitor.validation.outside import OUTSIDE, name_token_fault
-from virnucpro_monitor.validation.perturb import bounds_of, mask_pack, reorder
+from virnucpro_monitor.validation.pack_slot import shorten, surroundings, tokens_of
+from virnucpro_monitor.validation.perturb import bounds_of, mask_pack
 from virnucpro_monitor.validation.protocol import limits_key
 from virnucpro_monitor.validation.signature import Signature
 from virnucpro_monitor.validation.signatures import (
@@ -270,7 +270,7 @@ class _Tracer:
         last = self.layers[-1]
         return find_group(
             self.subject,
-            _tokens_of(batch, slot),
+            tokens_of(batch, slot),
             lambda tokens: self._right(tokens, [last])[last],
             error,
             self.key,
@@ -294,8 +294,8 @@ class _Tracer:
         """
         subject, model = self.subject, self.model
         sequence_id = batch.sequence_ids[slot]
-        named = None if expected is None else name_token_fault(expected, _tokens_of(batch, slot))
-        batch, slot = _shorten(subject, batch, slot)
+        named = None if expected is None else name_token_fault(expected, tokens_of(batch, slot))
+        batch, slot = shorten(subject, batch, slot)
         packed_errors: Errors = []
         unpacked_errors: Errors = []
         between: Errors = []
@@ -355,8 +355,8 @@ class _Tracer:
             unpacked if departure.side == "unpacked" else packed,
             exact,
             self.model,
-            _tokens_of(batch, slot),
-            _surroundings(batch, slot, other_lengths),
+            tokens_of(batch, slot),
+            surroundings(batch, slot, other_lengths),
             self.layers[-1],
         )
 
@@ -372,16 +372,11 @@ def _in_parts(layers: Sequence[int], layer_bytes: int) -> Iterator[Sequence[int]
         yield layers[first : first + count]
 
 
-def _tokens_of(batch: PackedBatch, slot: int) -> torch.Tensor:
-    bounds = bounds_of(batch)
-    return batch.input_ids[bounds[slot] : bounds[slot + 1]].cpu()
-
-
 def _embed_three_ways(
     subject: Subject, batch: PackedBatch, slot: int, model: Any, layers: Sequence[int]
 ) -> tuple[Layers, Layers, Layers]:
     """One sequence packed, unpacked and by the oracle model (None: unpacked again)."""
-    bounds, tokens = bounds_of(batch), _tokens_of(batch, slot).to(subject.device)
+    bounds, tokens = bounds_of(batch), tokens_of(batch, slot).to(subject.device)
     # Cloned, since a slice would keep the whole pack's rows.
     packed = {
         layer: rows[bounds[slot] : bounds[slot + 1]].clone()
@@ -392,47 +387,6 @@ def _embed_three_ways(
         return packed, unpacked, unpacked
     exact = _model_layers(model, tokens, layers)
     return packed, unpacked, {layer: rows.to(subject.device) for layer, rows in exact.items()}
-
-
-def _shorten(subject: Subject, batch: PackedBatch, slot: int) -> tuple[PackedBatch, int]:
-    """A pack of the sequence, its neighbours, the first and the longest, if it is as wrong there.
-
-    A trace keeps every layer of a pack, so a short one saves time and memory.
-    """
-    bounds = bounds_of(batch)
-    lengths = [end - start for start, end in itertools.pairwise(bounds)]
-    longest = lengths.index(max(lengths))
-    kept = sorted({0, slot - 1, slot, slot + 1, longest} & set(range(len(lengths))))
-    if len(kept) == len(lengths):
-        return batch, slot
-    short = reorder(batch, kept)
-    new_slot = kept.index(slot)
-    start = int(short.cu_seqlens[new_slot])
-    here = slice(bounds[slot], bounds[slot + 1])
-    before = embed_packed(subject, batch)[here].double()
-    after = embed_packed(subject, short)[start : start + lengths[slot]]
-    tokens = batch.input_ids[here].to(subject.device)
-    alone = embed_unpacked(subject, tokens).to(before)
-    moved = (after.double() - before).norm()
-    # False, too, where a value is not finite.
-    if bool(moved <= 0.5 * (before - alone).norm()):
-        return short, new_slot
-    return batch, slot
-
-
-def _surroundings(batch: PackedBatch, slot: int, other_lengths: tuple[int, ...]) -> Surroundings:
-    tokens = batch.input_ids.cpu()
-    bounds = bounds_of(batch)
-    start, end = bounds[slot], bounds[slot + 1]
-    nothing = tokens[:0]
-    return Surroundings(
-        before=tokens[:start],
-        after=tokens[end:],
-        previous=tokens[bounds[slot - 1] : start] if slot > 0 else nothing,
-        following=tokens[end : bounds[slot + 2]] if slot + 2 < len(bounds) else nothing,
-        longest=max(b - a for a, b in itertools.pairwise(bounds)),
-        other_lengths=other_lengths,
-    )
 
 
 def _model_layers(
