@@ -96,3 +96,18 @@ def test_the_unpacked_time_is_that_of_passes_of_this_commit_or_unknown(fake: Fak
     assert found.unpacked_s == pytest.approx(0.25 * len(tokens))
     fake.reused_s[tokens[0]] = None  # type: ignore[attr-defined]
     assert measure(fake, benchmark, None).packs.unpacked_s is None
+
+
+@pytest.mark.parametrize("device", ["cpu", pytest.param("cuda", marks=pytest.mark.gpu)])
+def test_the_distance_of_each_slot_is_its_own_to_the_last_bit_every_time(device: str) -> None:
+    """A GPU's atomic additions end in other last bits each time they run."""
+    lengths = [1022, 3, 1, *[30] * 200]
+    b = torch.randn(sum(lengths), 64, generator=torch.Generator().manual_seed(0))
+    a = b + 1e-3 * torch.randn(b.shape, generator=torch.Generator().manual_seed(1))
+    a, b = a.to(device), b.to(device)
+    found = measures.slots_relative_l2(a, b, lengths)
+    alone = [
+        measures.relative_l2(*pair) for pair in zip(a.split(lengths), b.split(lengths), strict=True)
+    ]
+    assert found == pytest.approx(alone, rel=1e-12)
+    assert all(measures.slots_relative_l2(a, b, lengths) == found for _ in range(5))

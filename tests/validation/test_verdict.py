@@ -54,6 +54,19 @@ def test_both_sides_can_be_wrong() -> None:
     assert verdict.culprit is Culprit.BOTH
 
 
+def test_where_each_side_fails_gates_of_its_own_they_are_told_by_side() -> None:
+    """VirNucPro in float16: packed forgets <mask>, and `.half()` rounds fair-esm's frequencies."""
+    probes = {
+        "embedding": {"value": 0.7, "unit": "relative L2", "sides": [0.7, 0.0]},
+        "probes": {"value": 0.5, "unit": "relative L2", "culprit": "unpacked"},
+    }
+    verdict = verdict_of(sequence(), probes=probes)
+    assert verdict.culprit is Culprit.BOTH
+    assert verdict.reason.startswith(
+        "Both sides are wrong: packed fails embedding and unpacked fails probes;"
+    )
+
+
 def test_a_passing_seed_rule_does_not_save_a_run_with_a_leak() -> None:
     probes = {"leak": {"value": 1e-6, "unit": "max abs", "detail": "It moves."}}
     verdict = verdict_of(sequence(), probes=probes)

@@ -52,11 +52,13 @@ def slots_relative_l2(
     Args:
         lengths: rows of each sequence.
     """
-    slots = torch.repeat_interleave(torch.tensor(lengths)).to(a.device)
-    squares = torch.zeros(2, len(lengths), dtype=torch.float64, device=a.device)
     wide = b.double()
-    squares[0].index_add_(0, slots, (a.double() - wide).square().sum(-1))
-    squares[1].index_add_(0, slots, wide.square().sum(-1))
+    rows = torch.stack([(a.double() - wide).square().sum(-1), wide.square().sum(-1)]).cpu()
+    # A GPU adds rows to a slot in no fixed order, so that the last bits differ from run to run.
+    slots = torch.repeat_interleave(torch.tensor(lengths))
+    squares = torch.zeros(2, len(lengths), dtype=torch.float64)
+    squares[0].index_add_(0, slots, rows[0])
+    squares[1].index_add_(0, slots, rows[1])
     return [finite_or_none(value) for value in (squares[0] / squares[1]).sqrt().tolist()]
 
 

@@ -152,7 +152,8 @@ def make_reason(
         Culprit.BOTH: "Both sides are wrong",
         Culprit.NONE: "Something is wrong",
     }[culprit]
-    comparison = compare_sides(sequences, culprit)
+    comparison = _by_side(failing.values()) if culprit is Culprit.BOTH else ""
+    comparison = comparison or compare_sides(sequences, culprit)
     parts = [f"{lead}: {comparison}" if comparison else lead]
     finding = documents.get("trace", {}).get("finding")
     embedding = read_probes(documents).get("embedding")
@@ -183,6 +184,17 @@ def _cut_text(sequences: Sequence[SequenceResult]) -> str:
         f"; {len(cut)} of {len(sequences)} sequences were cut to their first {cut[0].length:,} "
         f"residues ({cut[0].sequence_id})"
     )
+
+
+def _by_side(failing: Iterable[GateResult]) -> str:
+    """Which gates each side fails; empty unless both fail one that names them alone."""
+    of_side: dict[Culprit | None, list[str]] = {}
+    for gate in failing:
+        of_side.setdefault(gate.culprit, []).append(gate.name)
+    alone = [side for side in (Culprit.PACKED, Culprit.UNPACKED) if side in of_side]
+    if len(alone) < 2:
+        return ""
+    return " and ".join(f"{side} fails {', '.join(of_side[side])}" for side in alone)
 
 
 def most_telling(failing: Sequence[GateResult]) -> GateResult:
