@@ -249,6 +249,10 @@ class Settings(BaseSettings):
             default="alerts.toml in the user's configuration folder",
         ),
     ] = Path()
+    metrics_file: Annotated[
+        Path,
+        About("Prometheus' file, written by each start", "a .prom file", "file", default="none"),
+    ] = Path()
     keep_embeddings: Annotated[
         bool,
         About("Whether runs keep pooled embeddings for compare", "true or false", "truth value"),

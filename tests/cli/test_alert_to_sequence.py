@@ -1,5 +1,6 @@
 """From one alert mail alone to the failing sequence, by copy and paste."""
 
+import re
 import shlex
 from pathlib import Path
 
@@ -34,6 +35,8 @@ def test_a_mail_leads_to_the_failing_sequence(
     alerts = tmp_path / "alerts.toml"
     alerts.touch(0o600)
     monkeypatch.setenv("VIRNUCPRO_MONITOR_ALERTS_FILE", str(alerts))
+    metrics = tmp_path / "monitor.prom"
+    monkeypatch.setenv("VIRNUCPRO_MONITOR_METRICS_FILE", str(metrics))
     url = f"sqlite:///{tmp_path / 'monitor.db'}"
     options = [
         "--package", "tinypack", "--model", "esm2_t6_8M_UR50D", "--weights", "synthetic",
@@ -44,6 +47,9 @@ def test_a_mail_leads_to_the_failing_sequence(
         commits = ["--commit", good, "--commit", broken]
         assert run_command(["run", "--target", str(folder), *commits, *options]) == 2
         (text,) = box.texts()
+    assert re.search(
+        r'^virnucpro_monitor_outcome\{.*outcome="failed"\} 1', metrics.read_text(), re.M
+    )
     assert broken in text
     assert good in text
     assert "Sample Author" in text

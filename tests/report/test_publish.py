@@ -13,6 +13,9 @@ from prometheus_client.parser import text_string_to_metric_families
 from tests.store.builders import make_report
 from virnucpro_monitor.cli.main import run_command
 from virnucpro_monitor.records import Outcome
+from virnucpro_monitor.report import prometheus
+from virnucpro_monitor.report.prometheus import write_metrics_after_run
+from virnucpro_monitor.settings import load_settings
 from virnucpro_monitor.store.engine import create_database, open_engine
 from virnucpro_monitor.store.writer import Writer
 
@@ -154,6 +157,32 @@ def test_metrics_are_the_stored_figures(url: str, capsys: pytest.CaptureFixture[
     assert [labels for labels, value in outcomes.items() if value == 1.0] == [
         labels for labels in outcomes if f'outcome="{report.run.outcome}"' in labels
     ]
+
+
+def test_a_start_leaves_its_metrics_and_is_not_failed_by_them(
+    url: str, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    store(url, make_report(0))
+    assert run_command(["metrics", "--db", url]) == 0
+    text = capsys.readouterr().out
+    file, said = tmp_path / "monitor.prom", list[str]()
+    write_metrics_after_run(load_settings(db=url, metrics_file=file), said.append)
+    assert (file.read_text(), said) == (text, [])
+    write_metrics_after_run(load_settings(db=url), said.append)
+    assert said == []
+    nowhere = tmp_path / "nowhere" / "monitor.prom"
+    write_metrics_after_run(load_settings(db=url, metrics_file=nowhere), said.append)
+    write_metrics_after_run(load_settings(db=f"{url}.gone", metrics_file=file), said.append)
+
+    def explode(*_: object) -> None:
+        raise RuntimeError("secret")
+
+    monkeypatch.setattr(prometheus, "list_series", explode)
+    write_metrics_after_run(load_settings(db=url, metrics_file=file), said.append)
+    assert [one.partition(": ")[0] for one in said] == ["No metrics were written"] * 3
+    assert f"{nowhere} cannot be written" in said[0]
+    assert said[2].endswith(": unexpected RuntimeError.")
+    assert file.read_text() == text
 
 
 def test_files_are_exchanged_when_complete(

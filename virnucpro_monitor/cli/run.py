@@ -107,9 +107,11 @@ def run(
             name = f"{one.name}: " if len(chosen) > 1 else ""
             display.message(f"{name}{outcomes[-1].summary}")
     from virnucpro_monitor.report.alerting import alert_after_run
+    from virnucpro_monitor.report.prometheus import write_metrics_after_run
 
     for one in chosen:
         alert_after_run(settings, one, say)
+    write_metrics_after_run(settings, say)
     if as_json:
         from virnucpro_monitor.report.values import run_values
 

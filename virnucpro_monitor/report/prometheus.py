@@ -7,11 +7,16 @@ is `NaN` there.
 import math
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 
 from virnucpro_monitor.analysis.incidents import IncidentState
 from virnucpro_monitor.analysis.series import worst_error
-from virnucpro_monitor.monitor.histories import SeriesCard
+from virnucpro_monitor.errors import MonitorError
+from virnucpro_monitor.monitor.histories import SeriesCard, list_series
+from virnucpro_monitor.monitor.opening import open_database
 from virnucpro_monitor.records import Figures, Outcome
+from virnucpro_monitor.report.export import replace_file
+from virnucpro_monitor.settings import Settings
 
 CONTENT_TYPE = "text/plain; version=0.0.4; charset=utf-8"
 PREFIX = "virnucpro_monitor"
@@ -92,6 +97,20 @@ def prometheus_text(cards: Sequence[SeriesCard]) -> str:
             lines += _head(f"{PREFIX}_{gauge.name}", gauge.help)
             lines += [_sample(f"{PREFIX}_{gauge.name}", *one) for one in known]
     return "\n".join(lines) + "\n"
+
+
+def write_metrics_after_run(settings: Settings, say: Callable[[str], None]) -> None:
+    """Write the settings' file of metrics, if there is one; says what went wrong, and no more."""
+    if settings.metrics_file == Path():
+        return
+    try:
+        with open_database(settings.database_url) as engine:
+            text = prometheus_text(list_series(engine))
+        replace_file(settings.metrics_file.expanduser(), text)
+    except MonitorError as error:
+        say(f"No metrics were written: {error}")
+    except Exception as error:  # of whatever kind: the results are stored, and the run is over
+        say(f"No metrics were written: unexpected {type(error).__name__}.")
 
 
 def _labels(card: SeriesCard) -> dict[str, str]:
