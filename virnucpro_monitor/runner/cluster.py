@@ -210,8 +210,9 @@ class Cluster:
             token.unlink()
         if not found:
             raise ClusterError(
-                f"No worker of the Dask cluster at {self._plan.scheduler} can be used: install "
-                f"this version of virnucpro-monitor[cluster] there."
+                f"No worker of the Dask cluster at {self._plan.scheduler} can be used, for "
+                f"what was said of each: start it anew, or install this version of "
+                f"virnucpro-monitor[cluster] there."
             )
         self.shares_folder = all(place.shares for place in found)
         cards: Counter[tuple[str, str | None]] = Counter()
