@@ -1,8 +1,15 @@
 """Answers that all readers share: kept while nothing is written, asked anew once something was."""
 
+from collections import OrderedDict
+from collections.abc import Sequence
+from dataclasses import replace
+
 import pytest
 
-from app.data import database
+from app.data import database, incidents
+from tests.app.samples import sample_reports
+from virnucpro_monitor.analysis.movements import Movement
+from virnucpro_monitor.records import Run
 from virnucpro_monitor.store.engine import open_engine
 from virnucpro_monitor.store.writer import Writer
 
@@ -45,3 +52,23 @@ def test_between_two_looks_at_the_database_an_answer_stays(
     Writer(writable).heartbeat("gpu-1", "sample", "idle", "", num_queued=0, exit_code=0)
     writable.dispose()
     assert follow("c") == 1
+
+
+def test_a_series_is_searched_for_changes_once_until_a_run_joins_or_replaces_one(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    searched: list[int] = []
+
+    def search(runs: Sequence[Run]) -> tuple[Movement, ...]:
+        searched.append(len(runs))
+        return ()
+
+    monkeypatch.setattr(incidents, "find_movements", search)
+    monkeypatch.setattr(incidents, "_movements", OrderedDict())
+    runs = [report.run for report in sample_reports()]
+    for _ in range(2):
+        incidents._movements_of(runs)
+    assert searched == [len(runs)]
+    incidents._movements_of(runs[:-1])
+    incidents._movements_of([runs[0], replace(runs[1], id=99), *runs[2:]])
+    assert searched == [len(runs), len(runs) - 1, len(runs)]

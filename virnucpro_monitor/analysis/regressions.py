@@ -1,6 +1,6 @@
 """What broke between A and B: incidents that began there, and what nobody looked at."""
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 
@@ -77,6 +77,7 @@ def find_regressions(
     *,
     since: Bound | None = None,
     until: Bound | None = None,
+    movements: Callable[[Sequence[Run]], Iterable[Movement]] = find_movements,
 ) -> Regressions:
     """Answer "what broke between A and B" for all series of `runs`.
 
@@ -86,6 +87,7 @@ def find_regressions(
         incidents: derived from `runs`.
         since: the range begins after it; None for the beginning of history.
         until: the range ends with it; None for the end of history.
+        movements: of the runs of one series; who asks for many ranges keeps what it gives.
     """
     broken: list[Incident] = []
     recovered: list[Incident] = []
@@ -112,7 +114,7 @@ def find_regressions(
             continue
         moved += [
             SeriesMovement(key=key, movement=one)
-            for one in find_movements(known)
+            for one in movements(known)
             if _in_range(one.run, since, until)
         ]
         accuracy += [
