@@ -50,7 +50,10 @@ def demo(
     settings = demo_settings(db)
     began = time.monotonic()
     runs = validate_releases(settings) if releases else validate_sample(settings)
-    print_verdicts(runs)
+    for name in dict.fromkeys(run.target for run in runs):
+        if releases:
+            typer.echo(f"\n{name}")
+        print_verdicts([run for run in runs if run.target == name])
     if releases:
         say_incidents(settings)
     counts = ", ".join(
