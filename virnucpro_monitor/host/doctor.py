@@ -161,8 +161,8 @@ def _isolation() -> Finding:
     return Finding(
         "isolation",
         WARNING,
-        "no Landlock: a commit's process on a GPU can write what this user can; on the CPU "
-        "read-only mounts keep it from that where namespaces are allowed",
+        "no Landlock: a commit's process on a GPU can write what this user can (root's, what "
+        "`nobody` can); on the CPU read-only mounts keep it from that where namespaces are allowed",
         remedy,
     )
 
