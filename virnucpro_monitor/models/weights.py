@@ -10,6 +10,7 @@ import argparse
 import errno
 import os
 import pickle
+import warnings
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -329,7 +330,8 @@ def _read(path: Path) -> Any:
             )
         raise WeightsError(f"No checkpoint at {path}: give the path of a .pt file.")
     try:
-        with torch.serialization.safe_globals([argparse.Namespace]):
+        with warnings.catch_warnings(), torch.serialization.safe_globals([argparse.Namespace]):
+            warnings.simplefilter("ignore")  # of a damaged file's versions: it is told below
             return torch.load(path, map_location="cpu", weights_only=True, mmap=True)
     except pickle.UnpicklingError as error:
         raise WeightsError(
