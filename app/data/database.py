@@ -1,7 +1,9 @@
 """The read-only engine, and how answers are kept.
 
 Records are frozen, so that all readers share one copy. What is shown is at most `FRESH_S` behind
-the database: so often it is asked whether anything was written, and if so, all is asked anew.
+the database: so often it is asked whether anything was written, and if so, all is asked anew. Where
+asking anew takes long, as of a long history into which runners write all the time, that is done for
+a part of the time only, and readers wait for it as seldom.
 """
 
 import os
@@ -22,6 +24,8 @@ FRESH_S = 10
 KEPT_S = 60  # acknowledgements run out, days go by: asked anew though nothing was written
 URL_VARIABLE = "VIRNUCPRO_MONITOR_DB"
 KEPT = 256
+REST = 4
+"""Kept answers are used for this many times as long as it took to ask for them."""
 
 _Asked = ParamSpec("_Asked")
 _Answer = TypeVar("_Answer")
@@ -53,6 +57,8 @@ def identity(run: Run) -> str:
 
 
 _states: dict[str, tuple[float, str]] = {}
+_spent_s: dict[str, float] = {}
+"""Seconds that the slowest question took since the state was asked for."""
 _following: "list[Kept[Any, Any]]" = []
 """Those whose answers a change of the database makes old."""
 
@@ -61,10 +67,11 @@ def database_state() -> str:
     """What changes once something was written to the database, within `FRESH_S`."""
     url = database_url()
     asked_at, state = _states.get(url, (-FRESH_S, ""))
-    if monotonic() - asked_at < FRESH_S:
+    if monotonic() - asked_at < max(FRESH_S, REST * _spent_s.get(url, 0.0)):
         return state
     now = reading.load_version(engine())
     _states[url] = (monotonic(), now)
+    _spent_s[url] = 0.0
     if state and now != state:
         for one in _following:
             one.forget()
@@ -121,8 +128,17 @@ class Kept(Generic[_Asked, _Answer]):
     def __call__(self, *args: _Asked.args, **kwargs: _Asked.kwargs) -> _Answer:
         named = (f"{name}={_stands_for(kwargs[name])}" for name in sorted(kwargs))
         state = "" if self._unchanging else database_state()
-        key = "\0".join([database_url(), state, *map(_stands_for, args), *named])
-        answer: _Answer = self._kept(key, lambda: self._question(*args, **kwargs))
+        url = database_url()
+        key = "\0".join([url, state, *map(_stands_for, args), *named])
+
+        def ask() -> _Answer:
+            start = monotonic()
+            answered = self._question(*args, **kwargs)
+            if not self._unchanging:
+                _spent_s[url] = max(_spent_s.get(url, 0.0), monotonic() - start)
+            return answered
+
+        answer: _Answer = self._kept(key, ask)
         return answer
 
     def forget(self) -> None:

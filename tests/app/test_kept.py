@@ -1,5 +1,6 @@
 """Answers that all readers share: kept while nothing is written, asked anew once something was."""
 
+import time
 from collections import OrderedDict
 from collections.abc import Sequence
 from dataclasses import replace
@@ -33,6 +34,7 @@ def test_an_answer_is_kept_until_something_is_written(
 ) -> None:
     monkeypatch.setenv(database.URL_VARIABLE, empty_url)
     monkeypatch.setattr(database, "FRESH_S", 0.0)
+    monkeypatch.setattr(database, "REST", 0)
     asked.clear()
     assert [follow("a"), follow("a"), stand("b"), stand("b")] == [1, 1, 2, 2]
     writable = open_engine(empty_url)
@@ -72,3 +74,28 @@ def test_a_series_is_searched_for_changes_once_until_a_run_joins_or_replaces_one
     incidents._movements_of(runs[:-1])
     incidents._movements_of([runs[0], replace(runs[1], id=99), *runs[2:]])
     assert searched == [len(runs), len(runs) - 1, len(runs)]
+
+
+@database.kept()
+def dawdle() -> int:
+    asked.append("dawdle")
+    time.sleep(0.1)
+    return len(asked)
+
+
+@pytest.mark.parametrize(("rest", "times"), [(0, 2), (10_000, 1)])
+def test_what_takes_long_to_ask_is_not_asked_all_the_time(
+    rest: int, times: int, empty_url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv(database.URL_VARIABLE, empty_url)
+    monkeypatch.setattr(database, "FRESH_S", 0.0)
+    monkeypatch.setattr(database, "REST", rest)
+    monkeypatch.setattr(database, "_states", {})
+    dawdle.forget()
+    asked.clear()
+    dawdle()
+    writable = open_engine(empty_url)
+    Writer(writable).heartbeat("gpu-1", "sample", "idle", "", num_queued=0, exit_code=0)
+    writable.dispose()
+    dawdle()
+    assert len(asked) == times
