@@ -125,9 +125,13 @@ class Workers:
                 reason = f"The machine failed before this commit could run: {why}"
                 yield from unmeasured.not_run(work.commit, work.benchmarks, reason)
             else:
+                # The next commit's interpreter will be this one's, as far as can be told.
+                asked = python is not None
 
                 def progress(event: Progress) -> None:
-                    if python is None:  # as the next commit's will be, as far as can be told
+                    nonlocal asked
+                    if not asked:  # once a commit, when it has loaded: asking a card takes a while
+                        asked = True
                         self.seats.keep_ready(prepared, device)
                     on_progress(event)
 
