@@ -17,7 +17,7 @@ from virnucpro_monitor.runner.layouts import PAD, owner_ids, pad, position_ids
 
 # A padded batch takes the room of its longest sequence as often as it has sequences: packs with one
 # long sequence and many short ones are put through in several batches.
-MAX_PADDED_TOKENS = 16_384
+MAX_PADDED_TOKENS = 4_096
 
 
 class HfEsmAdapter:
