@@ -259,7 +259,7 @@ def test_searches_are_found_by_number_and_by_incident(engine: Engine) -> None:
     run_id, *_ = keep(engine, make_report(0), make_report(1, BAD), make_report(1, target=OTHER))
     first = make_commit(1).hash
     for target, bad, at in (
-        ("sample", first, 3), ("other", first, 2), ("sample", "e" * 40, 1), ("sample", "d" * 40, 1),
+        ("sample", first, 3), ("other", first, 3), ("sample", "e" * 40, 1), ("sample", "d" * 40, 1),
     ):  # fmt: skip
         number = Writer(engine).start_bisection(
             Bisection(
@@ -270,9 +270,9 @@ def test_searches_are_found_by_number_and_by_incident(engine: Engine) -> None:
     step = BisectStep(step=0, commit=first, run_id=run_id, verdict="bad", reused=True, at=START)
     Writer(engine).save_bisect_step(number, step)
     found = questions.load_bisections(engine)
-    assert [one.id for one in found] == [3, 4, 2, 1]
+    assert [one.id for one in found] == [3, 4, 1, 2]
     assert [one.id for one in questions.load_bisections(engine, "other")] == [2]
-    assert questions.find_bisection(engine, 2) == found[2]
+    assert questions.find_bisection(engine, 2) == found[3]
     assert refusal(NotFoundError, questions.find_bisection, engine, 9) == (
         "There is no bisection 9: `bisections list` shows the numbers."
     )
