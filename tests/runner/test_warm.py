@@ -1,3 +1,5 @@
+import subprocess
+import sys
 from pathlib import Path
 
 import esm.pretrained
@@ -65,3 +67,15 @@ def test_the_loader_is_replaced_for_one_model_alone(
     assert model.num_layers == 6
     esm.pretrained.esm2_t12_35M_UR50D()
     assert asked == ["esm2_t12_35M_UR50D"]
+
+
+def test_building_a_model_imports_no_compiler(weights: Weights) -> None:
+    """Which takes a process a second, and each commit has several processes."""
+    code = (
+        "import sys; from pathlib import Path; from virnucpro_monitor.runner.warm import *;"
+        "from virnucpro_monitor.models.esm2_flash import ESM2WithFlashAttention;"
+        "ESM2WithFlashAttention(*build_model(Path(sys.argv[1]), Path(sys.argv[2])));"
+        "sys.exit('torch._dynamo' in sys.modules)"
+    )
+    paths = [str(weights.path), str(weights.regression_path)]
+    assert subprocess.run([sys.executable, "-c", code, *paths], check=False).returncode == 0

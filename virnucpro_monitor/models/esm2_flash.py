@@ -28,6 +28,7 @@ from virnucpro_monitor.models.packed_attention import (
     packed_attention,
 )
 from virnucpro_monitor.models.rotary import RotaryTables, rotate
+from virnucpro_monitor.models.unfilled import unfilled
 from virnucpro_monitor.models.weights import load_checkpoint, resolve_weights
 
 DTYPES = (torch.float32, *HALF_DTYPES)
@@ -105,7 +106,7 @@ class ESM2WithFlashAttention(nn.Module):
         self.use_kernels = True
         self.use_graphs = self.embed_dim < _LAUNCHES_HIDE_FROM
         self._graphs = GraphedPasses(self._forward_pack, alphabet.padding_idx)
-        with torch.device("meta"):
+        with unfilled():
             self.embed_tokens = nn.Embedding(len(alphabet), self.embed_dim)
             self.layers = nn.ModuleList(Layer(self.embed_dim) for _ in range(self.num_layers))
             self.final_norm = nn.LayerNorm(self.embed_dim)

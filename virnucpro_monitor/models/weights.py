@@ -29,6 +29,7 @@ from virnucpro_monitor.models.synthetic import (
     synthetic_state,
     with_outliers,
 )
+from virnucpro_monitor.models.unfilled import unfilled
 from virnucpro_monitor.models.weight_digests import encoder_digest, remembered, replacing
 from virnucpro_monitor.models.weight_files import (
     digest_of_other,
@@ -202,7 +203,7 @@ def _convert(model_name: str, path: Path, converted: Path) -> None:
             f"{path} is a model of {found.num_heads} attention heads, which is not {model_name}; "
             "name the model it belongs to."
         )
-    with torch.device("meta"):
+    with unfilled():
         expected = _empty_model(shape, found.token_dropout)[0].state_dict()
     state: dict[str, torch.Tensor] = {}
     heads: dict[str, torch.Tensor] = {}
@@ -289,7 +290,7 @@ def load_checkpoint(model_name: str, path: Path) -> tuple[ESM2, Alphabet]:
         )
     # On the meta device nothing is allocated or initialised, which saves most of the loading
     # time; `assign` then puts the file's tensors in place.
-    with torch.device("meta"):
+    with unfilled():
         model, alphabet = _empty_model(shape, token_dropout)
     try:
         model.load_state_dict(

@@ -124,8 +124,6 @@ def _tend(supervisors: set[int]) -> None:
 
 
 def _preload() -> None:
-    import torch
-
     import virnucpro_monitor.data.benchmarks
     import virnucpro_monitor.models.esm2_flash
     import virnucpro_monitor.models.weights
@@ -138,8 +136,6 @@ def _preload() -> None:
     from virnucpro_monitor.runner.packages import known_owners
 
     known_owners()  # of modules: half a second, once here instead of in each job
-    # A meta tensor's first random fill imports hundreds of modules: once here, not in each job.
-    torch.empty(1, device="meta").normal_()
     with suppress(Exception):  # not installed, or built for another torch: the targets' affair
         importlib.import_module("flash_attn")
 

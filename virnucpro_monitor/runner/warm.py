@@ -12,6 +12,7 @@ from typing import Any
 import torch
 
 from virnucpro_monitor.disks import writing
+from virnucpro_monitor.models.unfilled import unfilled
 
 _mapped: dict[tuple[str, int, int], Any] = {}
 
@@ -41,7 +42,7 @@ def build_model(checkpoint: Path, regression: Path) -> tuple[Any, Any]:
 
     content, head = map_checkpoint(checkpoint), map_checkpoint(regression)
     data = {**content, "model": {**content["model"], **head["model"]}}
-    with torch.device("meta"):
+    with unfilled():
         model, alphabet, state = esm.pretrained._load_model_and_alphabet_core_v2(data)
     # fair-esm copies into FP32 parameters; large checkpoints are stored in half precision.
     state = {name: _full(value) for name, value in state.items()}
