@@ -21,14 +21,14 @@ MAX_NAMED = 6
 def put_broken(series: Sequence[data.SeriesCard], selected: data.SeriesCard, now: datetime) -> None:
     """Open causes over all series, the newest first; without any, the last mended one."""
     groups = _causes(series)
-    title = "Broken now"
+    title = "Broken now, the newest first"
     if not groups:
         mended = [one for one in data.load_incidents_of(selected) if one.fixed_by is not None]
         if not mended:
             return
         newest = sorted(mended, key=lambda one: commit_date(one.first_bad), reverse=True)
         groups = [[one] for one in newest[:MAX_MENDED]]
-        title = "Broke last, and was mended"
+        title = "Broke last and was mended, the newest first"
     shown = "".join(_cause(group, now).code for group in groups[:MAX_CAUSES])
     more = ""
     if len(groups) > MAX_CAUSES:
@@ -69,7 +69,7 @@ def _cause(group: Sequence[Incident], now: datetime) -> Html:
     tone = GREEN if fixed is not None else MARKS[outcome].colour
     rows: list[tuple[str, Value]] = [
         (
-            "since",
+            "since" if fixed is None else "broke",
             markup.join(
                 [
                     markup.commit_label(
@@ -176,7 +176,7 @@ def sequences_words(incident: Incident) -> Value:
     run = incident.first_bad
     figures = run.figures
     if figures is None:
-        return "none was measured, and no side judged"
+        return "none measured, no side judged"
     group = data.load_group(run)
     names = data.load_failing_ids(run, MAX_NAMED)
     bad = figures.num_sequences - figures.num_strict

@@ -62,7 +62,8 @@ def test_what_broke_last_is_named_whichever_series_stands_first() -> None:
     configuration = replace(CONFIGURATION, dtype="float16")
     other = [replace(run, configuration=configuration) for run in (make_report(1).run, later)]
     told = headline([card(GOOD_RUN, BAD_RUN), card(*other)], NOW)
-    assert told.startswith(f"sample broken since {later.commit.short} (Change number 2;")
+    of_which = f"sample ({later.benchmark}@{later.benchmark_version}, float16)"
+    assert told.startswith(f"{of_which} broken since {later.commit.short} (Change number 2;")
 
 
 def test_a_commit_that_cannot_be_run_is_told_so() -> None:

@@ -22,7 +22,9 @@ def headline(series: Sequence[SeriesCard], now: datetime) -> str:
     watched = [card for card in series if not card.is_unwatched]
     bad = [card for card in watched if card.latest.effective_outcome.is_bad]
     if bad:
-        parts = [broken_words(max(bad, key=_broke_at), now)]
+        last = max(bad, key=_broke_at)
+        alone = sum(card.key.target == last.key.target for card in series) == 1
+        parts = [broken_words(last, now, of_several=not alone)]
         others = len(bad) - 1
         if others:
             parts.append(f"{others} more of {len(series)} series {_are(others)} bad")
@@ -66,9 +68,15 @@ def _it(number: int) -> str:
     return "it" if number == 1 else "they"
 
 
-def broken_words(card: SeriesCard, now: datetime) -> str:
-    """ "fastpack broken since 57673e67be (Attend in half precision; A. Author, 23 h ago): …"."""
+def broken_words(card: SeriesCard, now: datetime, *, of_several: bool = False) -> str:
+    """ "fastpack broken since 57673e67be (Attend in half precision; A. Author, 23 h ago): …".
+
+    Args:
+        of_several: whether its target has other series, so that set and dtype are named too.
+    """
     target = one_line(card.key.target, 60)
+    if of_several:
+        target += f" ({card.key.benchmark_label}, {card.latest.configuration.dtype})"
     last = [one for one in card.incidents if one.state in _LASTING]
     if not last:
         state = "broken" if card.latest.effective_outcome is Outcome.FAILED else "not runnable"
