@@ -158,6 +158,13 @@ def test_a_gain_error_fails_though_the_cosine_is_one() -> None:
     assert found["gain"].passed is False
 
 
+def test_an_oracle_that_gives_no_distance_fails_its_gates() -> None:
+    """A named oracle is asked for, whatever it gave: what is missing is no pass."""
+    bare = sequence(packed_relative_l2=None, unpacked_relative_l2=None)
+    found = judged([bare], oracle={"kind": "file:x.npz", "digest": "d"})
+    assert [found[name].passed for name in ("oracle", "ceiling", "baseline")] == [False] * 3
+
+
 def test_without_an_oracle_its_gates_are_left_out() -> None:
     bare = sequence(packed_relative_l2=None, unpacked_relative_l2=None)
     assert {"oracle", "ceiling", "baseline"}.isdisjoint(judged([bare]))

@@ -67,6 +67,27 @@ def test_where_each_side_fails_gates_of_its_own_they_are_told_by_side() -> None:
     )
 
 
+@pytest.mark.parametrize(
+    ("kind", "why"),
+    [
+        ("none", "since there is no oracle for this model"),
+        ("self-fp64", "since the oracle is unpacked itself in FP64"),
+    ],
+)
+def test_no_side_is_told_to_be_wrong_by_what_only_compares_them(kind: str, why: str) -> None:
+    off = sequence(
+        similarity=0.9,
+        packed_relative_l2=None if kind == "none" else 0.5,
+        unpacked_relative_l2=None if kind == "none" else 1e-9,
+    )
+    oracle = {"kind": kind, "digest": ""}
+    told = f"Packed does not give what unpacked gives, which counts as right, {why}; "
+    assert verdict_of(off, oracle=oracle).reason.startswith(told)
+    leak = {"leak": {"value": 1e-6, "unit": "max abs", "detail": "It moves."}}
+    alone = verdict_of(off, oracle=oracle, probes=leak)
+    assert alone.reason.startswith("Packed is the wrong side")
+
+
 def test_a_passing_seed_rule_does_not_save_a_run_with_a_leak() -> None:
     probes = {"leak": {"value": 1e-6, "unit": "max abs", "detail": "It moves."}}
     verdict = verdict_of(sequence(), probes=probes)

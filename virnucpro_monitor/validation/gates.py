@@ -70,14 +70,16 @@ def judge_gates(
         _pooled_gate("gain", sequences, _gain_error, limits["gain"], GAIN),
         residue_gate(sequences, packs, limits["residue"]),
     ]
-    if has_oracle(sequences):
+    oracle = read_oracle(documents)
+    # A run that names its oracle is judged by it whatever values are missing; older runs name none.
+    if oracle != NO_ORACLE and (oracle is not None or has_oracle(sequences)):
         factor = float(protocol.content["oracle_factor"])
         gates += [
             oracle_gate(sequences, factor, limits["floor"]),
             _side_gate("ceiling", sequences, Culprit.PACKED, limits["ceiling"]),
             _side_gate("baseline", sequences, Culprit.UNPACKED, limits["baseline"]),
         ]
-    elif read_oracle(documents) == NO_ORACLE:
+    elif oracle == NO_ORACLE:
         gates += [
             GateResult(
                 name=name,
@@ -300,8 +302,8 @@ def probe_gates(
         elif not reason:
             allowed = f"up to {number_text(limit)} is allowed" if limit else "it must be exactly 0"
             if probe.unit in _COUNTED:
-                allowed = "none may be"
-            detail = f"{detail.removesuffix('.')}; {allowed}."
+                allowed = "" if passed else "none may be"
+            detail = f"{detail.removesuffix('.')}{f'; {allowed}' if allowed else ''}."
         if probe.covers and not reason:
             detail = f"{detail.removesuffix('.')} (asked of {probe.covers})."
         gates.append(

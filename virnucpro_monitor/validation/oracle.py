@@ -263,7 +263,7 @@ def write_oracle(
         on_progress: called with (sequences done, all sequences).
 
     Raises:
-        WeightsError: a value is not finite.
+        WeightsError: a value is not finite in FP32, or all values of a sequence are 0.
     """
     texts = [truncate(sequence.residues)[0] for sequence in benchmark.sequences]
     starts, pooled, first = [0], [], embed(texts[0])
@@ -277,13 +277,19 @@ def write_oracle(
         for index, text in enumerate(texts):
             rows = embed(text) if index else first
             pooled.append((mean_pool(rows) if whole else rows.double()).cpu().numpy())
-            if not np.isfinite(pooled[-1]).all():
+            exact = rows.float()  # as it is kept: what FP32 cannot hold is infinite there
+            if not (exact.isfinite().all() and np.isfinite(pooled[-1]).all()):
                 raise WeightsError(
                     f"{maker} give values that are not finite for "
                     f"{benchmark.sequences[index].id!r}: use others."
                 )
+            if not pooled[-1].any():
+                raise WeightsError(
+                    f"{maker} give nothing but zeros for {benchmark.sequences[index].id!r}, from "
+                    "which no distance can be told: use others."
+                )
             if whole:
-                file.write(rows.cpu().numpy().astype("<f4", copy=False).tobytes())
+                file.write(exact.cpu().numpy().astype("<f4", copy=False).tobytes())
             if on_progress:
                 on_progress(index + 1, len(texts))
     names = [_POOLED, _RESIDUES]

@@ -27,6 +27,13 @@ from virnucpro_monitor.validation.gates import judge_gates, over_limit, wrong_si
 from virnucpro_monitor.validation.measures import percentile
 from virnucpro_monitor.validation.protocol import seed_rule
 
+# Gates that hold packed against unpacked alone, where the oracle is none or unpacked's own.
+_AGAINST_UNPACKED = frozenset({"seed", "gain", "residue", "oracle", "ceiling", "probes"})
+_DIFFERS = "Packed does not give what unpacked gives, which counts as right, since"
+_TAKEN_AS_RIGHT = {
+    NO_ORACLE: f"{_DIFFERS} there is no oracle for this model",
+    OWN_ORACLE: f"{_DIFFERS} the oracle is unpacked itself in FP64",
+}
 _OWN = f" against {OWN_ORACLE}, which has any fault that both sides share"
 
 
@@ -152,8 +159,11 @@ def make_reason(
         Culprit.BOTH: "Both sides are wrong",
         Culprit.NONE: "Something is wrong",
     }[culprit]
+    if culprit is Culprit.PACKED and failing.keys() <= _AGAINST_UNPACKED:
+        lead = _TAKEN_AS_RIGHT.get(read_oracle(documents) or "", lead)
     comparison = _by_side(failing.values()) if culprit is Culprit.BOTH else ""
-    comparison = comparison or compare_sides(sequences, culprit)
+    if lead not in _TAKEN_AS_RIGHT.values():
+        comparison = comparison or compare_sides(sequences, culprit)
     parts = [f"{lead}: {comparison}" if comparison else lead]
     finding = documents.get("trace", {}).get("finding")
     embedding = read_probes(documents).get("embedding")
