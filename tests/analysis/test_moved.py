@@ -56,7 +56,9 @@ def test_each_side_is_compared_with_itself() -> None:
         moved_sentence(packed)
     )
     assert (unpacked.num_compared, unpacked.num_identical, unpacked.worst) == (2, 2, 0.0)
-    assert moved_sentence(unpacked) == "unpacked: all 2 embeddings are bit-identical"
+    assert moved_sentence(unpacked) == (
+        "unpacked: all 2 embeddings are bit-identical; 1 more has none that is finite"
+    )
 
 
 def test_what_cannot_be_compared_is_left_out() -> None:

@@ -65,3 +65,6 @@ def test_what_does_not_repeat_itself_is_in_doubt(tiny: TinyRepository, make_plan
     assert ledger.doubt(healthy.run) == ""
     unsteady = replace(healthy.run, outcome=Outcome.FAILED, gates=(repeat,))
     assert ledger.doubt(unsteady) == "failed, and gives other values for the same input"
+    # What is NaN twice has no value to differ by, and is no less steady for it.
+    not_finite = replace(repeat, value=None)
+    assert ledger.doubt(replace(unsteady, gates=(not_finite,))) == ""

@@ -17,6 +17,7 @@ class SideMoved:
         side: "packed" or "unpacked".
         num_compared: sequences with an embedding in both runs.
         num_identical: of these, equal to the last bit.
+        num_not_finite: sequences of both runs that cannot be compared, since one has no number.
         worst: largest relative L2, None where none was compared.
         noise: by how much reordering a pack, or packing at all, moved embeddings in healthy runs;
             None where neither was healthy.
@@ -26,6 +27,7 @@ class SideMoved:
     side: str
     num_compared: int
     num_identical: int
+    num_not_finite: int
     worst: float | None
     noise: float | None
     most: tuple[tuple[str, float], ...]
@@ -75,6 +77,7 @@ def compare_embeddings(
                     for name, old, new in pairs
                     if name in moved
                 ),
+                num_not_finite=len(pairs) - len(moved),
                 worst=furthest[0][1] if furthest else None,
                 noise=noise,
                 most=tuple(one for one in furthest if one[1] > 0),
@@ -85,10 +88,12 @@ def compare_embeddings(
 
 def moved_sentence(moved: SideMoved) -> str:
     """What became of one side, for a person."""
+    left = moved.num_not_finite
+    rest = f"; {left} more {'has' if left == 1 else 'have'} none that is finite" if left else ""
     if not moved.num_compared:
-        return f"{moved.side}: no sequence has an embedding in both runs"
+        return f"{moved.side}: no sequence has an embedding in both runs{rest}"
     if moved.num_identical == moved.num_compared:
-        return f"{moved.side}: all {moved.num_compared} embeddings are bit-identical"
+        return f"{moved.side}: all {moved.num_compared} embeddings are bit-identical{rest}"
     said = (
         f"{moved.side}: {moved.num_identical} of {moved.num_compared} embeddings are "
         f"bit-identical, the furthest moved by {moved.worst:.1e} (relative L2)"
@@ -96,7 +101,7 @@ def moved_sentence(moved: SideMoved) -> str:
     if moved.noise is not None:
         where = "beyond" if moved.beyond_noise else "within"
         said += f", {where} the noise of {moved.noise:.1e}"
-    return said
+    return said + rest
 
 
 def _distance(before: Sequence[float], after: Sequence[float]) -> float | None:

@@ -91,7 +91,8 @@ class Ledger:
         before = next((one for one in reversed(self._runs) if _alike(one, run)), None)
         if before is not None and before.outcome is not run.outcome:
             return f"{run.outcome}, where the same code {before.outcome} before in this set-up"
-        if any(gate.name == "repeat" and gate.passed is False for gate in run.gates):
+        # Without a value the gate failed for what is not finite, which may well be so every time.
+        if any(gate.name == "repeat" and gate.passed is False and gate.value for gate in run.gates):
             return f"{run.outcome}, and gives other values for the same input"
         return ""
 

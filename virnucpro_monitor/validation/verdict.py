@@ -17,6 +17,7 @@ from virnucpro_monitor.records import (
     PacksDocument,
     Protocol,
     SequenceResult,
+    SequenceStatus,
     Thresholds,
     Verdict,
     read_oracle,
@@ -118,13 +119,17 @@ def make_figures(
         strict_pass_rate=num_strict / len(sequences) if sequences else 0.0,
         # A value that is missing is worse than any number, so that none stands for the worst.
         min_similarity=None if missing else min(values, default=None),
-        p01_similarity=percentile(values, 0.01),
-        median_similarity=percentile(values, 0.5),
+        p01_similarity=None if missing else percentile(values, 0.01),
+        median_similarity=None if missing else percentile(values, 0.5),
         max_similarity=max(values, default=None),
         worst_sequence=missing[0] if missing else min(known)[1] if known else None,
         seed_passed=any(gate.name == "seed" and gate.passed is True for gate in gates),
         max_packed_relative_l2=_largest(s.packed_relative_l2 for s in sequences),
-        max_unpacked_relative_l2=_largest(s.unpacked_relative_l2 for s in sequences),
+        max_unpacked_relative_l2=_largest(
+            s.unpacked_relative_l2
+            for s in sequences
+            if s.status is not SequenceStatus.LOST  # which says nothing about the unpacked side
+        ),
         unpacked_s=packs.unpacked_s,
         packed_s=packs.packed_s,
     )
@@ -252,8 +257,9 @@ def _factor_text(factor: float) -> str:
 
 
 def _largest(values: Iterable[float | None]) -> float | None:
-    known = [value for value in values if value is not None]
-    return max(known, default=None)
+    """None as soon as one is missing: 6.9e-7 over two of 14 would read as a healthy run's."""
+    known = list(values)
+    return None if None in known else max((v for v in known if v is not None), default=None)
 
 
 def _of_oracle(text: str, oracle: str) -> str:
