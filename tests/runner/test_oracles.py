@@ -1,5 +1,7 @@
 """What both sides are held against, by choice."""
 
+import io
+import zipfile
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -20,7 +22,7 @@ from virnucpro_monitor.runner.adapter_names import parse_adapter, with_oracle, w
 from virnucpro_monitor.runner.commits import run_commits
 from virnucpro_monitor.runner.oracle_names import oracle_here, parse_oracle
 from virnucpro_monitor.runner.oracles import open_oracle
-from virnucpro_monitor.validation.other_oracles import file_oracle
+from virnucpro_monitor.validation.other_oracles import check_oracle_file, file_oracle
 from virnucpro_monitor.validation.tokens import encode
 
 pytestmark = pytest.mark.usefixtures("shared_workers")
@@ -155,6 +157,82 @@ def test_a_file_that_does_not_fit_is_one_sentence(
     path.write_bytes(b"no archive")
     with pytest.raises(WeightsError, match=r"o\.npz cannot be read \(ValueError\): give a \.npz"):
         file_oracle(path, SMALL, cache_folder=tmp_path / "cache")
+
+
+def _bytes(save: Callable[..., None], *arguments: object, **arrays: object) -> bytes:
+    file = io.BytesIO()
+    save(*([*arguments, file] if save is parquet.write_table else [file, *arguments]), **arrays)
+    return file.getvalue()
+
+
+def _zip(**members: bytes) -> bytes:
+    file = io.BytesIO()
+    with zipfile.ZipFile(file, "w") as archive:
+        for name, content in members.items():
+            archive.writestr(name, content)
+    return file.getvalue()
+
+
+def _damaged(compressed: bool) -> bytes:
+    file = io.BytesIO()
+    (np.savez_compressed if compressed else np.savez)(file, a=np.arange(320.0), b=np.zeros(320))
+    content = bytearray(file.getvalue())
+    content[300:316] = b"\xff" * 16
+    return bytes(content)
+
+
+def _table(**columns: object) -> bytes:
+    return _bytes(parquet.write_table, pa.table(columns))
+
+
+ONE = [[1.0] * 320]
+
+
+@pytest.mark.parametrize(
+    ("suffix", "content", "sentence"),
+    [
+        ("npz", b"", r"cannot be read \(EOFError\): give a \.npz"),
+        ("npz", _bytes(np.savez, a=np.zeros(320))[:-40], r"cannot be read \(BadZipFile\)"),
+        ("npz", _damaged(False), r"cannot be read, at 'a' \(BadZipFile\)"),
+        ("npz", _damaged(True), r"cannot be read, at 'a' \((error|BadZipFile)\)"),
+        ("npz", _bytes(np.savez, a=np.array([None])), r"at 'a' \(ValueError\)"),
+        ("npz", _bytes(np.savez, a=np.array(["x"])), r"has <U1 of shape \(1,\) for 'a'"),
+        ("npz", _bytes(np.savez, a=np.zeros(3, np.longdouble)), "has float128 of .* for 'a'"),
+        ("npz", _bytes(np.savez, a=np.zeros(0)), r"of shape \(0,\) for 'a'"),
+        ("npz", _zip(a=b"text"), "has no array at 'a'"),
+        ("npz", _zip(), "has no embedding: write it anew"),
+        ("npz", _zip(**{"a": b"", "a.npy": b""}), "has the id 'a' more than once"),
+        ("npz", _bytes(np.save, np.zeros(3))[::-1], r"cannot be read \(ValueError\)"),
+        ("parquet", b"PAR1", r"cannot be read \(ArrowInvalid\)"),
+        ("parquet", _table(id=["a"], embedding=[{"x": 1.0}]), r"at 'a' \(TypeError\)"),
+        ("parquet", _table(id=["a"], embedding=[["x"]]), r"at 'a' \(ValueError\)"),
+        ("parquet", _table(id=["a"], embedding=[None]), r"of shape \(\) for 'a'"),
+        ("parquet", _table(id=["a", "a"], embedding=ONE * 2), "has the id 'a' more than once"),
+        ("parquet", _table(name=["a"], embedding=ONE), "has the columns name, embedding: give id"),
+    ],
+)
+def test_a_file_that_cannot_be_read_is_one_sentence(
+    suffix: str, content: bytes, sentence: str, tmp_path: Path
+) -> None:
+    path = tmp_path / f"o.{suffix}"
+    path.write_bytes(content)
+    with pytest.raises(WeightsError, match=sentence):
+        file_oracle(path, SMALL, cache_folder=tmp_path / "cache")
+    with pytest.raises(WeightsError, match=sentence):
+        check_oracle_file(path)
+
+
+def test_every_id_is_read_in_any_order_of_bytes(tmp_path: Path) -> None:
+    first = SEQUENCES[0]
+    again = replace(SMALL, digest="again", sequences=(first, replace(first, id="again")))
+    path = tmp_path / "o.npz"
+    row = np.arange(1.0, 321.0)
+    np.savez(path, **{first.id: row.astype(">f4"), "again": row * 1.0001})
+    oracle = file_oracle(path, again, cache_folder=tmp_path / "cache")
+    assert np.array_equal(oracle.pooled, [row, row * 1.0001])
+    np.savez(path, **{first.id: row, "again": row[::-1]})
+    with pytest.raises(WeightsError, match=r"different embeddings .* of 'again' and 'a' \("):
+        file_oracle(path, again, cache_folder=tmp_path / "cache")
 
 
 def test_another_width_is_named(measure: Measure, tmp_path: Path) -> None:
