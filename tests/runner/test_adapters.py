@@ -360,6 +360,8 @@ def test_adapters_are_found_by_name_or_place() -> None:
     assert isinstance(find_adapter(place), BuiltinAdapter)
     with pytest.raises(TargetError, match="There is no adapter 'nothing'"):
         find_adapter("nothing")
+    with pytest.raises(TargetError, match=r"\): did you mean hf-esm\?$"):
+        find_adapter("hf_esm")
     with pytest.raises(TargetError, match="cannot be imported"):
         find_adapter("no_such_module:thing")
 
@@ -367,7 +369,8 @@ def test_adapters_are_found_by_name_or_place() -> None:
 @pytest.mark.parametrize(
     ("attribute", "sentence"),
     [
-        ("Gone", r"cannot be imported \(module 'given' has no attribute 'Gone'\)"),
+        ("Gone", r"cannot be imported \(module 'given' has no attribute 'Gone'\)\.$"),
+        ("NOTHIN", r"has no attribute 'NOTHIN'\): did you mean nothing\?$"),
         ("NUMBER", "NUMBER of given.py is not callable"),
         ("nothing", "gives int, which has no method load"),
         ("two", r"cannot be made \(.*missing 2 required positional arguments"),

@@ -7,11 +7,12 @@ what `Adapter.load` gives. It runs in the commit's own process, with the checkou
 found as our own interpreter finds it.
 """
 
+import difflib
 import importlib
 import importlib.util
 import inspect
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from importlib.metadata import entry_points
 from pathlib import Path
 from types import ModuleType
@@ -113,12 +114,24 @@ def _placed(name: str, parsed: AdapterName, checkout: Path | None) -> Callable[.
             if parsed.file
             else importlib.import_module(parsed.place)
         )
-        factory = getattr(module, parsed.attribute)
     except (ImportError, AttributeError, OSError) as error:
         raise TargetError(f"Adapter {name!r} cannot be imported ({error}).") from error
+    try:
+        factory = getattr(module, parsed.attribute)
+    except AttributeError as error:
+        known = [one for one, value in vars(module).items() if callable(value)]
+        meant = _meant(parsed.attribute, known)
+        raise TargetError(f"Adapter {name!r} cannot be imported ({error}){meant}") from error
     if not callable(factory):
         raise TargetError(f"{parsed.attribute} of {parsed.place} is not callable.")
     return cast(Callable[..., Any], factory)
+
+
+def _meant(wanted: str, known: Iterable[str]) -> str:
+    """The end of a sentence, with the known name that was probably meant."""
+    lower = {name.lower(): name for name in known}
+    near = difflib.get_close_matches(wanted.lower(), lower, n=1, cutoff=0.5)
+    return f": did you mean {lower[near[0]]}?" if near else "."
 
 
 def _named(name: str, parsed: AdapterName) -> Callable[..., Any]:
@@ -129,10 +142,10 @@ def _named(name: str, parsed: AdapterName) -> Callable[..., Any]:
     for entry in found:
         if entry.name == parsed.name:
             return cast(Callable[..., Any], entry.load())
-    known = ", ".join(sorted({*SHIPPED, *(entry.name for entry in found)}))
+    known = sorted({*SHIPPED, *(entry.name for entry in found)})
     raise TargetError(
-        f"There is no adapter {name!r} (known: {known}; or give module:callable, or "
-        f"file.py:callable for a file of the repository)."
+        f"There is no adapter {name!r} (known: {', '.join(known)}; or give module:callable, or "
+        f"file.py:callable for a file of the repository){_meant(parsed.name, known)}"
     )
 
 
