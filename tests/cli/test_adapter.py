@@ -2,6 +2,7 @@
 
 import json
 import re
+import zipfile
 from pathlib import Path
 
 import pytest
@@ -94,6 +95,7 @@ class Logits:
 @pytest.mark.parametrize(
     ("name", "sentence"),
     [
+        ("{file}:Logits:oracle=file:{file}.npz", "given.py.npz has the id 'a' more than once"),
         ("{file}:Logits", "gives 33 channels, and esm2_t6_8M_UR50D has 320"),
         ("gone.py:Model", "There is no file gone.py"),
         ("hf-esm:way=sideways", "'sideways' is no way of the adapter hf-esm: use one of padded"),
@@ -106,6 +108,9 @@ def test_what_cannot_be_loaded_is_one_sentence(
 ) -> None:
     file = tmp_path / "given.py"
     file.write_text(LOGITS)
+    with zipfile.ZipFile(f"{file}.npz", "w") as archive:
+        archive.writestr("a", "")
+        archive.writestr("a.npy", "")
     assert run_command(["adapter", "check", name.replace("{file}", str(file))]) == 1
     captured = capsys.readouterr()
     assert captured.out == ""
@@ -122,6 +127,10 @@ def test_a_target_is_stored_once_its_adapter_can_be_loaded(
     add = ["targets", "add", "mine", str(repository.folder), "--db", f"sqlite:///{tmp_path}/m.db"]
     assert run_command([*add, "--adapter", "tools/gone.py:Padded"]) == 1
     assert "mine is not stored: Adapter 'tools/gone.py:Padded' cannot" in capsys.readouterr().err
+    torn = tmp_path / "torn.parquet"
+    torn.write_bytes(b"PAR1")
+    assert run_command([*add, "--no-check", "--oracle", f"file:{torn}"]) == 1
+    assert "torn.parquet cannot be read (ArrowInvalid): give a .npz" in capsys.readouterr().err
     assert run_command([*add, "--adapter", "tools/adapter.py:Padded"]) == 0
     said = capsys.readouterr().err
     assert "together    [90, 320] in 1 pack" in said

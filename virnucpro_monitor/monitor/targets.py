@@ -8,7 +8,7 @@ from virnucpro_monitor.errors import ConfigurationError
 from virnucpro_monitor.monitor.opening import open_database
 from virnucpro_monitor.monitor.running import stored_targets, with_own_adapter
 from virnucpro_monitor.monitor.sink import Sink
-from virnucpro_monitor.monitor.trying import Trial, check_target
+from virnucpro_monitor.monitor.trying import Trial, check_file_of, check_target
 from virnucpro_monitor.records import Commit, Target, short_hash
 from virnucpro_monitor.runner.adapter_names import is_plain, with_oracle
 from virnucpro_monitor.runner.builtin import BUILTIN
@@ -97,6 +97,7 @@ def store_target(
         ConfigurationError: its name cannot be one.
         RepositoryError: the repository or the branch is not there.
         TargetError: it was tried, and cannot be loaded.
+        WeightsError: its oracle is a file that cannot be one.
     """
     if target.name == BUILTIN:
         raise ConfigurationError("The name 'builtin' stands for this package's own model.")
@@ -111,6 +112,7 @@ def store_target(
     history = branch_history(repository, target)
     if own_adapter:
         target = with_own_adapter(target, repository, say)
+    check_file_of(target.adapter)
     if on_trial is not None and not is_plain(target.adapter, "seed-interface"):
         (commit,) = repository.commits([history[-1]], history)
         on_trial(check_target(settings, target, repository, commit, say))

@@ -3,6 +3,7 @@
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from importlib.metadata import entry_points
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from virnucpro_monitor.data.benchmarks import benchmark_digest
@@ -29,6 +30,7 @@ from virnucpro_monitor.runner.adapter_names import (
     without_file,
 )
 from virnucpro_monitor.runner.commits import run_commits
+from virnucpro_monitor.runner.oracle_names import parse_oracle
 from virnucpro_monitor.runner.plan import RunPlan
 from virnucpro_monitor.settings import Settings
 from virnucpro_monitor.validation.protocol import load_protocol
@@ -123,6 +125,19 @@ def here(adapter: str) -> str:
     return with_oracle(f"{path}{adapter.removeprefix(parsed.file)}", None)
 
 
+def check_file_of(adapter: str) -> None:
+    """Read the file that an adapter is held against, if any: a trial has no sequences of it.
+
+    Raises:
+        WeightsError: it cannot be read, or cannot be an oracle.
+    """
+    oracle = parse_oracle(parse_adapter(adapter).oracle)
+    if oracle.kind == "file":
+        from virnucpro_monitor.validation.other_oracles import check_oracle_file
+
+        check_oracle_file(Path(oracle.place))
+
+
 def check_adapter(settings: Settings, adapter: str, on_progress: OnProgress = _ignore) -> Trial:
     """Load a model with an adapter and embed three sequences both ways.
 
@@ -130,8 +145,10 @@ def check_adapter(settings: Settings, adapter: str, on_progress: OnProgress = _i
         TargetError: it cannot be loaded, or does not give embeddings of the model's shape.
         MonitorError: weights or device cannot be used.
     """
+    adapter = here(adapter)
+    check_file_of(adapter)
     # Three sequences that no file of embeddings knows.
-    target = Target(name="adapter", location="", adapter=without_file(here(adapter)))
+    target = Target(name="adapter", location="", adapter=without_file(adapter))
     return _trial(settings, target, _try(settings, target, _three(), on_progress, probes=False))
 
 
