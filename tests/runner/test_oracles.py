@@ -16,9 +16,12 @@ from tests.runner.conftest import MODEL, SEQUENCES, SMALL, MakePlan
 from tests.runner.test_embedder import ADAPTER
 from tests.runner.tiny_target import TinyRepository
 from virnucpro_monitor.errors import ConfigurationError, WeightsError
+from virnucpro_monitor.models import weight_digests
 from virnucpro_monitor.models.weights import load_checkpoint, resolve_weights
 from virnucpro_monitor.records import Outcome, Run, RunReport, Target, read_oracle
+from virnucpro_monitor.runner import oracles
 from virnucpro_monitor.runner.adapter_names import parse_adapter, with_oracle, without_file
+from virnucpro_monitor.runner.code_digest import code_digest
 from virnucpro_monitor.runner.commits import run_commits
 from virnucpro_monitor.runner.oracle_names import oracle_here, parse_oracle
 from virnucpro_monitor.runner.oracles import open_oracle
@@ -157,6 +160,42 @@ def test_a_file_that_does_not_fit_is_one_sentence(
     path.write_bytes(b"no archive")
     with pytest.raises(WeightsError, match=r"o\.npz cannot be read \(ValueError\): give a \.npz"):
         file_oracle(path, SMALL, cache_folder=tmp_path / "cache")
+
+
+def test_any_byte_of_a_model_s_folder_is_another_oracle(
+    tiny: TinyRepository, make_plan: MakePlan, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder = tmp_path / "model"
+    weights, settings = folder / "model.safetensors", folder / "1_Pooling" / "config.json"
+    settings.parent.mkdir(parents=True)
+    content = bytearray(3 * 1024**2)
+    weights.write_bytes(content)
+    settings.write_text("{}")
+    monkeypatch.chdir(tmp_path)
+    name = with_oracle("tools/monitor.py:Adapter", "hf:model@5.24.0")
+    assert parse_adapter(name).oracle == f"hf:{folder}@5.24.0"
+    target = Target(name="tiny", location=str(tiny.folder), adapter=name)
+    commit = tiny.commit({"tools/monitor.py": ADAPTER})
+    plan = make_plan([commit], target=target)
+    named = parse_oracle(parse_adapter(name).oracle)
+
+    def digests() -> tuple[str, str]:
+        return code_digest(plan.repository, target, commit), oracles._digest_of(named)
+
+    seen = [digests()]
+    assert digests() == seen[0]
+    content[len(content) // 2] = 1
+    weights.write_bytes(content)
+    seen.append(digests())
+    settings.write_text("[]")
+    seen.append(digests())
+    settings.rename(folder / "config.json")
+    seen.append(digests())
+    assert [len(set(kind)) for kind in zip(*seen, strict=True)] == [4, 4]
+    # Not read again by another process, as a note beside it tells.
+    weight_digests._folder_digest.cache_clear()
+    monkeypatch.setattr(weight_digests.hashlib, "file_digest", None)
+    assert digests() == seen[-1]
 
 
 def _bytes(save: Callable[..., None], *arguments: object, **arrays: object) -> bytes:

@@ -1,15 +1,18 @@
 """Digests of checkpoints: of a file's bytes, and of what it makes a model compute."""
 
+import functools
 import hashlib
 import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-
-import torch
+from typing import TYPE_CHECKING
 
 from virnucpro_monitor.models.weight_names import is_of_encoder
 from virnucpro_monitor.scratch import scratch_folder, sweep
+
+if TYPE_CHECKING:
+    import torch  # else a folder's digest would take seconds for the import alone
 
 
 def file_digest(path: Path) -> str:
@@ -22,8 +25,38 @@ def file_digest(path: Path) -> str:
     return remembered(path, "sha256", read)
 
 
+def folder_digest(folder: Path) -> str:
+    """SHA-256 (hex) of all files of a folder and of those below it, names and bytes.
+
+    Remembered beside it for as long as names, sizes and times are the same.
+
+    Raises:
+        OSError: one cannot be read.
+    """
+    files = sorted(path for path in folder.rglob("*") if path.is_file())
+    stamps = [(path, one.st_size, one.st_mtime_ns) for path in files for one in (path.stat(),)]
+    return _folder_digest(folder, tuple(stamps))
+
+
+@functools.lru_cache(maxsize=32)  # where no note can be left beside it
+def _folder_digest(folder: Path, stamps: tuple[tuple[Path, int, int], ...]) -> str:
+    listing = hashlib.sha256()
+    for path, *stamp in stamps:
+        listing.update(f"{path.relative_to(folder)}\0{stamp}\0".encode(errors="surrogateescape"))
+
+    def read() -> str:
+        digest = hashlib.sha256()
+        for path, size, _ in stamps:
+            digest.update(f"{path.relative_to(folder)}\0{size}\0".encode(errors="surrogateescape"))
+            with path.open("rb") as file:
+                digest.update(hashlib.file_digest(file, "sha256").digest())
+        return digest.hexdigest()
+
+    return _noted(folder, "sha256", listing.hexdigest(), read)
+
+
 def encoder_digest(
-    state: Mapping[str, torch.Tensor], *, num_heads: int, token_dropout: bool
+    state: "Mapping[str, torch.Tensor]", *, num_heads: int, token_dropout: bool
 ) -> str:
     """SHA-256 (hex) of what decides an embedding, whatever file it came from and in whose dtype.
 
@@ -34,7 +67,7 @@ def encoder_digest(
     return state_digest(encoder, f"{num_heads} heads, token dropout {token_dropout}")
 
 
-def state_digest(state: Mapping[str, torch.Tensor], settings: str) -> str:
+def state_digest(state: "Mapping[str, torch.Tensor]", settings: str) -> str:
     """SHA-256 (hex) of tensors by name, in FP32, and of what else decides what they compute."""
     digest = hashlib.sha256(f"{settings}\n".encode())
     for name in sorted(state):
@@ -55,6 +88,11 @@ def remembered(
     """
     found = [one.stat() for one in files or (path,)]
     stamp = f"{sum(one.st_size for one in found)} {max(one.st_mtime_ns for one in found)}"
+    return _noted(path, kind, stamp, compute)
+
+
+def _noted(path: Path, kind: str, stamp: str, compute: Callable[[], str]) -> str:
+    """What `compute` gives, or what the note beside `path` has under this stamp."""
     note = path.with_name(f"{path.name}.{kind}")
     try:
         known, _, digest = note.read_text(encoding="ascii").rpartition(" ")

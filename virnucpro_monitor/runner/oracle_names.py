@@ -68,12 +68,14 @@ def parse_oracle(text: str) -> OracleName:
 
 
 def oracle_here(text: str) -> str:
-    """An oracle's name with its file's path made absolute, as seen from the working folder.
+    """An oracle's name with its file's or folder's path made absolute, from the working folder.
 
     Raises:
         ConfigurationError: it is none, or there is no such file.
     """
     named = parse_oracle(text)
+    if named.kind == "hf" and (folder := model_folder(named)) is not None:
+        return OracleName(named.kind, str(folder.resolve()), named.version).text
     if named.kind != "file":
         return named.text
     path = path_from(named.place).resolve()
@@ -83,10 +85,26 @@ def oracle_here(text: str) -> str:
 
 
 def oracle_source(text: str) -> tuple[str, ...]:
-    """Digest of an oracle's file; nothing for the others, which their names tell."""
+    """Digest of an oracle's file or model folder; nothing for the others, which their names tell.
+
+    Of what cannot be read neither: the run itself says so.
+    """
     named = parse_oracle(text)
     path = Path(named.place)
-    if named.kind != "file" or not path.is_file():
+    try:
+        if named.kind == "hf" and (folder := model_folder(named)) is not None:
+            from virnucpro_monitor.models.weight_digests import folder_digest
+
+            return (folder_digest(folder),)
+        if named.kind != "file" or not path.is_file():
+            return ()
+        with path.open("rb") as file:
+            return (hashlib.file_digest(file, "sha256").hexdigest(),)
+    except OSError:
         return ()
-    with path.open("rb") as file:
-        return (hashlib.file_digest(file, "sha256").hexdigest(),)
+
+
+def model_folder(named: OracleName) -> Path | None:
+    """The folder that an oracle of Hugging Face's format is in; None for a model's name."""
+    folder = path_from(named.place)
+    return folder if named.place != HF_ESM and folder.is_dir() else None

@@ -12,9 +12,16 @@ import torch
 import virnucpro_monitor
 from virnucpro_monitor.data.benchmarks import truncate
 from virnucpro_monitor.errors import ConfigurationError
+from virnucpro_monitor.models.weight_digests import folder_digest
 from virnucpro_monitor.models.weights import Weights
 from virnucpro_monitor.records import BenchmarkSet, Target, content_digest
-from virnucpro_monitor.runner.oracle_names import FAIR_ESM, HF_ESM, OracleName, parse_oracle
+from virnucpro_monitor.runner.oracle_names import (
+    FAIR_ESM,
+    HF_ESM,
+    OracleName,
+    model_folder,
+    parse_oracle,
+)
 from virnucpro_monitor.runner.venv import target_python
 from virnucpro_monitor.scratch import scratch_folder
 from virnucpro_monitor.secrecy import public_environment
@@ -22,7 +29,6 @@ from virnucpro_monitor.validation.oracle import Oracle, kept_oracle, prepare_ora
 from virnucpro_monitor.validation.other_oracles import file_oracle
 
 HF_TIMEOUT_S = 3600.0
-_READ_BYTES = 1024**2
 
 
 def open_oracle(
@@ -74,7 +80,7 @@ def _hf_oracle(
 ) -> Oracle:
     """Embeddings by a pinned release of transformers, in an environment of its own."""
     own = named.place == HF_ESM
-    key = [named.text, _digest_of(named.place), weights.digest if own else "", benchmark.digest]
+    key = [named.text, _digest_of(named), weights.digest if own else "", benchmark.digest]
 
     def compute(folder: Path) -> None:
         asked = Target(
@@ -112,20 +118,15 @@ def _hf_oracle(
     return kept_oracle(cache_folder, digest, compute)
 
 
-def _digest_of(place: str) -> str:
+def _digest_of(named: OracleName) -> str:
     """Of a model's files on this machine; empty for a name."""
-    folder = Path(place)
-    if not folder.is_dir():
-        return ""
-    files = sorted(one for one in folder.iterdir() if one.is_file())
-    return content_digest([[one.name, one.stat().st_size, _end_of(one)] for one in files])
-
-
-def _end_of(path: Path) -> str:
-    with path.open("rb") as file:
-        head = file.read(_READ_BYTES)
-        file.seek(max(0, path.stat().st_size - _READ_BYTES))
-        return content_digest([head.hex(), file.read().hex()])
+    folder = model_folder(named)
+    try:
+        return "" if folder is None else folder_digest(folder)
+    except OSError as error:
+        raise ConfigurationError(
+            f"The oracle {named.text} cannot be read ({error}): see to the folder's files."
+        ) from error
 
 
 def _ask(python: Path, job: Mapping[str, object], named: OracleName) -> None:
