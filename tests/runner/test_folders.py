@@ -22,7 +22,7 @@ def look(folder: Path, cache: Path, *, fetch: bool = True) -> Folder:
     return Folder.open(Target(name="t", location=f"folder:{folder}"), cache, fetch=fetch)
 
 
-def test_each_distinct_content_is_a_point_in_order_of_time_seen(tmp_path: Path) -> None:
+def test_each_change_of_content_is_a_point_in_order_of_time_seen(tmp_path: Path) -> None:
     folder = tmp_path / "model"
     folder.joinpath("sub").mkdir(parents=True)
     code = folder / "sub" / "code.py"
@@ -39,8 +39,13 @@ def test_each_distinct_content_is_a_point_in_order_of_time_seen(tmp_path: Path) 
     code.write_bytes(b"A = 1\r\n")
     source = look(folder, tmp_path / "cache")
 
-    assert source.history(source.resolve_branch(None)) == (first, second)
-    assert source.resolve("HEAD") == first  # the present content is an earlier one again
+    # The present content is an earlier one again: a point of its own, with the same files.
+    back = source.resolve("HEAD")
+    assert source.history(source.resolve_branch(None)) == (first, second, back)
+    assert source.tree(back) == source.tree(first) != source.tree(second)
+    (again,) = source.commits([back])
+    assert again.subject.startswith(f"model is back at {first[:10]}, as seen on 2")
+    assert look(folder, tmp_path / "cache").history("HEAD") == (first, second, back)
     assert source.resolve(second[:6].upper()) == second
     assert source.between(first, second) == (second,)
     assert source.merge_base(second, first) == first
@@ -76,6 +81,23 @@ def test_a_repository_inside_is_refused_with_a_sentence(tmp_path: Path) -> None:
         subprocess.run([*git, *told], check=True)
     with pytest.raises(RepositoryError, match="holds a git repository of its own in inner"):
         look(tmp_path / "model", tmp_path / "cache")
+
+
+@pytest.mark.parametrize("out", ["{here}/outside", "../../outside", "up/../model/code.py"])
+def test_a_link_out_of_the_folder_is_refused_with_a_sentence(out: str, tmp_path: Path) -> None:
+    folder = tmp_path / "model"
+    folder.joinpath("sub").mkdir(parents=True)
+    folder.joinpath("code.py").write_text("A = 1\n")
+    folder.joinpath("sub", "same.py").symlink_to("../code.py")
+    folder.joinpath("loop").symlink_to("loop")
+    first = look(folder, tmp_path / "cache").resolve("HEAD")
+    (tmp_path / "outside").mkdir()
+    folder.joinpath("sub", "up").symlink_to("..")  # stays inside, but its parent does not
+    folder.joinpath("sub", "x").symlink_to(out.format(here=tmp_path))
+    with pytest.raises(RepositoryError, match=r"its link sub/x leads out of it, to .*: copy the"):
+        look(folder, tmp_path / "cache")
+    folder.joinpath("sub", "x").unlink()
+    assert look(folder, tmp_path / "cache").history("HEAD")[0] == first
 
 
 def test_a_matrix_is_one_target_for_each_environment() -> None:

@@ -1,13 +1,16 @@
-"""A folder without git as a line of commits: each distinct content is one, in order of time seen.
+"""A folder without git as a line of commits: each change of content is one, in order of time seen.
 
 A content's name is its digest: that of a commit without parents, date or author, which a repository
 of our own in the cache makes of it. So contents that were seen stay there to be measured, compared
-and searched, and are read and checked out as any commit is. When each was first seen is a reference
-beside it.
+and searched, and are read and checked out as any commit is. When each was seen is a reference
+beside it. A content that comes back after another is a further point, named by how often it did:
+the last point is what the folder holds.
 """
 
-from collections.abc import Callable, Iterator, Sequence
+import os
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -29,27 +32,29 @@ _NOBODY = {
 _ATTRIBUTES = "* -text -ident -filter -working-tree-encoding\n"
 
 
+@dataclass(frozen=True, slots=True)
+class _Point:
+    """A content as it was seen once; contents are the same where their trees are."""
+
+    name: str
+    tree: str
+    moment: datetime
+
+
 class Folder:
-    """The contents that a folder was seen with.
+    """The contents that a folder was seen with, in order of time."""
 
-    Args:
-        seen: names in order of time, with that time.
-        now: the present content's; None where the folder is not there any more.
-    """
-
-    def __init__(
-        self, location: str, cache: Path, seen: Sequence[tuple[str, datetime]], now: str | None
-    ) -> None:
+    def __init__(self, location: str, cache: Path, seen: Sequence[_Point]) -> None:
         self.location = location
         self._path = folder_path(location)
         self._kept = Repository(location, cache, cache)
-        self._seen = dict(seen)
+        self._seen = {point.name: point for point in seen}
         self._names = tuple(self._seen)
-        self._now = now
+        self._first = {point.tree: point.name for point in reversed(seen)}
 
     @classmethod
     def open(cls, target: Target, cache_folder: Path, *, fetch: bool = True) -> "Folder":
-        """Look at a folder's present content, and keep it where it is new.
+        """Look at a folder's present content, and keep it where it differs from the last.
 
         Args:
             fetch: False to take what was seen before.
@@ -59,15 +64,14 @@ class Folder:
         """
         path = folder_path(target.location)
         cache = repository_cache(target.location, cache_folder)
-        now = None
         if fetch or not _read_seen(cache):
             if not path.is_dir():
                 raise RepositoryError(f"There is no folder {path}: check the path.")
             try:
-                now = _keep(path, cache)
+                _keep(path, cache)
             except GitError as error:
                 raise RepositoryError(f"The folder {path}: {error}") from error
-        return cls(target.location, cache, _read_seen(cache), now)
+        return cls(target.location, cache, _read_seen(cache))
 
     @staticmethod
     def is_here(location: str, cache_folder: Path) -> bool:
@@ -76,13 +80,13 @@ class Folder:
         return bool(known) or folder_path(location).is_dir()
 
     def resolve(self, revision: str, say: Callable[[str], None] | None = None) -> str:
-        """The content that is meant: the first digits of its digest, or "HEAD" for the present one.
+        """The content that is meant: the first digits of its digest, or "HEAD" for the last one.
 
         Raises:
             RepositoryError: no such content was seen.
         """
         if revision == "HEAD":
-            return self._now or self._names[-1]
+            return self._names[-1]
         found = [name for name in self._names if name.startswith(revision.lower())]
         if len(found) != 1 or len(revision) < 4:
             raise RepositoryError(
@@ -92,7 +96,7 @@ class Folder:
         return found[0]
 
     def resolve_branch(self, branch: str | None) -> str:
-        """The last content that was new; a folder has no branches."""
+        """The last content; a folder has no branches."""
         return self._names[-1] if branch is None else self.resolve(branch)
 
     def history(self, tip: str) -> tuple[str, ...]:
@@ -119,13 +123,18 @@ class Folder:
         return tuple(
             Commit(
                 hash=name,
-                subject=f"{self._path.name} as seen on {self._seen[name]:%Y-%m-%d %H:%M} UTC",
-                committed_at=self._seen[name],
+                subject=self._subject(self._seen[name]),
+                committed_at=self._seen[name].moment,
                 position=positions.get(name),
                 on_branch=name in positions or not positions,
             )
             for name in hashes
         )
+
+    def _subject(self, point: _Point) -> str:
+        first = self._first[point.tree]
+        back = "" if first == point.name else f" is back at {short_hash(first)},"
+        return f"{self._path.name}{back} as seen on {point.moment:%Y-%m-%d %H:%M} UTC"
 
     def files(self, commit: str) -> dict[str, str]:
         return self._kept.files(commit)
@@ -152,8 +161,8 @@ def folder_path(location: str) -> Path:
     return path_from(location.removeprefix(FOLDER_PREFIX))
 
 
-def _keep(path: Path, cache: Path) -> str:
-    """Keep a folder's present content in our repository; returns its name."""
+def _keep(path: Path, cache: Path) -> None:
+    """Keep a folder's present content in our repository, where it is not the last one there."""
     with making_alone(cache), writing("The cache of folders", cache):
         if not cache.joinpath("HEAD").exists():
             cache.mkdir(parents=True, exist_ok=True)
@@ -175,22 +184,44 @@ def _keep(path: Path, cache: Path) -> str:
                 f"it holds a git repository of its own in {inside[0]}: its content cannot be "
                 f"told by its files alone.", "",
             )  # fmt: skip
-        name = ask("commit-tree", "-m", "content", ask("write-tree").strip()).strip()
-        seen = {known for known, _ in _read_seen(cache)}
-        if name not in seen:
-            moment = datetime.now(UTC).strftime("%Y%m%dT%H%M%S%f")
-            ask("update-ref", f"{_SEEN}/{moment}", name)
-    return name
+        links = [one.partition("\t")[2] for one in entries if one.startswith("120000 ")]
+        _refuse_ways_out(path, links)
+        tree = ask("write-tree").strip()
+        seen = [point.tree for point in _read_seen(cache)]
+        if seen and seen[-1] == tree:
+            return
+        times = seen.count(tree)
+        name = ask("commit-tree", "-m", f"content, back {times}" if times else "content", tree)
+        moment = datetime.now(UTC).strftime("%Y%m%dT%H%M%S%f")
+        ask("update-ref", f"{_SEEN}/{moment}", name.strip())
 
 
-def _read_seen(cache: Path) -> list[tuple[str, datetime]]:
-    """Contents with when each was first seen, in that order."""
+def _refuse_ways_out(path: Path, links: Iterable[str]) -> None:
+    """Refuse links that lead out of a folder at any step: what is behind them is no content."""
+    root = os.path.realpath(path)
+    for link in links:
+        told = os.readlink(os.path.join(root, link))
+        place = os.path.dirname(os.path.join(root, link))
+        inside = not os.path.isabs(told)
+        for part in told.split(os.sep):
+            place = os.path.realpath(os.path.join(place, part))
+            inside = inside and os.path.commonpath([root, place]) == root
+        if not inside:
+            raise GitError(
+                f"its link {link} leads out of it, to {told}, where changes are not seen: copy "
+                f"the files in, or name the real folder.", "",
+            )  # fmt: skip
+
+
+def _read_seen(cache: Path) -> list[_Point]:
+    """Contents with when each was seen, in that order."""
     if not cache.joinpath("HEAD").exists():
         return []
-    answer = run_git("for-each-ref", "--format=%(objectname) %(refname:lstrip=2)", _SEEN,
+    answer = run_git("for-each-ref", "--format=%(objectname) %(tree) %(refname:lstrip=2)", _SEEN,
                      folder=cache)  # fmt: skip
     found = []
     for line in answer.splitlines():
-        name, _, moment = line.partition(" ")
-        found.append((name, datetime.strptime(moment, "%Y%m%dT%H%M%S%f").replace(tzinfo=UTC)))
+        name, tree, moment = line.split(" ")
+        seen_at = datetime.strptime(moment, "%Y%m%dT%H%M%S%f").replace(tzinfo=UTC)
+        found.append(_Point(name, tree, seen_at))
     return found
