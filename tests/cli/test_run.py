@@ -262,3 +262,21 @@ def test_an_inherited_failure_counts() -> None:
 
     skipped = make_run("a", Outcome.SKIPPED, inherited_from="b", inherited_outcome=Outcome.FAILED)
     assert RunOutcome((skipped,), ()).exit_code == 2
+
+
+def test_a_folder_that_is_broken_again_ends_by_that_content_s_verdict(
+    tmp_path: Path, run: Run, capsys: pytest.CaptureFixture[str]
+) -> None:
+    folder = tmp_path / "model"
+    for path, text in HEALTHY.items():
+        folder.joinpath(path).parent.mkdir(parents=True, exist_ok=True)
+        folder.joinpath(path).write_text(text)
+    model = folder / MODEL_FILE
+    ends = []
+    for text in (PADDED_WITH_CLS, HEALTHY[MODEL_FILE], PADDED_WITH_CLS):
+        model.write_text(text)
+        ends.append(run("--target", f"folder:{folder}", "--new"))
+    captured = capsys.readouterr()
+    assert ends == [2, 0, 2]
+    first = captured.err.split("The folder is back at ")[1].partition(".")[0]
+    assert f"failed, as {first}" in captured.err

@@ -148,3 +148,23 @@ def test_a_policy_is_set_shown_used_and_taken_back(
     assert "by Bob: no masks are used" in policy("--fail", "mask", "--who", "Bob")
     assert digest() == plain
     assert "No policy of pack lets the gate 'mask' inform." in policy("--fail", "mask", code=1)
+
+
+def test_what_was_said_of_another_location_is_told_and_a_matrix_is_no_target(
+    folder: str, database: list[str], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def command(*arguments: str) -> tuple[int, str]:
+        code = run_command(["targets", *arguments, *database])
+        return code, capsys.readouterr().err
+
+    other = TinyRepository(tmp_path / "other")
+    other.commit(HEALTHY, "Add packed inference")
+    assert command("add", "pack", folder)[0] == 0
+    assert command("policy", "pack", "--inform", "leak", "--who", "Ada", "--why", "x")[0] == 0
+    assert "only inform" not in command("add", "pack", folder)[1]
+    said = command("add", "pack", str(other.folder))[1]
+    assert f"pack was {folder}, and what was said of that one still holds: leak only inform" in said
+    assert command("add", "two", folder, "--matrix", "six=1.16.0,1.17.0")[0] == 0
+    code, said = command("policy", "two", "--inform", "leak", "--who", "Ada", "--why", "x")
+    assert code == 1
+    assert "means several environments: name one of two-six-1.16.0, two-six-1.17.0." in said

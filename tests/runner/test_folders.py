@@ -2,6 +2,7 @@
 
 import json
 import subprocess
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -118,7 +119,13 @@ def test_a_matrix_is_one_target_for_each_environment() -> None:
     assert release.requirements == "a==1\ntorch==2.14.1"
     other = Target(name="t-other", location="/y", requirements="needs.txt")
     assert environments_of("t", made) == made
-    assert environments_of("t", [*made, other]) == ()  # a name that means two things means none
+    assert environments_of("t", [*made, other]) == made  # called so by hand: no matrix made it
+    moved = replace(made[0], location="/y")
+    assert environments_of("t", [moved, made[1]]) == ()  # what means two things means none
+    once = with_environments(target, ["torch=2.10.0,2.14.1,2.10.0, 2.10"])
+    assert [one.name for one in once] == ["t-torch-2.10.0", "t-torch-2.14.1"]
+    with pytest.raises(ConfigurationError, match="has one version of torch: name all of them"):
+        with_environments(target, ["torch=2.10.0", "Torch=2.14.1"])
     for wrong in ("torch", "torch=", "=2", "torch=2.14.x.y"):
         with pytest.raises(ConfigurationError, match=r"no environments|not a requirement"):
             with_environments(target, [wrong])
@@ -127,6 +134,12 @@ def test_a_matrix_is_one_target_for_each_environment() -> None:
 def test_a_target_by_its_folder_s_location(tmp_path: Path) -> None:
     found = find_target(f"folder:{tmp_path}", [])
     assert (found.name, found.location) == (tmp_path.name, f"folder:{tmp_path}")
+    for nothing in ("folder:", "folder: "):
+        with pytest.raises(ConfigurationError, match="names no folder: name a folder"):
+            find_target(nothing, [])
+    (tmp_path / "empty").mkdir()
+    with pytest.raises(RepositoryError, match="empty: it is empty"):
+        look(tmp_path / "empty", tmp_path / "cache")
 
 
 @pytest.mark.parametrize(

@@ -45,7 +45,12 @@ def test_tables_of_the_settings_file_are_targets(tmp_path: Path) -> None:
     ("text", "sentence"),
     [
         ("[targets.a]\n", "lacks 'location'"),
-        ("[targets.a]\nlocation = 'x'\nurl = 'y'\n", "unknown key 'url'"),
+        (
+            "[targets.a]\nlocation = 'x'\nurl = 'y'\n",
+            "unknown key 'url': it takes adapter, branch, loc",
+        ),
+        ("[targets.a]\nlocation = 'x'\nreleases = '>1'\n", "'releases' belongs to a package"),
+        ("[targets.a]\nlocatoin = 'x'\n", r"'locatoin': did you mean location\?"),
         ("[targets.a]\nlocation = 3\n", "'location' must be a string"),
         ("[targets.a]\nlocation = 'x'\npaths = 'y'\n", "'paths' must be a list"),
         ("[targets.'a b']\nlocation = 'x'\n", "not a target name"),

@@ -99,6 +99,21 @@ def test_what_no_policy_may_say(gate: str, who: str, why: str, sentence: str) ->
         parse_protocol(json.dumps(content), "own.json")
 
 
+@pytest.mark.parametrize(
+    ("who", "why", "sentence"),
+    [("A" * 101, "x", "at most 100 characters"), ("Ada\nBo", "x", "on one line"),
+     ("Ada", "x" * 1001, "has 1001 characters: give it in at most 1000")],
+)  # fmt: skip
+def test_a_policy_is_as_short_as_a_protocol_takes_it(who: str, why: str, sentence: str) -> None:
+    check_rule("leak", "A" * 100, "x" * 1000)
+    with pytest.raises(ConfigurationError, match=sentence):
+        check_rule("leak", who, why)
+    content = dict(quick_protocol().content)
+    content["policy"] = {"leak": {"who": who, "why": why}}
+    with pytest.raises(ProtocolError):
+        parse_protocol(json.dumps(content), "own.json")
+
+
 def test_a_verdict_says_where_sequences_were_cut(fake: FakeSubject) -> None:
     whole = make_benchmark({"a": "MKTAY" * 205, "b": "DERKHGGS"})
     verdict = validate_subject(fake, whole, oracle=None, protocol=quick_protocol())

@@ -19,6 +19,7 @@ from virnucpro_monitor.errors import (
     RepositoryError,
 )
 from virnucpro_monitor.records import Commit, Run, Target, short_hash
+from virnucpro_monitor.runner.matrix import environments_of
 from virnucpro_monitor.runner.sources import is_here, open_source
 from virnucpro_monitor.runner.targets import absolute_location
 from virnucpro_monitor.runner.venv import is_package
@@ -78,6 +79,10 @@ def _target_named(targets: Sequence[Target], wanted: str) -> Target:
     by_name = [target for target in targets if target.name == wanted]
     here = absolute_location(wanted)
     found = by_name or [target for target in targets if target.location in (wanted, here)]
+    environments = environments_of(wanted, targets)
+    if not found and environments:
+        listed = ", ".join(target.name for target in environments)
+        raise ConfigurationError(f"{wanted!r} means several environments: name one of {listed}.")
     if not found:
         known = ", ".join(target.name for target in targets) or "none"
         raise NotFoundError(f"There is no target {wanted!r} in the database; known: {known}.")

@@ -6,6 +6,7 @@ from dataclasses import dataclass, replace
 
 from virnucpro_monitor.errors import ConfigurationError
 from virnucpro_monitor.monitor.opening import open_database
+from virnucpro_monitor.monitor.policies import policy_of
 from virnucpro_monitor.monitor.running import stored_targets, with_own_adapter
 from virnucpro_monitor.monitor.sink import Sink
 from virnucpro_monitor.monitor.trying import Trial, check_file_of, check_target
@@ -21,6 +22,7 @@ from virnucpro_monitor.runner.selection import branch_history
 from virnucpro_monitor.runner.sources import open_source
 from virnucpro_monitor.runner.targets import absolute_location, check_name, read_targets
 from virnucpro_monitor.runner.venv import requirement_file
+from virnucpro_monitor.secrecy import masked_url
 from virnucpro_monitor.settings import Settings
 from virnucpro_monitor.store.anchors import Anchors
 from virnucpro_monitor.store.reader import load_target, load_targets
@@ -117,9 +119,23 @@ def store_target(
         (commit,) = repository.commits([history[-1]], history)
         on_trial(check_target(settings, target, repository, commit, say))
     keep_password(target.location, say)
+    former = [one for one in stored_targets(settings) if one.name == target.name]
     with Sink(settings.database_url, target, say=say) as sink:
         sink.writer.save_target(target)
+    if former and former[0].location != target.location:
+        _say_policy(settings, former[0], say)
     return len(history)
+
+
+def _say_policy(settings: Settings, former: Target, say: Callable[[str], None]) -> None:
+    """Say which gates inform for a target whose location is another one now."""
+    gates = [rule.gate for rule in policy_of(settings.database_url, former.name)]
+    if gates:
+        say(
+            f"{former.name} was {masked_url(former.location)}, and what was said of that one still "
+            f"holds: {', '.join(gates)} only inform; targets policy {former.name} --fail GATE "
+            f"takes it back."
+        )
 
 
 def look_at(settings: Settings, target: Target, commit: str | None = None) -> TargetFindings | None:

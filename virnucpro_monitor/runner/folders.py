@@ -15,7 +15,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 from virnucpro_monitor.disks import path_from, writing
-from virnucpro_monitor.errors import RepositoryError
+from virnucpro_monitor.errors import ConfigurationError, RepositoryError
 from virnucpro_monitor.records import Commit, Target, short_hash
 from virnucpro_monitor.runner.checkout import Repository, making_alone, repository_cache
 from virnucpro_monitor.runner.git import NETWORK_TIMEOUT_S, GitError, run_git
@@ -131,9 +131,14 @@ class Folder:
             for name in hashes
         )
 
+    def back_at(self, name: str) -> str | None:
+        """The first of the points with a later one's content; None for the first itself."""
+        first = self._first[self._seen[name].tree]
+        return None if first == name else first
+
     def _subject(self, point: _Point) -> str:
-        first = self._first[point.tree]
-        back = "" if first == point.name else f" is back at {short_hash(first)},"
+        first = self.back_at(point.name)
+        back = f" is back at {short_hash(first)}," if first else ""
         return f"{self._path.name}{back} as seen on {point.moment:%Y-%m-%d %H:%M} UTC"
 
     def files(self, commit: str) -> dict[str, str]:
@@ -157,8 +162,15 @@ def is_folder(location: str) -> bool:
 
 
 def folder_path(location: str) -> Path:
-    """PATH of `folder:PATH`."""
-    return path_from(location.removeprefix(FOLDER_PREFIX))
+    """PATH of `folder:PATH`.
+
+    Raises:
+        ConfigurationError: there is none.
+    """
+    path = location.removeprefix(FOLDER_PREFIX)
+    if not path.strip():
+        raise ConfigurationError(f"{location!r} names no folder: name a folder, folder:PATH.")
+    return path_from(path)
 
 
 def _keep(path: Path, cache: Path) -> None:
@@ -178,6 +190,8 @@ def _keep(path: Path, cache: Path) -> None:
 
         ask("add", "--all", "--force", "--", ".", *_LEFT_OUT)
         entries = ask("ls-files", "--stage", "-z").split("\0")
+        if entries == [""]:
+            raise GitError("it is empty: there is nothing to watch.", "")
         inside = [one.partition("\t")[2] for one in entries if one.startswith("160000 ")]
         if inside:
             raise GitError(

@@ -4,9 +4,12 @@ Each is a target of its own, and so a series of its own: NAME-torch-2.10.0, NAME
 alone, where no target is called so, means all of them.
 """
 
+from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import replace
 from itertools import product
+
+from packaging.utils import canonicalize_name, canonicalize_version
 
 from virnucpro_monitor.errors import ConfigurationError
 from virnucpro_monitor.records import Target
@@ -32,6 +35,13 @@ def with_environments(target: Target, axes: Sequence[str]) -> tuple[Target, ...]
         ConfigurationError: an axis is not well formed.
     """
     choices = [_versions(axis) for axis in axes]
+    packages = Counter(canonicalize_name(versions[0][0]) for versions in choices)
+    twice = [package for package, times in packages.items() if times > 1]
+    if twice:
+        raise ConfigurationError(
+            f"An environment has one version of {twice[0]}: name all of them at once, as in "
+            f"'{twice[0]}=1.0,2.0'."
+        )
     return tuple(_one(target, chosen) for chosen in product(*choices))
 
 
@@ -44,7 +54,10 @@ def _versions(axis: str) -> list[tuple[str, str]]:
         raise ConfigurationError(
             f"{axis!r} names no environments: write it as in 'torch=2.10.0,2.14.1'."
         )
-    return found
+    once: dict[str, tuple[str, str]] = {}
+    for name, version in found:
+        once.setdefault(canonicalize_version(version), (name, version))
+    return list(once.values())
 
 
 def _one(target: Target, chosen: Sequence[tuple[str, str]]) -> Target:
@@ -58,6 +71,12 @@ def _one(target: Target, chosen: Sequence[tuple[str, str]]) -> Target:
 
 def environments_of(name: str, known: Iterable[Target]) -> tuple[Target, ...]:
     """The targets that `with_environments` made of one called so; none where there are none."""
-    found = [one for one in known if one.requirements and one.name.startswith(f"{name}-")]
+    found = [one for one in known if _is_environment(one, name)]
     alike = {replace(one, name="", requirements=None) for one in found}
     return tuple(found) if len(alike) == 1 else ()
+
+
+def _is_environment(target: Target, name: str) -> bool:
+    """Whether a target is called after one and after its own last pins, as `_one` does it."""
+    pins = [line.replace("==", "-") for line in (target.requirements or "").splitlines()]
+    return any(target.name == "-".join([name, *pins[first:]]) for first in range(len(pins)))

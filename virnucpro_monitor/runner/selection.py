@@ -4,7 +4,8 @@ from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 
 from virnucpro_monitor.errors import AmbiguousRevision, RepositoryError
-from virnucpro_monitor.records import Commit, Outcome, Run, Target
+from virnucpro_monitor.records import Commit, Outcome, Run, Target, short_hash
+from virnucpro_monitor.runner.folders import Folder
 from virnucpro_monitor.runner.sources import Source
 
 MIN_HASH_DIGITS = 4
@@ -102,11 +103,15 @@ def select_new(
         chosen.update(range(max(seen) + 1 if seen else len(history) - 1, len(history)))
         settled = {run.commit.hash for run in there if run.outcome is not Outcome.NOT_RUN}
         chosen.update(places[run.commit.hash] for run in there if run.commit.hash not in settled)
+    notes = []
+    if chosen and isinstance(repository, Folder):
+        first = repository.back_at(history[-1])
+        notes += [f"The folder is back at {short_hash(first)}."] if first else []
     begun = [name for name, runs in known.items() if not runs and len(history) > 1]
-    note = (
-        f"Nothing of {' and '.join(begun)} was measured in this configuration before: beginning "
-        f"at the branch's last commit. Its whole history, {len(history)} commits: --all"
-        if begun
-        else ""
-    )
-    return Selection(tuple(branch[place] for place in sorted(chosen)), branch, note)
+    if begun:
+        notes.append(
+            f"Nothing of {' and '.join(begun)} was measured in this configuration before: "
+            f"beginning at the branch's last commit. Its whole history, {len(history)} commits: "
+            f"--all"
+        )
+    return Selection(tuple(branch[place] for place in sorted(chosen)), branch, " ".join(notes))

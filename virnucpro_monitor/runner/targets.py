@@ -1,5 +1,6 @@
 """Targets by name, by path or URL, and from the settings file."""
 
+import difflib
 import re
 from collections.abc import Callable, Iterable
 from dataclasses import replace
@@ -18,6 +19,10 @@ from virnucpro_monitor.settings import read_settings_file, settings_file
 
 _NAME = re.compile(r"^[A-Za-z0-9][A-Za-z0-9._-]{0,99}$")
 _TABLE_KEYS = {"location", "adapter", "package", "paths", "branch", "requirements"}
+_OWN_WORDS = {
+    "releases": "'releases' belongs to a package, location = 'pypi:NAME'",
+    "with": "'with' must be a string or a list of strings",
+}
 
 
 def check_name(name: str) -> str:
@@ -66,7 +71,12 @@ def _target_from_table(name: str, table: Any, path: Path) -> Target:
     table = _in_our_words(dict(table))
     unknown = sorted(table.keys() - _TABLE_KEYS)
     if unknown:
-        raise ConfigurationError(f"{where} has an unknown key {unknown[0]!r}.")
+        if unknown[0] in _OWN_WORDS:
+            raise ConfigurationError(f"{where}: {_OWN_WORDS[unknown[0]]}.")
+        words = sorted(_TABLE_KEYS | _OWN_WORDS.keys())
+        near = difflib.get_close_matches(unknown[0], words, n=1, cutoff=0.5)
+        advice = f"did you mean {near[0]}?" if near else f"it takes {', '.join(words)}."
+        raise ConfigurationError(f"{where} has an unknown key {unknown[0]!r}: {advice}")
     if "location" not in table:
         raise ConfigurationError(f"{where} lacks 'location', the repository's path or URL.")
     paths = table.get("paths", [])
@@ -92,7 +102,7 @@ def _in_our_words(table: dict[str, Any]) -> dict[str, Any]:
         file = None if of_package else table.get("requirements")
         table["requirements"] = "\n".join(extra) if of_package else join_requirements(file, extra)
     elif extra is not None:
-        table["with"] = extra  # refused as any other unknown key
+        table["with"] = extra  # refused with what it must be
     return table
 
 
