@@ -124,6 +124,8 @@ def test_a_matrix_is_one_target_for_each_environment() -> None:
     assert environments_of("t", [moved, made[1]]) == ()  # what means two things means none
     once = with_environments(target, ["torch=2.10.0,2.14.1,2.10.0, 2.10"])
     assert [one.name for one in once] == ["t-torch-2.10.0", "t-torch-2.14.1"]
+    with pytest.raises(ConfigurationError, match=r"cannot have torch<2\.12 and torch 2\.14\.1"):
+        with_environments(with_requirements(target, ["torch<2.12"]), ["torch=2.10.0,2.14.1"])
     with pytest.raises(ConfigurationError, match="has one version of torch: name all of them"):
         with_environments(target, ["torch=2.10.0", "Torch=2.14.1"])
     for wrong in ("torch", "torch=", "=2", "torch=2.14.x.y"):

@@ -9,6 +9,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import replace
 from itertools import product
 
+from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name, canonicalize_version
 
 from virnucpro_monitor.errors import ConfigurationError
@@ -65,8 +66,27 @@ def _one(target: Target, chosen: Sequence[tuple[str, str]]) -> Target:
         return target
     wanted = [f"{package}=={version}" for package, version in chosen]
     read_requirements("\n".join(wanted))
+    _refuse_conflicts(target, chosen)
     name = "-".join([target.name, *(f"{package}-{version}" for package, version in chosen)])
     return replace(with_requirements(target, wanted), name=name)
+
+
+def _refuse_conflicts(target: Target, chosen: Sequence[tuple[str, str]]) -> None:
+    """Refuse versions that what the target asks for with each commit rules out."""
+    of_package = is_package(target.location)
+    lines = (target.requirements or "").splitlines() if of_package else needs_of(target)[1]
+    versions = {
+        canonicalize_name(package): version
+        for package, version in chosen
+        if not version.endswith(".*")
+    }  # which of those it is, the installer says
+    for asked in map(Requirement, read_requirements("\n".join(lines))):
+        version = versions.get(canonicalize_name(asked.name))
+        if version and not asked.specifier.contains(version, prereleases=True):
+            raise ConfigurationError(
+                f"An environment cannot have {asked} and {asked.name} {version}: leave the first "
+                f"out, or name another version in the matrix."
+            )
 
 
 def environments_of(name: str, known: Iterable[Target]) -> tuple[Target, ...]:
