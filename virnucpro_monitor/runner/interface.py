@@ -59,7 +59,7 @@ def find_names(checkout: Path, package: str | None) -> InterfaceNames:
     if not fitting:
         raise TargetError(
             "No package here has both load_esm2_model and VarlenCollator: this commit lacks the "
-            "interface, or --package must name it."
+            "interface, --package must name it, or an adapter (--adapter) gives it."
         )
     if len(fitting) > 1:
         raise TargetError(f"Several packages fit ({', '.join(fitting)}): choose by --package.")
