@@ -114,7 +114,7 @@ def test_a_choice_stands_in_the_address_and_back_undoes_it(
     page.get_by_role("radio", name="Gates").click()
     expect(page).to_have_url(re.compile("chart=gates"))
     settle(page)
-    page.get_by_test_id("stPopoverButton").click()
+    page.get_by_test_id("stPopoverButton").filter(has_text="Last").click()
     page.get_by_role("radio", name="Date order").click()
     expect(page).to_have_url(re.compile("order=date"))
     settle(page)

@@ -57,7 +57,7 @@ def test_add_freezes_a_file_and_a_changed_one_as_a_new_version(
     assert "mine@1 holds exactly these sequences already" in capsys.readouterr().err
     fasta.write_text(">a\nMKT\n")
     assert run_command(arguments) == 0
-    assert "Froze 1 sequences as mine@2" in capsys.readouterr().err
+    assert "Froze 1 sequence as mine@2" in capsys.readouterr().err
     assert [load_benchmark(name).version for name in ("mine", "mine@1")] == [2, 1]
 
 

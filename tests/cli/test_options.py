@@ -17,7 +17,11 @@ COMMANDS = get_command(app)
 # Of git and pip, in advice that names their commands.
 OPTION = r"(?<![\w-])--[a-z][a-z-]+"
 # Of git, pip and Dask's worker.
-FOREIGN = {"--unshallow", "--no-build-isolation", "--force-reinstall", "--user", "--resources"}
+# Of git, pip and Dask.
+FOREIGN = {
+    "--unshallow", "--no-build-isolation", "--force-reinstall", "--user", "--resources",
+    "--no-deps", "--format",
+}  # fmt: skip
 
 
 def options_of(*names: str) -> dict[str, typer.core.TyperOption]:

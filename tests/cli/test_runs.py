@@ -320,17 +320,24 @@ def test_judge_refuses_a_protocol_tighter_than_the_noise(
     engine.dispose()
     content = copy.deepcopy(dict(load_protocol().content))
     content["version"] = "mine"
-    content["limits"]["float32"]["ceiling"] = 1e-9
+    own = f"float32, {report.run.configuration.model}"
+    content["limits"][own]["ceiling"] = 1e-9
+    worst = max(
+        record["worst"][name]
+        for record in content["evidence"]["runs"]
+        if (record["dtype"], record["model"]) == tuple(own.split(", "))
+        for name in ("ceiling", "baseline")  # one thing on either side, which share the worst
+    )
     mine = tmp_path / "mine.json"
     mine.write_text(json.dumps(content))
     arguments = ["runs", "judge", str(run_id), "--protocol", str(mine), "--db", url]
     assert run_command(arguments) == 1
     captured = capsys.readouterr()
     assert captured.out == ""
-    assert "its ceiling gate allows 1.0e-09 in float32 and would fail this run for 1.0e-06" in (
+    assert f"its ceiling gate allows 1.0e-09 in {own} and would fail this run for 1.0e-06" in (
         captured.err
     )
-    assert "healthy runs have had up to 7.9e-06" in captured.err
+    assert f"healthy runs have had up to {worst:.1e}" in captured.err
     engine = open_engine(url)
     assert load_judgements(engine, run_id) == []
     engine.dispose()

@@ -177,6 +177,7 @@ def test_a_folder_is_watched_in_two_environments_by_the_adapter_that_it_names(
     )
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("VIRNUCPRO_MONITOR_DB", f"sqlite:///{tmp_path / 'monitor.db'}")
+    monkeypatch.setenv("VIRNUCPRO_MONITOR_BENCHMARK", "seed")
     monkeypatch.setenv("VIRNUCPRO_MONITOR_CACHE_DIR", str(tmp_path / "cache"))
     for name, value in (
         ("MODEL", "esm2_t6_8M_UR50D"), ("WEIGHTS", "synthetic"), ("DEVICE", "cpu"),

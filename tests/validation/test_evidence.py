@@ -33,7 +33,7 @@ def test_a_limit_below_the_healthy_value_shows_as_a_failed_run(
     subject, benchmark_set, oracle, protocol
 ) -> None:
     def tighten(content: dict) -> None:
-        content["limits"]["float32"]["ceiling"] = 1e-12
+        content["limits"][f"float32, {subject.model_name}"]["ceiling"] = 1e-12
 
     found = collect_evidence(
         subject, benchmark_set, oracle, with_content(protocol, tighten), num_runs=1

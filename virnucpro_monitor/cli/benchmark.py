@@ -6,7 +6,6 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from virnucpro_monitor.cli.options import JsonOption, print_json, say
-from virnucpro_monitor.data.limits import MAX_RESIDUES
 
 if TYPE_CHECKING:
     from virnucpro_monitor.records import BenchmarkSet
@@ -55,6 +54,7 @@ def list_sets(as_json: JsonOption = False) -> None:
 def show(name: NameArgument, as_json: JsonOption = False) -> None:
     """Show one benchmark set: its digest and its sequences."""
     from virnucpro_monitor.data.benchmarks import load_benchmark
+    from virnucpro_monitor.data.limits import MAX_RESIDUES
 
     found = load_benchmark(name)
     if as_json:
@@ -105,6 +105,8 @@ def add(
 
 def summarise(item: "BenchmarkSet") -> dict[str, Any]:
     """A set without its sequences, as JSON values; lengths in residues."""
+    from virnucpro_monitor.data.limits import MAX_RESIDUES
+
     lengths = [len(sequence.residues) for sequence in item.sequences]
     return {
         "name": item.name,

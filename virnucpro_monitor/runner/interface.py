@@ -59,7 +59,8 @@ def find_names(checkout: Path, package: str | None) -> InterfaceNames:
     if not fitting:
         raise TargetError(
             "No package here has both load_esm2_model and VarlenCollator: this commit lacks the "
-            "interface, --package must name it, or an adapter (--adapter) gives it."
+            "interface, --package must name it, or an adapter gives it: "
+            "`virnucpro-monitor targets add NAME LOCATION --adapter ADAPTER`."
         )
     if len(fitting) > 1:
         raise TargetError(f"Several packages fit ({', '.join(fitting)}): choose by --package.")

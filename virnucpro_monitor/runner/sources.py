@@ -84,7 +84,10 @@ def named_adapter(source: Source, commit: str) -> str | None:
     try:
         table = tomllib.loads(source.read_text(commit, _PYPROJECT))
     except ValueError as error:
-        raise ConfigurationError(f"{where} is not TOML ({error}): name --adapter.") from error
+        raise ConfigurationError(
+            f"{where} is not TOML ({error}): name the adapter by "
+            "`virnucpro-monitor targets add NAME LOCATION --adapter ADAPTER`."
+        ) from error
     named = table.get("tool", {}).get("virnucpro-monitor", {}).get("adapter")
     if named is None:
         return None
