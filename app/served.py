@@ -1,5 +1,9 @@
-"""What the server serves: the pages, `/metrics` for Prometheus, and the keeping of a view."""
+"""What the server serves: the pages, `/metrics` for Prometheus, and the keeping of a view.
 
+`/process` tells the `dashboard` command that its own server answers, and not another's.
+"""
+
+import os
 from pathlib import Path
 
 import streamlit as st
@@ -29,6 +33,11 @@ def metrics(_: Request) -> PlainTextResponse:
     except MonitorError as error:
         return PlainTextResponse(f"{error}\n", 503)
     return PlainTextResponse(text, media_type=CONTENT_TYPE)
+
+
+def process(_: Request) -> PlainTextResponse:
+    """Which process answers, for the command that waits for its own server."""
+    return PlainTextResponse(str(os.getpid()))
 
 
 def keep_view(request: Request) -> Response:
@@ -63,6 +72,7 @@ app = st.App(
     Path(__file__).parent / "streamlit_app.py",
     routes=[
         Route("/metrics", metrics),
+        Route("/process", process),
         Route("/keep-view", keep_view),
         Route("/drop-view", drop_view),
     ],

@@ -13,6 +13,7 @@ import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
 from tests.store.builders import make_report
+from virnucpro_monitor.cli import dashboard
 from virnucpro_monitor.cli.dashboard import (
     browser_address,
     find_port,
@@ -98,6 +99,62 @@ def test_what_is_no_database_is_one_sentence_and_exit_code_1(
     for command in (["dashboard", "--no-open"], ["db", "create"]):
         assert run_command([*command, "--db", f"sqlite:///{text}"]) == 1
         assert "is not an SQLite database" in capsys.readouterr().err
+
+
+STAND_IN = """
+import http.server, os, sys
+
+class Answer(http.server.BaseHTTPRequestHandler):
+    def do_GET(self):
+        self.send_response(200)
+        self.end_headers()
+        self.wfile.write(str(os.getpid()).encode())
+        os._exit(0) if self.path == "/stop" else None
+
+    def log_message(self, *_): pass
+
+try:
+    http.server.HTTPServer(("127.0.0.1", int(sys.argv[1])), Answer).serve_forever()
+except OSError:
+    sys.exit("taken")
+"""
+
+
+def test_a_port_lost_meanwhile_is_left_for_the_next(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    find, free = dashboard.find_port, dashboard.find_port("127.0.0.1", None)
+    monkeypatch.setattr(
+        dashboard, "server_command", lambda _, port: [sys.executable, "-c", STAND_IN, str(port)]
+    )
+    opened: list[str] = []
+
+    def stop(address: str) -> None:
+        opened.append(address)
+        build_opener(ProxyHandler({})).open(f"{address}/stop", timeout=30).close()
+
+    monkeypatch.setattr(dashboard.webbrowser, "open", stop)
+    with subprocess.Popen([sys.executable, "-c", STAND_IN, str(free)]) as other:
+        try:
+            while find("127.0.0.1", None) == free:
+                time.sleep(0.05)
+            # As if it had been free when it was looked at: another program answers there.
+            looks = iter([free])
+            monkeypatch.setattr(
+                dashboard, "find_port", lambda *asked: next(looks, 0) or find(*asked)
+            )
+            dashboard.serve("sqlite:///x.db")
+            said = capsys.readouterr().err
+            (address,) = opened
+            assert said.startswith(f"Port {free} was taken meanwhile: trying ")
+            assert f"The dashboard is at {address} (" in said
+            assert not address.endswith(f":{free}")
+            looks = iter([free])
+            with pytest.raises(ConfigurationError, match=r"taken by another .* with --port\."):
+                dashboard.serve("sqlite:///x.db", port=free)
+            assert "The dashboard is at" not in capsys.readouterr().err
+        finally:
+            other.kill()
 
 
 @pytest.fixture

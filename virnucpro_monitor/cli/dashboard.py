@@ -9,6 +9,7 @@ import sys
 import time
 import webbrowser
 from collections.abc import Mapping
+from http.client import HTTPException
 from typing import Annotated
 
 import typer
@@ -103,18 +104,21 @@ def serve(
         ConfigurationError: the port is taken, the address is not this machine's, or the server
             ended by itself.
     """
-    port = find_port(host, port)
-    server = subprocess.Popen(
-        server_command(host, port), env=server_environment(os.environ, database_url, writable)
-    )
+    environment = server_environment(os.environ, database_url, writable)
+    chosen = find_port(host, port)
+    server = subprocess.Popen(server_command(host, chosen), env=environment)
     # A service manager stops us by SIGTERM: end the server with us, as Ctrl-C does.
     previous = signal.signal(signal.SIGTERM, signal.default_int_handler)
     try:
-        _wait_until_ready(server, host, port)
-        address = browser_address(host, port)
-        say(f"The dashboard is at {address} (Ctrl-C stops it).")
-        if open_browser:
-            webbrowser.open(address)
+        while not _answers(server, host, chosen):
+            # Another program may have taken the port while the server started.
+            lost, chosen = chosen, find_port(host, port)
+            if chosen == lost:
+                break
+            say(f"Port {lost} was taken meanwhile: trying {chosen}.")
+            server = subprocess.Popen(server_command(host, chosen), env=environment)
+        else:
+            _announce(host, chosen, open_browser)
         code = server.wait()
     except KeyboardInterrupt:
         say("The dashboard has stopped.")
@@ -127,6 +131,13 @@ def serve(
             f"The dashboard's server ended by itself with exit code {code}: its messages stand "
             "above."
         )
+
+
+def _announce(host: str, port: int, open_browser: bool) -> None:
+    address = browser_address(host, port)
+    say(f"The dashboard is at {address} (Ctrl-C stops it).")
+    if open_browser:
+        webbrowser.open(address)
 
 
 def find_port(host: str, port: int | None) -> int:
@@ -197,20 +208,25 @@ def browser_address(host: str, port: int) -> str:
     return f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}"
 
 
-def _wait_until_ready(server: "subprocess.Popen[bytes]", host: str, port: int) -> None:
-    """Return once the server answers, or once it has ended."""
-    from urllib.error import URLError
+def _answers(server: "subprocess.Popen[bytes]", host: str, port: int) -> bool:
+    """Wait until the server itself answers; False where it has ended before."""
     from urllib.request import ProxyHandler, build_opener
 
     opener = build_opener(ProxyHandler({}))  # it is this machine: no proxy in between
-    deadline = time.monotonic() + START_TIMEOUT_S
-    while server.poll() is None and time.monotonic() < deadline:
+    address = browser_address(host, port)
+    began, patient = time.monotonic(), True
+    while server.poll() is None:
         try:
-            with opener.open(f"{browser_address(host, port)}/_stcore/health", timeout=2) as answer:
-                if answer.status == 200:
-                    return
-        except (URLError, OSError):
-            time.sleep(0.1)
+            with opener.open(f"{address}/process", timeout=2) as answer:
+                if answer.read(32) == str(server.pid).encode():  # else another has the port
+                    return True
+        except (OSError, HTTPException):
+            pass
+        if patient and time.monotonic() - began > START_TIMEOUT_S:
+            patient = False
+            say(f"The dashboard does not answer at {address} yet: still waiting (Ctrl-C stops it).")
+        time.sleep(0.1)
+    return False
 
 
 def _stop(server: "subprocess.Popen[bytes]") -> None:
