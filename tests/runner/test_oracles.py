@@ -141,9 +141,9 @@ def test_another_content_of_the_file_is_measured_again(
 @pytest.mark.parametrize(
     ("arrays", "sentence"),
     [
-        ({"a": np.zeros(320)}, "has no embedding of 'b'"),
-        ({"a": np.zeros((9, 320))}, "has 9 rows for 'a', which has 10 residues"),
-        ({"a": np.zeros(320), "b": np.zeros(33)}, r"shape \(33,\) for 'b': give every sequence"),
+        ({"a": np.ones(320)}, "has no embedding of 'b'"),
+        ({"a": np.ones((9, 320))}, "has 9 rows for 'a', which has 10 residues"),
+        ({"a": np.ones(320), "b": np.ones(33)}, r"shape \(33,\) for 'b': give every sequence"),
         ({"a": np.zeros(320, dtype=int)}, r"int64 of shape \(320,\) for 'a'"),
         ({"a": np.full(320, np.nan)}, "arrays give values that are not finite for 'a'"),
         ({"a": np.full(320, 1e300)}, "arrays give values that are not finite for 'a'"),
