@@ -25,6 +25,17 @@ def with_content(protocol: Protocol, change: Callable[[dict[str, Any]], object])
     return Protocol(version=content["version"], digest=content_digest(content), content=content)
 
 
+def worst_of_side(content: dict[str, Any], limits_name: str) -> float:
+    """The worst distance to FP32 that a model's healthy runs had on either side.
+
+    Args:
+        limits_name: "float32, esm2_t6_8M_UR50D".
+    """
+    of = tuple(limits_name.split(", "))
+    records = [r for r in content["evidence"]["runs"] if (r["dtype"], r["model"]) == of]
+    return max(r["worst"][name] for r in records for name in ("ceiling", "baseline"))
+
+
 def quick_protocol() -> Protocol:
     """The released protocol with few and short probes, so that a validation takes 0.2 s."""
     return with_content(load_protocol(), lambda content: content["probes"].update(QUICK_PROBES))

@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 
 from tests.cli.reading_history import HOSTILE, make_database
+from tests.protocols import worst_of_side
 from tests.store.builders import make_report
 from virnucpro_monitor.cli.main import run_command
 from virnucpro_monitor.records import Commit
@@ -322,12 +323,6 @@ def test_judge_refuses_a_protocol_tighter_than_the_noise(
     content["version"] = "mine"
     own = f"float32, {report.run.configuration.model}"
     content["limits"][own]["ceiling"] = 1e-9
-    worst = max(
-        record["worst"][name]
-        for record in content["evidence"]["runs"]
-        if (record["dtype"], record["model"]) == tuple(own.split(", "))
-        for name in ("ceiling", "baseline")  # one thing on either side, which share the worst
-    )
     mine = tmp_path / "mine.json"
     mine.write_text(json.dumps(content))
     arguments = ["runs", "judge", str(run_id), "--protocol", str(mine), "--db", url]
@@ -337,7 +332,7 @@ def test_judge_refuses_a_protocol_tighter_than_the_noise(
     assert f"its ceiling gate allows 1.0e-09 in {own} and would fail this run for 1.0e-06" in (
         captured.err
     )
-    assert f"healthy runs have had up to {worst:.1e}" in captured.err
+    assert f"healthy runs have had up to {worst_of_side(content, own):.1e}" in captured.err
     engine = open_engine(url)
     assert load_judgements(engine, run_id) == []
     engine.dispose()

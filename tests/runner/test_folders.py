@@ -8,8 +8,8 @@ from pathlib import Path
 import pytest
 
 from tests.cli.test_adapter import example
+from tests.runner.commands import commands, use_smallest_model
 from tests.runner.wheels import make_wheel, only_index
-from virnucpro_monitor.cli.main import run_command
 from virnucpro_monitor.errors import ConfigurationError, RepositoryError
 from virnucpro_monitor.records import Target
 from virnucpro_monitor.runner.folders import Folder
@@ -176,20 +176,8 @@ def test_a_folder_is_watched_in_two_environments_by_the_adapter_that_it_names(
         '[tool.virnucpro-monitor]\nadapter = "tools/my_adapter.py:Padded"\n'
     )
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setenv("VIRNUCPRO_MONITOR_DB", f"sqlite:///{tmp_path / 'monitor.db'}")
-    monkeypatch.setenv("VIRNUCPRO_MONITOR_BENCHMARK", "seed")
-    monkeypatch.setenv("VIRNUCPRO_MONITOR_CACHE_DIR", str(tmp_path / "cache"))
-    for name, value in (
-        ("MODEL", "esm2_t6_8M_UR50D"), ("WEIGHTS", "synthetic"), ("DEVICE", "cpu"),
-        ("DTYPE", "float32"),
-    ):  # fmt: skip
-        monkeypatch.setenv(f"VIRNUCPRO_MONITOR_{name}", value)
-
-    def command(*arguments: str) -> tuple[int, str, str]:
-        capsys.readouterr()
-        code = run_command(list(arguments))
-        captured = capsys.readouterr()
-        return code, captured.out, captured.err
+    use_smallest_model(tmp_path, monkeypatch, BENCHMARK="seed")
+    command = commands(capsys)
 
     code, _, said = command(
         "targets", "add", "own", "folder:model", "--matrix", "tinydep=1.0,2.0", "--no-check"

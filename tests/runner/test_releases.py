@@ -7,6 +7,7 @@ from typing import Any
 import pytest
 
 from tests.cli.test_adapter import example
+from tests.runner.commands import commands, use_smallest_model
 from tests.runner.wheels import make_index, make_wheel, only_index
 from virnucpro_monitor.cli.main import run_command
 from virnucpro_monitor.errors import ConfigurationError, RepositoryError
@@ -122,19 +123,8 @@ def test_a_package_is_run_compared_and_searched_by_release(
     wrong = right.replace("rows[mask] for", "rows[mask] * 0.88 for")
     for version, text in (("1.0", right), ("1.9", wrong), ("1.10", wrong), ("2.0", right)):
         make_wheel(index, "tinyenc", version, text)
-    monkeypatch.setenv("VIRNUCPRO_MONITOR_DB", f"sqlite:///{tmp_path / 'monitor.db'}")
-    monkeypatch.setenv("VIRNUCPRO_MONITOR_CACHE_DIR", str(tmp_path / "cache"))
-    for name, value in (
-        ("MODEL", "esm2_t6_8M_UR50D"), ("WEIGHTS", "synthetic"), ("DEVICE", "cpu"),
-        ("DTYPE", "float32"), ("BENCHMARK", "seed"),
-    ):  # fmt: skip
-        monkeypatch.setenv(f"VIRNUCPRO_MONITOR_{name}", value)
-
-    def command(*arguments: str) -> tuple[int, str, str]:
-        capsys.readouterr()
-        code = run_command(list(arguments))
-        captured = capsys.readouterr()
-        return code, captured.out, captured.err
+    use_smallest_model(tmp_path, monkeypatch, BENCHMARK="seed")
+    command = commands(capsys)
 
     add = ["targets", "add", "tiny", "pypi:tinyenc", "--releases", ">=1.0"]
     code, _, said = command(*add)
@@ -177,13 +167,7 @@ def test_what_is_wrong_with_a_release_is_its_own_row_and_the_next_one_runs(
     for name in ("PIP_NO_INDEX", "PIP_FIND_LINKS"):
         monkeypatch.delenv(name)
     monkeypatch.setenv("PIP_INDEX_URL", url)
-    monkeypatch.setenv("VIRNUCPRO_MONITOR_DB", f"sqlite:///{tmp_path / 'monitor.db'}")
-    monkeypatch.setenv("VIRNUCPRO_MONITOR_CACHE_DIR", str(tmp_path / "cache"))
-    for name, value in (
-        ("MODEL", "esm2_t6_8M_UR50D"), ("WEIGHTS", "synthetic"), ("DEVICE", "cpu"),
-        ("DTYPE", "float32"),
-    ):  # fmt: skip
-        monkeypatch.setenv(f"VIRNUCPRO_MONITOR_{name}", value)
+    use_smallest_model(tmp_path, monkeypatch)
     add = ["targets", "add", "tiny", "pypi:tinyenc", "--adapter", "tinyenc:Padded", "--no-check"]
     assert run_command(add) == 0
     assert "Stored tiny: 3 releases." in capsys.readouterr().err  # the yanked one is not listed

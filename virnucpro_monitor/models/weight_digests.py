@@ -33,26 +33,31 @@ def folder_digest(folder: Path) -> str:
     Raises:
         OSError: one cannot be read.
     """
-    files = sorted(path for path in folder.rglob("*") if path.is_file())
-    stamps = [(path, one.st_size, one.st_mtime_ns) for path in files for one in (path.stat(),)]
-    return _folder_digest(folder, tuple(stamps))
+    files = tuple(sorted(path for path in folder.rglob("*") if path.is_file()))
+    return _folder_digest(folder, files, _listing(folder, files))
 
 
 @functools.lru_cache(maxsize=32)  # where no note can be left beside it
-def _folder_digest(folder: Path, stamps: tuple[tuple[Path, int, int], ...]) -> str:
-    listing = hashlib.sha256()
-    for path, *stamp in stamps:
-        listing.update(f"{path.relative_to(folder)}\0{stamp}\0".encode(errors="surrogateescape"))
-
+def _folder_digest(folder: Path, files: tuple[Path, ...], listing: str) -> str:
     def read() -> str:
         digest = hashlib.sha256()
-        for path, size, _ in stamps:
-            digest.update(f"{path.relative_to(folder)}\0{size}\0".encode(errors="surrogateescape"))
+        for path in files:
+            about = f"{path.relative_to(folder)}\0{path.stat().st_size}\0"
+            digest.update(about.encode(errors="surrogateescape"))
             with path.open("rb") as file:
                 digest.update(hashlib.file_digest(file, "sha256").digest())
         return digest.hexdigest()
 
-    return _noted(folder, "sha256", listing.hexdigest(), read)
+    return _noted(folder, "sha256", listing, read)
+
+
+def _listing(folder: Path, files: Sequence[Path]) -> str:
+    """What tells that files of a folder are as they were: SHA-256 of names, sizes and times."""
+    listing = hashlib.sha256()
+    for path in files:
+        stamp = [path.stat().st_size, path.stat().st_mtime_ns]
+        listing.update(f"{path.relative_to(folder)}\0{stamp}\0".encode(errors="surrogateescape"))
+    return listing.hexdigest()
 
 
 def encoder_digest(
@@ -84,10 +89,9 @@ def remembered(
 
     Args:
         kind: of digest, the suffix of the note.
-        files: of a folder at `path`, whose sizes and times count.
+        files: of a folder at `path`, whose names, sizes and times count.
     """
-    found = [one.stat() for one in files or (path,)]
-    stamp = f"{sum(one.st_size for one in found)} {max(one.st_mtime_ns for one in found)}"
+    stamp = _listing(path, files) if files else f"{path.stat().st_size} {path.stat().st_mtime_ns}"
     return _noted(path, kind, stamp, compute)
 
 

@@ -103,7 +103,6 @@ def _hf_oracle(
                 "kind": named.text,
                 "model": model_name if own else "",
                 "weights_digest": weights.digest if own else "",
-                "weights_path": "",
             }
             write_oracle(
                 folder,

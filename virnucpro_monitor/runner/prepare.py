@@ -91,8 +91,9 @@ def prepare(
             elif isinstance(event, Ready):
                 ready = event
             elif isinstance(event, Ended) and ready is None:
-                why = last_line(event.log) or explain(event, job.timeout_s, None).message
-                raise ConfigurationError(f"The worker process could not get ready: {why}")
+                raise ConfigurationError(
+                    f"The worker process could not get ready: {_why(event, job)}"
+                )
     assert ready is not None
     return Prepared(
         pool=pool,
@@ -129,13 +130,18 @@ def describe(plan: RunPlan, base: Prepared, python: Path) -> Prepared:
             if isinstance(event, Described):
                 described = event
             elif isinstance(event, Ended) and described is None:
-                why = last_line(event.log) or explain(event, job.timeout_s, None).message
-                raise ConfigurationError(f"The private environment cannot be used: {why}")
+                raise ConfigurationError(
+                    f"The private environment cannot be used: {_why(event, job)}"
+                )
     assert described is not None
     here = base.surroundings.environment.host  # on a cluster its name, whichever worker answered
     environment = replace(described.environment, host=here)
     surroundings = Surroundings(environment=environment, installed=described.installed)
     return replace(base, python=python, surroundings=surroundings)
+
+
+def _why(ended: Ended, job: PrepareJob | DescribeJob) -> str:
+    return last_line(ended.log) or explain(ended, job.timeout_s, None).message
 
 
 def _weights_name(weights: str) -> str:

@@ -230,3 +230,18 @@ def padded_with(model: Any, token: int) -> Callable[..., dict[str, Any]]:
         }
 
     return forward_packed
+
+
+def share_of_the_pack(
+    embed: Any,
+    tokens: torch.Tensor,
+    masked: torch.Tensor,
+    num_masked: torch.Tensor,
+    length: torch.Tensor,
+) -> torch.Tensor | None:
+    """The embedding with `<mask>` counted over the whole pack; None where there is none."""
+    if not bool(masked.any()):
+        return None
+    total = masked.sum().expand_as(num_masked)
+    found: torch.Tensor = embed(tokens, masked, total, torch.full_like(length, len(tokens)))
+    return found

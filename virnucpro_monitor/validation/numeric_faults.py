@@ -82,20 +82,6 @@ def _turned_back(original: Any, length: int, device: torch.device) -> Tables:
     return cos, -sin
 
 
-def _share_of_the_pack(
-    embed: Any,
-    tokens: torch.Tensor,
-    masked: torch.Tensor,
-    num_masked: torch.Tensor,
-    length: torch.Tensor,
-) -> torch.Tensor | None:
-    if not bool(masked.any()):
-        return None
-    total = masked.sum().expand_as(num_masked)
-    found: torch.Tensor = embed(tokens, masked, total, torch.full_like(length, len(tokens)))
-    return found
-
-
 def _without_token_dropout(
     embed: Any,
     tokens: torch.Tensor,
@@ -251,7 +237,7 @@ NUMERIC_FAULTS: tuple[Fault, ...] = (
         name="<mask> rescale by the whole pack's share",
         signature="mask rescale of the pack",
         probes=True,
-        patches=parts.embedding(_share_of_the_pack),
+        patches=parts.embedding(tools.share_of_the_pack),
     ),
     Fault(
         name="token dropout off",

@@ -301,6 +301,8 @@ def write_oracle(
         names.append(_EMBEDDING)
         np.save(folder / _EMBEDDING, table)
     known = {
+        # Of no model, no checkpoint and no file of it, where the facts name none.
+        **dict.fromkeys(("model", "weights_digest", "weights_path"), ""),
         **facts,
         "benchmark": benchmark.label,
         "benchmark_digest": benchmark.digest,

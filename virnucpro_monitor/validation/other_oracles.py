@@ -14,6 +14,7 @@ import torch
 from virnucpro_monitor.data.benchmarks import truncate
 from virnucpro_monitor.errors import TargetError, WeightsError
 from virnucpro_monitor.records import OWN_ORACLE, BenchmarkSet, content_digest
+from virnucpro_monitor.validation.measures import relative_l2
 from virnucpro_monitor.validation.oracle import Oracle, kept_oracle, write_oracle
 from virnucpro_monitor.validation.tokens import encode
 
@@ -63,8 +64,6 @@ def own_oracle(
         "digest": "",  # of this run alone
         "kind": OWN_ORACLE,
         "model": subject.model_name,
-        "weights_digest": "",
-        "weights_path": "",
     }
     write_oracle(
         folder,
@@ -116,13 +115,7 @@ def file_oracle(path: Path, benchmark: BenchmarkSet, *, cache_folder: Path) -> O
             ids[text].rotate(-1)  # asked again for these residues, it is for the next id
             return rows
 
-        facts = {
-            "digest": key,
-            "kind": f"file:{path}",
-            "model": "",
-            "weights_digest": "",
-            "weights_path": "",
-        }
+        facts = {"digest": key, "kind": f"file:{path}"}
         write_oracle(folder, benchmark, embed, facts, maker=f"The oracle file {path.name}'s arrays")
 
     key = content_digest(["file, each id's own", str(path), digest, benchmark.digest])
@@ -251,8 +244,9 @@ def _check_same(
     path: Path, name: str, rows: torch.Tensor, other: str, others: torch.Tensor
 ) -> None:
     """Two ids of the same residues: they may differ by what another batch rounds."""
-    apart = float((rows.double() - others.double()).norm() / others.double().norm())
-    if apart > _SAME:
+    apart = relative_l2(rows, others)
+    # Zeros and what is not finite have no distance, and are refused as they are written.
+    if apart is not None and apart > _SAME:
         raise WeightsError(
             f"The oracle file {path.name} has different embeddings of the same residues, of "
             f"{other!r} and {name!r} ({apart:.1e} apart, relative L2): one of them is wrong."

@@ -69,11 +69,9 @@ def _share_of_long_packs(
     num_masked: torch.Tensor,
     length: torch.Tensor,
 ) -> torch.Tensor | None:
-    if len(tokens) <= _LONG_PACK or not bool(masked.any()):
+    if len(tokens) <= _LONG_PACK:
         return None
-    total = masked.sum().expand_as(num_masked)
-    found: torch.Tensor = embed(tokens, masked, total, torch.full_like(length, len(tokens)))
-    return found
+    return tools.share_of_the_pack(embed, tokens, masked, num_masked, length)
 
 
 def _doubled_among_many(
