@@ -78,12 +78,6 @@ def test_residues_of_other_length_do_not_agree() -> None:
     assert measures.residue_agreement(torch.ones(3, 4), torch.ones(2, 4)) is None
 
 
-def test_percentile_interpolates_linearly() -> None:
-    assert measures.percentile([4.0, 1.0, 3.0, 2.0], 0.5) == 2.5
-    assert measures.percentile([1.0], 0.01) == 1.0
-    assert measures.percentile([], 0.5) is None
-
-
 def test_rounding_above_one_is_no_error() -> None:
     assert error_of(1.0 + 2e-16) == 0.0
 

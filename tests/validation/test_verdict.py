@@ -10,7 +10,7 @@ from virnucpro_monitor.records import (
     Outcome,
 )
 from virnucpro_monitor.validation.protocol import load_protocol
-from virnucpro_monitor.validation.verdict import judge
+from virnucpro_monitor.validation.verdict import judge, percentile
 
 
 def verdict_of(*results, limits_name="float32", **documents):
@@ -116,3 +116,9 @@ def test_figures_count_a_lost_sequence_as_failed() -> None:
 def test_a_dtype_without_limits_is_refused() -> None:
     with pytest.raises(ProtocolError, match="no limits for float64"):
         judge([sequence()], {}, load_protocol(), limits_name="float64")
+
+
+def test_percentile_interpolates_linearly() -> None:
+    assert percentile([4.0, 1.0, 3.0, 2.0], 0.5) == 2.5
+    assert percentile([1.0], 0.01) == 1.0
+    assert percentile([], 0.5) is None

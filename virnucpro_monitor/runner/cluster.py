@@ -20,7 +20,6 @@ from typing import Any
 
 from virnucpro_monitor.errors import ClusterError
 from virnucpro_monitor.models.weight_digests import file_digest
-from virnucpro_monitor.models.weights import SYNTHETIC, checkpoint_file
 from virnucpro_monitor.records.messages import (
     Advanced,
     Job,
@@ -245,6 +244,9 @@ class Cluster:
 
     def _send_files(self, paths: dict[str, Any], found: Sequence[Any]) -> None:
         """Give each host that shares no folder with us a cache folder, and the weights' file."""
+        # Starts on this host, which come this way too, need no torch in the process that plans.
+        from virnucpro_monitor.models.weights import SYNTHETIC, checkpoint_file
+
         weights = self._plan.request.weights
         first_of = {place.host: place.address for place in reversed(found)}
         sent: dict[str, str | None] = dict.fromkeys(first_of)

@@ -102,14 +102,3 @@ def residue_agreement(a: torch.Tensor, b: torch.Tensor) -> ResidueAgreement | No
         worst_residue=worst,
         max_abs=largest,
     )
-
-
-def percentile(values: list[float], fraction: float) -> float | None:
-    """Linear-interpolated percentile of `values`; None where there is none."""
-    if not values:
-        return None
-    ordered = sorted(values)
-    place = fraction * (len(ordered) - 1)
-    low = math.floor(place)
-    high = min(low + 1, len(ordered) - 1)
-    return ordered[low] + (ordered[high] - ordered[low]) * (place - low)

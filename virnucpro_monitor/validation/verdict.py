@@ -25,7 +25,6 @@ from virnucpro_monitor.records import (
     read_probes,
 )
 from virnucpro_monitor.validation.gates import judge_gates, over_limit, wrong_side
-from virnucpro_monitor.validation.measures import percentile
 from virnucpro_monitor.validation.protocol import seed_rule
 
 # Gates that hold packed against unpacked alone, where the oracle is none or unpacked's own.
@@ -269,3 +268,14 @@ def _of_oracle(text: str, oracle: str) -> str:
 
 def _lower(text: str) -> str:
     return text[:1].lower() + text[1:]
+
+
+def percentile(values: list[float], fraction: float) -> float | None:
+    """Linear-interpolated percentile of `values`; None where there is none."""
+    if not values:
+        return None
+    ordered = sorted(values)
+    place = fraction * (len(ordered) - 1)
+    low = math.floor(place)
+    high = min(low + 1, len(ordered) - 1)
+    return ordered[low] + (ordered[high] - ordered[low]) * (place - low)
