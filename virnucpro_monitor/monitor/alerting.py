@@ -296,7 +296,8 @@ def _deliver(
                 continue  # the channel does not work: the rest is not tried
             else:
                 problem = NO_ANSWER
-            _store_outcome(engine, message, problem, now)
+            # Each at a moment of its own: by that a channel's messages of an hour are counted.
+            _store_outcome(engine, message, problem, now + timedelta(microseconds=place))
             delivered.append(Delivered(channel=name, alerts=message.alerts, problem=problem))
             if problem:
                 break
