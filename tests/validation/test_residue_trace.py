@@ -18,7 +18,7 @@ BENCHMARK = make_benchmark({"a": "MKTAYIAK", "b": "DERKH", "c": "AILVFMWP"})
 
 def traced(fake: FakeSubject) -> list[dict[str, Json]]:
     found = measure(fake, BENCHMARK, None)
-    document = trace_residues(fake, BENCHMARK, found.sequences, found.batches, None)
+    document = trace_residues(BENCHMARK, found.worst, None)
     return document["sequences"]
 
 

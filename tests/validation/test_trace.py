@@ -24,7 +24,7 @@ from virnucpro_monitor.validation.measure import measure
 from virnucpro_monitor.validation.one_layer import Hypothesis, run_layer
 from virnucpro_monitor.validation.perturb import reorder
 from virnucpro_monitor.validation.tokens import encode
-from virnucpro_monitor.validation.trace import trace, worst_sequences
+from virnucpro_monitor.validation.trace import trace
 
 TOKENS = encode("MKTAYIAKQRQI")
 PREVIOUS, FOLLOWING = encode("DERKHGG"), encode("AILVFMWPGG")
@@ -172,7 +172,7 @@ BENCHMARK = make_benchmark({"a": "MKTAYIAK", "b": "DERKH", "c": "AILVFMWP"})
 
 def traced(fake: FakeSubject) -> dict:
     found = measure(fake, BENCHMARK, None)
-    return trace(fake, found.sequences, found.batches, None)
+    return trace(fake, found.worst, found.batches, None)
 
 
 def test_without_an_oracle_the_unpacked_side_is_the_reference(fake: FakeSubject) -> None:
@@ -233,7 +233,7 @@ def test_a_doubled_sequence_whose_copies_are_right_has_no_finding(fake: FakeSubj
     found = traced(fake)
     assert found["finding"] is None
     assert found["signature"] is None
-    assert worst_sequences(measure(fake, BENCHMARK, None).sequences)[0].pack == 0
+    assert measure(fake, BENCHMARK, None).worst[0].result.pack == 0
 
 
 def test_layers_in_parts_are_the_same_trace(
@@ -273,7 +273,7 @@ def test_worst_sequences_put_missing_values_first(fake: FakeSubject) -> None:
         return rows
 
     fake.on_packed = poison
-    chosen = worst_sequences(measure(fake, BENCHMARK, None).sequences)
+    chosen = [one.result for one in measure(fake, BENCHMARK, None).worst]
     assert chosen[0].sequence_id == "a"
     assert chosen[0].status is SequenceStatus.NOT_FINITE
     assert len(chosen) == 2

@@ -28,6 +28,7 @@ from virnucpro_monitor.validation.oracle import Oracle
 from virnucpro_monitor.validation.poison import poisoned
 from virnucpro_monitor.validation.subject import PackedBatch, Subject, embed_packed, embed_unpacked
 from virnucpro_monitor.validation.tokens import encode
+from virnucpro_monitor.validation.worst_rows import KeptRows, WorstRows
 
 
 @dataclass(slots=True)
@@ -39,12 +40,14 @@ class Measurement:
         packs: what the pass found beside the sequences' measures.
         batches: the packs themselves, for the trace.
         pooled: of each side.
+        worst: the sequences that differ most, the worst first.
     """
 
     sequences: tuple[SequenceResult, ...]
     packs: PacksDocument
     batches: list[PackedBatch]
     pooled: PooledEmbeddings
+    worst: tuple[WorstRows, ...]
 
 
 @dataclass(slots=True)
@@ -56,6 +59,7 @@ class _Notes:
     packed_not_finite: list[str] = field(default_factory=list)
     unpacked_not_finite: list[str] = field(default_factory=list)
     residue_errors: dict[str, tuple[float | None, float | None]] = field(default_factory=dict)
+    worst: KeptRows = field(default_factory=KeptRows)
     num_tokens: int = 0
     width: int | None = None
     pooled: dict[int, tuple[torch.Tensor, torch.Tensor]] = field(default_factory=dict)
@@ -102,19 +106,25 @@ def measure(
             alone, spent_s = _embed_alone(subject, expected[index])
             if notes.unpacked_s is not None:
                 notes.unpacked_s = None if spent_s is None else notes.unpacked_s + spent_s
-            result = _compare(
-                cut_residues(rows, start, end), alone[1:-1], oracle, index, sequence_id, notes
-            )
-            notes.results[index] = _worse(
-                notes.results.get(index), _placed(result, number, slot, start)
-            )
+            residues = cut_residues(rows, start, end)
+            result = _compare(residues, alone[1:-1], oracle, index, sequence_id, notes)
+            result = _placed(result, number, slot, start)
+            notes.results[index] = _worse(notes.results.get(index), result)
+            if notes.results[index] is result:
+                notes.worst.offer(result, rows, (start, end), residues, alone)
             if on_progress:
                 on_progress(len(notes.results), len(texts))
     sequences = tuple(
         _finish(notes, benchmark, index, len(text)) for index, text in enumerate(texts)
     )
     document = _document(notes, len(batches), subject.num_layers)
-    return Measurement(sequences, document, batches, _gathered(notes, len(texts)))
+    return Measurement(
+        sequences,
+        document,
+        batches,
+        _gathered(notes, len(texts)),
+        notes.worst.sorted(sequences),
+    )
 
 
 def _gathered(notes: _Notes, num_sequences: int) -> PooledEmbeddings:

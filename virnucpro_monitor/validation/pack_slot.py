@@ -12,6 +12,7 @@ from virnucpro_monitor.validation.subject import (
     embed_packed,
     embed_unpacked,
 )
+from virnucpro_monitor.validation.worst_rows import WorstRows
 
 
 def tokens_of(batch: PackedBatch, slot: int) -> torch.Tensor:
@@ -19,10 +20,15 @@ def tokens_of(batch: PackedBatch, slot: int) -> torch.Tensor:
     return batch.input_ids[bounds[slot] : bounds[slot + 1]].cpu()
 
 
-def shorten(subject: Subject, batch: PackedBatch, slot: int) -> tuple[PackedBatch, int]:
+def shorten(
+    subject: Subject, batch: PackedBatch, slot: int, seen: WorstRows | None = None
+) -> tuple[PackedBatch, int]:
     """A pack of the sequence, its neighbours, the first and the longest, if it is as wrong there.
 
     A trace keeps every layer of a pack, so a short one saves time and memory.
+
+    Args:
+        seen: the sequence's rows in the whole pack and alone, where they are known.
     """
     bounds = bounds_of(batch)
     lengths = [end - start for start, end in itertools.pairwise(bounds)]
@@ -33,11 +39,13 @@ def shorten(subject: Subject, batch: PackedBatch, slot: int) -> tuple[PackedBatc
     short = reorder(batch, kept)
     new_slot = kept.index(slot)
     start = int(short.cu_seqlens[new_slot])
-    here = slice(bounds[slot], bounds[slot + 1])
-    before = embed_packed(subject, batch)[here].double()
+    if seen is None:
+        here = slice(bounds[slot], bounds[slot + 1])
+        before = embed_packed(subject, batch)[here].double()
+        alone = embed_unpacked(subject, batch.input_ids[here].to(subject.device)).to(before)
+    else:
+        before, alone = seen.packed.double(), seen.alone.to(seen.packed).double()
     after = embed_packed(subject, short)[start : start + lengths[slot]]
-    tokens = batch.input_ids[here].to(subject.device)
-    alone = embed_unpacked(subject, tokens).to(before)
     moved = (after.double() - before).norm()
     # False, too, where a value is not finite.
     if bool(moved <= 0.5 * (before - alone).norm()):

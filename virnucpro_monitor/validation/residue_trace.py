@@ -5,26 +5,19 @@ from collections.abc import Sequence
 import torch
 
 from virnucpro_monitor.data.benchmarks import truncate
-from virnucpro_monitor.records import BenchmarkSet, Json, SequenceResult
-from virnucpro_monitor.validation import measure, measures
+from virnucpro_monitor.records import BenchmarkSet, Json
+from virnucpro_monitor.validation import measures
 from virnucpro_monitor.validation.oracle import Oracle
-from virnucpro_monitor.validation.perturb import bounds_of
-from virnucpro_monitor.validation.subject import PackedBatch, Subject, embed_packed, embed_unpacked
-from virnucpro_monitor.validation.tokens import encode
-from virnucpro_monitor.validation.trace import worst_sequences
+from virnucpro_monitor.validation.worst_rows import WorstRows
 
 # A trace is drawn, not judged: four digits keep the document of a long sequence near 100 kB.
 _SIGNIFICANT_DIGITS = 4
 
 
 def trace_residues(
-    subject: Subject,
-    benchmark: BenchmarkSet,
-    sequences: Sequence[SequenceResult],
-    batches: Sequence[PackedBatch],
-    oracle: Oracle | None,
+    benchmark: BenchmarkSet, worst: Sequence[WorstRows], oracle: Oracle | None
 ) -> dict[str, Json]:
-    """Embed the worst sequences again, both ways, and compare them residue by residue.
+    """Compare the worst sequences' rows, as they were measured, residue by residue.
 
     They are those of the layer trace, each cut to the model's limit as everywhere.
 
@@ -35,26 +28,14 @@ def trace_residues(
         and left out without one. Each holds one value for each residue: 1 - cos, or
         ||a - b|| / ||b||; None where not finite.
     """
-    traced = [
-        _trace_one(subject, benchmark, result, batches[result.pack or 0], oracle)
-        for result in worst_sequences(sequences)
-    ]
+    traced = [_trace_one(benchmark, one, oracle) for one in worst]
     return {"sequences": traced} if traced else {}
 
 
-def _trace_one(
-    subject: Subject,
-    benchmark: BenchmarkSet,
-    result: SequenceResult,
-    batch: PackedBatch,
-    oracle: Oracle | None,
-) -> dict[str, Json]:
+def _trace_one(benchmark: BenchmarkSet, worst: WorstRows, oracle: Oracle | None) -> dict[str, Json]:
+    result = worst.result
     residues = truncate(benchmark.sequences[result.index].residues)[0]
-    bounds, slot = bounds_of(batch), result.slot or 0
-    rows = embed_packed(subject, batch)
-    packed = measure.cut_residues(rows, bounds[slot], bounds[slot + 1]).cpu()
-    tokens = encode(residues).to(subject.device)
-    unpacked = embed_unpacked(subject, tokens)[1:-1].cpu()
+    packed, unpacked = worst.residues.cpu(), worst.alone[1:-1].cpu()
     pairs = {"packed_unpacked": (packed, unpacked)}
     if oracle is not None and oracle.residues_path is not None:
         exact = oracle.residues_of(result.index)

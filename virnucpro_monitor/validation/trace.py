@@ -17,7 +17,7 @@ import torch
 from virnucpro_monitor.data.benchmarks import truncate
 from virnucpro_monitor.errors import MonitorError
 from virnucpro_monitor.models.weights import load_checkpoint
-from virnucpro_monitor.records import GATES, BenchmarkSet, Json, SequenceResult, SequenceStatus
+from virnucpro_monitor.records import GATES, BenchmarkSet, Json
 from virnucpro_monitor.validation.departure import (
     Departure,
     Errors,
@@ -33,6 +33,7 @@ from virnucpro_monitor.validation.oracle import Oracle, full_float32
 from virnucpro_monitor.validation.outside import OUTSIDE, name_token_fault
 from virnucpro_monitor.validation.pack_slot import shorten, surroundings, tokens_of
 from virnucpro_monitor.validation.perturb import bounds_of, mask_pack
+from virnucpro_monitor.validation.probe_rows import same
 from virnucpro_monitor.validation.protocol import limits_key
 from virnucpro_monitor.validation.signature import Signature
 from virnucpro_monitor.validation.signatures import (
@@ -50,8 +51,8 @@ from virnucpro_monitor.validation.subject import (
     embed_unpacked,
 )
 from virnucpro_monitor.validation.tokens import encode
+from virnucpro_monitor.validation.worst_rows import WorstRows
 
-_TRACED_SEQUENCES = 2
 # Layers of a pack that are held at one time: 37 layers of 3B width would take gigabytes.
 _PART_BYTES = 128 * 1024**2
 # The result is off by this many times what the last layer is: then the layers are not to blame.
@@ -66,7 +67,7 @@ _LEAK_GATES = frozenset({"leak"})
 
 def trace(
     subject: Subject,
-    sequences: Sequence[SequenceResult],
+    worst: Sequence[WorstRows],
     batches: Sequence[PackedBatch],
     oracle: Oracle | None,
     *,
@@ -80,6 +81,7 @@ def trace(
     where there is nothing to trace.
 
     Args:
+        worst: the sequences that differ most, the worst first.
         benchmark: the sequences that were measured, whose tokens the packs should hold.
         failing: the gates that failed; where only probes did, their packs are traced.
         probe_batches: gives the packs of the probes.
@@ -92,25 +94,11 @@ def trace(
         with full_float32(), torch.inference_mode():
             if by_probe:
                 return tracer.trace_probes(probe_batches(), failing)
-            return tracer.trace_sequences(worst_sequences(sequences), batches, failing)
+            return tracer.trace_sequences(worst, batches, failing)
     except (MonitorError, torch.OutOfMemoryError):
         raise
     except Exception as error:  # the target's own code, asked for layers it need not have
         return {"not_traced": f"The target does not give its hidden layers ({error!r})."}
-
-
-def worst_sequences(sequences: Sequence[SequenceResult]) -> list[SequenceResult]:
-    """Those that differ most, one whose value is not finite first; ties go to the shorter.
-
-    Of a doubled one it is the copy that differs most.
-    """
-    placed = [s for s in sequences if s.pack is not None and s.status is not SequenceStatus.LOST]
-
-    def badness(s: SequenceResult) -> tuple[float, int]:
-        error = s.packed_relative_l2 if s.packed_relative_l2 is not None else s.relative_l2
-        return (float("inf") if error is None else error, -s.length)
-
-    return sorted(placed, key=badness, reverse=True)[:_TRACED_SEQUENCES]
 
 
 class _Tracer:
@@ -126,26 +114,27 @@ class _Tracer:
 
     def trace_sequences(
         self,
-        chosen: Sequence[SequenceResult],
+        chosen: Sequence[WorstRows],
         batches: Sequence[PackedBatch],
         failing: Collection[str],
     ) -> dict[str, Json]:
         if not chosen:
             return {}
         longest = tuple(sorted({batch.max_seqlen for batch in batches}))
-        worst = batches[chosen[0].pack or 0]
-        unsteady = self._name_unsteady(worst)
+        worst = batches[chosen[0].result.pack or 0]
+        unsteady = self._name_unsteady(worst, chosen[0])
         if unsteady is not None:
             return {"finding": unsteady.text, "signature": unsteady.name, "sequences": []}
         traced = []
-        for result in chosen:
+        for seen in chosen:
+            result = seen.result
             batch = batches[result.pack or 0]
             wrong = result.packed_relative_l2 if self.model is not None else result.relative_l2
             expected = None
             if self.benchmark is not None:
                 residues = truncate(self.benchmark.sequences[result.index].residues)[0]
                 expected = encode(residues)
-            traced.append(self._trace_one(batch, result.slot or 0, expected, wrong, longest))
+            traced.append(self._trace_one(batch, result.slot or 0, expected, wrong, longest, seen))
             if traced[-1]["signature"]:
                 break
         told = next((one for one in traced if one["signature"]), traced[0])
@@ -156,7 +145,7 @@ class _Tracer:
                 told["signature"] = leak.signature.name
         group = None
         if told["signature"] != OUTSIDE.name and told["side"] == "packed":
-            result = chosen[traced.index(told)]
+            result = chosen[traced.index(told)].result
             group = self._group(batches[result.pack or 0], result.slot or 0, told["packed"][-1])
         return self._document(told, traced, group)
 
@@ -215,10 +204,18 @@ class _Tracer:
             "sequences": traced,
         }
 
-    def _name_unsteady(self, batch: PackedBatch) -> Signature | None:
-        """Whether the same pack twice gives other values, and whether they are right on average."""
-        first, again = (embed_packed(self.subject, batch) for _ in range(2))
-        if torch.equal(first.nan_to_num(), again.nan_to_num()):
+    def _name_unsteady(self, batch: PackedBatch, seen: WorstRows | None = None) -> Signature | None:
+        """Whether the same pack twice gives other values, and whether they are right on average.
+
+        Args:
+            seen: rows of one of its sequences, from an earlier pass.
+        """
+        first = embed_packed(self.subject, batch)
+        if seen is not None:
+            start = seen.result.offset or 0
+            if same(first[start : start + len(seen.packed)], seen.packed):
+                return None
+        if same(first, embed_packed(self.subject, batch)):
             return None
         passes = [
             self.subject.embed_packed_layers(batch, [1])[1].double() for _ in range(_DROPOUT_PASSES)
@@ -285,22 +282,24 @@ class _Tracer:
         expected: torch.Tensor | None,
         wrong: float | None,
         other_lengths: tuple[int, ...],
+        seen: WorstRows | None = None,
     ) -> dict[str, Json]:
         """Trace one sequence of a pack.
 
         Args:
             expected: its own tokens [T]; None where the pack is known to hold them.
             wrong: the relative L2 of the result that is to be explained.
+            seen: its rows, where they are known.
         """
         subject, model = self.subject, self.model
         sequence_id = batch.sequence_ids[slot]
         named = None if expected is None else name_token_fault(expected, tokens_of(batch, slot))
-        batch, slot = shorten(subject, batch, slot)
+        batch, slot = shorten(subject, batch, slot, seen)
         packed_errors: Errors = []
         unpacked_errors: Errors = []
         between: Errors = []
         pooled: float | None = None
-        width = embed_packed(subject, batch).shape[-1]
+        width = (embed_packed(subject, batch) if seen is None else seen.packed).shape[-1]
         for some in _in_parts(
             self.layers, batch.input_ids.numel() * width * subject.dtype.itemsize
         ):

@@ -102,7 +102,7 @@ def _validate(
         documents["trace"] = (
             trace(
                 subject,
-                measured.sequences,
+                measured.worst,
                 measured.batches,
                 oracle,
                 benchmark=benchmark,
@@ -112,9 +112,7 @@ def _validate(
             if opening is None or set(failing) != {"collator"}
             else _trace_collator(opening.problems)
         )
-        documents["residues"] = trace_residues(
-            subject, benchmark, measured.sequences, measured.batches, oracle
-        )
+        documents["residues"] = trace_residues(benchmark, measured.worst, oracle)
         verdict = judge_within_noise(measured.sequences, documents, protocol, limits_name=limits)
     if keep_embeddings:
         kept = write_embeddings(measured.pooled)
