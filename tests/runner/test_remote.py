@@ -106,6 +106,8 @@ def test_rows_packs_and_fingerprints_are_those_of_the_subject(
         found = remote.embed_packed_layers(ours, [0, 6])
         expected = subject.embed_packed_layers(theirs, [0, 6])
         assert all(torch.equal(found[layer], expected[layer]) for layer in (0, 6))
+        part = remote.embed_packed_span(ours, (2, 5), [6])[6]
+        assert torch.equal(part, subject.embed_packed_layers(theirs, [6])[6][2:5])
         assert ours.input_ids.tolist() == theirs.input_ids.tolist()  # what the pass made of them
         assert int(ours.input_ids[1]) == 5
     tokens = encode(SEQUENCES[0].residues)

@@ -28,12 +28,17 @@ class EmbedAlone:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class EmbedPack:
-    """Embed one pack. Tensors: input_ids [tokens] int64, cu_seqlens [n + 1]."""
+    """Embed one pack. Tensors: input_ids [tokens] int64, cu_seqlens [n + 1].
+
+    Attributes:
+        span: the rows that are asked for, from the first to the one behind the last; None for all.
+    """
 
     layers: tuple[int, ...]
     max_seqlen: int
     sequence_ids: tuple[str, ...]
     fill: str = ""
+    span: tuple[int, int] | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -148,11 +148,18 @@ class RemoteSubject:
 
     def embed_packed_layers(self, batch: PackedBatch, layers: Sequence[int]) -> Layers:
         """{layer: [tokens, D]}, rows in the order of `batch.input_ids`."""
+        return self.embed_packed_span(batch, None, layers)
+
+    def embed_packed_span(
+        self, batch: PackedBatch, span: tuple[int, int] | None, layers: Sequence[int]
+    ) -> Layers:
+        """{layer: [rows, D]} of a part of the pack; no others come over the channel."""
         call = EmbedPack(
             layers=tuple(layers),
             max_seqlen=batch.max_seqlen,
             sequence_ids=batch.sequence_ids,
             fill=self._fill,
+            span=span,
         )
         return self._embed(call, batch.input_ids, batch.cu_seqlens)
 

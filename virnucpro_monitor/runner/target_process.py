@@ -226,6 +226,8 @@ class Host:
             if isinstance(call, EmbedPack):
                 batch = PackedBatch(tensors[0], tensors[1], call.max_seqlen, call.sequence_ids)
                 found = subject.embed_packed_layers(batch, layers)
+                if call.span is not None:
+                    found = {layer: found[layer][slice(*call.span)] for layer in layers}
             else:
                 found = subject.embed_unpacked_layers(tensors[0].to(subject.device), layers)
         changed = not torch.equal(tensors[0], kept)

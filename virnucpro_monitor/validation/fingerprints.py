@@ -6,7 +6,7 @@ looked through on its own device without a second copy.
 
 import json
 import os
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -21,6 +21,8 @@ from virnucpro_monitor.validation.subject import Subject, dtype_name
 _INTEGERS = {1: torch.int8, 2: torch.int16, 4: torch.int32, 8: torch.int64}
 # Elements that are summed first: prime, so that a block does not end where a matrix's row does.
 _BLOCK = 61
+# A device is asked once for all tensors of one size, whose copies take no more than this.
+_STACKED_BYTES = 32 * 1024**2
 # Of what `_sums` computes; sums that another definition left beside a checkpoint are not compared.
 _DEFINITION = 2
 # Formats that weights may have been rounded to, the coarsest first: float16 holds most values of
@@ -42,7 +44,7 @@ class DistantTensors(Protocol):
 
 def fingerprint(tensor: torch.Tensor) -> tuple[int, ...]:
     """(elements, sum, weighted sum) of a tensor's bits as integers, the same on any device."""
-    return (tensor.numel(), *_sums(tensor).tolist())
+    return (tensor.numel(), *_sums([_bits(tensor)])[0].tolist())
 
 
 def fingerprints(tensors: Mapping[str, torch.Tensor]) -> Fingerprints:
@@ -59,26 +61,44 @@ def fingerprints(tensors: Mapping[str, torch.Tensor]) -> Fingerprints:
     ]
     found: Fingerprints = {}
     for device in {tensors[name].device for name in names}:
-        there = [name for name in names if tensors[name].device == device]
-        sums = torch.stack([_sums(tensors[name]) for name in there]).tolist()
+        alike: dict[tuple[int, int], list[str]] = {}
+        for name in names:
+            tensor = tensors[name]
+            if tensor.device == device:
+                alike.setdefault((tensor.element_size(), tensor.numel()), []).append(name)
+        order, sums = [], []
+        for (size, count), some in alike.items():
+            at_once = max(1, _STACKED_BYTES // max(1, size * count))
+            for start in range(0, len(some), at_once):
+                part = some[start : start + at_once]
+                order += part
+                sums.append(_sums([_bits(tensors[name]) for name in part]))
         found |= {
-            name: (tensors[name].numel(), *two) for name, two in zip(there, sums, strict=True)
+            name: (tensors[name].numel(), *two)
+            for name, two in zip(order, torch.cat(sums).tolist(), strict=True)
         }
     return {name: found[name] for name in names}
 
 
-def _sums(tensor: torch.Tensor) -> torch.Tensor:
-    """[2] int64: the bits as integers summed, and summed with each block's place as its weight."""
+def _bits(tensor: torch.Tensor) -> torch.Tensor:
+    """[elements], as integers of their size."""
     bits = tensor.detach().reshape(-1)
     if bits.dtype is torch.bool:
         bits = bits.to(torch.int8)
-    bits = bits.view(_INTEGERS[bits.element_size()])
-    whole = bits.numel() // _BLOCK * _BLOCK
-    blocks = bits[:whole].view(-1, _BLOCK).sum(1, dtype=torch.int64)
-    rest = bits[whole:].to(torch.int64)
-    parts = torch.cat([blocks, rest])
-    places = torch.arange(1, parts.numel() + 1, device=parts.device)
-    return torch.stack([parts.sum(), (parts * places).sum()])
+    return bits.view(_INTEGERS[bits.element_size()])
+
+
+def _sums(alike: Sequence[torch.Tensor]) -> torch.Tensor:
+    """[n, 2] int64 of n tensors' bits, [elements] each.
+
+    The first is their sum, the second their sum with each block's place as its weight.
+    """
+    bits = alike[0][None] if len(alike) == 1 else torch.stack(list(alike))
+    whole = bits.shape[1] // _BLOCK * _BLOCK
+    blocks = bits[:, :whole].reshape(len(bits), whole // _BLOCK, _BLOCK).sum(2, dtype=torch.int64)
+    parts = torch.cat([blocks, bits[:, whole:].to(torch.int64)], dim=1)
+    places = torch.arange(1, parts.shape[1] + 1, device=parts.device)
+    return torch.stack([parts.sum(1), (parts * places).sum(1)], dim=1)
 
 
 def changed(before: Fingerprints, after: Fingerprints) -> list[str]:

@@ -1,12 +1,16 @@
 """Leak trace: in which layer a neighbour's residues first reach a sequence, and which rows."""
 
 import itertools
-from collections.abc import Sequence
 from dataclasses import dataclass
 
 from virnucpro_monitor.validation.perturb import bounds_of, other_residues
 from virnucpro_monitor.validation.signature import Signature
-from virnucpro_monitor.validation.subject import Layers, PackedBatch, Subject
+from virnucpro_monitor.validation.subject import (
+    PackedBatch,
+    Subject,
+    embed_packed,
+    embed_slot_layers,
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -25,26 +29,28 @@ class Leak:
 
 
 def trace_leak(subject: Subject, batch: PackedBatch) -> Leak | None:
-    """The largest leak in a pack; None where every sequence keeps its bits, or it has no layers."""
+    """The largest leak in a pack; None where every sequence keeps its bits, or it has no layers.
+
+    The last layer is looked at first; all of them only of the sequence where most has leaked.
+    """
     bounds = bounds_of(batch)
     slots = len(bounds) - 1
-    layers = list(range(subject.num_layers + 1))
     if slots < 2:
         return None
-    base = subject.embed_packed_layers(batch, layers)
-    worst: Leak | None = None
+    base = embed_packed(subject, batch)
+    worst: tuple[float, int, PackedBatch] | None = None
     for changed in _changes(slots):
         tokens = batch.input_ids.clone()
         for slot in changed:
             segment = tokens[bounds[slot] : bounds[slot + 1]]
             segment[:] = other_residues(segment)
-        after = subject.embed_packed_layers(batch.with_tokens(tokens), layers)
+        other = batch.with_tokens(tokens)
+        moved = (embed_packed(subject, other).double() - base.double()).abs().amax(-1).cpu()
         for slot in sorted(set(range(slots)) - set(changed)):
-            here = slice(bounds[slot], bounds[slot + 1])
-            found = _compare(batch, slot, base, after, here, layers, changed)
-            if found is not None and (worst is None or found.size > worst.size):
-                worst = found
-    return worst
+            size = float(moved[bounds[slot] : bounds[slot + 1]].max())
+            if size != 0 and (worst is None or size > worst[0]):
+                worst = size, slot, other
+    return None if worst is None else _locate(subject, batch, *worst)
 
 
 def _changes(slots: int) -> list[list[int]]:
@@ -53,26 +59,22 @@ def _changes(slots: int) -> list[list[int]]:
     return [list(one) for one, _ in itertools.groupby(found)]
 
 
-def _compare(
-    batch: PackedBatch,
-    slot: int,
-    base: Layers,
-    after: Layers,
-    here: slice,
-    layers: Sequence[int],
-    changed: Sequence[int],
+def _locate(
+    subject: Subject, batch: PackedBatch, size: float, slot: int, other: PackedBatch
 ) -> Leak | None:
+    layers = list(range(subject.num_layers + 1))
+    bounds = bounds_of(batch)
+    span = bounds[slot], bounds[slot + 1]
+    base, after = (embed_slot_layers(subject, one, span, layers) for one in (batch, other))
     moved = {
-        layer: (after[layer][here].double() - base[layer][here].double()).abs().amax(-1)
-        for layer in layers
+        layer: (after[layer].double() - base[layer].double()).abs().amax(-1) for layer in layers
     }
     first = next((layer for layer in layers if bool(moved[layer].ne(0).any())), None)
     if first is None:
         return None
     last = layers[-1]
-    size = float(moved[last].max())
     rows = moved[first].ne(0).nonzero().flatten().tolist()
-    length = here.stop - here.start
+    length = span[1] - span[0]
     where = (
         "at the embedding"
         if first == 0

@@ -39,7 +39,8 @@ def shorten(
     short = reorder(batch, kept)
     new_slot = kept.index(slot)
     start = int(short.cu_seqlens[new_slot])
-    if seen is None:
+    # Alone are the sequence's own tokens, and the pack may hold others.
+    if seen is None or seen.alone.shape != seen.packed.shape:
         here = slice(bounds[slot], bounds[slot + 1])
         before = embed_packed(subject, batch)[here].double()
         alone = embed_unpacked(subject, batch.input_ids[here].to(subject.device)).to(before)

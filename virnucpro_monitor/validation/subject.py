@@ -88,6 +88,25 @@ def embed_packed(subject: Subject, batch: PackedBatch, layer: int | None = None)
     return subject.embed_packed_layers(batch, [wanted])[wanted]
 
 
+def embed_slot_layers(
+    subject: Subject, batch: PackedBatch, span: tuple[int, int], layers: Sequence[int]
+) -> Layers:
+    """Layers of one sequence of a pack, {layer: [T, D]}.
+
+    A subject whose rows come from afar has a method of its own for it, `embed_packed_span`.
+
+    Args:
+        span: its first row in the pack, and the one behind its last.
+    """
+    embed = getattr(subject, "embed_packed_span", None)
+    if embed is not None:
+        found: Layers = embed(batch, span, layers)
+        return found
+    found = subject.embed_packed_layers(batch, layers)
+    # Cloned, since a slice would keep the whole pack's rows.
+    return {layer: rows[slice(*span)].clone() for layer, rows in found.items()}
+
+
 def embed_unpacked(
     subject: Subject, tokens: torch.Tensor, layer: int | None = None
 ) -> torch.Tensor:

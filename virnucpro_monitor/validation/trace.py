@@ -48,6 +48,7 @@ from virnucpro_monitor.validation.subject import (
     Subject,
     dtype_name,
     embed_packed,
+    embed_slot_layers,
     embed_unpacked,
 )
 from virnucpro_monitor.validation.tokens import encode
@@ -376,11 +377,7 @@ def _embed_three_ways(
 ) -> tuple[Layers, Layers, Layers]:
     """One sequence packed, unpacked and by the oracle model (None: unpacked again)."""
     bounds, tokens = bounds_of(batch), tokens_of(batch, slot).to(subject.device)
-    # Cloned, since a slice would keep the whole pack's rows.
-    packed = {
-        layer: rows[bounds[slot] : bounds[slot + 1]].clone()
-        for layer, rows in subject.embed_packed_layers(batch, layers).items()
-    }
+    packed = embed_slot_layers(subject, batch, (bounds[slot], bounds[slot + 1]), layers)
     unpacked = subject.embed_unpacked_layers(tokens, layers)
     if model is None:
         return packed, unpacked, unpacked
