@@ -3,10 +3,10 @@
     python -m tests.benchmarks.scaling --target PATH --package NAME --commits A..B --repeat 2
 
 Covers the last `--limit` commits of the range, each `--repeat` times, forced, start included, with
-weights and oracles ready. Where there is no card, CPU processes stand in for cards (`--cards 1 2`).
-Every line must find the same, in the same order, as the first. Host CPU, memory and disk are those
-of the whole machine, so nothing else may run on it; utilisation is the mean over the cards in use,
-as NVML samples it.
+weights and oracles ready; a Dask cluster is there before, as its owner keeps it. Where there is no
+card, CPU processes stand in for cards (`--cards 1 2`). Every line must find the same, in the same
+order, as the first. Host CPU, memory and disk are those of the whole machine, so nothing else may
+run on it; utilisation is the mean over the cards in use, as NVML samples it.
 """
 
 import argparse
@@ -157,7 +157,7 @@ def main() -> None:
                 host = Host(0 if options.cpu else number)
                 found: list[str] = []
                 outcomes: Counter[str] = Counter()
-                with host.watching(), cluster(engine, number, not options.cpu) as dask:
+                with cluster(engine, number, not options.cpu) as dask, host.watching():
                     scaled = replace(
                         plan,
                         request=replace(plan.request, device=_device(options.cpu, engine, number)),

@@ -1,14 +1,23 @@
 """Whether a driver starts under confinement is tried, not hoped for."""
 
 import os
+import sys
 import time
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+import torch
 
 from virnucpro_monitor.runner import confined_cuda
-from virnucpro_monitor.runner.confined_cuda import stands_confinement, start_cuda
+from virnucpro_monitor.runner.confined_cuda import start_cuda, try_confined
 from virnucpro_monitor.runner.confinement import Territory, landlock_version
+
+
+def stands_confinement(
+    territory: Territory, *, network: bool, start: Callable[[], bool] = start_cuda
+) -> bool:
+    return try_confined(territory, network=network, start=start).succeeded()
 
 
 def writes(path: str) -> bool:
@@ -58,6 +67,26 @@ def test_a_driver_that_hangs_has_not_started(monkeypatch: pytest.MonkeyPatch) ->
         return True
 
     assert not stands_confinement(Territory(()), network=False, start=start)
+
+
+def test_a_process_that_has_started_cuda_asks_from_a_fresh_one(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # A fork cannot start it once more. The interpreter stands in for one that can.
+    asked = tmp_path / "asked"
+    stand_in = tmp_path / "python"
+    stand_in.write_text(f'#!/bin/sh\necho "$2 $3" > {asked}\n')
+    stand_in.chmod(0o755)
+    monkeypatch.setattr(sys, "executable", str(stand_in))
+    monkeypatch.setattr(torch.cuda, "is_initialized", lambda: True)
+    assert stands_confinement(Territory((tmp_path,)), network=False)
+    assert asked.read_text() == f"-m {confined_cuda.__name__}\n"
+
+
+def test_a_trial_that_others_reap_is_heard_all_the_same() -> None:
+    trial = try_confined(Territory(()), network=False, start=lambda: True)
+    os.waitpid(trial.pid, 0)
+    assert trial.succeeded()
 
 
 @pytest.mark.gpu

@@ -47,6 +47,7 @@ class PrepareJob:
         memory_limit_gib: None for no limit.
         num_threads: CPU threads of each measurement that follows.
         oracle: what the runs are held against, as `runner.oracle_names` has it.
+        network, confine, hidden: as of the `MeasureJob`s that follow.
     """
 
     request: Request
@@ -56,6 +57,9 @@ class PrepareJob:
     memory_limit_gib: float | None = None
     num_threads: int
     oracle: str = "fair-esm"
+    network: bool = False
+    confine: bool = True
+    hidden: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

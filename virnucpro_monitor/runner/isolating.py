@@ -10,9 +10,9 @@ from contextlib import suppress
 from pathlib import Path
 
 from virnucpro_monitor.records.calls import Confined
-from virnucpro_monitor.records.messages import DescribeJob, MeasureJob
+from virnucpro_monitor.records.messages import DescribeJob, MeasureJob, PrepareJob
 from virnucpro_monitor.runner import dropped_user
-from virnucpro_monitor.runner.confined_cuda import stands_confinement
+from virnucpro_monitor.runner.confined_cuda import Trial, try_confined
 from virnucpro_monitor.runner.confinement import (
     LOCKS_SIGNALS,
     LOCKS_TCP,
@@ -26,21 +26,33 @@ from virnucpro_monitor.runner.containment import Inside
 # Of the cache: what a target must not know, or has no business with.
 _PRIVATE_FOLDERS = ("oracle", "unpacked", "begun", "spool")
 
+_trial: Trial | None = None
+"""Of CUDA under confinement, while it runs."""
 _confined_cuda: bool | None = None
 """Whether CUDA starts in a confined process; None until a job needs to know."""
 
 
-def try_confined_cuda(job: MeasureJob) -> None:
-    """Find out, once in a process, whether a card starts under confinement."""
-    global _confined_cuda
-    if _confined_cuda is None and job.confine:
-        territory = Territory((Path(tempfile.gettempdir()),), territory_of(job, None).hidden)
-        _confined_cuda = stands_confinement(territory, network=job.network)
+def try_confined_cuda(job: PrepareJob | MeasureJob) -> None:
+    """Find out, once in a process, whether a card starts under confinement.
+
+    It takes as long as a card takes to start, and needs nothing of what is prepared: it begins with
+    that, and a commit's job waits for its end.
+    """
+    global _trial, _confined_cuda
+    if _trial is None and _confined_cuda is None and job.confine:
+        territory = Territory((Path(tempfile.gettempdir()),), _hidden_from(job))
+        _trial = try_confined(territory, network=job.network)
+    if _trial is not None and isinstance(job, MeasureJob):
+        _confined_cuda, _trial = _trial.succeeded(), None
+
+
+def trial_pids() -> set[int]:
+    """The process in which that is being found out, if it is."""
+    return set() if _trial is None else {_trial.pid}
 
 
 def territory_of(job: MeasureJob | DescribeJob, scratch: Path | None) -> Territory:
     """What the job's foreign code may write, and what it may not read."""
-    cache = Path(job.cache_folder)
     writable = [] if scratch is None else [scratch]
     if isinstance(job, MeasureJob):
         if job.checkout != job.cache_folder:  # the built-in target has no files of its own
@@ -49,8 +61,13 @@ def territory_of(job: MeasureJob | DescribeJob, scratch: Path | None) -> Territo
             with suppress(OSError):
                 Path(job.kernels).mkdir(parents=True, exist_ok=True)
                 writable.append(Path(job.kernels))
-    hidden = (*(cache / name for name in _PRIVATE_FOLDERS), *map(Path, job.hidden))
-    return Territory(tuple(writable), hidden)
+    return Territory(tuple(writable), _hidden_from(job))
+
+
+def _hidden_from(job: PrepareJob | MeasureJob | DescribeJob) -> tuple[Path, ...]:
+    """What foreign code may not read."""
+    cache = Path(job.cache_folder)
+    return (*(cache / name for name in _PRIVATE_FOLDERS), *map(Path, job.hidden))
 
 
 def give_up(job: MeasureJob | DescribeJob, territory: Territory, inside: Inside) -> Confined:

@@ -73,6 +73,9 @@ def prepare(
         timeout_s=max(plan.timeout_s, ORACLE_TIMEOUT_S),
         num_threads=plan.num_threads,
         oracle=parse_adapter(plan.target.adapter).oracle,
+        network=plan.network,
+        confine=plan.confine,
+        hidden=tuple(map(str, plan.hidden)),
     )
     ready: Ready | None = None
     with closing(pool.run(job)) as events:

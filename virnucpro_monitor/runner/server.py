@@ -57,7 +57,7 @@ from virnucpro_monitor.runner.containment import (
     die_with_parent,
     fork_contained,
 )
-from virnucpro_monitor.runner.isolating import give_up, territory_of, try_confined_cuda
+from virnucpro_monitor.runner.isolating import give_up, territory_of, trial_pids, try_confined_cuda
 from virnucpro_monitor.runner.standby import has_come
 from virnucpro_monitor.runner.supervisor import (
     Ending,
@@ -97,7 +97,7 @@ def main() -> None:
             job = decode_job(line)
             if forking and isinstance(job, MeasureJob) and job.warm:
                 _map_checkpoints(job)
-            if isinstance(job, MeasureJob) and job.request.device.startswith("cuda"):
+            if not isinstance(job, DescribeJob) and job.request.device.startswith("cuda"):
                 try_confined_cuda(job)
             pid = os.fork()
             if pid == 0:
@@ -107,6 +107,7 @@ def main() -> None:
         connection.close()
         if go_fd is not None:
             os.close(go_fd)
+    end_children(but=supervisors)
     while supervisors:  # each ends its job once its own socket is closed
         _tend(supervisors)
         time.sleep(0.01)
@@ -120,7 +121,7 @@ def _tend(supervisors: set[int]) -> None:
             ended |= pid in supervisors
             supervisors.discard(pid)
     if ended:
-        end_children(but=supervisors)
+        end_children(but=supervisors | trial_pids())
 
 
 def _preload() -> None:
