@@ -16,7 +16,13 @@ from app.text import UNKNOWN, format_value, html_text, one_line, shortened
 from virnucpro_monitor.analysis.series import commit_date
 from virnucpro_monitor.analysis.trends import ChangeEvent
 from virnucpro_monitor.records import Finding, GateResult, Outcome, Run
-from virnucpro_monitor.report.words import agreement, deciding_words, failing_words, gate_ratio
+from virnucpro_monitor.report.words import (
+    agreement,
+    deciding_words,
+    failing_words,
+    flips_words,
+    gate_ratio,
+)
 
 NEAR_LIMIT, NOTICEABLE = 0.5, 0.1  # shares of a limit
 FAR_BEYOND = 10.0  # times a limit
@@ -30,6 +36,7 @@ class HeatRow:
     Attributes:
         before: the run of the commit before it, None where there is none.
         finding: what was recognised in it.
+        flips: how often the verdict on its code changed in this set-up.
         change: what besides the code changed before it.
         outside: the commit's page at its repository's host.
     """
@@ -37,6 +44,7 @@ class HeatRow:
     run: Run
     before: Run | None = None
     finding: Finding | None = None
+    flips: int = 0
     change: ChangeEvent | None = None
     outside: str | None = None
 
@@ -99,6 +107,8 @@ def _row(row: HeatRow, gates: Sequence[str], now: datetime) -> str:
     facts = [number] if number != UNKNOWN else []
     if run.figures is not None:
         facts.append(f"{agreement(run.figures)} agree")
+    if row.flips:
+        facts.append(flips_words(row.flips))
     told += f'<span class="quiet">{html_text(" · ".join(facts))}</span>'
     cells = [
         ("", markup.outcome_label(run).code),
@@ -200,6 +210,7 @@ def heat_rows(
     limit: int,
     *,
     finding: Callable[[Run], Finding | None],
+    flips: Callable[[Run], int],
     events: Sequence[ChangeEvent],
     outside: Callable[[Run], str | None],
 ) -> list[HeatRow]:
@@ -217,6 +228,7 @@ def heat_rows(
             run=runs[place],
             before=runs[place - 1] if place else None,
             finding=finding(runs[place]),
+            flips=flips(runs[place]),
             change=changes.get(place),
             outside=outside(runs[place]),
         )

@@ -7,22 +7,15 @@ nothing of it is stored here. Pure: text in, text out.
 from collections.abc import Mapping
 from urllib.parse import parse_qsl, quote, urlencode
 
+from app.pages import FIRST, PAGES
+
 COOKIE = "virnucpro-views"
 KEPT_S = 400 * 86_400  # as long as browsers allow
 MAX_VIEWS = 20
 MAX_NAME = 60
 MAX_ADDRESS = 600
 MAX_COOKIE = 3_800  # a browser drops more than 4,096 without a word
-PAGES = (
-    "",
-    "run",
-    "compare",
-    "sequence",
-    "incidents",
-    "regressions",
-    "health",
-    "benchmarks",
-)
+_PATHS = frozenset("" if name == FIRST else name for name in PAGES)
 
 
 def read_views(cookie: str) -> dict[str, str]:
@@ -50,7 +43,7 @@ def clean_name(name: str) -> str:
 def clean_address(address: str) -> str | None:
     """`address` if it names a page of this app and its parameters, relative; else None."""
     page, _, query = address.removeprefix("./").partition("?")
-    if page not in PAGES or len(address) > MAX_ADDRESS:
+    if page not in _PATHS or len(address) > MAX_ADDRESS:
         return None
     parameters = urlencode(parse_qsl(query), quote_via=quote)
     path = page or "./"

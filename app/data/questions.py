@@ -160,6 +160,23 @@ def load_finding(run: Run) -> Finding | None:
 
 
 @kept()
+def load_target_flips(target: str) -> dict[int, int]:
+    """How often the verdicts on a target's code changed in one set-up, by run id."""
+    return questions.load_target_flips(engine(), target)
+
+
+def count_flips(run: Run) -> int:
+    """How often the verdict on a run's code changed from one attempt to the next."""
+    return questions.count_flips(run, load_target_flips(run.target))
+
+
+@kept(COMPARISON_S)
+def load_attempts(run: Run) -> tuple[Outcome, ...]:
+    """The verdicts of all measurements of a run's code in its set-up, oldest first."""
+    return questions.load_attempts(engine(), load_measured(run))
+
+
+@kept()
 def load_recent_runs() -> tuple[Run, ...]:
     """The newest runs of each series, the most recently started first."""
     return histories.recent_runs(engine())

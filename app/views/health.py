@@ -128,6 +128,9 @@ def _coverage() -> None:
         markup.Column(name="Could not be run", kind="num"),
         markup.Column(name="Without any run", kind="num"),
         markup.Column(name="Off the branch", kind="num"),
+        markup.Column(
+            name="Flipped", kind="num", help="Verdicts that changed with the same code and set-up"
+        ),
     ]
     rows: list[list[Value]] = [
         [
@@ -136,6 +139,7 @@ def _coverage() -> None:
             f"{one.num_unmeasured:,}",
             f"{one.num_missing:,}",
             f"{one.num_seen - one.num_on_branch:,}",
+            f"{len(data.load_target_flips(one.target)):,}",
         ]
         for one in coverages
     ]

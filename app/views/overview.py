@@ -33,7 +33,7 @@ from virnucpro_monitor.errors import MonitorError
 from virnucpro_monitor.monitor.branches import runs_within
 from virnucpro_monitor.records import Run
 from virnucpro_monitor.report.headline import headline
-from virnucpro_monitor.report.words import agreement, deciding_words, failing_words
+from virnucpro_monitor.report.words import agreement, deciding_words, failing_words, flips_words
 
 RANGES = {"50": "Last 50", "200": "Last 200", "1000": "Last 1,000", "all": "All"}
 MAX_CARDS = 24
@@ -146,6 +146,8 @@ def _line(entry: data.SeriesCard, current: bool, now: datetime) -> Html:
         told.append(markup.quiet(f"{agreement(run.figures)} sequences agree"))
     if number != UNKNOWN:
         told.append(markup.quiet(f"· {number}"))
+    if flips := data.count_flips(run):
+        told.append(markup.quiet(f"· {flips_words(flips)}"))
     told += [
         Html(f'<span class="open">{html_text(_incident_line(one, now))}</span>')
         for one in entry.incidents
@@ -273,6 +275,7 @@ def _glance(entry: data.SeriesCard, runs: Sequence[Run], bad: int, now: datetime
             newest,
             limit,
             finding=data.load_finding,
+            flips=data.count_flips,
             events=find_events(newest),
             outside=lambda run: data.commit_address(run.target, run.commit.hash),
         )

@@ -37,6 +37,7 @@ from virnucpro_monitor.report.words import (
     agreement,
     deciding_words,
     failing_words,
+    flips_words,
     ratio_words,
 )
 
@@ -151,6 +152,11 @@ def _head(run: Run) -> None:
     lines: list[Value] = [markup.with_ids(one_line(reason, 2_000), ids)] if reason else []
     if run.inherited_from:
         lines.append(_inherited(run, run.inherited_from))
+    if flips := data.count_flips(run):
+        given = ", ".join(data.load_attempts(run))
+        lines.append(
+            f"The verdict {flips_words(flips)}: the same code in this set-up gave {given}."
+        )
     if run.bridge:
         lines.append("Measured again only because the environment had changed.")
     culprit = run.culprit not in (None, Culprit.NONE)

@@ -23,6 +23,7 @@ def table(limit: int = 50) -> str:
         RUNS,
         limit,
         finding=lambda run: None,
+        flips=lambda run: 0,
         events=find_events(RUNS),
         outside=lambda run: f"https://example.org/commit/{run.commit.hash}",
     )

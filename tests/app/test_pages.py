@@ -4,16 +4,19 @@ import html
 import re
 from datetime import timedelta
 from math import log10
+from pathlib import Path
 from typing import Any
 
 import pytest
 
 from app import data
+from app.pages import PAGES
 from app.text import UNKNOWN, format_error, format_share, markdown_text
 from app.views import overview
 from app.views.acknowledging import make_acknowledgement
 from tests.app.conftest import HOSTILE_SUBJECT, PageRunner, shown_html
 from tests.app.samples import HISTORY, START
+from tests.store.builders import make_report
 from virnucpro_monitor.analysis.incidents import Incident, IncidentState, derive_incidents
 from virnucpro_monitor.monitor import hosts
 from virnucpro_monitor.records import (
@@ -26,18 +29,8 @@ from virnucpro_monitor.records import (
     WorkHost,
 )
 from virnucpro_monitor.store import health_reader, reader, series_reader
-from virnucpro_monitor.store.engine import open_engine
-
-PAGES = (
-    "overview",
-    "run",
-    "compare",
-    "sequence",
-    "incidents",
-    "regressions",
-    "health",
-    "benchmarks",
-)
+from virnucpro_monitor.store.engine import create_database, open_engine
+from virnucpro_monitor.store.writer import Writer
 
 
 def stored_runs(url: str, **conditions: object) -> list[Run]:
@@ -501,3 +494,23 @@ def test_a_form_filled_in_wrongly_is_refused(
 
 def test_the_sample_history_holds_every_kind_of_step() -> None:
     assert {step.outcome for step in HISTORY} == {"measured", "skipped", "error", "not_run"}
+
+
+def test_a_verdict_that_flipped_says_so_wherever_it_stands(
+    run_page: PageRunner, tmp_path: Path
+) -> None:
+    url = f"sqlite:///{tmp_path / 'flips.db'}"
+    create_database(url)
+    engine = open_engine(url)
+    good, bad = (1.0, 1.0, 1.0), (0.9, 0.9, 0.9)
+    for similarities in (good, bad, good):
+        Writer(engine).save_run(make_report(0, similarities, code_digest="same"))
+    steady = Writer(engine).save_run(make_report(1, good, code_digest="other"))
+    engine.dispose()
+    overview_text = shown_html(run_page("overview", url))
+    assert overview_text.count("flipped 2 x") == 2  # what stands in the cell, and on hover
+    flipped = "The verdict flipped 2 x: the same code in this set-up gave passed, failed, passed."
+    assert flipped in shown_html(run_page("run", url, run="3"))
+    assert "flipped" not in shown_html(run_page("run", url, run=str(steady)))
+    coverage = shown_html(run_page("health", url)).partition("Flipped</th>")[2]
+    assert 'data-name="Flipped"><bdi>1</bdi>' in coverage

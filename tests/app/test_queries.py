@@ -129,6 +129,7 @@ BOUNDED: dict[str, tuple[int, Call]] = {
         2 * NUM_SEQUENCES,
         lambda r: data.load_sequence_ids(r.run.benchmark_label),
     ),
+    "load_attempts": (1, lambda r: data.load_attempts(r.run)),
     "load_run": (1, lambda r: data.load_run(r.run.id or 0)),
     "load_sequences": (NUM_SEQUENCES, lambda r: data.load_sequences(r.run)),
     "load_sequences, worst first": (
@@ -172,6 +173,7 @@ WHOLE: dict[str, tuple[int, Call]] = {
         lambda r: data.load_commits_between(r.run, r.failed, 40),
     ),
     "load_history": (LONG, lambda r: data.load_history()),
+    "load_target_flips": (LONG, lambda r: data.load_target_flips(TARGET.name)),
     "load_incidents": (LONG, lambda r: data.load_incidents()),
     "load_regressions": (LONG, lambda r: data.load_regressions("", None, None)),
     "load_hosts": (LONG, lambda r: data.load_hosts()),

@@ -144,7 +144,9 @@ def outcome_text(run: Run) -> str:
 
 def _flips_text(flips: int) -> str:
     """After an outcome: that the same code had another one before."""
-    return f", flipped {flips} x" if flips else ""
+    from virnucpro_monitor.report.words import flips_words
+
+    return f", {flips_words(flips)}" if flips else ""
 
 
 def show(

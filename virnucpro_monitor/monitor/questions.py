@@ -3,7 +3,7 @@
 A question takes the engine of an open database first and gives records.
 """
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from datetime import UTC, datetime
 
 from virnucpro_monitor.analysis.comparison import Noise, Thresholds
@@ -70,9 +70,23 @@ def load_flips(engine: Engine, runs: Iterable[Run]) -> dict[int, int]:
     listed = list(runs)
     flips: dict[int, int] = {}
     for target in {run.target for run in listed}:
-        flips |= series_reader.load_flips(engine, target)
-    found = {run.id or 0: flips.get(run.inherited_run_id or run.id or 0, 0) for run in listed}
+        flips |= load_target_flips(engine, target)
+    found = {run.id or 0: count_flips(run, flips) for run in listed}
     return {run_id: count for run_id, count in found.items() if count}
+
+
+def load_target_flips(engine: Engine, target: str) -> dict[int, int]:
+    """How often the verdicts on a target's code changed, by the run id of the latest attempt.
+
+    Raises:
+        NotFoundError: there is no such target.
+    """
+    return series_reader.load_flips(engine, target)
+
+
+def count_flips(run: Run, flips: Mapping[int, int]) -> int:
+    """Those of `run`, out of its target's; a run that inherits has those of the measured one."""
+    return flips.get(run.inherited_run_id or run.id or 0, 0)
 
 
 def load_noise(engine: Engine, run: Run) -> float | None:

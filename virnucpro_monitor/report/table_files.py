@@ -52,11 +52,15 @@ def _write_parquet(path: Path, table: str, batches: Iterable[Any]) -> int:
     import pyarrow.parquet as pq
 
     schema = arrow_schema(table)
-    # Floats seldom repeat: trying to make a dictionary of them costs half of the writing.
+    # Floats seldom repeat: trying to make a dictionary of them costs half of the writing. With
+    # their bytes sorted by rank LZ4 makes the file smaller than Zstandard does, in half its time.
     texts = [field.name for field in schema if pa.types.is_dictionary(field.type)]
+    floats = [field.name for field in schema if pa.types.is_floating(field.type)]
     rows = 0
     with (
-        pq.ParquetWriter(path, schema, compression="zstd", use_dictionary=texts) as writer,
+        pq.ParquetWriter(
+            path, schema, compression="lz4", use_dictionary=texts, use_byte_stream_split=floats
+        ) as writer,
         ThreadPoolExecutor(max_workers=1) as writing,
     ):
         written = None

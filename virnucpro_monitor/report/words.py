@@ -97,6 +97,11 @@ def deciding_words(run: Run) -> str:
     return f"{gate.name} {_times(ratio)} its limit"
 
 
+def flips_words(flips: int) -> str:
+    """That a verdict changed with the same code in the same set-up."""
+    return f"flipped {flips:,} x"
+
+
 def ratio_words(gate: GateResult) -> str:
     """ "14 x": a gate's value over its limit, or what stands in the place of such a number."""
     ratio = over_limit(gate)
