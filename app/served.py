@@ -36,8 +36,8 @@ def metrics(_: Request) -> PlainTextResponse:
 
 
 def process(_: Request) -> PlainTextResponse:
-    """Which process answers, for the command that waits for its own server."""
-    return PlainTextResponse(str(os.getpid()))
+    """Which process answers, and below which path: for the command that waits for its server."""
+    return PlainTextResponse(f"{os.getpid()}\n{_BASE}")
 
 
 def keep_view(request: Request) -> Response:
@@ -68,12 +68,18 @@ def _change_views(request: Request, *, keep: bool) -> Response:
     return answer
 
 
+_ROUTES = {
+    "metrics": metrics,
+    "process": process,
+    "keep-view": keep_view,
+    "drop-view": drop_view,
+}
+_BASE = str(st.get_option("server.baseUrlPath") or "").strip("/")
 app = st.App(
     Path(__file__).parent / "streamlit_app.py",
     routes=[
-        Route("/metrics", metrics),
-        Route("/process", process),
-        Route("/keep-view", keep_view),
-        Route("/drop-view", drop_view),
+        Route(f"{below}/{name}", answer)
+        for below in dict.fromkeys(["", f"/{_BASE}" if _BASE else ""])
+        for name, answer in _ROUTES.items()
     ],
 )

@@ -166,8 +166,10 @@ def heeded_interrupts() -> Iterator[None]:
 
 
 @pytest.mark.usefixtures("heeded_interrupts")
-@pytest.mark.parametrize("stop", [signal.SIGINT, signal.SIGTERM])
-def test_the_server_answers_and_ends_with_the_command(tmp_path: Path, stop: signal.Signals) -> None:
+@pytest.mark.parametrize(("stop", "below"), [(signal.SIGINT, ""), (signal.SIGTERM, "/watch")])
+def test_the_server_answers_and_ends_with_the_command(
+    tmp_path: Path, stop: signal.Signals, below: str
+) -> None:
     port = find_port("127.0.0.1", None)
     log = tmp_path / "log"
     create_database(f"sqlite:///{tmp_path}/x.db")
@@ -187,6 +189,7 @@ def test_the_server_answers_and_ends_with_the_command(tmp_path: Path, stop: sign
             [sys.executable, "-m", "virnucpro_monitor", *arguments],
             stdout=output,
             stderr=subprocess.STDOUT,
+            env={**os.environ, "STREAMLIT_SERVER_BASE_URL_PATH": below},
         )
         try:
             deadline = time.monotonic() + 60
@@ -194,13 +197,15 @@ def test_the_server_answers_and_ends_with_the_command(tmp_path: Path, stop: sign
                 assert command.poll() is None, log.read_text()
                 time.sleep(0.1)
             opener = build_opener(ProxyHandler({}))
-            with opener.open(f"http://127.0.0.1:{port}/_stcore/health", timeout=30) as answer:
+            address = f"http://127.0.0.1:{port}{below}"
+            assert f"The dashboard is at {address} (" in log.read_text()
+            with opener.open(f"{address}/_stcore/health", timeout=30) as answer:
                 assert answer.read() == b"ok"
-            with opener.open(f"http://127.0.0.1:{port}/metrics", timeout=30) as answer:
+            with opener.open(f"{address}/metrics", timeout=30) as answer:
                 assert answer.headers["Content-Type"].startswith("text/plain; version=0.0.4")
                 families = list(text_string_to_metric_families(answer.read().decode()))
             assert "virnucpro_monitor_outcome" in [family.name for family in families]
-            with opener.open(f"http://127.0.0.1:{port}/_stcore/host-config", timeout=30) as answer:
+            with opener.open(f"{address}/_stcore/host-config", timeout=30) as answer:
                 assert json.load(answer)
         finally:
             command.send_signal(stop)

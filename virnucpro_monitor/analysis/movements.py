@@ -20,7 +20,7 @@ from virnucpro_monitor.analysis.change_points import (
     find_changes,
 )
 from virnucpro_monitor.analysis.series import ERROR_FLOOR, error_of
-from virnucpro_monitor.records import Culprit, Outcome, Run
+from virnucpro_monitor.records import VERDICTS, Culprit, Outcome, Run
 
 LOOKED_AT = 1000
 """Newest runs of a series that are looked at where a question is about its recent end."""
@@ -112,11 +112,10 @@ class FigureHistory:
 
 def figure_value(run: Run, figure: Figure) -> float | None:
     """What was measured at a run itself; None where nothing was."""
-    figures = run.figures
-    if figures is None or not run.outcome.has_verdict:
+    if run.figures is None or run.outcome not in VERDICTS:  # asked of each run nine times
         return None
     value = _READERS[figure](run)
-    return value if value is not None and math.isfinite(value) and value >= 0.0 else None
+    return value if value is not None and 0.0 <= value < math.inf else None
 
 
 def figure_floor(figure: Figure) -> float:
@@ -126,7 +125,7 @@ def figure_floor(figure: Figure) -> float:
 
 def follow_figure(runs: Sequence[Run], figure: Figure) -> FigureHistory:
     """Follow one figure along the runs of one series, oldest commit first."""
-    values = tuple(figure_value(run, figure) for run in runs)
+    values = tuple([figure_value(run, figure) for run in runs])
     groups: dict[Hashable, list[int]] = defaultdict(list)
     digests: dict[int, str] = {}  # by identity: thousands of runs share a few environments
     is_speed = figure.is_speed

@@ -110,7 +110,7 @@ def serve(
     # A service manager stops us by SIGTERM: end the server with us, as Ctrl-C does.
     previous = signal.signal(signal.SIGTERM, signal.default_int_handler)
     try:
-        while not _answers(server, host, chosen):
+        while (address := _find_address(server, host, chosen)) is None:
             # Another program may have taken the port while the server started.
             lost, chosen = chosen, find_port(host, port)
             if chosen == lost:
@@ -118,7 +118,7 @@ def serve(
             say(f"Port {lost} was taken meanwhile: trying {chosen}.")
             server = subprocess.Popen(server_command(host, chosen), env=environment)
         else:
-            _announce(host, chosen, open_browser)
+            _announce(address, open_browser)
         code = server.wait()
     except KeyboardInterrupt:
         say("The dashboard has stopped.")
@@ -133,8 +133,7 @@ def serve(
         )
 
 
-def _announce(host: str, port: int, open_browser: bool) -> None:
-    address = browser_address(host, port)
+def _announce(address: str, open_browser: bool) -> None:
     say(f"The dashboard is at {address} (Ctrl-C stops it).")
     if open_browser:
         webbrowser.open(address)
@@ -208,25 +207,34 @@ def browser_address(host: str, port: int) -> str:
     return f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}"
 
 
-def _answers(server: "subprocess.Popen[bytes]", host: str, port: int) -> bool:
-    """Wait until the server itself answers; False where it has ended before."""
-    from urllib.request import ProxyHandler, build_opener
+def _find_address(server: "subprocess.Popen[bytes]", host: str, port: int) -> str | None:
+    """Where the server itself answers, as soon as it does; None where it has ended before.
 
-    opener = build_opener(ProxyHandler({}))  # it is this machine: no proxy in between
+    Streamlit's own settings may have put it behind TLS, or below a path.
+    """
+    import ssl
+    from urllib.request import HTTPSHandler, ProxyHandler, build_opener
+
+    # It is this machine: no proxy in between, and the process's number tells that it is ours.
+    unnamed = ssl.create_default_context()
+    unnamed.check_hostname, unnamed.verify_mode = False, ssl.CERT_NONE
+    opener = build_opener(ProxyHandler({}), HTTPSHandler(context=unnamed))
     address = browser_address(host, port)
     began, patient = time.monotonic(), True
     while server.poll() is None:
-        try:
-            with opener.open(f"{address}/process", timeout=2) as answer:
-                if answer.read(32) == str(server.pid).encode():  # else another has the port
-                    return True
-        except (OSError, HTTPException):
-            pass
+        for tried in (address, address.replace("http:", "https:", 1)):
+            try:
+                with opener.open(f"{tried}/process", timeout=2) as answer:
+                    number, _, base = answer.read(1_000).decode(errors="replace").partition("\n")
+            except (OSError, HTTPException):
+                continue
+            if number == str(server.pid):  # else another has the port
+                return f"{tried}/{base}" if base else tried
         if patient and time.monotonic() - began > START_TIMEOUT_S:
             patient = False
             say(f"The dashboard does not answer at {address} yet: still waiting (Ctrl-C stops it).")
         time.sleep(0.1)
-    return False
+    return None
 
 
 def _stop(server: "subprocess.Popen[bytes]") -> None:
