@@ -71,6 +71,17 @@ def test_what_was_not_measured_has_no_value_rather_than_zero() -> None:
     assert figure_value(run(0, figures=looked_up), Figure.SPEEDUP) is None
 
 
+@pytest.mark.parametrize(("number", "has_band"), [(1, False), (3, False), (40, True)])
+def test_a_short_history_and_one_of_equal_values_have_no_movement(
+    number: int, has_band: bool
+) -> None:
+    runs = [run(place) for place in range(number)]  # each with the same figures
+    assert find_movements(runs) == ()
+    (band, *_) = follow_figure(runs, Figure.WORST).bands or (None,)
+    assert (band is not None) is has_band
+    assert band is None or band.low < 1e-6 < band.high
+
+
 def test_a_slow_down_is_found_where_it_is_with_its_band() -> None:
     runs = speeds(noisy(0.10, 30) + noisy(0.25, 20, seed=1))
     history = follow_figure(runs, Figure.THROUGHPUT)

@@ -180,6 +180,7 @@ def test_a_channel_that_fails_is_recorded_tried_again_and_holds_up_no_other(
     file = channels(
         path,
         refuses=f'"json://user:{SECRET}@127.0.0.1:{free_port()}/x"',
+        offline=f'"json://user:{SECRET}@nowhere.invalid/x"',  # a name that no network knows
         breaks=f'"{hook.url()}"',
         unknown='"nosuch://a/b"',
         works=f'"{box.url}"',
@@ -190,6 +191,7 @@ def test_a_channel_that_fails_is_recorded_tried_again_and_holds_up_no_other(
     assert problems["unknown"] == "its address has no form that Apprise knows"
     assert "500" in problems["breaks"]
     assert problems["refuses"]
+    assert problems["offline"]
     assert SECRET not in str(done)
     assert len(box.mails) == 1
     assert "short_1: 1 - cos 1.0e-1" in box.texts()[0]
@@ -203,6 +205,7 @@ def test_a_channel_that_fails_is_recorded_tried_again_and_holds_up_no_other(
         look(url, channels(path, refuses=f'"json://127.0.0.1:{free_port()}"'), days=days)
     assert states(engine) == {
         "refuses": DeliveryState.GIVEN_UP,
+        "offline": DeliveryState.GIVEN_UP,
         "unknown": DeliveryState.GIVEN_UP,
         "breaks": DeliveryState.SENT,
         "works": DeliveryState.SENT,
