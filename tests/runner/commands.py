@@ -37,3 +37,17 @@ def commands(capsys: pytest.CaptureFixture[str]) -> Callable[..., tuple[int, str
         return code, captured.out, captured.err
 
     return command
+
+
+def freeze_few(folder: Path) -> str:
+    """Freeze four short sequences as a benchmark set; returns its name.
+
+    For tests of what surrounds a measurement: tracing a fault in long ones takes most of their
+    time.
+    """
+    fasta = folder / "few.fasta"
+    fasta.write_text(
+        ">a\nMKTAYIAKQR\n>b\nVLSPADKTNVKAAWGKV\n>c\nMVHLT\n>d\nMKTAYIAKQRQISFVKSHFSRQAAVK\n"
+    )
+    assert run_command(["benchmark", "add", str(fasta), "--name", "few"]) == 0
+    return "few"

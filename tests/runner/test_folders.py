@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from tests.cli.test_adapter import example
-from tests.runner.commands import commands, use_smallest_model
+from tests.runner.commands import commands, freeze_few, use_smallest_model
 from tests.runner.wheels import make_wheel, only_index
 from virnucpro_monitor.errors import ConfigurationError, RepositoryError
 from virnucpro_monitor.records import Target
@@ -159,7 +159,7 @@ def test_what_a_pyproject_may_not_name(named: str, sentence: str, tmp_path: Path
 
 
 @pytest.mark.slow
-@pytest.mark.usefixtures("quick_probes")
+@pytest.mark.usefixtures("quick_probes", "shared_workers")
 def test_a_folder_is_watched_in_two_environments_by_the_adapter_that_it_names(
     tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -176,7 +176,7 @@ def test_a_folder_is_watched_in_two_environments_by_the_adapter_that_it_names(
         '[tool.virnucpro-monitor]\nadapter = "tools/my_adapter.py:Padded"\n'
     )
     monkeypatch.chdir(tmp_path)
-    use_smallest_model(tmp_path, monkeypatch, BENCHMARK="seed")
+    use_smallest_model(tmp_path, monkeypatch, BENCHMARK=freeze_few(tmp_path))
     command = commands(capsys)
 
     code, _, said = command(
@@ -198,5 +198,5 @@ def test_a_folder_is_watched_in_two_environments_by_the_adapter_that_it_names(
     assert code == 0
     assert "Also differs: tinydep: 1.0 → 2.0" in printed
     assert "Not comparable" not in printed
-    assert "Embeddings, unpacked: all 11 embeddings are bit-identical" in printed
-    assert "Embeddings, packed: 0 of 11 embeddings are bit-identical" in printed
+    assert "Embeddings, unpacked: all 4 embeddings are bit-identical" in printed
+    assert "Embeddings, packed: 0 of 4 embeddings are bit-identical" in printed

@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from tests.cli.test_adapter import example
-from tests.runner.commands import commands, use_smallest_model
+from tests.runner.commands import commands, freeze_few, use_smallest_model
 from tests.runner.wheels import make_index, make_wheel, only_index
 from virnucpro_monitor.cli.main import run_command
 from virnucpro_monitor.errors import ConfigurationError, RepositoryError
@@ -115,7 +115,7 @@ def index(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 
 @pytest.mark.slow
-@pytest.mark.usefixtures("quick_probes")
+@pytest.mark.usefixtures("quick_probes", "shared_workers")
 def test_a_package_is_run_compared_and_searched_by_release(
     index: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -123,7 +123,7 @@ def test_a_package_is_run_compared_and_searched_by_release(
     wrong = right.replace("rows[mask] for", "rows[mask] * 0.88 for")
     for version, text in (("1.0", right), ("1.9", wrong), ("1.10", wrong), ("2.0", right)):
         make_wheel(index, "tinyenc", version, text)
-    use_smallest_model(tmp_path, monkeypatch, BENCHMARK="seed")
+    use_smallest_model(tmp_path, monkeypatch, BENCHMARK=freeze_few(tmp_path))
     command = commands(capsys)
 
     add = ["targets", "add", "tiny", "pypi:tinyenc", "--releases", ">=1.0"]
@@ -146,13 +146,13 @@ def test_a_package_is_run_compared_and_searched_by_release(
     assert code == 0
     assert "tinyenc 2.0" in printed
     # What a user asks: did the upgrade move my embeddings?
-    assert "Embeddings, packed: 0 of 11 embeddings are bit-identical" in printed
+    assert "Embeddings, packed: 0 of 4 embeddings are bit-identical" in printed
     assert "the furthest moved by 1.4e-01 (relative L2), beyond the noise" in printed
-    assert "Embeddings, unpacked: all 11 embeddings are bit-identical" in printed
+    assert "Embeddings, unpacked: all 4 embeddings are bit-identical" in printed
 
 
 @pytest.mark.slow
-@pytest.mark.usefixtures("quick_probes")
+@pytest.mark.usefixtures("quick_probes", "shared_workers")
 def test_what_is_wrong_with_a_release_is_its_own_row_and_the_next_one_runs(
     index: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -167,7 +167,7 @@ def test_what_is_wrong_with_a_release_is_its_own_row_and_the_next_one_runs(
     for name in ("PIP_NO_INDEX", "PIP_FIND_LINKS"):
         monkeypatch.delenv(name)
     monkeypatch.setenv("PIP_INDEX_URL", url)
-    use_smallest_model(tmp_path, monkeypatch)
+    use_smallest_model(tmp_path, monkeypatch, BENCHMARK=freeze_few(tmp_path))
     add = ["targets", "add", "tiny", "pypi:tinyenc", "--adapter", "tinyenc:Padded", "--no-check"]
     assert run_command(add) == 0
     assert "Stored tiny: 3 releases." in capsys.readouterr().err  # the yanked one is not listed
