@@ -26,8 +26,10 @@ from tests.store.builders import make_commit, make_report
 from virnucpro_monitor.errors import StoreError
 from virnucpro_monitor.records import BenchmarkSet, ProteinSequence, RunReport, SequenceResult
 from virnucpro_monitor.store.engine import create_database, open_engine
-from virnucpro_monitor.store.results import INSERTED_NAMES
+from virnucpro_monitor.store.results import COLUMN_KINDS
 from virnucpro_monitor.store.writer import Writer
+
+INSERTED_NAMES = ("run_id", *COLUMN_KINDS)
 
 
 def make_reports(numbers: Iterable[int], num_sequences: int) -> Iterable[RunReport]:

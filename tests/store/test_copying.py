@@ -243,8 +243,10 @@ def test_a_copy_that_differs_is_dropped(
 ) -> None:
     insert = copying.insert_rows
 
-    def lose(connection, model, names, rows) -> None:  # type: ignore[no-untyped-def]
-        insert(connection, model, names, [(*row[:6], 0.5, *row[7:]) for row in rows])
+    def lose(connection, model, names, rows, shared) -> None:  # type: ignore[no-untyped-def]
+        place = names.index("similarity")
+        lost = [(*row[:place], 0.5, *row[place + 1 :]) for row in rows]
+        insert(connection, model, names, lost, shared)
 
     monkeypatch.setattr(copying, "insert_rows", lose)
     with pytest.raises(StoreError, match="differs in the copy"):

@@ -153,7 +153,9 @@ def _make_sqlite_engine(url: URL, *, read_only: bool, foreign_keys: bool) -> Eng
         # The driver would begin only at the first INSERT: a transaction that reads first could
         # then not become a writer while another one writes. A writer takes its turn at once.
         writes = connection.get_execution_options().get("writes", False)
-        connection.exec_driver_sql("BEGIN IMMEDIATE" if writes else "BEGIN")
+        # Past SQLAlchemy, whose way costs more than a small transaction.
+        driver: Any = connection.connection.driver_connection
+        driver.execute("BEGIN IMMEDIATE" if writes else "BEGIN")
 
     return engine
 
@@ -217,8 +219,13 @@ def check_revision(connection: Connection) -> None:
     Raises:
         MissingDatabase, OutdatedSchema, NewerSchema: with the command to run.
     """
-    revision = connection.exec_driver_sql("SELECT version_num FROM alembic_version").scalar()
     url = connection.engine.url
+    query = "SELECT version_num FROM alembic_version"
+    if is_sqlite(url) and connection.in_transaction():
+        driver: Any = connection.connection.driver_connection  # as in `begin`
+        revision = (driver.execute(query).fetchone() or (None,))[0]
+    else:
+        revision = connection.exec_driver_sql(query).scalar()
     if revision == SCHEMA_REVISION:
         return
     if revision is None:

@@ -25,7 +25,7 @@ from virnucpro_monitor.store.engine import create_database, open_engine
 from virnucpro_monitor.store.health_reader import count_rows
 from virnucpro_monitor.store.integrity import digest_stored_runs, fingerprint
 from virnucpro_monitor.store.models import Base, LeaseRow, RunRow, SequenceResultRow
-from virnucpro_monitor.store.results import COLUMN_KINDS, INSERTED_NAMES, Results
+from virnucpro_monitor.store.results import COLUMN_KINDS, Results
 from virnucpro_monitor.store.statements import insert_rows, table_of
 
 CHUNK = 1000
@@ -154,7 +154,8 @@ def _copy_table(old: Connection, new: Connection, table: Table) -> None:
     if table is _RESULTS:
         for chunk in rows.partitions():
             for run_id, results in _by_run(chunk):
-                insert_rows(new, SequenceResultRow, INSERTED_NAMES, results.rows(run_id))
+                shared = {"run_id": run_id, **results.shared}
+                insert_rows(new, SequenceResultRow, results.names, results.rows(), shared)
         return
     heirs = []
     for chunk in rows.partitions():

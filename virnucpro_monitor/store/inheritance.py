@@ -52,12 +52,15 @@ def measured_run_id(connection: Connection, run: Run, ids: Mapping[str, Any]) ->
 
 
 _RUNS = table_of(RunRow)
-_ADOPT = (
+_ADOPT = Prepared(
     update(_RUNS)
     .where(
+        # Both are said of `inherited_from` so that the index of waiting runs serves: there are few
+        # of them, and it is asked with each run that is stored.
+        _RUNS.c.inherited_from.is_not(None),
+        _RUNS.c.inherited_from == bindparam("of_hash"),
         _RUNS.c.inherited_run_id.is_(None),
         _RUNS.c.outcome == Outcome.SKIPPED,
-        _RUNS.c.inherited_from == bindparam("of_hash"),
         _RUNS.c.inherited_outcome == bindparam("of_outcome"),
         _RUNS.c.target_id == bindparam("of_target"),
         _RUNS.c.benchmark_set_id == bindparam("of_set"),
@@ -65,50 +68,26 @@ _ADOPT = (
     )
     .values(inherited_run_id=bindparam("adopter"))
 )
-_WAITING = Prepared(
-    select(_RUNS.c.inherited_from).where(
-        _RUNS.c.inherited_from.is_not(None),
-        _RUNS.c.inherited_run_id.is_(None),
-        _RUNS.c.target_id == bindparam("of_target"),
-    )
-)
 
 
-class WaitingRuns:
-    """Skipped runs that were stored before the run that they inherit from.
+def settle_waiting(connection: Connection, run: Run, run_id: int, ids: Mapping[str, Any]) -> None:
+    """Point at a run that was just stored those that inherit from it and were stored before it.
 
-    A start that does not go from old to new may release them in that order. They are looked up
-    once for each transaction, during which nobody else stores runs of the same target.
+    A start that does not go from old to new may release them in that order.
+
+    Args:
+        ids: the run's `target_id`, `benchmark_set_id` and `configuration_id`.
     """
-
-    def __init__(self, connection: Connection) -> None:
-        self._connection = connection
-        self._hashes: dict[int, set[str]] = {}
-
-    def settle(self, run: Run, run_id: int, ids: Mapping[str, Any]) -> None:
-        """Point them at the run that was just stored, or add it to them.
-
-        Args:
-            ids: the run's `target_id`, `benchmark_set_id`, `configuration_id` and
-                `inherited_run_id`.
-        """
-        target_id = ids["target_id"]
-        if target_id not in self._hashes:
-            found = _WAITING.rows(self._connection, {"of_target": target_id})
-            self._hashes[target_id] = {row[0] for row in found}
-        hashes = self._hashes[target_id]
-        if run.inherited_from is not None and ids["inherited_run_id"] is None:
-            hashes.add(run.inherited_from)
-        if run.commit.hash not in hashes or not run.outcome.has_verdict:
-            return
-        self._connection.execute(
-            _ADOPT,
-            {
-                "adopter": run_id,
-                "of_hash": run.commit.hash,
-                "of_outcome": run.outcome,
-                "of_target": target_id,
-                "of_set": ids["benchmark_set_id"],
-                "of_configuration": ids["configuration_id"],
-            },
-        )
+    if not run.outcome.has_verdict:
+        return
+    _ADOPT.rows(
+        connection,
+        {
+            "adopter": run_id,
+            "of_hash": run.commit.hash,
+            "of_outcome": run.outcome,
+            "of_target": ids["target_id"],
+            "of_set": ids["benchmark_set_id"],
+            "of_configuration": ids["configuration_id"],
+        },
+    )

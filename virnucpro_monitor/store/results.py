@@ -8,8 +8,7 @@ what the digest of a run is made of.
 import math
 import sys
 from array import array
-from collections.abc import Iterable, Iterator, Sequence
-from itertools import repeat
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from operator import attrgetter
 from typing import Any
 
@@ -39,8 +38,6 @@ COLUMN_KINDS = {
 """Columns of `sequence_results` but `run_id`, in their order: "q" integers, "d" doubles."""
 
 RESULT_NAMES = tuple(COLUMN_KINDS)[1:]
-INSERTED_NAMES = ("run_id", *COLUMN_KINDS)
-"""Columns of `sequence_results` in the order of `Results.rows`."""
 
 _get_values = attrgetter("index", *RESULT_NAMES)
 _STATUS_CODES = {status.value: code for code, status in enumerate(SequenceStatus)}
@@ -49,18 +46,28 @@ _MINUS_ZERO = bytes(7) + b"\x80"
 
 
 class Results:
-    """The results of one run as columns of plain values."""
+    """The results of one run as columns of plain values.
 
-    def __init__(self, columns: Sequence[list[Any]], digested: bytes) -> None:
-        self._columns = columns
+    Attributes:
+        shared: the columns that have one value in all rows, as status and truncation mostly do,
+            with that value.
+        names: the other columns, in the order of `rows`.
+        digested: the bytes that stand for all of them in a digest.
+    """
+
+    def __init__(self, columns: Mapping[str, list[Any]], digested: bytes) -> None:
+        own = {name: column for name, column in columns.items() if not _is_uniform(name, column)}
+        self.shared = {name: column[0] for name, column in columns.items() if name not in own}
+        self.names = tuple(own)
+        self._columns = tuple(own.values())
         self.digested = digested
 
     def __len__(self) -> int:
         return len(self._columns[0]) if self._columns else 0
 
-    def rows(self, run_id: int) -> Iterator[tuple[Any, ...]]:
-        """In the order of `INSERTED_NAMES`."""
-        return zip(repeat(run_id, len(self)), *self._columns, strict=True)
+    def rows(self) -> Iterator[tuple[Any, ...]]:
+        """In the order of `names`."""
+        return zip(*self._columns, strict=True)
 
     @classmethod
     def of_records(cls, results: Sequence[SequenceResult]) -> "Results":
@@ -79,15 +86,21 @@ class Results:
     @classmethod
     def of_rows(cls, rows: Iterable[Sequence[Any]]) -> "Results":
         """Convert rows as they are stored, without their `run_id`."""
-        columns, digested = [], []
+        columns: dict[str, list[Any]] = {}
+        digested = []
         # Without rows there are no columns.
         for (name, kind), values in zip(
             COLUMN_KINDS.items(), zip(*rows, strict=True), strict=False
         ):
-            column, content = _convert(name, kind, values)
-            columns.append(column)
+            columns[name], content = _convert(name, kind, values)
             digested.append(content)
         return cls(columns, b"".join(digested))
+
+
+def _is_uniform(name: str, column: list[Any]) -> bool:
+    if name == "sequence_index" or column[0] != column[-1]:  # most columns show it at once
+        return False
+    return column.count(column[0]) == len(column)
 
 
 class _Unfit(ValueError):

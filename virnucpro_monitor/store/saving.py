@@ -28,7 +28,7 @@ from virnucpro_monitor.errors import StoreError
 from virnucpro_monitor.records import BenchmarkSet, Outcome, Run, RunReport, Target
 from virnucpro_monitor.store.chain import Chains
 from virnucpro_monitor.store.digests import digest_run
-from virnucpro_monitor.store.inheritance import WaitingRuns, measured_run_id
+from virnucpro_monitor.store.inheritance import measured_run_id, settle_waiting
 from virnucpro_monitor.store.models import (
     ConfigurationRow,
     DocumentRow,
@@ -37,7 +37,7 @@ from virnucpro_monitor.store.models import (
     RunRow,
     SequenceResultRow,
 )
-from virnucpro_monitor.store.results import INSERTED_NAMES, Results
+from virnucpro_monitor.store.results import Results
 from virnucpro_monitor.store.rows import FIGURE_NAMES, gates_to_json, refuse_not_finite
 from virnucpro_monitor.store.statements import (
     Prepared,
@@ -174,7 +174,6 @@ class Saving:
     def __init__(self, connection: Connection) -> None:
         self._connection = connection
         self._chains = Chains(connection)
-        self._waiting = WaitingRuns(connection)
         self._targets: dict[str, int] = {}
         self._shared: dict[tuple[str, ...], int] = {}
 
@@ -211,9 +210,10 @@ class Saving:
         }
         run_id = int(_INSERT_RUN.first(connection, values)[0])
         self._chains.add(ids, run_id, digest)
-        self._waiting.settle(run, run_id, ids)
+        settle_waiting(connection, run, run_id, ids)
         if len(draft.results):
-            insert_rows(connection, SequenceResultRow, INSERTED_NAMES, draft.results.rows(run_id))
+            rest, shared = draft.results, {"run_id": run_id, **draft.results.shared}
+            insert_rows(connection, SequenceResultRow, rest.names, rest.rows(), shared)
         if draft.failure is not None:
             connection.execute(_INSERT_FAILURE, {"run_id": run_id, **draft.failure})
         if draft.documents:

@@ -2,7 +2,8 @@
 
 import dataclasses
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from functools import cache
+from functools import cache, lru_cache
+from itertools import chain, islice
 from typing import Any, cast
 
 from sqlalchemy import (
@@ -37,6 +38,9 @@ from virnucpro_monitor.store.types import clean_text
 CHUNK = 500
 """Hashes in one IN list: SQLite allows few parameters."""
 
+ROWS_AT_ONCE = 100
+"""Rows that SQLite is given in one statement; more are hardly quicker."""
+
 
 def table_of(model: type[Base]) -> Table:
     return cast(Table, model.__table__)
@@ -68,28 +72,49 @@ def insert_rows(
     model: type[Base],
     names: Sequence[str],
     rows: Iterable[tuple[Any, ...]],
+    shared: Mapping[str, Any] | None = None,
 ) -> None:
     """Insert many rows of plain values, `names` giving their order.
 
     The driver is called directly: SQLAlchemy's work on each row costs three times the insertion.
-    PostgreSQL takes them by COPY.
+    PostgreSQL takes them by COPY, SQLite many in one statement: what a row costs there is mostly
+    its handing over, value by value, so that what all rows share is handed over once for each.
+
+    Args:
+        shared: further columns, with the value that each has in all rows.
     """
+    shared = shared or {}
+    values = tuple(shared.values())
     quote = connection.dialect.identifier_preparer.quote
-    table, columns = quote(model.__tablename__), ", ".join(quote(name) for name in names)
+    table = quote(model.__tablename__)
+    columns = ", ".join(quote(name) for name in (*shared, *names))
     driver: Any = connection.connection.driver_connection
     cursor = driver.cursor()
     try:
         if connection.dialect.name == "postgresql":
             with cursor.copy(f"COPY {table} ({columns}) FROM STDIN") as copy:
                 for row in rows:
-                    copy.write_row(row)
+                    copy.write_row((*values, *row))
         else:
-            marks = ", ".join(["?"] * len(names))
-            cursor.executemany(f"INSERT INTO {table} ({columns}) VALUES ({marks})", rows)
+            remaining = iter(rows)
+            while given := list(chain.from_iterable(islice(remaining, ROWS_AT_ONCE))):
+                marks = _numbered_marks(len(shared), len(names), len(given) // len(names))
+                text = f"INSERT INTO {table} ({columns}) VALUES {marks}"
+                cursor.execute(text, [*values, *given])
     except driver_errors(connection) as error:
         raise DBAPIError("", None, error) from error  # as SQLAlchemy would have it
     finally:
         cursor.close()
+
+
+@lru_cache(maxsize=256)
+def _numbered_marks(num_shared: int, num_own: int, num_rows: int) -> str:
+    """Rows of marks, each of which begins with the same ones: `(?1,?2,?3),(?1,?4,?5)`."""
+    same = [f"?{number}" for number in range(1, num_shared + 1)]
+    rows = []
+    for first in range(num_shared + 1, num_shared + 1 + num_own * num_rows, num_own):
+        rows.append(",".join([*same, *(f"?{first + place}" for place in range(num_own))]))
+    return f"({'),('.join(rows)})"
 
 
 class Prepared:
