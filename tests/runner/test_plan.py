@@ -6,6 +6,7 @@ import pytest
 
 from tests.runner.tiny_target import MODEL_FILE, TinyRepository
 from tests.store.builders import make_configuration, make_environment, make_run
+from virnucpro_monitor.data.benchmarks import load_benchmark
 from virnucpro_monitor.errors import ConfigurationError, RepositoryError
 from virnucpro_monitor.records import (
     Commit,
@@ -17,6 +18,8 @@ from virnucpro_monitor.records import (
 )
 from virnucpro_monitor.runner.checkout import Repository
 from virnucpro_monitor.runner.code_digest import code_digest, covers
+from virnucpro_monitor.runner.commits import begin_order
+from virnucpro_monitor.runner.decide import Work
 from virnucpro_monitor.runner.ledger import Ledger
 from virnucpro_monitor.runner.plan import ordered
 from virnucpro_monitor.runner.selection import select_new, select_revisions
@@ -247,3 +250,14 @@ def test_revisions_and_ranges_come_oldest_first(tiny: TinyRepository, tmp_path: 
 def test_unknown_dtypes_are_refused() -> None:
     with pytest.raises(ConfigurationError, match="'int8' is not a dtype"):
         Request(model="m", weights="synthetic", dtype="int8")
+
+
+def test_the_longest_of_the_last_commits_begin_first() -> None:
+    seed, reach = load_benchmark("seed"), load_benchmark("reach")
+    sets = [(seed,), (reach,), (seed, reach), (seed,), (reach,)]
+    waiting = {
+        place: Work(commit=Commit(hash=str(place)), benchmarks=benchmarks)
+        for place, benchmarks in enumerate(sets)
+    }
+    assert [place for place, _ in begin_order(waiting, 3)] == [2, 1, 4, 0, 3]
+    assert [place for place, _ in begin_order(waiting, 2)] == [0, 1, 2, 3, 4]

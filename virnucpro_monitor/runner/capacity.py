@@ -13,6 +13,7 @@ from virnucpro_monitor.runner.plan import RunPlan
 
 MAX_ON_GPU = 4
 PROCESSES = 2  # of a commit on its card: the target's and the judge's
+ROOM = 4  # times what a commit needs, that one is given on a card
 GPU_RESERVE_BYTES = 2 * 1024**3  # CUDA itself, and the activations of a pack
 
 
@@ -147,7 +148,7 @@ def share_workers(
 
 
 def _gpu_room(gpu: Gpu | None, needed_bytes: int) -> int:
-    room = gpu.free_bytes // max(1, 4 * needed_bytes) if gpu else 1
+    room = gpu.free_bytes // max(1, ROOM * needed_bytes) if gpu else 1
     return max(1, min(MAX_ON_GPU, room))
 
 

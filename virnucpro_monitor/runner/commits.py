@@ -7,7 +7,7 @@ Turns       reports in the plan's order                         (releasing)
 Holding     ... once they know their backend
 """
 
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, closing
 from dataclasses import replace
 from pathlib import Path
@@ -25,6 +25,8 @@ from virnucpro_monitor.runner.ledger import Ledger
 from virnucpro_monitor.runner.plan import RunPlan
 from virnucpro_monitor.runner.releasing import Holding, Turns
 from virnucpro_monitor.runner.workers import Workers
+
+LAST_ROUNDS = 2  # of commits, in which the longest begin first
 
 
 def run_commits(
@@ -170,7 +172,7 @@ class CommitRunner:
         self, waiting: dict[int, Work], crew: Crew, turns: Turns, capacity: Capacity
     ) -> None:
         """Begin what there is room for, and report what needs no measuring."""
-        for index, work in list(waiting.items()):
+        for index, work in begin_order(waiting, capacity.num_workers):
             if not crew.has_room_for(work):
                 return
             active = [one.card for one in crew.active.values()]
@@ -228,3 +230,15 @@ class CommitRunner:
         if doubtful:
             again = replace(work, benchmarks=tuple(doubtful), again=True)
             yield from self._measure(again, on_progress, say)
+
+
+def begin_order(waiting: Mapping[int, Work], num_workers: int) -> list[tuple[int, Work]]:
+    """Commits that wait, as (place, work), in the order in which they are to begin.
+
+    That is the plan's; of the last ones, which leave workers idle at the end, the longest begin
+    first. Reports leave in the plan's order all the same.
+    """
+    in_turn = sorted(waiting.items())
+    if len(in_turn) > LAST_ROUNDS * num_workers:
+        return in_turn
+    return sorted(in_turn, key=lambda one: -one[1].num_residues)

@@ -39,6 +39,11 @@ class Work:
     alone: bool = False
     card: Card | None = None
 
+    @property
+    def num_residues(self) -> int:
+        """Of all its benchmark sets: how long it takes, beside other commits'."""
+        return sum(len(one.residues) for each in self.benchmarks for one in each.sequences)
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Decision:

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from virnucpro_monitor.records import (
+    OWN_ORACLE,
     BenchmarkSet,
     Configuration,
     Environment,
@@ -22,12 +23,18 @@ from virnucpro_monitor.records import (
 from virnucpro_monitor.records.messages import Advanced, Ended, Failed, Judged, MeasureJob
 from virnucpro_monitor.records.progress import OnProgress, Progress
 from virnucpro_monitor.runner.accept import Acceptance
+from virnucpro_monitor.runner.adapter_names import parse_adapter
+from virnucpro_monitor.runner.capacity import ROOM, needed_gpu_bytes
+from virnucpro_monitor.runner.client import WorkerPool
 from virnucpro_monitor.runner.code_digest import adapter_path
 from virnucpro_monitor.runner.decide import Work
 from virnucpro_monitor.runner.endings import explain
+from virnucpro_monitor.runner.gpu import Gpu, find_gpu
 from virnucpro_monitor.runner.plan import RunPlan
 from virnucpro_monitor.runner.prepare import Prepared
 from virnucpro_monitor.runner.reports import make_report
+
+THREADS_BESIDE_A_CARD = 4
 
 
 def measure(
@@ -88,6 +95,8 @@ def measure(
                         )
                     )
                 elif isinstance(event, (Judged, Failed)):
+                    if isinstance(event, Failed) and isinstance(prepared.pool, WorkerPool):
+                        event = blame_others(event, device, Path(prepared.checkpoint))
                     if held is not None:
                         yield held
                     first = event.benchmark + 1
@@ -111,6 +120,25 @@ def measure(
                             duration_s=time.monotonic() - start,
                         )
                         first += 1
+
+
+def blame_others(
+    event: Failed,
+    device: str,
+    checkpoint: Path,
+    look: Callable[[str], Gpu | None] = find_gpu,
+) -> Failed:
+    """The same failure, or the machine's where others have filled the card meanwhile."""
+    if event.failure.kind != "out_of_memory" or not device.startswith("cuda"):
+        return event
+    gpu = look(device)
+    why = gpu.why_full(ROOM * needed_gpu_bytes(checkpoint)) if gpu else None
+    if why is None:
+        return event
+    message = f"{device} had no memory left for this commit: {why}. The next start tries again."
+    return replace(
+        event, ours=True, failure=replace(event.failure, kind="machine", message=message)
+    )
 
 
 def _held(
@@ -190,13 +218,25 @@ def measure_job(
         reuse=reuse,
         probes=plan.probes,
         keep_embeddings=plan.keep_embeddings,
-        num_threads=plan.num_threads,
+        num_threads=_num_threads(plan, device),
         kernels=_kernels(plan, device),
         network=plan.network,
         confine=plan.confine,
         hidden=tuple(map(str, plan.hidden)),
         python=None if prepared.python is None else str(prepared.python),
     )
+
+
+def _num_threads(plan: RunPlan, device: str) -> int:
+    """Beside a card only small sums are left to the CPU, and threads that wait cost its others.
+
+    They change no result there and are no part of a run's environment. An oracle by the target
+    itself is computed on the CPU all the same.
+    """
+    on_cpu = parse_adapter(plan.target.adapter).oracle == OWN_ORACLE
+    if on_cpu or not device.startswith("cuda"):
+        return plan.num_threads
+    return min(plan.num_threads, THREADS_BESIDE_A_CARD)
 
 
 def _kernels(plan: RunPlan, device: str) -> str | None:

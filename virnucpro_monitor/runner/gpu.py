@@ -19,6 +19,7 @@ class Gpu:
     Attributes:
         processes: ids of the processes that compute on it.
         utilisation: percent of the last sampling period, None where not told.
+        process_bytes: memory that each of `processes` holds; empty where that is not told.
     """
 
     name: str
@@ -27,6 +28,30 @@ class Gpu:
     free_bytes: int
     processes: tuple[int, ...]
     utilisation: int | None
+    process_bytes: tuple[int, ...] = ()
+
+    def why_full(self, room_bytes: int) -> str | None:
+        """One clause that says how others keep a commit from its room; None where they don't.
+
+        Who they are can be told only where NVML shows our own processes under our ids.
+
+        Args:
+            room_bytes: of memory that a commit is given.
+        """
+        ours = {os.getpid(), *descendants(os.getpid())}
+        if len(self.process_bytes) != len(self.processes) or ours.isdisjoint(self.processes):
+            return None
+        others_bytes = sum(
+            held
+            for pid, held in zip(self.processes, self.process_bytes, strict=True)
+            if pid not in ours
+        )
+        if not others_bytes or self.total_bytes - others_bytes >= room_bytes:
+            return None
+        return (
+            f"other processes hold {others_bytes / GIB:.1f} of its {self.total_bytes / GIB:.1f} "
+            f"GiB, and a commit is given {room_bytes / GIB:.1f} GiB"
+        )
 
     def why_busy(self, needed_bytes: int, num_processes: int = 0) -> str | None:
         """One clause that says why a run should wait, None where it need not.
@@ -65,13 +90,15 @@ def find_gpu(device: str) -> Gpu | None:
         utilisation = None
         with suppress(pynvml.NVMLError):  # not told for a slice of a GPU
             utilisation = int(pynvml.nvmlDeviceGetUtilizationRates(handle).gpu)
+        pids, process_bytes = _processes(pynvml, handle)
         return Gpu(
             name=_text(pynvml.nvmlDeviceGetName(handle)),
             driver=_text(pynvml.nvmlSystemGetDriverVersion()),
             total_bytes=int(memory.total),
             free_bytes=int(memory.free),
-            processes=_processes(pynvml, handle),
+            processes=pids,
             utilisation=utilisation,
+            process_bytes=process_bytes,
         )
     except (pynvml.NVMLError, ValueError):
         return None
@@ -111,10 +138,14 @@ def _handle(pynvml: Any, index: int) -> Any:
     return pynvml.nvmlDeviceGetHandleByIndex(index)
 
 
-def _processes(pynvml: Any, handle: Any) -> tuple[int, ...]:
+def _processes(pynvml: Any, handle: Any) -> tuple[tuple[int, ...], tuple[int, ...]]:
+    """(ids, bytes that each holds); the latter are empty where one's are not told."""
     with suppress(pynvml.NVMLError):
-        return tuple(p.pid for p in pynvml.nvmlDeviceGetComputeRunningProcesses(handle))
-    return ()
+        found = pynvml.nvmlDeviceGetComputeRunningProcesses(handle)
+        held = [getattr(one, "usedGpuMemory", None) for one in found]
+        told = tuple(int(one) for one in held if one is not None)
+        return tuple(one.pid for one in found), told if len(told) == len(found) else ()
+    return (), ()
 
 
 def _text(value: str | bytes) -> str:
