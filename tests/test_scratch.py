@@ -90,6 +90,15 @@ def test_what_may_be_another_machines_is_left_until_it_is_old(
     assert (tmp_path / "a-1").exists() is not swept
 
 
+def test_the_lock_of_one_killed_before_it_wrote_its_name_is_swept_by_the_next(
+    tmp_path: Path,
+) -> None:
+    (tmp_path / f"a-1{LOCK_SUFFIX}").touch()
+    assert sweep(tmp_path, "b-") == []
+    assert sweep(tmp_path, "a-") == ["a-1"]
+    assert names(tmp_path) == []
+
+
 def test_worktrees_of_equal_names_and_killed_processes_do_not_meet(tmp_path: Path) -> None:
     tiny = TinyRepository(tmp_path / "tiny")
     head = tiny.commit(HEALTHY)

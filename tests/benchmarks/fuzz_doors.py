@@ -27,7 +27,10 @@ from tests import doors
 from tests.app.conftest import fill
 from tests.app.samples import HISTORY
 from tests.app.test_pages import PAGES
-from virnucpro_monitor.store.engine import open_engine
+from tests.store.builders import make_report
+from tests.store.test_inheritance import skip
+from virnucpro_monitor.store.engine import create_database, open_engine
+from virnucpro_monitor.store.writer import Writer
 
 
 def knock(door: doors.Door, cases: int) -> None:
@@ -37,6 +40,16 @@ def knock(door: doors.Door, cases: int) -> None:
         database=None,
         suppress_health_check=list(HealthCheck),
     )(given(door.cases)(door.knock))()
+
+
+def small_database(path: Path) -> bytes:
+    """Three runs of three sequences: damage mostly meets something, and asking takes little."""
+    create_database(f"sqlite:///{path}")
+    engine = open_engine(f"sqlite:///{path}")
+    first = make_report(0, documents={"probes": {"leak": 0.0}})
+    Writer(engine).save_runs([first, make_report(1, (0.9, None, 1.0)), skip(2, first)])
+    engine.dispose()
+    return path.read_bytes()
 
 
 def pages_door(url: str) -> doors.Door:
@@ -84,7 +97,7 @@ def all_doors(stack: ExitStack) -> Iterator[tuple[str, doors.Door]]:
     fill(url, {"history": HISTORY}, {"history": HISTORY[:2], "target": "other"})
     yield "fasta", doors.fasta_door(folder)
     yield "checkpoint", doors.checkpoint_door(folder)
-    yield "database", doors.database_door(folder, path.read_bytes())
+    yield "database", doors.database_door(folder, small_database(folder / "small.db"))
     engine = open_engine(url, read_only=True)
     stack.callback(engine.dispose)
     yield "addresses", doors.addresses_door(engine)

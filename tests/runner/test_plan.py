@@ -167,6 +167,38 @@ def test_the_code_digest_looks_at_relevant_files_alone(
 
 
 @pytest.mark.parametrize(
+    ("told", "same"),
+    [
+        ("inside/kernel.py", False),  # in the package: as any other file
+        ("../shared/kernel.py", False),  # in the commit, beyond the package
+        ("../../kernel.py", False),
+        ("/etc/hostname", False),
+        ("inside/../../../kernel.py", False),
+        (None, True),
+    ],
+)
+def test_what_a_link_leads_to_decides_a_result_too(
+    told: str | None, same: bool, tiny: TinyRepository, tmp_path: Path
+) -> None:
+    link = tiny.folder / "tinytarget" / "kernel.py"
+    if told is not None:
+        link.symlink_to(told)
+    before = tiny.commit({"tinytarget/inside/kernel.py": "", "shared/kernel.py": ""})
+    changed = "tinytarget/inside" if told == "inside/kernel.py" else "shared"
+    after = tiny.commit({f"{changed}/kernel.py": "fault = True"})
+    back = tiny.commit({f"{changed}/kernel.py": ""})
+    repository = Repository.open(str(tiny.folder), tmp_path / "cache")
+    for paths in ((), ("tinytarget",)):
+        target = Target(name="t", location="", paths=paths)
+        one, two, three = (code_digest(repository, target, x) for x in (before, after, back))
+        assert (one == two) is (same and bool(paths))
+        # What is behind a link that leads out of a commit may be another thing each time.
+        assert (one == three) is (
+            told is None or told in ("inside/kernel.py", "../shared/kernel.py")
+        )
+
+
+@pytest.mark.parametrize(
     ("pattern", "path", "expected"),
     [
         ("pack", "pack/a.py", True),

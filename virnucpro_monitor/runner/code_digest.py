@@ -2,17 +2,24 @@
 
 import functools
 import hashlib
+from collections.abc import Sequence
 from fnmatch import fnmatch
 from importlib.machinery import ModuleSpec, PathFinder
 from importlib.metadata import entry_points
 from pathlib import Path
 
-from virnucpro_monitor.records import Target, content_digest
+from virnucpro_monitor.records import Json, Target, content_digest
 from virnucpro_monitor.runner.adapter_names import ADAPTERS, SHIPPED, parse_adapter
 from virnucpro_monitor.runner.builtin import builtin_digest
+from virnucpro_monitor.runner.git import GitError
 from virnucpro_monitor.runner.oracle_names import oracle_source
 from virnucpro_monitor.runner.sources import Source
 from virnucpro_monitor.runner.venv import requirement_file
+
+MAX_LINKS = 200
+"""Links that are followed, each by a process of git; of more it is not known where they lead."""
+
+_LINK = "120000 "
 
 
 def code_digest(repository: Source | None, target: Target, commit: str) -> str:
@@ -35,16 +42,47 @@ def code_digest(repository: Source | None, target: Target, commit: str) -> str:
         *adapter_source(target.adapter),
         *oracle_source(parse_adapter(target.adapter).oracle),
     ]
+    there = repository.files(commit)
+    links = [path for path, name in there.items() if name.startswith(_LINK)]
     if not target.paths:
-        return content_digest([loading, repository.tree(commit)])
+        return content_digest(
+            [loading, repository.tree(commit), *_behind_links(repository, commit, links)]
+        )
     adapter = parse_adapter(target.adapter).file
     wanted = [*target.paths, *filter(None, (requirement_file(target), adapter))]
     files = {
         path: name
-        for path, name in repository.files(commit).items()
+        for path, name in there.items()
         if any(covers(pattern, path) for pattern in wanted)
     }
-    return content_digest([loading, files])
+    content: list[Json] = [loading, dict(files)]
+    if any(path in files or any(covers(path, one) for one in wanted) for path in links):
+        # What a link leads to decides as well, wherever in the commit that is.
+        content += [repository.tree(commit), *_behind_links(repository, commit, links)]
+    return content_digest(content)
+
+
+def _behind_links(repository: Source, commit: str, links: Sequence[str]) -> tuple[str, ...]:
+    """The commit's own name where a link leads out of it: what is there is no content of it.
+
+    Such a commit has the code of no other, whatever its files are, so that it never inherits.
+    """
+    out = len(links) > MAX_LINKS or any(leads_out(repository, commit, path) for path in links)
+    return (commit,) if out else ()
+
+
+def leads_out(repository: Source, commit: str, path: str) -> bool:
+    """Whether a commit's link leads out of it, or may: where links lead on to links, each counts.
+
+    What goes up after it went down may have gone through another link, and counts as leading out.
+    """
+    try:
+        parts = repository.read_text(commit, path).split("/")
+    except (GitError, ValueError):
+        return True
+    ups = next((n for n, part in enumerate(parts) if part not in ("..", ".")), len(parts))
+    depth = path.count("/") - parts[:ups].count("..")
+    return parts[0] == "" or depth < 0 or ".." in parts[ups:]
 
 
 def covers(pattern: str, path: str) -> bool:
