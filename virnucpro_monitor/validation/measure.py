@@ -1,13 +1,13 @@
 """Measure a subject on a benchmark set: every sequence alone, and all of them packed.
 
 It streams: one pack at a time, and of it one sequence at a time in float64, so that memory does
-not grow with the benchmark set.
+not grow with the benchmark set. What is found of a pack leaves its device in one piece.
 """
 
 import itertools
 import time
 from collections import Counter
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
 import torch
@@ -50,6 +50,10 @@ class Measurement:
     worst: tuple[WorstRows, ...]
 
 
+# Of rows that cannot be compared: no value is finite, and residue 0 stands for the worst.
+_NO_FIGURES = torch.tensor([torch.nan, torch.nan, 0.0, torch.nan], dtype=torch.float64)
+
+
 @dataclass(slots=True)
 class _Notes:
     results: dict[int, SequenceResult] = field(default_factory=dict)
@@ -83,7 +87,7 @@ def measure(
     indices = {sequence.id: index for index, sequence in enumerate(benchmark.sequences)}
     expected = [encode(text) for text in texts]
     pairs = [(s.id, text) for s, text in zip(benchmark.sequences, texts, strict=True)]
-    notes, batches = _Notes(), []
+    notes, batches, done = _Notes(), [], set[int]()
     for number, batch in enumerate(subject.pack(pairs)):
         batches.append(batch)
         notes.num_tokens += int(batch.input_ids.numel())
@@ -93,6 +97,7 @@ def measure(
             notes.packed_s += _now_s(subject) - started
         bounds = check_batch(batch, rows)
         notes.width = _check_width(rows, oracle)
+        pairs_of_pack: list[_Pair] = []
         for slot, sequence_id in enumerate(batch.sequence_ids):
             notes.seen[sequence_id] += 1
             if sequence_id not in indices:
@@ -107,13 +112,17 @@ def measure(
             if notes.unpacked_s is not None:
                 notes.unpacked_s = None if spent_s is None else notes.unpacked_s + spent_s
             residues = cut_residues(rows, start, end)
-            result = _compare(residues, alone[1:-1], oracle, index, sequence_id, notes)
-            result = _placed(result, number, slot, start)
-            notes.results[index] = _worse(notes.results.get(index), result)
-            if notes.results[index] is result:
-                notes.worst.offer(result, rows, (start, end), residues, alone)
+            pair = _Pair(index, sequence_id, slot, (start, end), residues, alone.to(rows.device))
+            pairs_of_pack.append(pair)
+            done.add(index)
             if on_progress:
-                on_progress(len(notes.results), len(texts))
+                on_progress(len(done), len(texts))
+        compared = _compare(pairs_of_pack, oracle, notes)
+        for pair, found in zip(pairs_of_pack, compared, strict=True):
+            result = _placed(found, number, pair.slot, pair.span[0])
+            notes.results[pair.index] = _worse(notes.results.get(pair.index), result)
+            if notes.results[pair.index] is result:
+                notes.worst.offer(result, rows, pair.span, pair.residues, pair.alone)
     sequences = tuple(
         _finish(notes, benchmark, index, len(text)) for index, text in enumerate(texts)
     )
@@ -176,29 +185,77 @@ def cut_residues(rows: torch.Tensor, start: int, end: int) -> torch.Tensor:
     return rows[start + 1 : end - 1]
 
 
+@dataclass(frozen=True, slots=True)
+class _Pair:
+    """One sequence of a pack: where it lies, and its rows on one device.
+
+    Attributes:
+        span: its slot among the pack's rows.
+        residues: [n, D] out of the pack, which may be other residues than its own.
+        alone: [T, D] by itself, BOS and EOS included.
+    """
+
+    index: int
+    sequence_id: str
+    slot: int
+    span: tuple[int, int]
+    residues: torch.Tensor
+    alone: torch.Tensor
+
+
 def _compare(
-    packed: torch.Tensor,
-    unpacked: torch.Tensor,
+    pairs: Sequence[_Pair], oracle: Oracle | None, notes: _Notes
+) -> Iterator[SequenceResult]:
+    """Compare each sequence of a pack with itself alone; a device is waited for once for all."""
+    figures: list[torch.Tensor] = []
+    vectors: list[torch.Tensor] = []
+    for pair in pairs:
+        packed, unpacked = pair.residues, pair.alone[1:-1]
+        if packed.shape[0] == 0:
+            continue
+        finite = torch.stack([torch.isfinite(one).all() for one in (packed, unpacked)]).double()
+        alike = packed.shape == unpacked.shape
+        agreement = measures.residue_figures(packed, unpacked) if alike else _NO_FIGURES.to(finite)
+        figures.append(torch.cat([finite, agreement]))
+        row = agreement[2:3].long()
+        worst = [one.index_select(0, row)[0].double() for one in (packed, unpacked)]
+        vectors += [mean_pool(packed), mean_pool(unpacked), *worst]
+    numbers = iter(torch.stack(figures).tolist() if figures else ())
+    rows = iter(torch.stack(vectors).cpu().reshape(len(figures), 4, -1) if figures else ())
+    for pair in pairs:
+        if pair.residues.shape[0]:
+            yield _result(pair, next(numbers), next(rows), oracle, notes)
+        else:
+            yield SequenceResult(
+                index=pair.index,
+                sequence_id=pair.sequence_id,
+                length=0,
+                status=SequenceStatus.LOST,
+            )
+
+
+def _result(
+    pair: _Pair,
+    figures: Sequence[float],
+    vectors: torch.Tensor,
     oracle: Oracle | None,
-    index: int,
-    sequence_id: str,
     notes: _Notes,
 ) -> SequenceResult:
-    """Compare two [residues, D] embeddings, of which the packed one may have other residues."""
-    if packed.shape[0] == 0:
-        return SequenceResult(
-            index=index, sequence_id=sequence_id, length=0, status=SequenceStatus.LOST
-        )
-    unpacked = unpacked.to(packed.device)
-    packed_ok = bool(torch.isfinite(packed).all())
-    unpacked_ok = bool(torch.isfinite(unpacked).all())
+    """What a sequence's figures say.
+
+    Args:
+        figures: whether packed and unpacked are finite, and `residue_figures`.
+        vectors: [4, D] float64 on the CPU: both sides' pooled rows and their worst residue's.
+    """
+    index, sequence_id = pair.index, pair.sequence_id
+    packed_ok, unpacked_ok = (bool(one) for one in figures[:2])
     if not packed_ok:
         notes.packed_not_finite.append(sequence_id)
     if not unpacked_ok:
         notes.unpacked_not_finite.append(sequence_id)
     values: dict[str, float | int | None] = {}
-    pooled_packed, pooled_unpacked = mean_pool(packed).cpu(), mean_pool(unpacked).cpu()
-    notes.pooled[index] = (pooled_packed, pooled_unpacked)
+    pooled_packed, pooled_unpacked, worst_packed, worst_unpacked = vectors
+    notes.pooled[index] = (pooled_packed.float(), pooled_unpacked.float())
     if oracle is not None:
         reference = oracle.pooled_of(index)
         for side, pooled, ok in (
@@ -212,25 +269,24 @@ def _compare(
         values["similarity"] = measures.cosine(pooled_packed, pooled_unpacked)
         values["relative_l2"] = measures.relative_l2(pooled_packed, pooled_unpacked)
         values["gain"] = measures.gain(pooled_packed, pooled_unpacked)
-        agreement = measures.residue_agreement(packed, unpacked)
+        agreement = measures.agreement_of(figures[2:])
         if agreement is not None:
             values["worst_residue_similarity"] = agreement.worst
             values["p01_residue_similarity"] = agreement.p01
             values["worst_residue"] = agreement.worst_residue
             values["max_abs_difference"] = agreement.max_abs
             if oracle is not None and oracle.residues_path is not None:
-                row = agreement.worst_residue
-                exact = oracle.residues_of(index)[row]
+                exact = oracle.residue_of(index, agreement.worst_residue)
                 notes.residue_errors[sequence_id] = (
-                    measures.relative_l2(packed[row].cpu(), exact),
-                    measures.relative_l2(unpacked[row].cpu(), exact),
+                    measures.relative_l2(worst_packed, exact),
+                    measures.relative_l2(worst_unpacked, exact),
                 )
     finite = packed_ok and unpacked_ok and values["similarity"] is not None
     status = SequenceStatus.OK if finite else SequenceStatus.NOT_FINITE
     return SequenceResult(
         index=index,
         sequence_id=sequence_id,
-        length=packed.shape[0],
+        length=pair.residues.shape[0],
         status=status,
         **values,  # type: ignore[arg-type]
     )

@@ -87,18 +87,28 @@ def residue_relative_l2(a: torch.Tensor, b: torch.Tensor) -> torch.Tensor:
     return distances
 
 
+def residue_figures(a: torch.Tensor, b: torch.Tensor) -> torch.Tensor:
+    """What `residue_agreement` is made of, [4] float64 on their device, which is not waited for.
+
+    Two [residues, D] tensors of one shape, with a residue at least.
+    """
+    cosines = residue_cosines(a, b)
+    worst = cosines.argmin()
+    lowest = torch.where(cosines.isfinite().all(), cosines[worst], torch.nan)
+    largest = (a.double() - b.double()).abs().max()
+    return torch.stack([lowest, torch.quantile(cosines, 0.01), worst.double(), largest])
+
+
+def agreement_of(figures: Sequence[float]) -> ResidueAgreement | None:
+    """`residue_figures` as numbers; None where a value is not finite."""
+    worst, p01, place, largest = figures
+    if not (math.isfinite(worst) and math.isfinite(largest)):
+        return None
+    return ResidueAgreement(worst=worst, p01=p01, worst_residue=int(place), max_abs=largest)
+
+
 def residue_agreement(a: torch.Tensor, b: torch.Tensor) -> ResidueAgreement | None:
     """Compare two [residues, D] tensors; None where shapes differ or a value is not finite."""
     if a.shape != b.shape or a.shape[0] == 0:
         return None
-    cosines = residue_cosines(a, b)
-    largest = float((a.double() - b.double()).abs().max())
-    if not bool(torch.isfinite(cosines).all()) or not math.isfinite(largest):
-        return None
-    worst = int(cosines.argmin())
-    return ResidueAgreement(
-        worst=float(cosines[worst]),
-        p01=float(torch.quantile(cosines, 0.01)),
-        worst_residue=worst,
-        max_abs=largest,
-    )
+    return agreement_of(residue_figures(a, b).tolist())

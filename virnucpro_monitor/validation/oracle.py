@@ -78,6 +78,18 @@ class Oracle:
         Raises:
             TornOracleError: the file has gone since the oracle was opened.
         """
+        return self._read(slice(self.starts[index], self.starts[index + 1]))
+
+    def residue_of(self, index: int, residue: int) -> torch.Tensor:
+        """[D] float32 of one residue of the benchmark's sequence `index`, a copy.
+
+        Raises:
+            TornOracleError: the file has gone since the oracle was opened.
+        """
+        row = self.starts[index] + residue
+        return self._read(slice(row, row + 1))[0]
+
+    def _read(self, rows: slice) -> torch.Tensor:
         assert self.residues_path is not None
         # Mapped anew each time: pages of a mapping that stays count as this process's memory.
         try:
@@ -87,7 +99,7 @@ class Oracle:
                 f"The oracle file {self.residues_path} cannot be read any more ({error}): start "
                 "again."
             ) from error
-        return torch.from_numpy(np.array(mapped[self.starts[index] : self.starts[index + 1]]))
+        return torch.from_numpy(np.array(mapped[rows]))
 
     def pooled_of(self, index: int) -> torch.Tensor:
         """[D] float64."""
