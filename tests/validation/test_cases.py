@@ -313,6 +313,8 @@ def test_a_packed_call_that_rounds_the_weights_is_the_packed_sides_doing(judge: 
     assert verdict.culprit is Culprit.PACKED
     assert verdict.unpacked_outcome is Outcome.PASSED
     assert verdict.documents["trace"]["signature"] == "weights bfloat16"
+    since = "; since a pass of packed changed the weights that both use, both sides depart"
+    assert since in verdict.reason
 
 
 def test_weights_that_were_rounded_on_loading_are_named(judge: Judge) -> None:

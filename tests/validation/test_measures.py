@@ -51,7 +51,7 @@ def test_residue_agreement_equals_its_plain_twin() -> None:
     cosines = [
         plain_cosine(x, y) for x, y in zip(a.double().tolist(), b.double().tolist(), strict=True)
     ]
-    found = measures.residue_agreement(a, b)
+    found = measures.agreement_of(measures.residue_figures(a, b).tolist())
     assert found is not None
     assert found.worst == pytest.approx(min(cosines), abs=1e-14)
     assert found.worst_residue == cosines.index(min(cosines)) == 8
@@ -67,15 +67,11 @@ def test_a_value_that_is_not_finite_is_none_everywhere(bad: float) -> None:
     assert measures.cosine(a[2], b[2]) is None
     assert measures.relative_l2(a, b) is None
     assert measures.gain(a, b) is None
-    assert measures.residue_agreement(a, b) is None
+    assert measures.agreement_of(measures.residue_figures(a, b).tolist()) is None
 
 
 def test_a_zero_vector_has_no_cosine() -> None:
     assert measures.cosine(torch.zeros(4), torch.ones(4)) is None
-
-
-def test_residues_of_other_length_do_not_agree() -> None:
-    assert measures.residue_agreement(torch.ones(3, 4), torch.ones(2, 4)) is None
 
 
 def test_rounding_above_one_is_no_error() -> None:

@@ -88,9 +88,9 @@ def residue_relative_l2(a: torch.Tensor, b: torch.Tensor) -> torch.Tensor:
 
 
 def residue_figures(a: torch.Tensor, b: torch.Tensor) -> torch.Tensor:
-    """What `residue_agreement` is made of, [4] float64 on their device, which is not waited for.
+    """How two [residues, D] tensors agree: [4] float64 for `agreement_of`, on their device.
 
-    Two [residues, D] tensors of one shape, with a residue at least.
+    The device is not waited for. They have one shape, and a residue at least.
     """
     cosines = residue_cosines(a, b)
     worst = cosines.argmin()
@@ -105,10 +105,3 @@ def agreement_of(figures: Sequence[float]) -> ResidueAgreement | None:
     if not (math.isfinite(worst) and math.isfinite(largest)):
         return None
     return ResidueAgreement(worst=worst, p01=p01, worst_residue=int(place), max_abs=largest)
-
-
-def residue_agreement(a: torch.Tensor, b: torch.Tensor) -> ResidueAgreement | None:
-    """Compare two [residues, D] tensors; None where shapes differ or a value is not finite."""
-    if a.shape != b.shape or a.shape[0] == 0:
-        return None
-    return agreement_of(residue_figures(a, b).tolist())

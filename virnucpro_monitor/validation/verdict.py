@@ -174,10 +174,17 @@ def make_reason(
     if not finding and embedding and embedding.looks_like and "embedding" in failing:
         finding = f"the embedding looks like {embedding.looks_like}"
     if finding:
-        parts.append(str(finding))
+        parts.append(_since_changed(failing.get("weights")) + str(finding))
     parts.append(_lower(most_telling(list(failing.values())).detail.rstrip(".")))
     parts.append(f"failed {'gate' if len(failing) == 1 else 'gates'}: {', '.join(failing)}")
     return "; ".join(parts) + _informs_text(informing) + _cut_text(sequences) + "."
+
+
+def _since_changed(weights: GateResult | None) -> str:
+    """What comes before a finding where one side's pass changed the weights that both use."""
+    if weights is None or weights.culprit not in (Culprit.PACKED, Culprit.UNPACKED):
+        return ""
+    return f"since a pass of {weights.culprit} changed the weights that both use, "
 
 
 def _informs_text(informing: Sequence[GateResult]) -> str:
