@@ -80,6 +80,11 @@ class PostgresServer:
         )
 
 
+@pytest.fixture(autouse=True)
+def tables_made_once() -> None:
+    """The migrations make every database here."""
+
+
 @pytest.fixture(scope="session")
 def postgres_url() -> Iterator[str]:
     """A server that all tests share; URL without a database."""
