@@ -54,7 +54,7 @@ class Row:
             met = "met" if well else "missed"
         unit = " x" if self.relative else ""
         cells = (self.what, _shown(self.base), _shown(self.now), _shown(ratio))
-        return f"| {' | '.join(cells)} | {self.reach:g}{unit} | {met} |"
+        return f"| {' | '.join(cells)} | {self.reach:.3g}{unit} | {met} |"
 
 
 def _shown(value: float | None) -> str:

@@ -65,7 +65,7 @@ class Cluster:
         self._task: Any = cluster_task
         self.places: dict[str, Any] = {}
         self.topic = f"virnucpro-monitor-{uuid.uuid4().hex}"
-        self._queues: dict[str, queue.SimpleQueue[tuple[str, int, int, int]]] = {}
+        self._queues: dict[str, queue.SimpleQueue[tuple[str, int, int, int] | None]] = {}
         try:
             dask: Any = distributed
             self.client: Any = dask.Client(plan.scheduler, timeout=CONNECT_S, set_as_default=False)
@@ -110,13 +110,14 @@ class Cluster:
         # Dask takes equal arguments for one task, and 1, 1.0 and True for different ones.
         name = job.checkout.rpartition("/")[2] if isinstance(job, MeasureJob) else "prepare"
         key = f"virnucpro-monitor-{name}-{uuid.uuid4().hex}"
-        self._queues[key] = queue.SimpleQueue()
+        told: queue.SimpleQueue[tuple[str, int, int, int] | None] = queue.SimpleQueue()
+        self._queues[key] = told
         import dask.config
 
         resources = {RESOURCE: 1 / self.on_one_place} if self._on_cards else None
         # A commit's files travel with its task: kept elsewhere, they would be lost with that host.
         with dask.config.set({"distributed.admin.large-graph-warning-threshold": "1GiB"}):
-            return self.client.submit(
+            future = self.client.submit(
                 self._task.do_job,
                 encode(job),
                 self.places,
@@ -129,13 +130,18 @@ class Cluster:
                 workers=list(self.places) if address is None else [address],
                 resources=resources,
             )
+        future.add_done_callback(lambda _: told.put(None))  # so that nobody waits any longer
+        return future
 
     def next_progress(self, key: str) -> Advanced | None:
         """What a job has last said of its progress; None where it says nothing for a moment."""
         try:
-            _, benchmark, done, total = self._queues[key].get(timeout=POLL_S)
+            told = self._queues[key].get(timeout=POLL_S)
         except queue.Empty:
             return None
+        if told is None:  # the job has ended
+            return None
+        _, benchmark, done, total = told
         return Advanced(benchmark=benchmark, done=done, total=total)
 
     def forget(self, future: Any) -> None:
