@@ -66,6 +66,7 @@ def test_what_is_killed_from_outside_is_tried_again(
     cache_folder: Path,
     whom: str,
     kind: str,
+    request: pytest.FixtureRequest,
 ) -> None:
     killed, later = killing(tiny, make_plan, cache_folder, whom)
     assert killed.run.outcome is Outcome.NOT_RUN
@@ -73,6 +74,7 @@ def test_what_is_killed_from_outside_is_tried_again(
     assert killed.failure is not None
     assert killed.failure.kind == kind
     assert later.run.outcome is Outcome.PASSED
+    request.getfixturevalue("shared_workers")  # only now: what was killed had its own
     again = list(
         run_commits(
             make_plan([later.run.commit.hash, killed.run.commit.hash], max_minutes=0.0),
