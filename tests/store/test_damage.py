@@ -90,6 +90,18 @@ def test_a_row_that_cannot_be_understood_is_one_sentence(statement: str, healthy
     assert all(sentence.count("\n") == 0 for sentence in sentences)
 
 
+def test_an_index_that_no_longer_finds_its_row_is_a_finding(healthy: Path) -> None:
+    with sqlite3.connect(healthy) as database:
+        (digest,) = database.execute("SELECT digest FROM protocols").fetchone()
+    database.close()
+    content = healthy.read_bytes()
+    table, index, end = content.split(digest.encode())  # it stands once in each
+    healthy.write_bytes(table + digest.encode() + index + b"z" * len(digest) + end)
+    sentences = ask_everything(healthy)
+    assert any("protocol" in sentence for sentence in sentences)
+    assert all(sentence.count("\n") == 0 for sentence in sentences)
+
+
 @pytest.mark.parametrize("seed", range(4))
 def test_garbled_pages_are_one_sentence_or_read_right(
     seed: int, healthy: Path, tmp_path: Path

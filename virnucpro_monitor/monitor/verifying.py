@@ -7,7 +7,7 @@ from dataclasses import replace
 from itertools import islice
 from typing import Any
 
-from virnucpro_monitor.errors import MonitorError, StoreError
+from virnucpro_monitor.errors import MonitorError, NotFoundError, StoreError
 from virnucpro_monitor.records import (
     VERDICTS,
     Figures,
@@ -34,7 +34,8 @@ def check_everything(url: str) -> DatabaseCheck:
     engine = open_engine(url, read_only=True)
     try:
         unfounded = tuple(islice(find_unfounded(engine), MAX_PROBLEMS))
-    except StoreError as error:  # what cannot be read is named by the store's own checks, too
+    # What cannot be read, or not be found, is named by the store's own checks, too.
+    except (StoreError, NotFoundError) as error:
         unfounded = (str(error),)
     finally:
         engine.dispose()
