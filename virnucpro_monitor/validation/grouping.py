@@ -63,9 +63,16 @@ class _Trials:
         noise = layer_limits(key, subject.num_layers)[-1]
         self._limit = noise if error is None else max(noise, _SHARE * error)
         self._right: dict[tuple[int, ...], torch.Tensor] = {}
+        self._known: dict[tuple[int, tuple[tuple[int, ...], ...]], bool] = {}
 
     def is_wrong(self, segments: Sequence[torch.Tensor], slot: int) -> bool:
-        """Whether the sequence in `slot` of this pack is wrong."""
+        """Whether the sequence in `slot` of this pack is wrong; each pack is made once."""
+        asked = slot, tuple(tuple(segment.tolist()) for segment in segments)
+        if asked not in self._known:
+            self._known[asked] = self._try(segments, slot)
+        return self._known[asked]
+
+    def _try(self, segments: Sequence[torch.Tensor], slot: int) -> bool:
         batch = make_pack(segments)
         rows = embed_packed(self._subject, batch)
         bounds = bounds_of(batch)

@@ -184,7 +184,7 @@ def run_selftest(
     Raises:
         ProtocolError: the protocol is tighter than the noise of this machine.
     """
-    healthy = RememberingSubject(subject)
+    healthy = subject if isinstance(subject, RememberingSubject) else RememberingSubject(subject)
     dtype = dtype_name(subject.dtype)
     limits_name = limits_key(dtype, subject.device.type, subject.model_name)
     plain = Fault(name="healthy", kind="healthy")

@@ -10,7 +10,6 @@ import itertools
 from collections.abc import Callable, Collection, Iterator, Sequence
 from functools import lru_cache
 from pathlib import Path
-from typing import Any
 
 import torch
 
@@ -26,6 +25,7 @@ from virnucpro_monitor.validation.departure import (
     is_within_noise,
     pooled_error,
 )
+from virnucpro_monitor.validation.exact_model import ExactModel
 from virnucpro_monitor.validation.grouping import Group, find_group
 from virnucpro_monitor.validation.layer_noise import layer_limits
 from virnucpro_monitor.validation.leak_trace import trace_leak
@@ -109,7 +109,8 @@ class _Tracer:
         self, subject: Subject, oracle: Oracle | None, benchmark: BenchmarkSet | None
     ) -> None:
         self.subject, self.benchmark = subject, benchmark
-        self.model = _load_oracle_model(oracle, subject.device)
+        self.exact = _load_oracle_model(oracle, subject.device)
+        self.model = None if self.exact is None else self.exact.model
         self.key = limits_key(dtype_name(subject.dtype), subject.device.type)
         self.layers = list(range(subject.num_layers + 1))
 
@@ -239,9 +240,9 @@ class _Tracer:
 
     def _right(self, tokens: torch.Tensor, layers: Sequence[int]) -> Layers:
         """A sequence alone, by the oracle model, or unpacked without one."""
-        if self.model is None:
+        if self.exact is None:
             return self.subject.embed_unpacked_layers(tokens.to(self.subject.device), layers)
-        return _model_layers(self.model, tokens, layers)
+        return self.exact.layers(tokens, layers)
 
     def _pooled_errors(
         self, batch: PackedBatch, *, both: bool
@@ -292,7 +293,7 @@ class _Tracer:
             wrong: the relative L2 of the result that is to be explained.
             seen: its rows, where they are known.
         """
-        subject, model = self.subject, self.model
+        subject, last = self.subject, self.layers[-1]
         sequence_id = batch.sequence_ids[slot]
         named = None if expected is None else name_token_fault(expected, tokens_of(batch, slot))
         batch, slot = shorten(subject, batch, slot, seen)
@@ -300,17 +301,18 @@ class _Tracer:
         unpacked_errors: Errors = []
         between: Errors = []
         pooled: float | None = None
-        width = (embed_packed(subject, batch) if seen is None else seen.packed).shape[-1]
+        width = self._right(tokens_of(batch, slot), [last])[last].shape[-1]
+        sides: tuple[Layers, Layers, Layers] = {}, {}, {}
         for some in _in_parts(
             self.layers, batch.input_ids.numel() * width * subject.dtype.itemsize
         ):
-            packed, unpacked, exact = _embed_three_ways(subject, batch, slot, model, some)
+            sides = packed, unpacked, exact = self._embed_three_ways(batch, slot, some)
             packed_errors += errors_of(packed, exact, some)
             between += errors_of(packed, unpacked, some)
-            if model is not None:
+            if self.exact is not None:
                 unpacked_errors += errors_of(unpacked, exact, some)
-            if some[-1] == self.layers[-1]:
-                pooled = pooled_error(packed[some[-1]], exact[some[-1]])
+            if some[-1] == last:
+                pooled = pooled_error(packed[last], exact[last])
         found: list[tuple[str, Signature | None, str | None, Departure | None]] = []
         if named is not None:
             found.append((named.text, named, None, None))
@@ -318,7 +320,8 @@ class _Tracer:
             found.append((f"every layer is right, so {OUTSIDE.text}", OUTSIDE, None, None))
         else:
             for departure in find_departures(packed_errors, unpacked_errors, self.key):
-                found.append((*self._describe(batch, slot, departure, other_lengths), departure))
+                told = self._describe(batch, slot, departure, other_lengths, sides)
+                found.append((*told, departure))
         first = next((one for one in found if one[1] is not None), found[0] if found else None)
         departs = None if first is None else first[3]
         return {
@@ -333,6 +336,19 @@ class _Tracer:
             "packed_unpacked": between,
         }
 
+    def _embed_three_ways(
+        self, batch: PackedBatch, slot: int, layers: Sequence[int]
+    ) -> tuple[Layers, Layers, Layers]:
+        """One sequence packed, unpacked and by the oracle model (without one: unpacked again)."""
+        subject, bounds = self.subject, bounds_of(batch)
+        tokens = tokens_of(batch, slot).to(subject.device)
+        packed = embed_slot_layers(subject, batch, (bounds[slot], bounds[slot + 1]), layers)
+        unpacked = subject.embed_unpacked_layers(tokens, layers)
+        if self.exact is None:
+            return packed, unpacked, unpacked
+        exact = self.exact.layers(tokens, layers)
+        return packed, unpacked, {layer: rows.to(subject.device) for layer, rows in exact.items()}
+
     def _lies_outside(self, packed: Errors, pooled: float | None, wrong: float | None) -> bool:
         """Whether the layers are right although the sequence's pooled embedding is not."""
         if pooled is None or wrong is None:
@@ -342,13 +358,22 @@ class _Tracer:
         return False
 
     def _describe(
-        self, batch: PackedBatch, slot: int, departure: Departure, other_lengths: tuple[int, ...]
+        self,
+        batch: PackedBatch,
+        slot: int,
+        departure: Departure,
+        other_lengths: tuple[int, ...],
+        sides: tuple[Layers, Layers, Layers],
     ) -> tuple[str, Signature | None, str | None]:
+        """Describe a departure.
+
+        Args:
+            sides: rows of some layers as `_embed_three_ways` gave them, used where they suffice.
+        """
         some = [layer for layer in (departure.layer - 1, departure.layer) if layer >= 0]
-        packed, unpacked, exact = (
-            {layer: rows.cpu() for layer, rows in side_rows.items()}
-            for side_rows in _embed_three_ways(self.subject, batch, slot, self.model, some)
-        )
+        if not sides[0].keys() >= set(some):
+            sides = self._embed_three_ways(batch, slot, some)
+        packed, unpacked, exact = ({layer: rows[layer].cpu() for layer in some} for rows in sides)
         return describe(
             departure.layer,
             departure.side,
@@ -372,28 +397,7 @@ def _in_parts(layers: Sequence[int], layer_bytes: int) -> Iterator[Sequence[int]
         yield layers[first : first + count]
 
 
-def _embed_three_ways(
-    subject: Subject, batch: PackedBatch, slot: int, model: Any, layers: Sequence[int]
-) -> tuple[Layers, Layers, Layers]:
-    """One sequence packed, unpacked and by the oracle model (None: unpacked again)."""
-    bounds, tokens = bounds_of(batch), tokens_of(batch, slot).to(subject.device)
-    packed = embed_slot_layers(subject, batch, (bounds[slot], bounds[slot + 1]), layers)
-    unpacked = subject.embed_unpacked_layers(tokens, layers)
-    if model is None:
-        return packed, unpacked, unpacked
-    exact = _model_layers(model, tokens, layers)
-    return packed, unpacked, {layer: rows.to(subject.device) for layer, rows in exact.items()}
-
-
-def _model_layers(
-    model: Any, tokens: torch.Tensor, layers: Sequence[int]
-) -> dict[int, torch.Tensor]:
-    device = next(model.parameters()).device
-    output = model(tokens.to(device)[None], repr_layers=list(layers))
-    return {layer: output["representations"][layer][0] for layer in layers}
-
-
-def _load_oracle_model(oracle: Oracle | None, device: torch.device) -> Any:
+def _load_oracle_model(oracle: Oracle | None, device: torch.device) -> ExactModel | None:
     """fair-esm in FP32 from the oracle's own checkpoint; None where that is gone."""
     if oracle is None or oracle.weights_path is None or not oracle.weights_path.is_file():
         return None
@@ -401,10 +405,10 @@ def _load_oracle_model(oracle: Oracle | None, device: torch.device) -> Any:
 
 
 @lru_cache(maxsize=1)
-def _loaded(model_name: str, path: Path, device: str) -> Any:
+def _loaded(model_name: str, path: Path, device: str) -> ExactModel:
     """Kept for the next trace: loading takes longer than tracing."""
     model = load_checkpoint(model_name, path)[0]
     try:
-        return model.to(device)
+        return ExactModel(model.to(device))
     except torch.OutOfMemoryError:
-        return model.cpu()
+        return ExactModel(model.cpu())
