@@ -11,7 +11,7 @@ from virnucpro_monitor.models.esm2_flash import ESM2WithFlashAttention, load_esm
 
 pytestmark = MARKS
 MODEL, NUM_LAYERS = "esm2_t6_8M_UR50D", 6
-# The interpreter takes seconds for each sequence: there one beyond a block of queries and one short.
+# The interpreter takes seconds for each: there one longer than a block of queries, and a short one.
 LENGTHS = (40, 7, 70, 3) if DEVICE == "cuda" else (7, 70)
 SHARES = {torch.float16: 1.2, torch.bfloat16: 1.0}
 """The kernels' error over the plain layers' at most; in bfloat16 their stream is FP32."""

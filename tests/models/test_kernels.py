@@ -13,8 +13,8 @@ from virnucpro_monitor.models.rotary import RotaryTables, rotate
 pytestmark = MARKS
 ROUNDING = {torch.float16: 3e-4, torch.bfloat16: 2.5e-3}
 HALVES = pytest.mark.parametrize("dtype", HALF_DTYPES)
-# ESM-2's heads. The interpreter runs each head for itself, one after the other: it gets a quarter of
-# them, no power of two either.
+# ESM-2's heads. The interpreter runs one after the other: it gets a quarter of them, which is no
+# power of two either.
 _MANY = 20 if DEVICE == "cuda" else 5
 HEADS = pytest.mark.parametrize(
     ("heads", "head_dim"), [(_MANY, 16), (_MANY, 24), (_MANY, 32), (_MANY, 64), (4, 128)]

@@ -70,6 +70,21 @@ def test_a_value_that_is_not_finite_is_none_everywhere(bad: float) -> None:
     assert measures.agreement_of(measures.residue_figures(a, b).tolist()) is None
 
 
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16, torch.float32, torch.float64])
+def test_one_value_that_is_not_finite_is_noticed_and_a_large_sum_is_none(
+    dtype: torch.dtype,
+) -> None:
+    rows = torch.full((7, 33), torch.finfo(dtype).max, dtype=dtype)
+    assert measures.all_finite(rows)
+    assert measures.all_finite(rows / 1000)
+    for bad in (math.nan, math.inf, -math.inf):
+        spoilt = rows / 1000
+        spoilt[6, 32] = bad
+        assert not measures.all_finite(spoilt)
+    spoilt[0, 0] = -bad  # infinities that cancel each other
+    assert not measures.all_finite(spoilt)
+
+
 def test_a_zero_vector_has_no_cosine() -> None:
     assert measures.cosine(torch.zeros(4), torch.ones(4)) is None
 

@@ -33,6 +33,11 @@ def finite_or_none(value: float) -> float | None:
     return value if math.isfinite(value) else None
 
 
+def all_finite(rows: torch.Tensor) -> bool:
+    """Whether every value is: a finite sum proves it, in one pass and without copies."""
+    return math.isfinite(float(rows.sum(dtype=torch.float32))) or bool(torch.isfinite(rows).all())
+
+
 def cosine(a: torch.Tensor, b: torch.Tensor) -> float | None:
     """Cosine of two vectors [D]; None where either is zero or not finite."""
     return finite_or_none(cosine_similarity(a, b))
@@ -92,10 +97,11 @@ def residue_figures(a: torch.Tensor, b: torch.Tensor) -> torch.Tensor:
 
     The device is not waited for. They have one shape, and a residue at least.
     """
+    a, b = a.double(), b.double()
     cosines = residue_cosines(a, b)
     worst = cosines.argmin()
     lowest = torch.where(cosines.isfinite().all(), cosines[worst], torch.nan)
-    largest = (a.double() - b.double()).abs().max()
+    largest = (a - b).abs_().max()
     return torch.stack([lowest, torch.quantile(cosines, 0.01), worst.double(), largest])
 
 

@@ -34,6 +34,7 @@ from virnucpro_monitor.errors import WeightsError
 from virnucpro_monitor.models.weights import MODEL_SHAPES, Weights, load_checkpoint
 from virnucpro_monitor.records import FAIR_ESM_ORACLE, BenchmarkSet, Json, content_digest
 from virnucpro_monitor.scratch import scratch_folder, sweep
+from virnucpro_monitor.validation.measures import all_finite
 from virnucpro_monitor.validation.tokens import encode
 
 DEFINITION = "fair-esm 2.0.0, FP32, TF32 off, final LayerNorm, mean over residues in FP64; 1"
@@ -290,7 +291,7 @@ def write_oracle(
             rows = embed(text) if index else first
             pooled.append((mean_pool(rows) if whole else rows.double()).cpu().numpy())
             exact = rows.float()  # as it is kept: what FP32 cannot hold is infinite there
-            if not (exact.isfinite().all() and np.isfinite(pooled[-1]).all()):
+            if not (all_finite(exact) and np.isfinite(pooled[-1]).all()):
                 raise WeightsError(
                     f"{maker} give values that are not finite for "
                     f"{benchmark.sequences[index].id!r}: use others."
@@ -301,7 +302,7 @@ def write_oracle(
                     "which no distance can be told: use others."
                 )
             if whole:
-                file.write(exact.cpu().numpy().astype("<f4", copy=False).tobytes())
+                file.write(np.ascontiguousarray(exact.cpu().numpy(), dtype="<f4").data)
             if on_progress:
                 on_progress(index + 1, len(texts))
     names = [_POOLED, _RESIDUES]
