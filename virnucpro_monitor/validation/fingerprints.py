@@ -21,8 +21,10 @@ from virnucpro_monitor.validation.subject import Subject, dtype_name
 _INTEGERS = {1: torch.int8, 2: torch.int16, 4: torch.int32, 8: torch.int64}
 # Elements that are summed first: prime, so that a block does not end where a matrix's row does.
 _BLOCK = 61
-# A device is asked once for all tensors of one size, whose copies take no more than this.
+# Tensors of one size are summed together, in copies of no more than this: on a card a call costs
+# more than a copy, on a CPU only for small ones.
 _STACKED_BYTES = 32 * 1024**2
+_STACKED_BYTES_ON_CPU = 64 * 1024
 # Of what `_sums` computes; sums that another definition left beside a checkpoint are not compared.
 _DEFINITION = 2
 # Formats that weights may have been rounded to, the coarsest first: float16 holds most values of
@@ -62,13 +64,14 @@ def fingerprints(tensors: Mapping[str, torch.Tensor]) -> Fingerprints:
     found: Fingerprints = {}
     for device in {tensors[name].device for name in names}:
         alike: dict[tuple[int, int], list[str]] = {}
+        most = _STACKED_BYTES_ON_CPU if device.type == "cpu" else _STACKED_BYTES
         for name in names:
             tensor = tensors[name]
             if tensor.device == device:
                 alike.setdefault((tensor.element_size(), tensor.numel()), []).append(name)
         order, sums = [], []
         for (size, count), some in alike.items():
-            at_once = max(1, _STACKED_BYTES // max(1, size * count))
+            at_once = max(1, most // max(1, size * count))
             for start in range(0, len(some), at_once):
                 part = some[start : start + at_once]
                 order += part
