@@ -102,6 +102,14 @@ def test_an_index_that_no_longer_finds_its_row_is_a_finding(healthy: Path) -> No
     assert all(sentence.count("\n") == 0 for sentence in sentences)
 
 
+def test_a_schema_that_is_no_text_is_one_sentence(healthy: Path) -> None:
+    content = healthy.read_bytes()
+    assert content.count(b"CREATE TABLE targets") == 1
+    healthy.write_bytes(content.replace(b"CREATE TABLE targets", b"CREATE \xffABLE targets"))
+    (sentence,) = ask_everything(healthy)
+    assert sentence.endswith("is damaged: restore a backup.")
+
+
 @pytest.mark.parametrize("seed", range(4))
 def test_garbled_pages_are_one_sentence_or_read_right(
     seed: int, healthy: Path, tmp_path: Path

@@ -258,6 +258,8 @@ def translated_errors(url: URL) -> Iterator[None]:
         if isinstance(cause, MonitorError):
             raise cause from error  # a column type refused a value
         raise explain(cause or error, url) from error
+    except UnicodeDecodeError as error:  # SQLite's own message, which quotes a damaged schema
+        raise StoreError(f"The database {describe(url)} is damaged: restore a backup.") from error
 
 
 @contextmanager
