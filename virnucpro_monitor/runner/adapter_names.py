@@ -35,6 +35,7 @@ class Shipped:
         install: what `pip install` takes for it.
         oracle: what its model is held against, as `parse_oracle` takes it.
         family: whose tokens its model reads, a key of `models.families.FAMILIES`.
+        loads: modules of other packages that its package imports, and that take long.
     """
 
     place: str
@@ -44,9 +45,11 @@ class Shipped:
     install: str = ""
     oracle: str = FAIR_ESM
     family: str = "esm2"
+    loads: tuple[str, ...] = ()
 
 
 _ROOM = "virnucpro_monitor.runner"
+_TRANSFORMERS_LOADS = ("torch._dynamo", "torch.distributed.tensor", "scipy.optimize")
 SHIPPED = {
     "seed-interface": Shipped(
         place=f"{_ROOM}.adapters:SeedInterfaceAdapter",
@@ -64,6 +67,7 @@ SHIPPED = {
         },
         needs="transformers",
         install="transformers",
+        loads=_TRANSFORMERS_LOADS,
     ),
     "hf-esmc": Shipped(
         place=f"{_ROOM}.encoders.hf_esmc:HfEsmcAdapter",
@@ -73,6 +77,7 @@ SHIPPED = {
         install="'transformers>=5.24'",
         oracle=NO_ORACLE,
         family="esmc",
+        loads=_TRANSFORMERS_LOADS,
     ),
     "hf-t5": Shipped(
         place=f"{_ROOM}.encoders.hf_t5:HfT5Adapter",
@@ -81,6 +86,7 @@ SHIPPED = {
         install="transformers",
         oracle=NO_ORACLE,
         family="prott5",
+        loads=_TRANSFORMERS_LOADS,
     ),
     "fastplms-e1": Shipped(
         place=f"{_ROOM}.encoders.fastplms_e1:FastPlmsE1Adapter",

@@ -3,7 +3,7 @@
 import functools
 import re
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from importlib.metadata import distributions, packages_distributions
 
 _OURS = "virnucpro-monitor"  # the yardstick: its protocol has a digest of its own
@@ -32,11 +32,21 @@ def imported_packages() -> tuple[str, ...]:
 
 
 @functools.cache
-def known_owners() -> Mapping[str, frozenset[str]]:
+def known_owners() -> dict[str, frozenset[str]]:
     """Names of the distributions behind each importable name. Takes half a second once."""
     return {
         root: frozenset(map(_canonical, names)) for root, names in packages_distributions().items()
     }
+
+
+def learn_owners(folder: str) -> None:
+    """Know the distributions of one more folder, as those that were looked for before."""
+    owners = known_owners()
+    for one in distributions(path=[folder]):
+        declared = (one.read_text("top_level.txt") or "").split()
+        roots = declared or [file.parts[0].partition(".")[0] for file in one.files or ()]
+        for root in roots:
+            owners[root] = owners.get(root, frozenset()) | {_canonical(one.metadata["Name"] or "")}
 
 
 def _canonical(name: str) -> str:

@@ -32,7 +32,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import NoReturn
 
-import virnucpro_monitor
 from virnucpro_monitor.records import from_json, to_json
 from virnucpro_monitor.records.calls import Confined
 from virnucpro_monitor.records.messages import (
@@ -58,6 +57,7 @@ from virnucpro_monitor.runner.containment import (
     fork_contained,
 )
 from virnucpro_monitor.runner.isolating import give_up, territory_of, trial_pids, try_confined_cuda
+from virnucpro_monitor.runner.shared_environment import PACKAGE_ROOT, enter, load_for, shares_loaded
 from virnucpro_monitor.runner.standby import has_come
 from virnucpro_monitor.runner.supervisor import (
     Ending,
@@ -95,8 +95,10 @@ def main() -> None:
         line = connection.makefile("rb").readline()
         if line and (go_fd is None or forking):
             job = decode_job(line)
-            if forking and isinstance(job, MeasureJob) and job.warm:
-                _map_checkpoints(job)
+            if forking and isinstance(job, MeasureJob):
+                if job.warm:
+                    _map_checkpoints(job)
+                load_for(job)
             if not isinstance(job, DescribeJob) and job.request.device.startswith("cuda"):
                 try_confined_cuda(job)
             pid = os.fork()
@@ -236,7 +238,7 @@ def _run(
         )
         if isinstance(child, Inside):
             _join(group)
-            _describe(job, pipes, territory, child)
+            _describe(job, pipes, territory, child, forking)
     else:
         child = fork_contained(namespace=namespace)
         if isinstance(child, Inside):
@@ -335,21 +337,29 @@ def _be_target(
     pipes.take_output()
     close_descriptors(but={channel.fileno()} | ({go_fd} if go_fd is not None else set()))
     confined = give_up(job, territory, inside)
-    if go_fd is not None and (job.python is not None or confined.user):
+    shared = job.python is None or shares_loaded(Path(job.python))
+    if go_fd is not None and (not shared or confined.user):
         os._exit(0)  # another interpreter, or files that come later: it cannot stand by
-    if not forking or job.python is not None:
+    if not (forking and shared):
         told = json.dumps([to_json(confined), None if scratch is None else str(scratch)])
         _become("--target", job, [channel.fileno(), told], job.python)
+    if job.python is not None:
+        enter(Path(job.python))
     _end_after(lambda: _serve_target(job, channel, confined, scratch, go_fd))
 
 
-def _describe(job: DescribeJob, pipes: _Pipes, territory: Territory, inside: Inside) -> NoReturn:
+def _describe(
+    job: DescribeJob, pipes: _Pipes, territory: Territory, inside: Inside, forking: bool
+) -> NoReturn:
     """Be another interpreter, which says what it is and holds nothing but the pipe for that."""
     pipes.take_output()
     close_descriptors(but={pipes.result})
     give_up(job, territory, inside)
     if territory.writable:
         os.environ["TMPDIR"] = str(territory.writable[0])
+    if forking and shares_loaded(Path(job.python)):
+        enter(Path(job.python))
+        _end_after(lambda: worker.run_job(job, pipes.result))
     _become("--job", job, [pipes.result, -1], job.python)
 
 
@@ -411,7 +421,7 @@ def _become(
         if isinstance(one, int) and one >= 0:
             os.set_inheritable(one, True)
     if python is not None:
-        os.environ["PYTHONPATH"] = str(Path(virnucpro_monitor.__file__).parent.parent)
+        os.environ["PYTHONPATH"] = PACKAGE_ROOT
     command = [python or sys.executable, "-P", "-m", _MODULE, role, *map(str, arguments)]
     os.execv(command[0], command)
 

@@ -17,6 +17,8 @@ from virnucpro_monitor.runner.pip import InstallerError, install, make_environme
 PACKAGE_PREFIX = "pypi:"
 RELEASE_FILE = "requirements.txt"
 """The file that a release is checked out as."""
+HOST_PATHS = "virnucpro_monitor_host.pth"
+"""The file by which an environment finds our own packages behind its own."""
 _FILE = "-r "
 
 
@@ -122,10 +124,11 @@ def environment_folder(requirements: str, cache_folder: Path) -> Path:
 
 def search_path(folder: Path) -> list[str]:
     """Where an environment's interpreter looks for packages: its own first, then ours."""
-    return [str(_own_packages(folder)), *_site_packages()]
+    return [str(own_packages(folder)), *site_packages()]
 
 
-def _own_packages(folder: Path) -> Path:
+def own_packages(folder: Path) -> Path:
+    """Where an environment of ours has its packages."""
     version = f"python{sys.version_info.major}.{sys.version_info.minor}"
     return folder / "lib" / version / "site-packages"
 
@@ -135,11 +138,11 @@ def _make(folder: Path, requirements: Path | None, lines: Sequence[str]) -> list
     folder.parent.mkdir(parents=True, exist_ok=True)
     make_environment(folder)
     # Behind the environment's own packages, so that the target's versions win.
-    _own_packages(folder).joinpath("virnucpro_monitor_host.pth").write_text(
-        "".join(f"{path}\n" for path in _site_packages())
+    own_packages(folder).joinpath(HOST_PATHS).write_text(
+        "".join(f"{path}\n" for path in site_packages())
     )
     warned = install(folder / "bin" / "python", requirements, lines)
-    own = {canonicalize_name(one.name) for one in distributions(path=[str(_own_packages(folder))])}
+    own = {canonicalize_name(one.name) for one in distributions(path=[str(own_packages(folder))])}
     if "esm" in own:
         raise PrivateEnvironmentError(
             "The environment has the package esm, which is imported by the same name as fair-esm: "
@@ -161,5 +164,6 @@ def _refuse_yanked(release: str, warned: Sequence[str]) -> None:
             )
 
 
-def _site_packages() -> list[str]:
+def site_packages() -> list[str]:
+    """Where this interpreter has its packages."""
     return [path for path in (*site.getsitepackages(), site.getusersitepackages()) if path]

@@ -1,0 +1,69 @@
+"""A private environment in a process that was forked, and not started as an interpreter of its own.
+
+Importing torch takes longer than to measure a small model. An environment that leaves alone what a
+warm process of ours has imported would import the very same files: so a fork of that process enters
+it instead. What an environment has of its own is then imported from there, as ever.
+"""
+
+import importlib
+import os
+import sys
+from contextlib import suppress
+from pathlib import Path
+
+import virnucpro_monitor
+from virnucpro_monitor.records.messages import MeasureJob
+from virnucpro_monitor.runner.adapter_names import SHIPPED, parse_adapter
+from virnucpro_monitor.runner.venv import HOST_PATHS, own_packages, site_packages
+
+PACKAGE_ROOT = str(Path(virnucpro_monitor.__file__).parent.parent)
+"""Where other interpreters find this package."""
+_RUNS_AT_START = ("sitecustomize", "usercustomize")
+
+
+def shares_loaded(python: Path) -> bool:
+    """Whether an environment's interpreter is ours, and would import what this process has.
+
+    False too where the environment runs code as it starts: that needs a start.
+    """
+    if os.path.realpath(python) != os.path.realpath(sys.executable):
+        return False
+    try:
+        own = [entry.name for entry in own_packages(_folder(python)).iterdir()]
+    except OSError:
+        return False
+    roots = {name.partition(".")[0] for name in own if not name.endswith((".dist-info", ".pth"))}
+    loaded = {name.partition(".")[0] for name in list(sys.modules)}
+    hooks = any(name.endswith(".pth") and name != HOST_PATHS for name in own)
+    return not hooks and roots.isdisjoint({*loaded, *_RUNS_AT_START})
+
+
+def load_for(job: MeasureJob) -> None:
+    """Import what the package of a release's adapter imports of others, for all to come."""
+    shipped = SHIPPED.get(parse_adapter(job.adapter).name)
+    if job.python is None or shipped is None or not shares_loaded(Path(job.python)):
+        return
+    own = own_packages(_folder(Path(job.python)))
+    for name in shipped.loads:
+        if not own.joinpath(name.partition(".")[0]).exists():
+            with suppress(Exception):  # not installed here: the package may do without it
+                importlib.import_module(name)
+
+
+def enter(python: Path) -> None:
+    """Make this process one of the environment, which `shares_loaded`."""
+    from virnucpro_monitor.runner.packages import learn_owners
+
+    folder = _folder(python)
+    own = str(own_packages(folder))
+    ours = site_packages()
+    place = next((at for at, one in enumerate(sys.path) if one in ours), len(sys.path))
+    sys.path.insert(place, own)
+    sys.executable, sys.prefix, sys.exec_prefix = str(python), str(folder), str(folder)
+    os.environ["PYTHONPATH"] = PACKAGE_ROOT  # for interpreters that it starts itself
+    importlib.invalidate_caches()
+    learn_owners(own)
+
+
+def _folder(python: Path) -> Path:
+    return python.parent.parent
