@@ -96,7 +96,8 @@ def new_figure(height: int, **layout: Any) -> go.Figure:
 def style(figure: go.Figure, height: int, **layout: Any) -> None:
     figure.update_layout(
         height=height,
-        margin={"l": 8, "r": 12, "t": 34, "b": 8},
+        # The tools stand at the top: a legend as wide as a narrow chart lies below them.
+        margin={"l": 8, "r": 12, "t": 76, "b": 8},
         hovermode="closest",
         hoverlabel={"align": "left"},
         legend={

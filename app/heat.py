@@ -84,7 +84,8 @@ def heat_legend() -> Html:
     """What the cells' colours and shapes say."""
     parts = (
         ("g0", "", "passed"),
-        ("g2", "", f"above {NEAR_LIMIT:g} of its limit"),
+        ("g1", "", f"above {NOTICEABLE:g} of its limit"),
+        ("g2", "", f"above {NEAR_LIMIT:g}"),
         ("r1", "✖", "failed"),
         ("r2", "✖", f"above {FAR_BEYOND:g} x"),
         ("n", "–", "not judged"),  # noqa: RUF001

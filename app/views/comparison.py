@@ -69,8 +69,11 @@ def show_comparison(comparison: Comparison) -> None:
         f"{format_count(counts[Mark.NEWLY_FAILING], 'sequence')} newly bad, "
         f"{counts[Mark.NEWLY_FIXED]:,} mended, {counts[Mark.WORSE]:,} worse and "
         f"{counts[Mark.BETTER]:,} better beyond noise, of "
-        f"{comparison.num_common:,} in both (of {comparison.num_all:,})."
+        f"{comparison.num_common:,} in both"
     )
+    if comparison.num_common < comparison.num_all:
+        summary += f" (and {comparison.num_all - comparison.num_common:,} in one alone)"
+    summary += "."
     if counts[Mark.CLOSER_BUT_FURTHER]:
         summary += (
             f" {format_count(counts[Mark.CLOSER_BUT_FURTHER], 'sequence')} closer to each other, "

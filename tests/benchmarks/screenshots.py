@@ -79,6 +79,8 @@ def take(address: str, theme: str, file: Path, *, height: int) -> None:
         )
         page.goto(address)
         page.locator("[data-testid=stApp][data-test-script-state=notRunning]").wait_for()
+        # Fields whose script the browser is still loading stand as grey boxes until then.
+        page.wait_for_function("!document.querySelector('[data-testid=stSkeleton]')")
         page.wait_for_timeout(PAINTING_MS)
         page.screenshot(path=file)
         browser.close()
