@@ -63,10 +63,9 @@ def marked(place: Any, function: str, begun: str, done: str) -> None:
     setattr(place, function, noted)
 
 
-def serve() -> None:
-    """Be the fork server, and all that it forks, with notes."""
+def noted_functions() -> tuple[tuple[Any, str, str], ...]:
+    """What is summed up wherever it runs: where it stands, its name there, and the row's name."""
     from virnucpro_monitor.runner import (
-        channel,
         isolating,
         oracles,
         remote,
@@ -75,12 +74,9 @@ def serve() -> None:
         target_process,
         worker,
     )
-    from virnucpro_monitor.validation import probes, trace, validate
+    from virnucpro_monitor.validation import exact_model, probes, trace, validate
 
-    sums = Sums()
-    marked(target_process.Host, "load", "load_begun", "load_done")
-    marked(worker, "_judge", "judging_begun", "judging_done")
-    for place, function, name in (
+    return (
         (server, "_preload", "server.imports"),
         (server, "_map_checkpoints", "server.map_weights"),
         (server, "try_confined_cuda", "server.try_confined_cuda"),
@@ -99,12 +95,22 @@ def serve() -> None:
         (probes, "judge_weights", "judge.probes.weights"),
         (validate, "trace", "judge.trace"),
         (trace, "_load_oracle_model", "judge.trace.oracle_model"),
-        (trace, "_model_layers", "judge.trace.oracle_passes"),
+        (exact_model.ExactModel, "layers", "judge.trace.oracle_passes"),
         (validate, "trace_residues", "judge.trace_residues"),
         (isolating, "confine_files", "target.confine"),
         (target_process, "get_ready", "target.get_ready"),
         (target_process.Host, "_loaded", "target.load"),
-    ):
+    )
+
+
+def serve() -> None:
+    """Be the fork server, and all that it forks, with notes."""
+    from virnucpro_monitor.runner import channel, remote, server, target_process, worker
+
+    sums = Sums()
+    marked(target_process.Host, "load", "load_begun", "load_done")
+    marked(worker, "_judge", "judging_begun", "judging_done")
+    for place, function, name in noted_functions():
         sums.note(place, function, name)
     sums.note(
         remote.RemoteSubject, "ask", lambda _subject, call, *_: f"judge.ask.{type(call).__name__}"

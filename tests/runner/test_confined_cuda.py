@@ -69,16 +69,16 @@ def test_a_driver_that_hangs_has_not_started(monkeypatch: pytest.MonkeyPatch) ->
     assert not stands_confinement(Territory(()), network=False, start=start)
 
 
-def test_a_process_that_has_started_cuda_asks_from_a_fresh_one(
+def test_a_fork_that_cannot_start_cuda_asks_a_fresh_interpreter(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    # A fork cannot start it once more. The interpreter stands in for one that can.
+    # Counting the cards before is enough. The interpreter stands in for one that can.
     asked = tmp_path / "asked"
     stand_in = tmp_path / "python"
     stand_in.write_text(f'#!/bin/sh\necho "$2 $3" > {asked}\n')
     stand_in.chmod(0o755)
     monkeypatch.setattr(sys, "executable", str(stand_in))
-    monkeypatch.setattr(torch.cuda, "is_initialized", lambda: True)
+    monkeypatch.setattr(torch.cuda, "_is_in_bad_fork", lambda: True)
     assert stands_confinement(Territory((tmp_path,)), network=False)
     assert asked.read_text() == f"-m {confined_cuda.__name__}\n"
 

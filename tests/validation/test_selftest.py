@@ -5,11 +5,11 @@ import torch
 from torch.nn import functional
 
 from tests.validation.conftest import MODEL
-from virnucpro_monitor.errors import FaultNotInPlaceError, ProtocolError
+from virnucpro_monitor.errors import DeviceError, FaultNotInPlaceError, ProtocolError
 from virnucpro_monitor.models import esm2_flash, kernels
 from virnucpro_monitor.models.rotary import rotate
 from virnucpro_monitor.records import Culprit, Outcome
-from virnucpro_monitor.validation import measure
+from virnucpro_monitor.validation import measure, selftest
 from virnucpro_monitor.validation.faults import FAULTS
 from virnucpro_monitor.validation.faulty_subject import Fault, FaultySubject, fault_installed
 from virnucpro_monitor.validation.harmless import CONTROLS
@@ -277,6 +277,17 @@ def test_a_protocol_tighter_than_the_noise_is_refused(
     )
     with pytest.raises(ProtocolError, match=r"healthy model moves by 1\.0e-01"):
         run_selftest(subject, benchmark_set, oracle, protocol, faults=[], controls=[])
+
+
+def test_a_change_that_brings_the_device_down_is_named(
+    subject, benchmark_set, oracle, protocol, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fail(fault: Fault, *_: object) -> None:
+        raise torch.AcceleratorError(f"CUDA error: of {fault.kind}\nSearch for it")
+
+    monkeypatch.setattr(selftest, "judge_fault", fail)
+    with pytest.raises(DeviceError, match=r"failed at 'healthy': CUDA error: of healthy\. It"):
+        run_selftest(subject, benchmark_set, oracle, protocol, num_healthy_runs=1)
 
 
 def result(**changes: object) -> FaultResult:

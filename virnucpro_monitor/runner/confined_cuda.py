@@ -4,8 +4,8 @@ Its driver opens devices, maps memory and names its threads by files of /proc; w
 differs by version, and whoever refuses it that gets error 304 from a card that is well. Neither
 confinement nor CUDA's start can be undone, so both are tried in a process made for that.
 
-The process is forked, which costs nothing; from a process that has started CUDA itself, where a
-fork cannot start it again, it is a fresh interpreter.
+The process is forked, which costs nothing. A fork of a process that has started CUDA, or has only
+counted its cards, cannot start it again; there it is a fresh interpreter.
 """
 
 import json
@@ -61,14 +61,13 @@ def try_confined(
         territory: as for `confine_files`.
         network: as for `confine_files`.
     """
-    fresh = start is start_cuda and _has_started_cuda()
     said_fd, saying_fd = os.pipe()
     pid = os.fork()
     if pid == 0:
         with suppress(BaseException):
             signal.signal(signal.SIGALRM, signal.SIG_DFL)
             signal.alarm(TRIAL_S)  # a driver that hangs has not started
-            begin = _freshly if fresh else _confined
+            begin = _freshly if start is start_cuda and _is_in_bad_fork() else _confined
             if begin(territory, network, start):
                 os.write(saying_fd, _SUCCEEDED)
         os._exit(0)
@@ -82,9 +81,10 @@ def _confined(territory: Territory, network: bool, start: Callable[[], bool]) ->
     return start()
 
 
-def _has_started_cuda() -> bool:
+def _is_in_bad_fork() -> bool:
+    """Whether this process was forked from one that had called the driver; torch notes it."""
     torch = sys.modules.get("torch")
-    return torch is not None and bool(torch.cuda.is_initialized())
+    return torch is not None and bool(torch.cuda._is_in_bad_fork())
 
 
 def _freshly(territory: Territory, network: bool, _: Callable[[], bool]) -> bool:

@@ -12,6 +12,7 @@ from dataclasses import dataclass, field, replace
 
 import torch
 
+from virnucpro_monitor.errors import DeviceError
 from virnucpro_monitor.records import (
     GATE,
     BenchmarkSet,
@@ -183,6 +184,7 @@ def run_selftest(
 
     Raises:
         ProtocolError: the protocol is tighter than the noise of this machine.
+        DeviceError: a change brought the device down.
     """
     healthy = subject if isinstance(subject, RememberingSubject) else RememberingSubject(subject)
     dtype = dtype_name(subject.dtype)
@@ -200,7 +202,13 @@ def run_selftest(
     for number, fault in enumerate(jobs):
         if on_progress:
             on_progress(number, len(jobs), fault.name)
-        verdict, witness = judge_fault(fault, healthy, material, protocol)
+        try:
+            verdict, witness = judge_fault(fault, healthy, material, protocol)
+        except torch.AcceleratorError as error:  # no more can be asked of it by this process
+            raise DeviceError(
+                f"The device failed at {fault.name!r}: {str(error).splitlines()[0]}. "
+                "It tells of some failures late; with CUDA_LAUNCH_BLOCKING=1 the name is right."
+            ) from error
         verdicts.append(verdict)
         results.append(summarise(fault, verdict, dtype, witness))
     runs = len(variants)
