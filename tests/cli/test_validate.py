@@ -5,6 +5,7 @@ import json
 from pathlib import Path
 
 import pytest
+import torch
 
 from tests.protocols import worst_of_side
 from virnucpro_monitor.cli import validate
@@ -105,6 +106,15 @@ def test_what_cannot_run_is_one_sentence(
     captured = capsys.readouterr()
     assert message in captured.err
     assert captured.out == ""
+
+
+def test_a_card_that_is_not_there_is_told_before_weights_are_fetched(
+    fasta: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    monkeypatch.delattr(validating, "resolve_weights")
+    assert run_command(["validate", str(fasta), "--device", "cuda:0"]) == 1
+    assert "There is no CUDA here for --device cuda:0: use --device cpu." in capsys.readouterr().err
 
 
 def test_a_protocol_tighter_than_the_noise_is_refused_with_the_numbers(

@@ -7,13 +7,14 @@ from pathlib import Path
 import pytest
 
 from tests.runner.tiny_target import HEALTHY, TinyRepository
-from tests.store.builders import make_report
+from tests.store.builders import make_commit, make_report
 from virnucpro_monitor.data.benchmarks import load_benchmark
 from virnucpro_monitor.errors import ConfigurationError, ProtocolError, RepositoryError
 from virnucpro_monitor.monitor import running
 from virnucpro_monitor.monitor.running import (
     Listener,
     RunOptions,
+    RunOutcome,
     make_plan,
     run_and_store,
     stream_runs,
@@ -211,3 +212,16 @@ def test_a_start_that_saw_both_verdicts_of_a_commit_fails(
     assert outcome.exit_code == 2
     short = outcome.runs[0].commit.short
     assert outcome.summary == f"1 passed. The same code both passed and failed: {short}."
+
+
+def test_the_last_line_tells_what_skipped_and_known_commits_inherit() -> None:
+    def skipped(number: int, inherited: Outcome) -> Run:
+        run = make_report(commit=make_commit(number)).run
+        return replace(run, outcome=Outcome.SKIPPED, inherited_outcome=inherited)
+
+    runs = skipped(1, Outcome.FAILED), skipped(2, Outcome.PASSED), skipped(3, Outcome.FAILED)
+    known = skipped(4, Outcome.ERROR), skipped(5, Outcome.PASSED)
+    outcome = RunOutcome(runs=runs, settled=known)
+    assert outcome.summary == (
+        "2 skipped (inherits failed), 1 skipped, 2 known already (1 not passed)."
+    )

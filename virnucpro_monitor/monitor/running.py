@@ -144,15 +144,25 @@ class RunOutcome:
     def summary(self) -> str:
         """One line on the whole start."""
         latest = {_series_of(run): run for run in self.runs}
-        counts = Counter(str(run.outcome) for run in latest.values())
-        parts = [f"{number} {outcome.replace('_', ' ')}" for outcome, number in counts.items()]
+        counts = Counter(map(_outcome_text, latest.values()))
+        parts = [f"{number} {outcome}" for outcome, number in counts.items()]
         if self.settled:
-            parts.append(f"{len(self.settled)} known already")
+            bad = sum(run.effective_outcome is not Outcome.PASSED for run in self.settled)
+            parts.append(
+                f"{len(self.settled)} known already" + (f" ({bad} not passed)" if bad else "")
+            )
         text = f"{', '.join(parts)}." if parts else "Nothing new."
         if self.flipping:
             names = ", ".join(dict.fromkeys(run.commit.short for run in self.flipping))
             text += f" The same code both passed and failed: {names}."
         return text
+
+
+def _outcome_text(run: Run) -> str:
+    """An outcome in words; what a skipped run inherits is told unless it is a pass."""
+    text = str(run.outcome).replace("_", " ")
+    inherited = run.inherited_outcome
+    return text if inherited in (None, Outcome.PASSED) else f"{text} (inherits {inherited})"
 
 
 def _series_of(run: Run) -> tuple[str, str, str]:
