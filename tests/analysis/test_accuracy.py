@@ -13,8 +13,9 @@ from virnucpro_monitor.analysis.accuracy import (
     find_movement,
 )
 from virnucpro_monitor.analysis.comparison import Mark, compare_runs
+from virnucpro_monitor.analysis.regressions import find_regressions
 from virnucpro_monitor.records import SequenceResult
-from virnucpro_monitor.report.sentences import comparison_sentence
+from virnucpro_monitor.report.sentences import comparison_sentence, regressions_sentence
 
 
 def measured(
@@ -106,3 +107,13 @@ def test_moves_along_a_series() -> None:
     assert moves([1e-3, 2e-3], environment=environment(torch="2.14.0")) == []
     assert moves([1e-3, 2e-3], protocol_digest="aa" * 32) == []
     assert moves([1e-3, 2e-3], benchmark_digest="aa" * 32) == []
+
+
+def test_the_head_line_counts_what_moved_to_or_from_fp32() -> None:
+    runs = [
+        run(place, figures=figures(max_packed_relative_l2=packed, max_unpacked_relative_l2=1e-3))
+        for place, packed in enumerate([1.63e-3, 2.06e-3, 2.05e-3, 1.63e-3])
+    ]
+    found = find_regressions(runs, [])
+    assert len(found.accuracy) == 2
+    assert "2 figures moved below the gates, 1 for the worse" in regressions_sentence(found)

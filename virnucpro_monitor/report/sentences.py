@@ -184,10 +184,11 @@ def regressions_sentence(found: Regressions) -> str:
     told = _listed(parts) if parts else "No regression"
     vanished = f"; {len(found.vanished):,} vanished" if found.vanished else ""
     moved = ""
-    if found.moved:
-        worse = sum(one.movement.is_worse for one in found.moved)
+    worse = [one.movement.is_worse for one in found.moved]
+    worse += [one.movement is Moved.FURTHER for one in found.accuracy]
+    if worse:
         moved = (
-            f"; {count(len(found.moved), 'figure')} moved below the gates, {worse:,} for the worse"
+            f"; {count(len(worse), 'figure')} moved below the gates, {sum(worse):,} for the worse"
         )
     return f"{told}; {judged}{vanished}{moved}."
 

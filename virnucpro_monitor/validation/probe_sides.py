@@ -116,7 +116,7 @@ class Disagreement:
         low, high = min(self._lengths), max(self._lengths)
         covers = (
             f"{len(self._lengths)} lengths from {low:,} to {high:,}, {len(self._letters)} "
-            f"letters, {len(self._shapes)} pack shapes ({', '.join(self._shapes)})"
+            f"letters, {len(self._shapes)} pack shapes ({'; '.join(self._shapes)})"
         )
         between = f"by {self._between.text}{self._between.place}"
         if self._oracle is None:
