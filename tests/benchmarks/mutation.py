@@ -27,7 +27,7 @@ LEAST_KILLED = 0.9
 JUDGING = ("gates", "gate_records", "verdict", "verdict_records", "culprit", "measures", "noise")
 COMMANDS = (
     "compare", "db", "doctor", "incidents", "protocol", "regressions", "runs",
-    "schedule", "selftest", "status", "targets", "validate",
+    "schedule", "selftest", "status", "targets", "validate", "weights",
 )  # fmt: skip
 PAGES = ("branches", "queries", "problems")
 ALERTS = {
