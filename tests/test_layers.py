@@ -14,6 +14,7 @@ LEFT_OF: dict[str, set[str]] = {
     "scratch": {"errors"},
     "secrecy": set(),
     "heap": set(),
+    "late_names": set(),
     "disks": {"errors"},
     "setting_forms": set(),
     "settings": {"errors", "records", "setting_forms"},
@@ -21,7 +22,7 @@ LEFT_OF: dict[str, set[str]] = {
 }
 for _room, _left in [
     ("models", ["errors", "settings", "records", "scratch", "secrecy", "disks"]),
-    ("data", ["models"]),
+    ("data", ["models", "late_names"]),
     ("validation", ["data"]),
     ("runner", ["validation", "heap"]),
     ("store", ["validation"]),

@@ -4,8 +4,9 @@ The names of `__all__` are the package's Python interface. They are imported whe
 asked for: importing the package costs neither torch nor a database.
 """
 
-from importlib import import_module
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
+
+from virnucpro_monitor.late_names import late_names
 
 if TYPE_CHECKING:
     from virnucpro_monitor.api import Monitor, open_monitor
@@ -56,14 +57,4 @@ _HOMES = {
     "validate_packed_equivalence": "data.packing",
 }
 
-
-def __getattr__(name: str) -> Any:
-    if name not in _HOMES:
-        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    value = getattr(import_module(f"{__name__}.{_HOMES[name]}"), name)
-    globals()[name] = value
-    return value
-
-
-def __dir__() -> list[str]:
-    return sorted({*globals(), *__all__})
+__getattr__, __dir__ = late_names(__name__, _HOMES)

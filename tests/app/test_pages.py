@@ -16,7 +16,7 @@ from app.views import overview
 from app.views.acknowledging import make_acknowledgement
 from tests.app.conftest import HOSTILE_SUBJECT, PageRunner, shown_html
 from tests.app.samples import HISTORY, START
-from tests.store.builders import make_report
+from tests.store.builders import store_flips
 from virnucpro_monitor.analysis.incidents import Incident, IncidentState, derive_incidents
 from virnucpro_monitor.monitor import hosts
 from virnucpro_monitor.records import (
@@ -29,8 +29,7 @@ from virnucpro_monitor.records import (
     WorkHost,
 )
 from virnucpro_monitor.store import health_reader, reader, series_reader
-from virnucpro_monitor.store.engine import create_database, open_engine
-from virnucpro_monitor.store.writer import Writer
+from virnucpro_monitor.store.engine import open_engine
 
 
 def stored_runs(url: str, **conditions: object) -> list[Run]:
@@ -500,13 +499,7 @@ def test_a_verdict_that_flipped_says_so_wherever_it_stands(
     run_page: PageRunner, tmp_path: Path
 ) -> None:
     url = f"sqlite:///{tmp_path / 'flips.db'}"
-    create_database(url)
-    engine = open_engine(url)
-    good, bad = (1.0, 1.0, 1.0), (0.9, 0.9, 0.9)
-    for similarities in (good, bad, good):
-        Writer(engine).save_run(make_report(0, similarities, code_digest="same"))
-    steady = Writer(engine).save_run(make_report(1, good, code_digest="other"))
-    engine.dispose()
+    steady = store_flips(url)
     overview_text = shown_html(run_page("overview", url))
     assert overview_text.count("flipped 2 x") == 2  # what stands in the cell, and on hover
     flipped = "The verdict flipped 2 x: the same code in this set-up gave passed, failed, passed."

@@ -10,7 +10,7 @@ import pytest
 
 from tests.cli.reading_history import HOSTILE, make_database
 from tests.protocols import worst_of_side
-from tests.store.builders import make_report
+from tests.store.builders import make_report, store_flips
 from virnucpro_monitor.cli.main import run_command
 from virnucpro_monitor.records import Commit
 from virnucpro_monitor.store.engine import create_database, open_engine
@@ -357,13 +357,7 @@ def test_a_verdict_that_flipped_is_never_the_last_ones_word(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     url = f"sqlite:///{tmp_path / 'flips.db'}"
-    create_database(url)
-    engine = open_engine(url)
-    good, bad = (1.0, 1.0, 1.0), (0.9, 0.9, 0.9)
-    for similarities in (good, bad, good):
-        Writer(engine).save_run(make_report(0, similarities, code_digest="same"))
-    Writer(engine).save_run(make_report(1, good, code_digest="other"))
-    engine.dispose()
+    store_flips(url)
     first, steady = run_json(capsys, "runs", "list", "--db", url)
     assert (first["outcome"], first["flips"], steady["flips"]) == ("passed", 2, 0)
     shown = run_json(capsys, "runs", "show", "3", "--db", url)

@@ -26,7 +26,9 @@ from virnucpro_monitor.records import (
 )
 from virnucpro_monitor.store.chain import mark_removed
 from virnucpro_monitor.store.connection import writing
+from virnucpro_monitor.store.engine import create_database, open_engine
 from virnucpro_monitor.store.models import RunRow
+from virnucpro_monitor.store.writer import Writer
 
 START = datetime(2026, 3, 1, 12, 0, 0, 123456, tzinfo=UTC)
 TARGET = Target(
@@ -209,3 +211,19 @@ def remove_run(engine: Engine, run_id: int) -> None:
     with writing(engine) as connection:
         connection.execute(delete(RunRow).where(RunRow.id == run_id))
         mark_removed(connection, [run_id])
+
+
+def store_flips(url: str) -> int:
+    """Make a database of code that passed, failed and passed again, and then of steady code.
+
+    Returns:
+        The steady run's id; the attempts before it have 1 to 3.
+    """
+    create_database(url)
+    engine = open_engine(url)
+    good, bad = (1.0, 1.0, 1.0), (0.9, 0.9, 0.9)
+    for similarities in (good, bad, good):
+        Writer(engine).save_run(make_report(0, similarities, code_digest="same"))
+    steady = Writer(engine).save_run(make_report(1, good, code_digest="other"))
+    engine.dispose()
+    return steady

@@ -110,7 +110,6 @@ class _Tracer:
     ) -> None:
         self.subject, self.benchmark = subject, benchmark
         self.exact = _load_oracle_model(oracle, subject.device)
-        self.model = None if self.exact is None else self.exact.model
         self.key = limits_key(dtype_name(subject.dtype), subject.device.type)
         self.layers = list(range(subject.num_layers + 1))
 
@@ -131,7 +130,7 @@ class _Tracer:
         for seen in chosen:
             result = seen.result
             batch = batches[result.pack or 0]
-            wrong = result.packed_relative_l2 if self.model is not None else result.relative_l2
+            wrong = result.packed_relative_l2 if self.exact is not None else result.relative_l2
             expected = None
             if self.benchmark is not None:
                 residues = truncate(self.benchmark.sequences[result.index].residues)[0]
@@ -200,7 +199,7 @@ class _Tracer:
             "signature": told["signature"],
             "layer": told["departs_at"],
             "part": told["part"],
-            "reference": "oracle" if self.model is not None else "unpacked",
+            "reference": "oracle" if self.exact is not None else "unpacked",
             "group": None if group is None else {"name": group.name, "text": group.text},
             "noise": layer_limits(self.key, self.subject.num_layers),
             "sequences": traced,
@@ -257,7 +256,7 @@ class _Tracer:
             if key not in known:  # a pack of hundreds holds the same few
                 right = self._right(tokens, [last])[last].cpu()
                 alone: float | None = 0.0
-                if both and self.model is not None:
+                if both and self.exact is not None:
                     own = embed_unpacked(self.subject, tokens.to(self.subject.device)).cpu()
                     alone = pooled_error(own, right)
                 known[key] = right, alone
@@ -379,7 +378,7 @@ class _Tracer:
             departure.side,
             unpacked if departure.side == "unpacked" else packed,
             exact,
-            self.model,
+            None if self.exact is None else self.exact.model,
             tokens_of(batch, slot),
             surroundings(batch, slot, other_lengths),
             self.layers[-1],
