@@ -3,9 +3,9 @@
 from collections.abc import Callable
 from pathlib import Path
 
+from virnucpro_monitor.models.devices import checked_device
 from virnucpro_monitor.models.weights import Weights, load_checkpoint, resolve_weights
 from virnucpro_monitor.records import BenchmarkSet, Protocol, Verdict
-from virnucpro_monitor.runner.worker import check_device
 from virnucpro_monitor.settings import Settings
 from virnucpro_monitor.validation.builtin import BuiltinSubject, load_builtin
 from virnucpro_monitor.validation.calibration import calibrate
@@ -100,7 +100,7 @@ def calibrate_builtin(
 def _prepare(
     settings: Settings, benchmark: BenchmarkSet, token_budget: int, on_progress: OnProgress
 ) -> tuple[BuiltinSubject, Oracle, Weights]:
-    check_device(settings.device)  # before weights are fetched for it
+    checked_device(settings.device)  # before weights are fetched for it
     weights = resolve_weights(settings.model, settings.weights, cache_folder=settings.cache_folder)
     subject = load_builtin(
         settings.model,
