@@ -136,7 +136,7 @@ def test_the_report_counts_and_passes(subject, benchmark_set, oracle, protocol) 
         num_healthy_runs=2,
         faults=chosen,
         controls=CONTROLS[3:4],
-        on_progress=lambda done, total, name: seen.append(name),
+        on_row=lambda done, total, row: seen.append(row.name),
     )
     assert report.passed
     assert (report.num_killed, report.num_killed_by_seed) == (2, 1)

@@ -45,6 +45,9 @@ from virnucpro_monitor.validation.selftest_material import (
 from virnucpro_monitor.validation.subject import Layers, PackedBatch, dtype_name
 from virnucpro_monitor.validation.validate import validate_subject
 
+DEVICE = "device"
+"""What a change is said to be killed by that brought the device down."""
+
 _BUDGETS = (450, 512, 700, 1200, 4096)
 
 
@@ -164,6 +167,127 @@ def healthy_variants(count: int, seed: int = 0) -> Iterator[Fault]:
         )
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Row:
+    """One row of the matrix as it is made, maybe in another process.
+
+    Attributes:
+        headroom: gate -> limit / value, None where that is 0; of healthy runs alone.
+    """
+
+    result: FaultResult
+    headroom: dict[str, float | None] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Lost:
+    """The device failed at this change, and the process that asked can ask it nothing more."""
+
+    reason: str
+
+
+OnRow = Callable[[int, int, FaultResult], None]
+Judges = Callable[["Bench"], Iterator[tuple[int, "Row | Lost"]]]
+"""What has every job of a bench judged, in any order: (its number, its row)."""
+
+
+class Bench:
+    """The healthy model with what it is asked, and the list of changes to judge.
+
+    Args:
+        subject: the healthy model; its token budget should give several packs.
+        oracle: of `benchmark` and the subject's weights.
+    """
+
+    def __init__(
+        self,
+        subject: BuiltinSubject,
+        benchmark: BenchmarkSet,
+        oracle: Oracle,
+        protocol: Protocol,
+        *,
+        num_healthy_runs: int = 10,
+        faults: Sequence[Fault] = FAULTS,
+        controls: Sequence[Fault] = CONTROLS,
+    ) -> None:
+        self.healthy = (
+            subject if isinstance(subject, RememberingSubject) else RememberingSubject(subject)
+        )
+        self.protocol = protocol
+        self.dtype = dtype_name(subject.dtype)
+        self.limits_name = limits_key(self.dtype, subject.device.type, subject.model_name)
+        self._material = Material(benchmark, oracle)
+        plain = Fault(name="healthy", kind="healthy")
+        runs = [plain, *healthy_variants(num_healthy_runs - 1)] if num_healthy_runs else []
+        self.jobs: tuple[Fault, ...] = (*runs, *faults, *controls)
+        self.num_healthy_runs = len(runs)
+        self.num_faults = len(faults)
+
+    def open(self) -> tuple[str, ...]:
+        """Judge the healthy model once: the names of all gates.
+
+        Raises:
+            ProtocolError: the protocol is tighter than the noise of this machine.
+        """
+        part, its_oracle = self._material.part(WHOLE_LENGTHS)
+        first = validate_subject(self.healthy, part, oracle=its_oracle, protocol=self.protocol)
+        noise = from_json(NoiseDocument, first.documents["noise"])
+        refuse_tighter_than_noise(self.protocol, self.limits_name, noise)
+        return tuple(gate.name for gate in first.gates)
+
+    def judge(self, number: int) -> Row | Lost:
+        """The row of one job."""
+        fault = self.jobs[number]
+        try:
+            verdict, witness = judge_fault(fault, self.healthy, self._material, self.protocol)
+        except torch.AcceleratorError as error:
+            return Lost(reason=str(error).splitlines()[0])
+        found = summarise(fault, verdict, self.dtype, witness)
+        return Row(result=found, headroom=headroom([verdict]) if fault.kind == "healthy" else {})
+
+    def lost(self, number: int, lost: Lost) -> Row:
+        """The row of a change that took the device down: nobody could overlook it."""
+        fault = self.jobs[number]
+        return Row(
+            result=FaultResult(
+                name=fault.name,
+                kind=fault.kind,
+                killed_by=(DEVICE,),
+                margin=None,
+                culprit=Culprit.PACKED,
+                seed_killed=False,
+                below_noise=False,
+                effect=None,
+                reason=f"The device failed: {lost.reason}",
+            )
+        )
+
+    def report(self, rows: Sequence[Row], gates: tuple[str, ...]) -> SelftestReport:
+        """The matrix of all jobs' rows, in their order."""
+        runs = rows[: self.num_healthy_runs]
+        margins = narrowest([row.headroom for row in runs])
+        floors = _floors(self.protocol, self.limits_name, margins)
+        results = [
+            replace(row.result, floor=floors.get(row.result.effect_gate or "")) for row in rows
+        ]
+        controls = self.num_healthy_runs + self.num_faults
+        return SelftestReport(
+            model=self.healthy.model_name,
+            dtype=self.dtype,
+            device=self.healthy.device.type,
+            backend=self.healthy.backend,
+            protocol=self.protocol.version,
+            faults=tuple(results[self.num_healthy_runs : controls]),
+            controls=tuple(results[controls:]),
+            healthy=margins,
+            healthy_failures=tuple(
+                f"{row.result.name}: {row.result.reason}" for row in runs if row.result.killed_by
+            ),
+            num_healthy_runs=self.num_healthy_runs,
+            gates=gates,
+        )
+
+
 def run_selftest(
     subject: BuiltinSubject,
     benchmark: BenchmarkSet,
@@ -173,63 +297,47 @@ def run_selftest(
     num_healthy_runs: int = 10,
     faults: Sequence[Fault] = FAULTS,
     controls: Sequence[Fault] = CONTROLS,
-    on_progress: Callable[[int, int, str], None] | None = None,
+    judges: Judges | None = None,
+    on_row: OnRow | None = None,
 ) -> SelftestReport:
     """Run the healthy model, every fault and every control.
 
     Args:
-        subject: the healthy model; its token budget should give several packs.
-        oracle: of `benchmark` and the subject's weights.
-        on_progress: called with (runs done, all runs, name of the next).
+        subject, benchmark, oracle, protocol: of `Bench`.
+        judges: who judges the changes; this process, one after another, by default.
+        on_row: called with (rows made, all rows, the one made last).
 
     Raises:
         ProtocolError: the protocol is tighter than the noise of this machine.
-        DeviceError: a change brought the device down.
+        DeviceError: a change brought the device down, and no other process goes on.
     """
-    healthy = subject if isinstance(subject, RememberingSubject) else RememberingSubject(subject)
-    dtype = dtype_name(subject.dtype)
-    limits_name = limits_key(dtype, subject.device.type, subject.model_name)
-    plain = Fault(name="healthy", kind="healthy")
-    material = Material(benchmark, oracle)
-    part, its_oracle = material.part(WHOLE_LENGTHS)
-    first = validate_subject(healthy, part, oracle=its_oracle, protocol=protocol)
-    noise = from_json(NoiseDocument, first.documents["noise"])
-    refuse_tighter_than_noise(protocol, limits_name, noise)
-    variants = [plain, *healthy_variants(num_healthy_runs - 1)] if num_healthy_runs else []
-    jobs = [*variants, *faults, *controls]
-    verdicts: list[Verdict] = []
-    results: list[FaultResult] = []
-    for number, fault in enumerate(jobs):
-        if on_progress:
-            on_progress(number, len(jobs), fault.name)
-        try:
-            verdict, witness = judge_fault(fault, healthy, material, protocol)
-        except torch.AcceleratorError as error:  # no more can be asked of it by this process
-            raise DeviceError(
-                f"The device failed at {fault.name!r}: {str(error).splitlines()[0]}. "
-                "It tells of some failures late; with CUDA_LAUNCH_BLOCKING=1 the name is right."
-            ) from error
-        verdicts.append(verdict)
-        results.append(summarise(fault, verdict, dtype, witness))
-    runs = len(variants)
-    margins = headroom(verdicts[:runs])
-    floors = _floors(protocol, limits_name, margins)
-    results = [replace(result, floor=floors.get(result.effect_gate or "")) for result in results]
-    return SelftestReport(
-        model=subject.model_name,
-        dtype=dtype,
-        device=subject.device.type,
-        backend=subject.backend,
-        protocol=protocol.version,
-        faults=tuple(results[runs : runs + len(faults)]),
-        controls=tuple(results[runs + len(faults) :]),
-        healthy=margins,
-        healthy_failures=tuple(
-            f"{result.name}: {result.reason}" for result in results[:runs] if result.killed_by
-        ),
-        num_healthy_runs=runs,
-        gates=tuple(gate.name for gate in first.gates),
+    bench = Bench(
+        subject,
+        benchmark,
+        oracle,
+        protocol,
+        num_healthy_runs=num_healthy_runs,
+        faults=faults,
+        controls=controls,
     )
+    gates = bench.open()
+    rows: dict[int, Row] = {}
+    for number, found in (judges or _one_by_one)(bench):
+        rows[number] = bench.lost(number, found) if isinstance(found, Lost) else found
+        if on_row:
+            on_row(len(rows), len(bench.jobs), rows[number].result)
+    return bench.report([rows[number] for number in range(len(bench.jobs))], gates)
+
+
+def _one_by_one(bench: Bench) -> Iterator[tuple[int, Row | Lost]]:
+    for number, fault in enumerate(bench.jobs):
+        found = bench.judge(number)
+        if isinstance(found, Lost):
+            raise DeviceError(
+                f"The device failed at {fault.name!r}: {found.reason}. "
+                "It tells of some failures late; with CUDA_LAUNCH_BLOCKING=1 the name is right."
+            )
+        yield number, found
 
 
 def judge_fault(
@@ -314,6 +422,15 @@ def _floors(
     for gate, margin in margins.items():
         floors[gate] = max(floors.get(gate, 0.0), 0.0 if margin is None else 1.0 / margin)
     return floors
+
+
+def narrowest(margins: Sequence[Mapping[str, float | None]]) -> dict[str, float | None]:
+    """Gate -> its smallest margin of all; None, a worst value of 0, is the widest."""
+    found: dict[str, float | None] = {}
+    for gate in dict.fromkeys(gate for margin in margins for gate in margin):
+        known = [value for margin in margins if (value := margin.get(gate)) is not None]
+        found[gate] = min(known, default=None)
+    return found
 
 
 def headroom(verdicts: Sequence[Verdict]) -> dict[str, float | None]:
