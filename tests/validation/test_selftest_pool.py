@@ -12,7 +12,8 @@ import pytest
 
 from virnucpro_monitor.errors import DeviceError, ProtocolError
 from virnucpro_monitor.records import Culprit
-from virnucpro_monitor.validation.selftest import Bench, FaultResult, Lost, Row
+from virnucpro_monitor.validation.kill_matrix import FaultResult, Lost, Row
+from virnucpro_monitor.validation.selftest import Bench
 from virnucpro_monitor.validation.selftest_pool import forked, on_a_card
 
 

@@ -12,7 +12,7 @@ from virnucpro_monitor.cli.options import JsonOption, print_json, progress_line,
 from virnucpro_monitor.settings import DEFAULT_MODEL, Settings
 
 if TYPE_CHECKING:
-    from virnucpro_monitor.validation.selftest import FaultResult, SelftestReport
+    from virnucpro_monitor.validation.kill_matrix import FaultResult, SelftestReport
 
 # The smallest official size: the faults are of the arithmetic, not of the scale.
 CPU_MODEL = "esm2_t6_8M_UR50D"

@@ -12,15 +12,10 @@ from virnucpro_monitor.records import BenchmarkSet, Protocol, Verdict
 from virnucpro_monitor.settings import Settings
 from virnucpro_monitor.validation.builtin import BuiltinSubject, load_builtin
 from virnucpro_monitor.validation.calibration import calibrate
+from virnucpro_monitor.validation.kill_matrix import FaultResult, SelftestReport
 from virnucpro_monitor.validation.oracle import Oracle, prepare_oracle
 from virnucpro_monitor.validation.protocol import limits_for, limits_key, load_protocol
-from virnucpro_monitor.validation.selftest import (
-    Bench,
-    FaultResult,
-    OnRow,
-    SelftestReport,
-    run_selftest,
-)
+from virnucpro_monitor.validation.selftest import Bench, OnRow, run_selftest
 from virnucpro_monitor.validation.selftest_material import SELFTEST_TOKEN_BUDGET, selftest_benchmark
 from virnucpro_monitor.validation.selftest_pool import forked, on_a_card
 from virnucpro_monitor.validation.validate import validate_subject

@@ -17,7 +17,8 @@ from typing import Any
 import torch
 
 from virnucpro_monitor.errors import DeviceError
-from virnucpro_monitor.validation.selftest import Bench, Judges, Lost, Row
+from virnucpro_monitor.validation.kill_matrix import Lost, Row
+from virnucpro_monitor.validation.selftest import Bench, Judges
 
 _MOST_LOST = 8
 _ASKS_FOR_PARENT_S = 1.0
