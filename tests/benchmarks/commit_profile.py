@@ -429,8 +429,12 @@ def main() -> None:
     watches = {side: Watch() for side in options.sides}
     before = Watch()
 
+    def tell() -> None:
+        print(tables({"making ready": before, **watches}, options.limit), flush=True)
+
     def end(number: int, _frame: Any) -> NoReturn:
         signal.signal(number, signal.SIG_IGN)
+        tell()  # before what runs is ended, which may be cut short
         raise SystemExit(128 + number)
 
     for number in (signal.SIGTERM, signal.SIGINT):
@@ -460,15 +464,13 @@ def main() -> None:
             force=True,
             workers=1,
         )
-        try:
-            with before.start("making ready"):  # weights, oracle, disk cache
-                list(run_commits(replace(plan, commits=plan.commits[:1])))
-            for _ in range(options.rounds):
-                for side, watch in watches.items():
-                    with watch.start(side):
-                        list(run_commits(replace(plan, standby=SIDES[side])))
-        finally:  # before what runs is ended, which may be cut short
-            print(tables({"making ready": before, **watches}, len(plan.commits)), flush=True)
+        with before.start("making ready"):  # weights, oracle, disk cache
+            list(run_commits(replace(plan, commits=plan.commits[:1])))
+        for _ in range(options.rounds):
+            for side, watch in watches.items():
+                with watch.start(side):
+                    list(run_commits(replace(plan, standby=SIDES[side])))
+        tell()
 
 
 if __name__ == "__main__":
