@@ -1,6 +1,7 @@
 """What a start settles before anything is measured: its target, its commits and what is known."""
 
 from collections.abc import Iterator, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -78,16 +79,18 @@ def measured(monkeypatch: pytest.MonkeyPatch) -> Measured:
 
 
 def test_the_builtin_target_is_measured_as_it_is_installed(
-    settings: Settings, measured: Measured, monkeypatch: pytest.MonkeyPatch
+    settings: Settings, tmp_path: Path, measured: Measured, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    """Also where it is installed without a repository, as from a wheel."""
+    target = replace(builtin_target(), location=str(tmp_path))
     commit = Commit(hash=builtin_digest()[:40], subject="As installed")
     by_cache = {settings.cache_folder: commit}
     monkeypatch.setattr(running, "builtin_commit", by_cache.__getitem__)
-    run_and_store(settings, builtin_target())
-    run_and_store(settings, builtin_target(), RunOptions(new=True))
+    run_and_store(settings, target)
+    run_and_store(settings, target, RunOptions(new=True))
     for options in (RunOptions(revisions=["HEAD"]), RunOptions(everything=True)):
         with pytest.raises(ConfigurationError, match="measured as it is installed: name a repo"):
-            run_and_store(settings, builtin_target(), options)
+            run_and_store(settings, target, options)
     planned = [(plan.repository, plan.commits) for plan, _ in measured.plans]
     assert planned == 2 * [(None, (commit,))]
     engine = open_engine(settings.database_url, read_only=True)
