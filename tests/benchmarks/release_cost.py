@@ -1,6 +1,6 @@
 """What measuring a release costs beside one more commit of the built-in target, in CPU seconds.
 
-    python -m tests.benchmarks.release_cost --folder FOLDER [--benchmark seed] [--rounds 2]
+    python -m tests.benchmarks.release_cost --folder FOLDER [--benchmark seed] [--rounds 5]
 
 Both on the CPU in FP32 with synthetic weights of ESM-2 8M. A release runs in an environment of its
 own, which is made before the clock starts and stays in the folder; its interpreter's start is part
@@ -42,7 +42,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--folder", type=Path, required=True)
     parser.add_argument("--benchmark", default="seed")
-    parser.add_argument("--rounds", type=int, default=2)
+    parser.add_argument("--rounds", type=int, default=5)
     options = parser.parse_args()
     cache = options.folder.resolve() / "cache"
     released = Target(
@@ -71,6 +71,7 @@ def main() -> None:
     }
     for plan in plans.values():
         cpu_s(plan)  # weights, oracle, environments
+    total = dict.fromkeys(plans, 0.0)
     for number in range(options.rounds):
         one_more = {
             name: cpu_s(plan) - cpu_s(replace(plan, commits=plan.commits[:1]))
@@ -79,6 +80,8 @@ def main() -> None:
         told = ", ".join(f"{name} {seconds:.1f} s" for name, seconds in one_more.items())
         ratio = one_more["release"] / one_more["commit"]
         print(f"round {number + 1}: {told} CPU; release / commit {ratio:.2f}", flush=True)
+        total = {name: total[name] + seconds for name, seconds in one_more.items()}
+    print(f"all rounds: release / commit {total['release'] / total['commit']:.2f}")
 
 
 if __name__ == "__main__":

@@ -10,7 +10,13 @@ from tests.runner.test_adapters import request
 from virnucpro_monitor.cli.main import run_command
 from virnucpro_monitor.errors import TargetError
 from virnucpro_monitor.models.weights import Weights, load_checkpoint, resolve_weights
-from virnucpro_monitor.runner.layouts import owner_ids, pad, position_ids
+from virnucpro_monitor.runner.layouts import (
+    embed_padded,
+    owner_ids,
+    pad,
+    padded_batches,
+    position_ids,
+)
 from virnucpro_monitor.runner.loading import find_adapter, load_subject
 from virnucpro_monitor.validation.subject import PackedBatch
 from virnucpro_monitor.validation.tokens import encode
@@ -117,6 +123,28 @@ def test_layouts_of_a_pack() -> None:
     assert position_ids(bounds).tolist() == [0, 1, 2, 0, 1, 0]
     assert position_ids(bounds, "running").tolist() == [0, 1, 2, 3, 4, 5]
     assert owner_ids(bounds).tolist() == [0, 0, 0, 1, 1, 2]
+
+
+def test_a_padded_batch_is_never_mostly_padding_but_where_it_is_small() -> None:
+    assert padded_batches([64, 32, 16, 5]) == [[0, 1, 2, 3]]
+    assert padded_batches([1024, 258]) == [[0], [1]]
+    assert padded_batches([10, 402, 8, 162, 152]) == [[1, 3], [0, 2, 4]]
+    assert padded_batches([1024] * 5) == [[0, 1, 2, 3], [4]]
+
+
+def test_several_padded_batches_come_back_in_the_pack_s_order() -> None:
+    bounds = torch.tensor([0, 10, 412, 420, 582], dtype=torch.int32)
+    ids = torch.arange(582)
+    seen = []
+
+    def embed(batch: torch.Tensor, mask: torch.Tensor) -> list[torch.Tensor]:
+        seen.append(mask.sum(dim=1).tolist())
+        assert bool((batch[~mask] == 1).all())
+        return [batch[..., None], batch[mask][:, None]]  # one takes the padding out itself
+
+    found = embed_padded(ids, bounds, embed)
+    assert seen == [[402, 162], [10, 8]]
+    assert all(torch.equal(rows[:, 0], ids) for rows in found.values())
 
 
 @pytest.mark.usefixtures("quick_probes")

@@ -21,6 +21,13 @@ def unfilled() -> Iterator[None]:
         yield
 
 
+@contextmanager
+def undrawn() -> Iterator[None]:
+    """Within the block, modules are made as ever, but nothing random is drawn for them."""
+    with _WithoutFills():
+        yield
+
+
 class _WithoutFills(TorchFunctionMode):
     def __torch_function__(
         self,

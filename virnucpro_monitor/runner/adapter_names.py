@@ -49,7 +49,12 @@ class Shipped:
 
 
 _ROOM = "virnucpro_monitor.runner"
-_TRANSFORMERS_LOADS = ("torch._dynamo", "torch.distributed.tensor", "scipy.optimize")
+_TRANSFORMERS_LOADS = (
+    *("torch._dynamo", "torch.distributed.tensor", "torch.distributed.checkpoint"),
+    *("scipy.optimize", "filelock", "httpcore", "httpcore2", "jinja2.sandbox", "psutil"),
+    *("PIL.ImageOps", "regex", "requests", "rich.console", "safetensors.torch"),
+    *("httpx", "httpx2", "tqdm.contrib.logging", "typer", "yaml"),
+)
 SHIPPED = {
     "seed-interface": Shipped(
         place=f"{_ROOM}.adapters:SeedInterfaceAdapter",

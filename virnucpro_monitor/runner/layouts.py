@@ -4,11 +4,20 @@ A pack is `ids [tokens]` with `cu_seqlens [n + 1]`. Others want a padded batch, 
 number of the sequence that each token belongs to.
 """
 
+from collections.abc import Callable, Iterable, Sequence
+
 import torch
 
 from virnucpro_monitor.models.families import PER_SEQUENCE, RUNNING
 
 PAD = 1  # ESM-2's <pad>
+
+# A padded batch takes the room of its longest sequence as often as it has sequences. As loaders do
+# that sort by length, a pack is put through in several batches where padding would be more than
+# half of the tokens, but for small ones, in which a few residues lie beside a hundred.
+MAX_PADDED_SHARE = 1.5
+SMALL_BATCH_TOKENS = 512
+MAX_PADDED_TOKENS = 4_096
 
 
 def pad(
@@ -39,3 +48,51 @@ def owner_ids(cu_seqlens: torch.Tensor) -> torch.Tensor:
     """[n + 1] -> [tokens] int64: 0 for the first sequence's tokens, 1 for the second's, ..."""
     lengths = cu_seqlens.diff().long()
     return torch.repeat_interleave(torch.arange(len(lengths), device=lengths.device), lengths)
+
+
+def padded_batches(lengths: Sequence[int]) -> list[list[int]]:
+    """Places of the sequences that are padded together; in each batch in the pack's order."""
+    found: list[list[int]] = []
+    longest = tokens = 0
+    for place in sorted(range(len(lengths)), key=lambda one: -lengths[one]):
+        length = lengths[place]
+        padded = longest * (len(found[-1]) + 1) if found else 0
+        allowed = max(SMALL_BATCH_TOKENS, MAX_PADDED_SHARE * (tokens + length))
+        if not found or padded > min(MAX_PADDED_TOKENS, allowed):
+            found.append([])
+            longest, tokens = length, 0
+        found[-1].append(place)
+        tokens += length
+    return [sorted(batch) for batch in found]
+
+
+def embed_padded(
+    ids: torch.Tensor,
+    cu_seqlens: torch.Tensor,
+    embed: Callable[[torch.Tensor, torch.Tensor], Iterable[torch.Tensor]],
+    value: int = PAD,
+) -> dict[int, torch.Tensor]:
+    """Put a pack through a model that takes padded batches: [tokens] -> {layer: [tokens, D]}.
+
+    Args:
+        embed: (batch [n, T], mask [n, T] bool) -> all layers, each [n, T, D], or [tokens, D] where
+            the model takes the padding out itself.
+        value: the padding's token.
+    """
+    places = torch.arange(len(ids), device=ids.device)
+    slots = places.tensor_split(cu_seqlens[1:-1].long().cpu())
+    parts: dict[int, list[torch.Tensor]] = {}
+    taken = []
+    for chosen in padded_batches([len(slot) for slot in slots]):
+        taken.append(torch.cat([slots[one] for one in chosen]))
+        bounds = torch.tensor([0, *(len(slots[one]) for one in chosen)]).cumsum(0)
+        batch, mask = pad(ids[taken[-1]], bounds, value)
+        full = batch.numel() == len(taken[-1])
+        for layer, rows in enumerate(embed(batch, mask)):
+            if rows.dim() == 3:
+                rows = rows.flatten(0, 1) if full else rows[mask]
+            parts.setdefault(layer, []).append(rows)
+    if len(taken) == 1:
+        return {layer: rows[0] for layer, rows in parts.items()}
+    back = torch.cat(taken).argsort()
+    return {layer: torch.cat(rows)[back] for layer, rows in parts.items()}

@@ -17,6 +17,7 @@ commit is there before. One that ends without that byte says nothing at all.
        └───────────── one socket for each job ─────┘ └──────fork── target ──┘ channel
 """
 
+import gc
 import importlib
 import json
 import os
@@ -79,6 +80,7 @@ def main() -> None:
     forking = "--spawn" not in sys.argv
     if forking:
         _preload()
+        gc.freeze()  # what each job would go through again, and copy by that
         forking = not _holds_gpu()
     adopt_orphans()
     supervisors: set[int] = set()
@@ -428,11 +430,8 @@ def _become(
 
 def _run_spawned(role: str, arguments: Sequence[str]) -> NoReturn:
     job = decode_job(sys.stdin.buffer.read())
-    channel = (
-        None
-        if int(arguments[-2 if role == "--target" else -1]) < 0
-        else socket.socket(fileno=int(arguments[-2 if role == "--target" else -1]))
-    )
+    number = int(arguments[-2 if role == "--target" else -1])
+    channel = None if number < 0 else socket.socket(fileno=number)
     if role == "--target":
         assert isinstance(job, MeasureJob)
         assert channel is not None

@@ -5,6 +5,7 @@ warm process of ours has imported would import the very same files: so a fork of
 it instead. What an environment has of its own is then imported from there, as ever.
 """
 
+import gc
 import importlib
 import os
 import sys
@@ -48,6 +49,7 @@ def load_for(job: MeasureJob) -> None:
         if not own.joinpath(name.partition(".")[0]).exists():
             with suppress(Exception):  # not installed here: the package may do without it
                 importlib.import_module(name)
+    gc.freeze()
 
 
 def enter(python: Path) -> None:

@@ -1,23 +1,25 @@
 """Hugging Face's `EsmModel`, three ways of putting several sequences through it."""
 
+import importlib
 import re
+import sys
 from collections.abc import Mapping
+from importlib.machinery import ModuleSpec
+from importlib.util import module_from_spec
+from pathlib import Path
 from typing import Any
 
 import torch
 
 from virnucpro_monitor.errors import TargetError
 from virnucpro_monitor.models.families import ESM2
+from virnucpro_monitor.models.unfilled import undrawn
 from virnucpro_monitor.models.weight_files import hugging_face_settings
 from virnucpro_monitor.models.weight_names import HUGGING_FACE, Naming, is_of_encoder
 from virnucpro_monitor.models.weights import load_checkpoint
 from virnucpro_monitor.runner.adapters import LoadRequest
 from virnucpro_monitor.runner.encoders.packages import import_needed
-from virnucpro_monitor.runner.layouts import PAD, owner_ids, pad, position_ids
-
-# A padded batch takes the room of its longest sequence as often as it has sequences: packs with one
-# long sequence and many short ones are put through in several batches.
-MAX_PADDED_TOKENS = 4_096
+from virnucpro_monitor.runner.layouts import embed_padded, owner_ids, position_ids
 
 
 class HfEsmAdapter:
@@ -66,11 +68,32 @@ def hf_esm_model(source: Any, *, attention: str) -> torch.nn.Module:
     Raises:
         TargetError: the installed release does not take them.
     """
-    from transformers import EsmConfig, EsmModel
-
+    theirs = _esm_of_transformers()
     extra = {} if attention == "default" else {"attn_implementation": attention}
-    settings = EsmConfig(**hugging_face_settings(source), **extra)
-    return load_named(EsmModel(settings, add_pooling_layer=False), source, HUGGING_FACE)
+    settings = theirs.EsmConfig(**hugging_face_settings(source), **extra)
+    with undrawn():
+        model = theirs.EsmModel(settings, add_pooling_layer=False)
+    return load_named(model, source, HUGGING_FACE)
+
+
+def _esm_of_transformers() -> Any:
+    """What has `EsmConfig` and `EsmModel`.
+
+    The package of all models makes an index of them, for which it reads the files of each: as long
+    as all else of importing takes. Its ESM is imported beside that index.
+    """
+    import transformers
+
+    name = "transformers.models"
+    if name not in sys.modules and transformers.__file__:
+        spec = ModuleSpec(name, None, is_package=True)
+        spec.submodule_search_locations = [str(Path(transformers.__file__).parent / "models")]
+        sys.modules[name] = module_from_spec(spec)
+        try:
+            return importlib.import_module(f"{name}.esm.modeling_esm")
+        except ImportError:
+            del sys.modules[name]
+    return transformers
 
 
 def names_in(model: torch.nn.Module, state: Mapping[str, Any], naming: Naming) -> dict[str, str]:
@@ -152,27 +175,11 @@ class HfEsm:
         return _rows(self._model(ids[None], output_hidden_states=True, **given))
 
     def _padded(self, ids: torch.Tensor, cu_seqlens: torch.Tensor) -> dict[int, torch.Tensor]:
-        parts: dict[int, list[torch.Tensor]] = {}
-        for first, last in _batches(cu_seqlens.diff().tolist()):
-            bounds = cu_seqlens[first : last + 1]
-            start, end = int(bounds[0]), int(bounds[-1])
-            batch, mask = pad(ids[start:end], bounds - start, PAD)
+        def embed(batch: torch.Tensor, mask: torch.Tensor) -> Any:
             given = {"attention_mask": mask.to(self._mask_dtype), "output_hidden_states": True}
-            for layer, rows in enumerate(self._model(batch, **given).hidden_states):
-                # Some take the padding out themselves, and leave it out.
-                parts.setdefault(layer, []).append(rows[mask] if rows.dim() == 3 else rows)
-        return {layer: torch.cat(rows) for layer, rows in parts.items()}
+            return self._model(batch, **given).hidden_states
 
-
-def _batches(lengths: list[int]) -> list[tuple[int, int]]:
-    """Neighbours of a pack that are padded together: (first, one past the last)."""
-    found, first, longest = [], 0, 0
-    for place, length in enumerate(lengths):
-        if place > first and max(longest, length) * (place - first + 1) > MAX_PADDED_TOKENS:
-            found.append((first, place))
-            first, longest = place, 0
-        longest = max(longest, length)
-    return [*found, (first, len(lengths))]
+        return embed_padded(ids, cu_seqlens, embed)
 
 
 def _rows(output: Any) -> dict[int, torch.Tensor]:

@@ -10,7 +10,7 @@ from virnucpro_monitor.models.weights import model_shape
 from virnucpro_monitor.runner.adapters import LoadRequest
 from virnucpro_monitor.runner.encoders.packages import MissingPackageError, import_needed
 from virnucpro_monitor.runner.encoders.random_model import from_seed, own_model
-from virnucpro_monitor.runner.layouts import owner_ids, pad
+from virnucpro_monitor.runner.layouts import embed_padded, owner_ids
 
 _HEAD_DIM = 64  # of every published ESM C
 
@@ -87,10 +87,11 @@ class HfEsmc:
     ) -> Mapping[int, torch.Tensor]:
         """[tokens] -> {layer: [tokens, D]}."""
         if self._way == "padded":
-            batch, mask = pad(ids, cu_seqlens)
-            given = {"attention_mask": mask.long()}
-            found = self._model(batch, output_hidden_states=True, **given).hidden_states
-            return {layer: rows[mask] for layer, rows in enumerate(found)}
+            return embed_padded(ids, cu_seqlens, self._padded)
         owner = owner_ids(cu_seqlens)[None]
         found = self._model(ids[None], sequence_id=owner, output_hidden_states=True).hidden_states
         return {layer: rows[0] for layer, rows in enumerate(found)}
+
+    def _padded(self, batch: torch.Tensor, mask: torch.Tensor) -> Any:
+        given = {"attention_mask": mask.long(), "output_hidden_states": True}
+        return self._model(batch, **given).hidden_states

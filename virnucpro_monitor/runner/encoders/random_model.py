@@ -9,7 +9,7 @@ from virnucpro_monitor.errors import TargetError
 from virnucpro_monitor.models.families import Family
 from virnucpro_monitor.runner.adapters import LoadRequest
 from virnucpro_monitor.runner.encoders.hf_esm import with_dtype
-from virnucpro_monitor.runner.layouts import pad
+from virnucpro_monitor.runner.layouts import embed_padded
 
 
 def from_seed(make: Callable[[], Any], seed: int = 0) -> Any:
@@ -61,9 +61,10 @@ class Padded:
         self, ids: torch.Tensor, cu_seqlens: torch.Tensor, max_seqlen: int
     ) -> Mapping[int, torch.Tensor]:
         """[tokens] -> {layer: [tokens, D]}."""
-        batch, mask = pad(ids, cu_seqlens, self.family.pad)
-        found = self._model(**self._given(batch, mask), output_hidden_states=True)
-        return {layer: rows[mask] for layer, rows in enumerate(found.hidden_states)}
+        return embed_padded(ids, cu_seqlens, self._padded, self.family.pad)
+
+    def _padded(self, batch: torch.Tensor, mask: torch.Tensor) -> Any:
+        return self._model(**self._given(batch, mask), output_hidden_states=True).hidden_states
 
     def _given(self, batch: torch.Tensor, mask: torch.Tensor) -> dict[str, torch.Tensor]:
         return {"input_ids": batch, "attention_mask": mask.long()}
