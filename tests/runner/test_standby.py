@@ -78,19 +78,26 @@ def test_commits_that_were_waited_for_give_what_fresh_ones_give(
         tiny.commit({MODEL_FILE: HEALTHY_MODEL + "# again\n"}),
     ]
     let_go, called = WorkerPool._let_go, []
+    follow, heard_out = WorkerPool._follow, []
 
     def noting(self: WorkerPool, job: Any) -> Any:
         connection = let_go(self, job)
         called.append(connection is not None)
         return connection
 
+    def following(self: WorkerPool, *arguments: Any, **named: Any) -> Any:
+        heard_out.append((yield from follow(self, *arguments, **named)))
+        return heard_out[-1]
+
     monkeypatch.setattr(WorkerPool, "_let_go", noting)
+    monkeypatch.setattr(WorkerPool, "_follow", following)
     fresh = list(run_commits(make_plan(hashes, workers=1, standby=False, force=True)))
     assert not any(called)
     called.clear()
     waited_for = list(run_commits(make_plan(hashes, workers=1, force=True)))
     # The first has nobody to wait for it; after the third, which never got so far, nobody does.
     assert called[-4:] == [False, True, True, False]
+    assert all(heard_out)  # none was begun anew
     assert [told(one) for one in waited_for] == [told(one) for one in fresh]
     assert "seat-" in waited_for[1].documents["output"]["text"]
 

@@ -19,6 +19,7 @@ from virnucpro_monitor.records.messages import MeasureJob
 NEEDS_FRESH = 67
 """The exit status of a target's process that stood by and must not have."""
 _READ_AT_START = ("CUDA", "CUBLAS", "CUDNN", "NVIDIA", "NCCL", "PYTORCH", "TORCH", "LD_")
+_READ_LATER = frozenset({"TORCH_HOME"})  # at each use; our own loader sets it for each commit
 _MADV_POPULATE_READ = 22  # Linux 5.14
 
 
@@ -71,4 +72,8 @@ def _populate(address: int, num_bytes: int) -> None:
 
 def read_at_start() -> dict[str, str]:
     """The variables that a driver or library reads once, when it starts."""
-    return {name: value for name, value in os.environ.items() if name.startswith(_READ_AT_START)}
+    return {
+        name: value
+        for name, value in os.environ.items()
+        if name.startswith(_READ_AT_START) and name not in _READ_LATER
+    }

@@ -67,7 +67,7 @@ def serve(
     if go_fd is not None:
         get_ready(job)
         wait_for_go(go_fd)
-        before = read_at_start() if job.request.device.startswith("cuda") else None
+        before = read_at_start()
     channel.send(confined)
     call: Call | Answer | None = None
     tensors: list[Any] = []
