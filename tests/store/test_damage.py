@@ -110,6 +110,25 @@ def test_a_schema_that_is_no_text_is_one_sentence(healthy: Path) -> None:
     assert sentence.endswith("is damaged: restore a backup.")
 
 
+def test_runs_out_of_order_are_a_finding_and_no_endless_search(healthy: Path) -> None:
+    with sqlite3.connect(healthy) as database:
+        query = "SELECT rootpage FROM sqlite_master WHERE name = 'runs'"
+        (root,) = database.execute(query).fetchone()
+        (page_bytes,) = database.execute("PRAGMA page_size").fetchone()
+    database.close()
+    content = bytearray(healthy.read_bytes())
+    start = (root - 1) * page_bytes
+    assert content[start] == 13  # a leaf: its header takes 8 bytes, then each cell's place in 2
+    place = start + int.from_bytes(content[start + 10 : start + 12], "big")
+    assert content[place] >= 128  # the payload's length takes two bytes
+    assert content[place + 2] == 2  # the second run's id
+    content[place + 2] = 99
+    healthy.write_bytes(content)
+    sentences = ask_everything(healthy)
+    assert any("run 3 stands after run 99" in sentence for sentence in sentences)
+    assert all(sentence.count("\n") == 0 for sentence in sentences)
+
+
 @pytest.mark.parametrize("seed", range(4))
 def test_garbled_pages_are_one_sentence_or_read_right(
     seed: int, healthy: Path, tmp_path: Path

@@ -227,7 +227,8 @@ def _look_over(url: str) -> Copied:
         with reading(engine) as connection:
             finding = connection.exec_driver_sql("PRAGMA quick_check(1)").scalar()
             if finding != "ok":
-                raise StoreError(f"The copy is damaged, as the database may be: {finding}.")
+                what = " ".join(str(finding).split())
+                raise StoreError(f"The copy is damaged, as the database may be: {what}.")
             return _summary(connection, engine.url)
     finally:
         engine.dispose()

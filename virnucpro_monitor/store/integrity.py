@@ -92,7 +92,11 @@ def digest_stored_runs(connection: Connection) -> Iterator[StoredRun]:
         rows = connection.execute(_CONTENT.where(_RUNS.c.id > last).limit(CHUNK)).all()
         if not rows:
             return
-        first, last = rows[0].id, rows[-1].id
+        first = rows[0].id
+        for row in rows:
+            if row.id <= last:  # a damaged table: going on from here might never end
+                raise StoreError(f"run {row.id} stands after run {last}: restore a backup")
+            last = row.id
         results = _read_results(connection, first, last)
         documents: dict[int, dict[str, str]] = defaultdict(dict)
         content = type_coerce(DocumentRow.content, Text())

@@ -99,7 +99,7 @@ def _damaged_pages(connection: Connection) -> Iterator[str]:
         return
     for (finding,) in connection.exec_driver_sql(f"PRAGMA integrity_check({MAX_PROBLEMS})"):
         if finding != "ok":
-            yield f"SQLite's integrity check says: {finding}."
+            yield f"SQLite's integrity check says: {' '.join(finding.split())}."
 
 
 def _orphans(connection: Connection) -> Iterator[str]:
