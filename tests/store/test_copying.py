@@ -243,10 +243,9 @@ def test_a_copy_that_differs_is_dropped(
 ) -> None:
     insert = copying.insert_rows
 
-    def lose(connection, model, names, rows, shared) -> None:  # type: ignore[no-untyped-def]
-        place = names.index("similarity")
-        lost = [(*row[:place], 0.5, *row[place + 1 :]) for row in rows]
-        insert(connection, model, names, lost, shared)
+    def lose(connection, model, columns, shared) -> None:  # type: ignore[no-untyped-def]
+        lost = [0.5] * len(columns["similarity"])
+        insert(connection, model, {**columns, "similarity": lost}, shared)
 
     monkeypatch.setattr(copying, "insert_rows", lose)
     with pytest.raises(StoreError, match="differs in the copy"):

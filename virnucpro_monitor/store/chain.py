@@ -50,7 +50,8 @@ class Chains:
     def write(self) -> None:
         """Store the links of all runs that were added."""
         if self._new:
-            insert_rows(self._connection, ChainLinkRow, _NEW, self._new)
+            columns = zip(*self._new, strict=True)
+            insert_rows(self._connection, ChainLinkRow, dict(zip(_NEW, columns, strict=True)))
             self._new = []
 
 

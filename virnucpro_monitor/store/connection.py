@@ -193,7 +193,7 @@ def writing(engine: Engine) -> Iterator[Connection]:
                 raise
 
 
-_FILES: WeakKeyDictionary[Engine, tuple[Path, tuple[int, int] | None]] = WeakKeyDictionary()
+_FILES: WeakKeyDictionary[Engine, tuple[str, tuple[int, int] | None]] = WeakKeyDictionary()
 """The file of each engine, and which it was when it was last looked at."""
 
 
@@ -201,9 +201,9 @@ def _drop_connections_to_replaced_file(engine: Engine) -> None:
     """Notice that an SQLite file was deleted or replaced: open connections go on with the old."""
     if not is_sqlite(engine.url):
         return
-    path, before = _FILES.get(engine) or (sqlite_path(engine.url), None)
+    path, before = _FILES.get(engine) or (str(sqlite_path(engine.url)), None)
     try:
-        status = path.stat()
+        status = os.stat(path)
     except OSError as error:
         raise missing_database(engine.url) from error
     identity = (status.st_dev, status.st_ino)

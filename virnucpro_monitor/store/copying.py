@@ -155,7 +155,7 @@ def _copy_table(old: Connection, new: Connection, table: Table) -> None:
         for chunk in rows.partitions():
             for run_id, results in _by_run(chunk):
                 shared = {"run_id": run_id, **results.shared}
-                insert_rows(new, SequenceResultRow, results.names, results.rows(), shared)
+                insert_rows(new, SequenceResultRow, results.columns, shared)
         return
     heirs = []
     for chunk in rows.partitions():

@@ -7,7 +7,7 @@ of either database. `superseded` and `inherited_run_id` are left out: they right
 import hashlib
 import json
 from collections.abc import Mapping
-from datetime import UTC, datetime
+from datetime import UTC
 from typing import Any
 
 from virnucpro_monitor.records import EMBEDDING_DATA
@@ -54,6 +54,8 @@ DIGESTED_COLUMNS = (
 )
 """Columns of `runs`, `gates` as its JSON text."""
 
+_ENCODER = json.JSONEncoder(ensure_ascii=False, separators=(",", ":"))
+
 
 def digest_run(
     values: Mapping[str, Any],
@@ -70,22 +72,16 @@ def digest_run(
         failure: the columns of `failures` but `run_id`.
     """
     documents = {name: text for name, text in documents.items() if name != EMBEDDING_DATA}
-    content = [_plain(values[name]) for name in (*DIGESTED_TEXTS, *DIGESTED_COLUMNS)]
-    described = json.dumps(
-        [content, sorted(documents.items()), failure and sorted(failure.items())],
-        ensure_ascii=False,
-        separators=(",", ":"),
+    started_at = values["started_at"].astimezone(UTC).isoformat(timespec="microseconds")
+    given = {**values, "started_at": started_at}
+    content = [given[name] for name in (*DIGESTED_TEXTS, *DIGESTED_COLUMNS)]
+    described = _ENCODER.encode(
+        [content, sorted(documents.items()), failure and sorted(failure.items())]
     )
     digest = hashlib.sha256(described.encode())
     digest.update(b"\n")
     digest.update(results.digested)
     return digest.hexdigest()
-
-
-def _plain(value: Any) -> Any:
-    if isinstance(value, datetime):
-        return value.astimezone(UTC).isoformat(timespec="microseconds")
-    return value
 
 
 def chain_digest(before: str, digest: str) -> str:

@@ -6,15 +6,18 @@ transaction.
 """
 
 import dataclasses
+import math
 import operator
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any
 
 from sqlalchemy import (
     Boolean,
+    Column,
     Connection,
     Double,
+    Enum,
     Integer,
     and_,
     bindparam,
@@ -25,7 +28,7 @@ from sqlalchemy import (
 from sqlalchemy.types import Text
 
 from virnucpro_monitor.errors import StoreError
-from virnucpro_monitor.records import BenchmarkSet, Outcome, Run, RunReport, Target
+from virnucpro_monitor.records import BenchmarkSet, Figures, Outcome, Run, RunReport
 from virnucpro_monitor.store.chain import Chains
 from virnucpro_monitor.store.digests import digest_run
 from virnucpro_monitor.store.inheritance import measured_run_id, settle_waiting
@@ -46,11 +49,12 @@ from virnucpro_monitor.store.statements import (
     ensure_digested,
     ensure_protocol,
     ensure_target,
+    find_shared,
     insert_rows,
     lock_target,
     table_of,
 )
-from virnucpro_monitor.store.types import clean_text, json_text
+from virnucpro_monitor.store.types import CleanText, JsonText, clean_text, json_text
 
 _RUNS = table_of(RunRow)
 _CURRENT = and_(
@@ -65,22 +69,65 @@ _SAME_RUN = select(_RUNS.c.id).where(
     _RUNS.c.commit_id == bindparam("of_commit"), _RUNS.c.digest == bindparam("of_digest")
 )
 _SUPERSEDE = update(_RUNS).where(_CURRENT).values(superseded=True)
-# JSON comes as text: it has been made for the digest.
+# Text and JSON have been made for the digest as they are stored.
 _INSERT_RUN = Prepared(
-    insert(_RUNS).values(gates=bindparam("gates", type_=Text())).returning(_RUNS.c.id),
+    insert(_RUNS)
+    .values(
+        {
+            column.name: bindparam(column.name, type_=Text())
+            for column in _RUNS.c
+            if isinstance(column.type, (CleanText, JsonText, Enum))
+        }
+    )
+    .returning(_RUNS.c.id),
     [column.name for column in _RUNS.c if column.name != "id"],
 )
 _INSERT_FAILURE = insert(table_of(FailureRow))
 
-_PLAIN: dict[type, Callable[[Any], Any]] = {
-    Boolean: bool,
-    Double: lambda value: float(value) + 0.0,  # SQLite stores -0.0 as 0
-    Integer: operator.index,
+
+def _finite(value: Any) -> float:
+    number = float(value) + 0.0  # SQLite stores -0.0 as 0
+    if not math.isfinite(number):
+        raise ValueError("it is not finite")
+    return number
+
+
+def _conversion(column: Column[Any]) -> Callable[[Any], Any]:
+    """What makes a value storable: NumPy's numbers plain, text that both databases accept."""
+    if isinstance(column.type, Enum):
+        kind: Any = column.type.enum_class
+        return lambda value: kind(value).value
+    plain: dict[type, Callable[[Any], Any]] = {
+        Boolean: bool,
+        Double: _finite,
+        Integer: operator.index,
+        CleanText: clean_text,
+    }
+    return next((to for kind, to in plain.items() if isinstance(column.type, kind)), _unchanged)
+
+
+def _unchanged(value: Any) -> Any:
+    return value
+
+
+_OWN_CONVERSIONS = {
+    name: _conversion(_RUNS.c[name])
+    for name in (
+        "outcome",
+        "culprit",
+        "reason",
+        "inherited_from",
+        "inherited_outcome",
+        "packed_outcome",
+        "unpacked_outcome",
+        "code_digest",
+        "bridge",
+        "started_at",
+        "duration_s",
+    )
 }
-_CONVERSIONS = {
-    column.name: next((to for kind, to in _PLAIN.items() if isinstance(column.type, kind)), None)
-    for column in _RUNS.c
-}
+_FIGURE_CONVERSIONS = {name: _conversion(_RUNS.c[name]) for name in FIGURE_NAMES}
+_NO_FIGURES = dict.fromkeys(FIGURE_NAMES)
 
 
 class _Digests:
@@ -98,17 +145,16 @@ class _Digests:
 
 
 _CONFIGURATIONS, _ENVIRONMENTS = _Digests(), _Digests()
-_get_place = operator.attrgetter("index", "sequence_id")
-_places: deque[tuple[BenchmarkSet, list[tuple[int, str]]]] = deque(maxlen=4)
+_ids: deque[tuple[BenchmarkSet, list[str]]] = deque(maxlen=4)
 
 
-def _places_of(benchmark: BenchmarkSet) -> list[tuple[int, str]]:
-    """(index, id) of a set's sequences; kept for the sets seen last."""
-    for seen, places in tuple(_places):
+def _ids_of(benchmark: BenchmarkSet) -> list[str]:
+    """Ids of a set's sequences; kept for the sets seen last."""
+    for seen, ids in tuple(_ids):
         if seen is benchmark:
-            return places
-    _places.append((benchmark, [(n, one.id) for n, one in enumerate(benchmark.sequences)]))
-    return _places[-1][1]
+            return ids
+    _ids.append((benchmark, [one.id for one in benchmark.sequences]))
+    return _ids[-1][1]
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -175,7 +221,7 @@ class Saving:
         self._connection = connection
         self._chains = Chains(connection)
         self._targets: dict[str, int] = {}
-        self._shared: dict[tuple[str, ...], int] = {}
+        self._shared: dict[tuple[Any, ...], int] = {}
 
     def save(self, draft: Draft, *, again: bool = False) -> int:
         """Store one run with all that belongs to it, and return its id.
@@ -185,7 +231,9 @@ class Saving:
         """
         connection, report = self._connection, draft.report
         run = report.run
-        ids: dict[str, Any] = {"target_id": self._target(report.target)}
+        if report.target.name not in self._targets:
+            self._meet(draft)
+        ids: dict[str, Any] = {"target_id": self._targets[report.target.name]}
         ids["commit_id"] = ensure_commit(connection, ids["target_id"], run.commit)
         ids["benchmark_set_id"] = self._benchmark(report.benchmark)
         ids["protocol_id"] = self._digested("protocol", report.protocol.digest, report)
@@ -212,13 +260,16 @@ class Saving:
         self._chains.add(ids, run_id, digest)
         settle_waiting(connection, run, run_id, ids)
         if len(draft.results):
-            rest, shared = draft.results, {"run_id": run_id, **draft.results.shared}
-            insert_rows(connection, SequenceResultRow, rest.names, rest.rows(), shared)
+            shared = {"run_id": run_id, **draft.results.shared}
+            insert_rows(connection, SequenceResultRow, draft.results.columns, shared)
         if draft.failure is not None:
             connection.execute(_INSERT_FAILURE, {"run_id": run_id, **draft.failure})
         if draft.documents:
-            rows = ((run_id, name, content) for name, content in draft.documents.items())
-            insert_rows(connection, DocumentRow, ("run_id", "name", "content"), rows)
+            documents = {
+                "name": list(draft.documents),
+                "content": list(draft.documents.values()),
+            }
+            insert_rows(connection, DocumentRow, documents, {"run_id": run_id})
         return run_id
 
     def finish(self) -> None:
@@ -240,16 +291,29 @@ class Saving:
         self._connection.execute(_SUPERSEDE, current)
         return False
 
-    def _target(self, target: Target) -> int:
-        if target.name not in self._targets:
-            target_id = ensure_target(self._connection, target)
-            # Runs of one target are chained one after the other.
-            lock_target(self._connection, target_id)
-            self._targets[target.name] = target_id
-        return self._targets[target.name]
+    def _meet(self, draft: Draft) -> None:
+        """Find the target, and what else is there of what runs share: mostly everything is."""
+        report = draft.report
+        digests = {
+            "protocol": report.protocol.digest,
+            "configuration": draft.configuration_digest,
+            "environment": draft.environment_digest,
+        }
+        target_id, set_id, *others = find_shared(
+            self._connection, report.target.name, report.benchmark, digests
+        )
+        keys = (_key_of(report.benchmark), *digests.items())
+        for key, id_ in zip(keys, (set_id, *others), strict=True):
+            if id_ is not None:
+                self._shared[key] = id_
+        if target_id is None:
+            target_id = ensure_target(self._connection, report.target)
+        # Runs of one target are chained one after the other.
+        lock_target(self._connection, target_id)
+        self._targets[report.target.name] = target_id
 
     def _benchmark(self, benchmark: BenchmarkSet) -> int:
-        key = ("benchmark", benchmark.name, str(benchmark.version), benchmark.digest)
+        key = _key_of(benchmark)
         if key not in self._shared:
             self._shared[key] = ensure_benchmark(self._connection, benchmark)
         return self._shared[key]
@@ -268,55 +332,46 @@ class Saving:
         return ensure_digested(self._connection, row, digest, lambda: dataclasses.asdict(record))
 
 
+def _key_of(benchmark: BenchmarkSet) -> tuple[Any, ...]:
+    return ("benchmark", benchmark.name, benchmark.version, benchmark.digest)
+
+
 def _run_values(run: Run) -> dict[str, Any]:
     """The columns of `runs` that hold the run's own values, not ids."""
-    figures: dict[str, Any] = (
-        dict.fromkeys(FIGURE_NAMES)
-        if run.figures is None
-        else {name: getattr(run.figures, name) for name in FIGURE_NAMES}
-    )
-    owner = f"the run of {run.target} at {run.commit.short}"
-    refuse_not_finite(owner, {**figures, "duration_s": run.duration_s})
     for gate in run.gates:
         refuse_not_finite(f"gate {gate.name!r}", {"value": gate.value, "limit": gate.limit})
-    values = {
-        "outcome": run.outcome,
-        "culprit": run.culprit,
-        "reason": run.reason,
-        "inherited_from": run.inherited_from,
-        "inherited_outcome": run.inherited_outcome,
-        "packed_outcome": run.packed_outcome,
-        "unpacked_outcome": run.unpacked_outcome,
-        "code_digest": run.code_digest,
-        "bridge": run.bridge,
-        "started_at": run.started_at,
-        "duration_s": run.duration_s,
-        **figures,
-    }
+    figures = _NO_FIGURES if run.figures is None else _plain(run, run.figures, _FIGURE_CONVERSIONS)
     return {
         "gates": json_text(gates_to_json(run.gates)),
-        **{name: _plain(owner, name, value) for name, value in values.items()},
+        **_plain(run, run, _OWN_CONVERSIONS),
+        **figures,
     }
 
 
-def _plain(owner: str, name: str, value: Any) -> Any:
-    """A value as it is stored: NumPy's numbers as plain ones, text that both databases accept."""
-    if value is None:
-        return None
-    if type(value) is str:
-        return clean_text(value)
-    convert = _CONVERSIONS[name]
+def _plain(
+    run: Run, record: Run | Figures, conversions: Mapping[str, Callable[[Any], Any]]
+) -> dict[str, Any]:
+    """Some values of a run as they are stored."""
+    values = {}
+    name, value = "", None
     try:
-        return value if convert is None else convert(value)
-    except (TypeError, ValueError) as error:
+        for name, convert in conversions.items():
+            value = getattr(record, name)
+            values[name] = None if value is None else convert(value)
+    except (TypeError, ValueError, AttributeError) as error:
+        owner = f"the run of {run.target} at {run.commit.short}"
+        refuse_not_finite(owner, {name: value})
         raise StoreError(f"The {name} of {owner} cannot be stored: {error}.") from error
+    return values
 
 
 def _check_results(report: RunReport) -> None:
     """Each result must be of the sequence that its index names: only the index is stored."""
     sequences = report.benchmark.sequences
-    found = list(map(_get_place, report.sequences))
-    if found == _places_of(report.benchmark)[: len(found)]:
+    number = len(report.sequences)
+    if [one.index for one in report.sequences] == list(range(number)) and [
+        one.sequence_id for one in report.sequences
+    ] == _ids_of(report.benchmark)[:number]:
         return  # each in its place: the usual case, in a fraction of the time
     for result in report.sequences:
         in_set = 0 <= result.index < len(sequences)

@@ -1,9 +1,8 @@
 """Insert-or-find statements that work on SQLite and PostgreSQL."""
 
 import dataclasses
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from functools import cache, lru_cache
-from itertools import chain, islice
 from typing import Any, cast
 
 from sqlalchemy import (
@@ -30,6 +29,8 @@ from virnucpro_monitor.store.models import (
     BenchmarkSequenceRow,
     BenchmarkSetRow,
     CommitRow,
+    ConfigurationRow,
+    EnvironmentRow,
     ProtocolRow,
     TargetRow,
 )
@@ -38,7 +39,7 @@ from virnucpro_monitor.store.types import clean_text
 CHUNK = 500
 """Hashes in one IN list: SQLite allows few parameters."""
 
-ROWS_AT_ONCE = 100
+ROWS_AT_ONCE = 200
 """Rows that SQLite is given in one statement; more are hardly quicker."""
 
 
@@ -70,11 +71,10 @@ def upsert(model: type[Base], connection: Connection, on: Sequence[str], values:
 def insert_rows(
     connection: Connection,
     model: type[Base],
-    names: Sequence[str],
-    rows: Iterable[tuple[Any, ...]],
+    columns: Mapping[str, Sequence[Any]],
     shared: Mapping[str, Any] | None = None,
 ) -> None:
-    """Insert many rows of plain values, `names` giving their order.
+    """Insert many rows of plain values, given column by column.
 
     The driver is called directly: SQLAlchemy's work on each row costs three times the insertion.
     PostgreSQL takes them by COPY, SQLite many in one statement: what a row costs there is mostly
@@ -85,26 +85,39 @@ def insert_rows(
     """
     shared = shared or {}
     values = tuple(shared.values())
-    quote = connection.dialect.identifier_preparer.quote
-    table = quote(model.__tablename__)
-    columns = ", ".join(quote(name) for name in (*shared, *names))
-    driver: Any = connection.connection.driver_connection
-    cursor = driver.cursor()
+    place = _place_of(connection.dialect, model, (*shared, *columns))
+    cursor: Any = connection.connection.cursor()
     try:
         if connection.dialect.name == "postgresql":
-            with cursor.copy(f"COPY {table} ({columns}) FROM STDIN") as copy:
-                for row in rows:
+            with cursor.copy(f"COPY {place} FROM STDIN") as copy:
+                for row in zip(*columns.values(), strict=True):
                     copy.write_row((*values, *row))
         else:
-            remaining = iter(rows)
-            while given := list(chain.from_iterable(islice(remaining, ROWS_AT_ONCE))):
-                marks = _numbered_marks(len(shared), len(names), len(given) // len(names))
-                text = f"INSERT INTO {table} ({columns}) VALUES {marks}"
-                cursor.execute(text, [*values, *given])
+            num_rows = len(next(iter(columns.values())))
+            for start in range(0, num_rows, ROWS_AT_ONCE):
+                number = min(ROWS_AT_ONCE, num_rows - start)
+                given = [*values, *([None] * (number * len(columns)))]
+                # Far quicker than to make rows and to chain them.
+                for at, column in enumerate(columns.values(), len(values)):
+                    given[at :: len(columns)] = column[start : start + number]
+                marks = _numbered_marks(len(values), len(columns), number)
+                cursor.execute(f"INSERT INTO {place} VALUES {marks}", given)
     except driver_errors(connection) as error:
         raise DBAPIError("", None, error) from error  # as SQLAlchemy would have it
     finally:
         cursor.close()
+
+
+_PLACES: dict[tuple[Any, ...], str] = {}
+
+
+def _place_of(dialect: Dialect, model: type[Base], names: tuple[str, ...]) -> str:
+    """Where rows go: `table (column, column)`."""
+    key = (dialect.name, model, names)
+    if key not in _PLACES:
+        quote = dialect.identifier_preparer.quote
+        _PLACES[key] = f"{quote(model.__tablename__)} ({', '.join(map(quote, names))})"
+    return _PLACES[key]
 
 
 @lru_cache(maxsize=256)
@@ -126,7 +139,7 @@ class Prepared:
     def __init__(self, statement: Any, names: Sequence[str] | None = None) -> None:
         """`names`: the columns that an INSERT is given, where the statement does not say."""
         self._statement, self._names = statement, names
-        self._compiled: dict[str, tuple[str, bool, list[tuple[str, Any, Any]]]] = {}
+        self._compiled: dict[str, _Compiled] = {}
 
     def first(self, connection: Connection, values: Mapping[str, Any]) -> Any:
         """Send it with these values, and return the first row of its answer, None without one."""
@@ -135,36 +148,59 @@ class Prepared:
     def rows(self, connection: Connection, values: Mapping[str, Any]) -> list[Any]:
         """Send it with these values, and return the rows of its answer as the driver gives them."""
         dialect = connection.dialect
-        if dialect.name not in self._compiled:
-            self._compiled[dialect.name] = self._compile(dialect)
-        text, by_place, parameters = self._compiled[dialect.name]
-        given = {}
-        for name, convert, constant in parameters:
-            value = values.get(name, constant)
-            given[name] = value if convert is None else convert(value)
-        driver: Any = connection.connection.driver_connection
-        cursor = driver.cursor()
+        compiled = self._compiled.get(dialect.name)
+        if compiled is None:
+            compiled = self._compiled[dialect.name] = self._compile(dialect)
+        given = [
+            value if convert is None else convert(value)
+            for value, convert in zip(
+                map(values.get, compiled.names, compiled.constants),
+                compiled.conversions,
+                strict=True,
+            )
+        ]
+        cursor = connection.connection.cursor()
         try:
-            cursor.execute(text, list(given.values()) if by_place else given)
+            cursor.execute(
+                compiled.text,
+                given if compiled.by_place else dict(zip(compiled.names, given, strict=True)),
+            )
             return list(cursor.fetchall()) if cursor.description else []
         except driver_errors(connection) as error:
-            raise DBAPIError(text, None, error) from error  # as SQLAlchemy would have it
+            raise DBAPIError(compiled.text, None, error) from error  # as SQLAlchemy would have it
         finally:
             cursor.close()
 
-    def _compile(self, dialect: Dialect) -> tuple[str, bool, list[tuple[str, Any, Any]]]:
-        names = None if self._names is None else list(self._names)
-        compiled: Any = self._statement.compile(dialect=dialect, column_keys=names)
-        constants = compiled.params
-        parameters = [
-            (
-                name,
-                compiled.binds[name].type.dialect_impl(dialect).bind_processor(dialect),
-                constants[name],
-            )
-            for name in (compiled.positiontup if compiled.positional else constants)
-        ]
-        return str(compiled), bool(compiled.positional), parameters
+    def _compile(self, dialect: Dialect) -> "_Compiled":
+        given = None if self._names is None else list(self._names)
+        compiled: Any = self._statement.compile(dialect=dialect, column_keys=given)
+        names = tuple(compiled.positiontup if compiled.positional else compiled.params)
+        return _Compiled(
+            text=str(compiled),
+            by_place=bool(compiled.positional),
+            names=names,
+            conversions=tuple(
+                compiled.binds[name].type.dialect_impl(dialect).bind_processor(dialect)
+                for name in names
+            ),
+            constants=tuple(compiled.params[name] for name in names),
+        )
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class _Compiled:
+    """A statement as the driver takes it: its parameters' names, and what becomes of their values.
+
+    Attributes:
+        by_place: values are given in the order of `names`, not by name.
+        constants: the values of those that are not given.
+    """
+
+    text: str
+    by_place: bool
+    names: tuple[str, ...]
+    conversions: tuple[Callable[[Any], Any] | None, ...]
+    constants: tuple[Any, ...]
 
 
 def driver_errors(connection: Connection) -> type[Exception]:
@@ -200,6 +236,43 @@ _TARGET_ID = Prepared(
 def _look_up_target(connection: Connection, name: str) -> int | None:
     found = _TARGET_ID.first(connection, {"of_name": name})
     return None if found is None else int(found[0])
+
+
+def _id_where(model: type[Base], **columns: str) -> Any:
+    table = table_of(model)
+    conditions = (table.c[name] == bindparam(given) for name, given in columns.items())
+    return select(table.c.id).where(*conditions).scalar_subquery()
+
+
+_SHARED = Prepared(
+    select(
+        _id_where(TargetRow, name="target"),
+        _id_where(BenchmarkSetRow, name="set_name", version="set_version", digest="set_digest"),
+        _id_where(ProtocolRow, digest="protocol"),
+        _id_where(ConfigurationRow, digest="configuration"),
+        _id_where(EnvironmentRow, digest="environment"),
+    )
+)
+
+
+def find_shared(
+    connection: Connection, target: str, benchmark: BenchmarkSet, digests: Mapping[str, str | None]
+) -> tuple[int | None, ...]:
+    """The ids of what many runs share, in one statement; None of what is not stored.
+
+    Args:
+        digests: of `protocol`, `configuration` and `environment`.
+
+    Returns:
+        The ids of the target, of the set with this very content, and of the three.
+    """
+    of_set = {
+        "set_name": benchmark.name,
+        "set_version": benchmark.version,
+        "set_digest": benchmark.digest,
+    }
+    found = _SHARED.first(connection, {"target": target, **of_set, **digests})
+    return tuple(found)
 
 
 def target_values(target: Target) -> dict[str, Any]:
@@ -357,11 +430,12 @@ def ensure_benchmark(connection: Connection, benchmark: BenchmarkSet) -> int:
             insert_rows(
                 connection,
                 BenchmarkSequenceRow,
-                ("benchmark_set_id", "sequence_index", "sequence_id", "residues"),
-                (
-                    (found[0], index, clean_text(sequence.id), clean_text(sequence.residues))
-                    for index, sequence in enumerate(benchmark.sequences)
-                ),
+                {
+                    "sequence_index": range(len(benchmark.sequences)),
+                    "sequence_id": [clean_text(one.id) for one in benchmark.sequences],
+                    "residues": [clean_text(one.residues) for one in benchmark.sequences],
+                },
+                {"benchmark_set_id": found[0]},
             )
     set_id, digest = found
     if digest != benchmark.digest:

@@ -54,6 +54,10 @@ def clean_text(value: str) -> str:
     )
 
 
+# Made once: `json.dumps` makes one each time.
+_ENCODER = json.JSONEncoder(separators=(",", ":"), allow_nan=False)
+
+
 def json_text(value: Json) -> str:
     """The JSON value as `JsonText` stores it.
 
@@ -61,7 +65,7 @@ def json_text(value: Json) -> str:
         StoreError: it is no JSON value, or holds NaN or infinity.
     """
     try:
-        return json.dumps(value, separators=(",", ":"), allow_nan=False)
+        return _ENCODER.encode(value)
     except (TypeError, ValueError) as error:
         raise StoreError(
             f"A value cannot be stored as JSON ({error}): give None where it is not known."
