@@ -4,44 +4,58 @@
     python -m tests.benchmarks.commit_profile --target PATH --package NAME --commits A..B \
         --model esm2_t33_650M_UR50D --device cuda:0 --dtype float16 --benchmark proteome
 
-Measures the same commits one at a time, without processes that stand by and with them, start
-included, in turns, and prints the mean of each phase over all commits but each start's first, then
-the seconds from the call to the first verdict. Weights, oracle and the disk's cache are made ready
-before. Every process notes when it is where, in what it prints, which is kept with the run; the
-fork server is this module itself, so that the notes are in all that it forks. Below the phases
-stand the sums of single functions, a commit: in the judge's process ("judge"), in the target's
-("target"), in the fork server, and in the caller. What a judge waits for an answer ("judge.ask") is
+Measures the same commits one at a time, with processes that stand by and without them, start
+included, in turns. A line is printed for each commit as it ends; the tables of means come at the
+end, or as soon as it is told to end (SIGTERM, Ctrl-C), of what there is by then. They leave out
+each start's first commit, but where there is no other. Weights, oracle and the disk's cache are
+made ready before, by a commit that is told apart.
+
+The first table has the phases of commits that passed and that did not, from the caller's clock and
+from what every process notes of where it is, in what it prints, which is kept with the run; the
+fork server is this module itself, so that the notes are in all that it forks. The second has the
+functions: seconds, those of them in which no other noted function ran ("own": these add up to a
+process's whole), of the processor, and calls. "judge" is the process that judges, "target" the one
+that runs the commit, "server" the one that forks both for this job, "caller" this one. What begins
+with "standby" came before the commit was named. What a judge waits for an answer ("judge.ask") is
 what the target computes ("target.answer"), brings from the card ("target.fetch"), writes to the
-channel ("target.send") and what the judge reads of it ("judge.read").
+channel ("target.send") and what the judge reads of it ("judge.read"). The judge waits for the card
+wherever a row ends, so that what it asked of the card counts where it was asked.
 """
 
 import argparse
 import functools
 import os
 import re
+import signal
 import stat
 import statistics
 import tempfile
 import time
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 
-from tests.benchmarks.phases import Sums, told
+from tests.benchmarks.phases import Spent, Sums, told
 from virnucpro_monitor.records.calls import NamePackages
 
 MARK = re.compile(r"@(\w+) ([0-9.]+)")
 PHASES = {
+    "between two commits": ("last", "begun"),
     "checkout": ("begun", "asked"),
     "start of the processes": ("asked", "load_begun"),
     "commit's code, model": ("load_begun", "load_done"),
     "wait for the judge": ("load_done", "judging_begun"),
     "judging": ("judging_begun", "judging_done"),
-    "end": ("judging_done", "ended"),
+    "verdict comes to the caller": ("judging_done", "heard"),
+    "judge's process ends": ("heard", "judge_gone"),
+    "target's process ends": ("judge_gone", "target_gone"),
+    "all it left ends": ("target_gone", "watched"),
+    "report": ("watched", "ended"),
     "whole commit": ("begun", "ended"),
 }
+SIDES = {"standing by": True, "without": False}
 
 
 def mark(name: str) -> None:
@@ -71,15 +85,29 @@ def noted_functions() -> tuple[tuple[Any, str, str], ...]:
         remote,
         reuse,
         server,
+        standby,
         target_process,
+        warm,
         worker,
     )
-    from virnucpro_monitor.validation import exact_model, probes, trace, validate
+    from virnucpro_monitor.validation import (
+        exact_model,
+        fingerprints,
+        hypotheses,
+        measure,
+        oracle,
+        probe_sides,
+        probes,
+        signatures,
+        trace,
+        validate,
+    )
 
     return (
         (server, "_preload", "server.imports"),
         (server, "_map_checkpoints", "server.map_weights"),
         (server, "try_confined_cuda", "server.try_confined_cuda"),
+        (server, "load_for", "server.load_for"),
         (worker, "_warm_up", "judge.start_device"),
         (worker, "_yardstick", "judge.open_yardstick"),
         (oracles, "open_oracle", "judge.open_yardstick.oracle"),
@@ -90,28 +118,74 @@ def noted_functions() -> tuple[tuple[Any, str, str], ...]:
         (reuse, "_write", "judge.reuse.write"),
         (validate, "open_probes", "judge.open_probes"),
         (validate, "measure", "judge.passes"),
+        (measure, "_compare", "judge.passes.compare"),
+        (measure, "_result", "judge.passes.result"),
         (validate, "run_probes", "judge.probes"),
         (probes, "oracle_beside", "judge.probes.oracle"),
         (probes, "judge_weights", "judge.probes.weights"),
+        (probes, "collator_probe", "judge.probes.collator"),
+        (probes, "change_passes", "judge.probes.changes"),
+        (probes, "ask_changes", "judge.probes.ask_changes"),
+        (probes, "probe_mask", "judge.probes.mask"),
+        (probes, "probe_embedding", "judge.probes.embedding"),
+        (probes, "probe_positions", "judge.probes.position"),
+        (probes, "probe_order", "judge.probes.order"),
+        (probes, "shape_packs", "judge.probes.shapes"),
+        (probe_sides.Disagreement, "add", "judge.probes.disagreement"),
+        (validate, "judge_within_noise", "judge.verdict"),
         (validate, "trace", "judge.trace"),
+        (validate, "probe_batches", "judge.trace.packs"),
         (trace, "_load_oracle_model", "judge.trace.oracle_model"),
+        (trace, "load_checkpoint", "judge.trace.oracle_model.load"),
+        (trace, "trace_leak", "judge.trace.leak"),
+        (trace._Tracer, "_name_unsteady", "judge.trace.unsteady"),
+        (trace._Tracer, "_pooled_errors", "judge.trace.which"),
+        (trace._Tracer, "_trace_one", "judge.trace.one"),
+        (trace._Tracer, "_group", "judge.trace.group"),
+        (trace, "describe", "judge.trace.describe"),
+        (signatures, "explain", "judge.trace.explain"),
+        (hypotheses, "run_layer", "judge.trace.explain.layer"),
         (exact_model.ExactModel, "layers", "judge.trace.oracle_passes"),
         (validate, "trace_residues", "judge.trace_residues"),
+        (validate, "write_embeddings", "judge.keep_embeddings"),
+        (oracle, "load_checkpoint", "judge.oracle.load"),
+        (fingerprints, "load_checkpoint", "judge.probes.weights.load"),
         (isolating, "confine_files", "target.confine"),
         (target_process, "get_ready", "target.get_ready"),
+        (standby, "_populate", "target.get_ready.populate"),
         (target_process.Host, "_loaded", "target.load"),
+        (warm, "build_model", "target.load.build"),
     )
+
+
+def wait_for_card() -> None:
+    import torch
+
+    if torch.cuda.is_initialized():  # type: ignore[no-untyped-call]
+        torch.cuda.synchronize()
 
 
 def serve() -> None:
     """Be the fork server, and all that it forks, with notes."""
-    from virnucpro_monitor.runner import channel, remote, server, target_process, worker
+    import torch
+
+    from virnucpro_monitor.records.messages import decode_job
+    from virnucpro_monitor.runner import channel, remote, server, standby, target_process, worker
+    from virnucpro_monitor.runner.containment import Contained
+    from virnucpro_monitor.runner.supervisor import supervise
 
     sums = Sums()
     marked(target_process.Host, "load", "load_begun", "load_done")
     marked(worker, "_judge", "judging_begun", "judging_done")
+    role = "server"
     for place, function, name in noted_functions():
         sums.note(place, function, name)
+    for place, function, name in (
+        (torch, "load", "torch.load"),
+        (torch.nn.Module, "load_state_dict", "load_state_dict"),
+        (torch.nn.Module, "to", "module.to"),
+    ):
+        sums.note(place, function, lambda *_, name=name: f"{role}.{name}")
     sums.note(
         remote.RemoteSubject, "ask", lambda _subject, call, *_: f"judge.ask.{type(call).__name__}"
     )
@@ -120,21 +194,48 @@ def serve() -> None:
         "answer",
         lambda _host, call, *_: f"target.answer.{type(call).__name__}",
     )
-    serving, judging = server._serve_target, worker.run_job
-    answer = target_process.Host.answer
+    sums.note(worker, "encode", "judge.encode")
+    serving, judging, meeting = server._serve_target, worker.run_job, remote.RemoteSubject.meet
+    going, answer, waiting = standby.wait_for_go, target_process.Host.answer, Contained.wait
+    is_first, ends = True, dict[str, float]()
+
+    def decoded(line: bytes) -> Any:
+        nonlocal is_first
+        if not is_first:  # what the server did for the job before it
+            sums.clear()
+        is_first = False
+        return decode_job(line)
 
     def be_target(*arguments: Any, **named: Any) -> Any:
+        nonlocal role
+        role = "target"
         sums.note_imports("target.imports")
         sums.note(channel, "_plain", "target.fetch")
         sums.note(channel.Channel, "send", "target.send")
+        sums.note(channel.Channel, "receive", "target.waits")
+        sums.enter("target")
         return serving(*arguments, **named)
 
-    def be_judge(*arguments: Any, **named: Any) -> Any:
+    def go(*arguments: Any) -> None:
+        going(*arguments)
+        sums.set_aside("standby.")
+
+    def be_judge(*arguments: Any, held: bool = False, **named: Any) -> Any:
+        def meet(subject: Any) -> None:
+            meeting(subject)
+            sums.set_aside("standby.")
+
+        nonlocal role
+        role = "judge"
+        if held:
+            remote.RemoteSubject.meet = meet  # type: ignore[method-assign,assignment]
+        sums.settle = wait_for_card
         sums.note_imports("judge.imports")
         sums.note(channel.Channel, "_take", "judge.read")
         sums.note(channel.Channel, "send", "judge.send")
+        sums.enter("judge")
         try:
-            return judging(*arguments, **named)
+            return judging(*arguments, held=held, **named)
         finally:
             sums.tell()
 
@@ -143,49 +244,161 @@ def serve() -> None:
             sums.tell()
         return answer(host, call, tensors)
 
-    server._serve_target, worker.run_job = be_target, be_judge
-    target_process.Host.answer = answered  # type: ignore[method-assign,assignment]
+    def waited(child: Any, timeout_s: float) -> Any:
+        ends["judge_gone"] = time.monotonic()
+        status = waiting(child, timeout_s)
+        ends["target_gone"] = time.monotonic()
+        return status
+
+    def supervised(*arguments: Any, **named: Any) -> Any:
+        ending = supervise(*arguments, **named)
+        ends["watched"] = time.monotonic()
+        marks = "".join(f"@{name} {at}\n" for name, at in ends.items())
+        return replace(ending, output=f"{ending.output}\n{marks}")
+
+    for place, function, ours in (
+        (server, "_serve_target", be_target),
+        (worker, "run_job", be_judge),
+        (server, "decode_job", decoded),
+        (server, "supervise", supervised),
+        (target_process, "wait_for_go", go),
+        (Contained, "wait", waited),
+        (target_process.Host, "answer", answered),
+    ):
+        setattr(place, function, ours)
     server.main()
 
 
+@dataclass(slots=True)
+class Measured:
+    """One commit: how it came out, when what was reached, and what its functions took.
+
+    Attributes:
+        first: of its start.
+    """
+
+    name: str
+    first: bool
+    outcome: str = ""
+    marks: dict[str, float] = field(default_factory=dict)
+    spent: dict[str, Spent] = field(default_factory=dict)
+
+    def span(self, begin: str, end: str) -> float | None:
+        if begin in self.marks and end in self.marks:
+            return max(0.0, self.marks[end] - self.marks[begin])
+        return None
+
+    def line(self) -> str:
+        spans = {phase: self.span(*ends) for phase, ends in PHASES.items()}
+        told = ", ".join(f"{phase} {s:.2f}" for phase, s in spans.items() if s and s >= 0.005)
+        return f"{self.name} {self.outcome}{' (first of its start)' if self.first else ''}: {told}"
+
+
 class Watch:
-    """The marks of each commit, in this process and, from what it printed, in its own."""
+    """The commits of one way to start, by what this process sees and what theirs printed."""
 
     def __init__(self) -> None:
-        self.commits: list[dict[str, float]] = []
-        self.sums: list[dict[str, tuple[float, int]]] = []
+        self.commits: list[Measured] = []
+        self.first: list[float] = []  # seconds from the call to the first verdict
+        self.whole: list[float] = []
 
     @contextmanager
-    def listening(self) -> Iterator[None]:
-        from virnucpro_monitor.runner import client
+    def start(self, title: str) -> Iterator[None]:
+        """Listen to what runs within: one start."""
+        from virnucpro_monitor.records.messages import Judged
+        from virnucpro_monitor.runner import client, workers
+        from virnucpro_monitor.runner.seats import Seats
         from virnucpro_monitor.runner.workers import Workers
 
-        measure, run = Workers.measure, client.WorkerPool.run
-        module, marks, sums = client.SERVER_MODULE, self.commits, self.sums
+        measure, run, module = Workers.measure, client.WorkerPool.run, client.SERVER_MODULE
+        kept = [(Workers, "_check_out"), (Seats, "keep_ready"), (workers, "target_python")]
+        originals = [getattr(place, name) for place, name in kept]
+        sums, start, now = Sums(), time.monotonic(), list[Measured]()
 
         def noted_measure(*arguments: Any, **named: Any) -> Iterator[Any]:
-            found = {"begun": time.monotonic()}
-            marks.append(found)
+            marks = {"begun": time.monotonic()}
+            if now:
+                marks["last"] = now[-1].marks["ended"]
+            one = Measured(f"{title} {arguments[1].commit.short}", not now, marks=marks)
+            now.append(one)
+            sums.clear()
             for report in measure(*arguments, **named):
                 text = str(report.documents.get("output"))
                 text += report.failure.log if report.failure else ""
-                found |= {name: float(at) for name, at in MARK.findall(text)}
-                sums.append(told(text))
-                found["ended"] = time.monotonic()
+                one.marks |= {name: float(at) for name, at in MARK.findall(text)}
+                one.outcome = report.run.outcome.value
+                one.spent = told(text) | sums.spent
+                one.marks["ended"] = time.monotonic()
+                print(one.line(), flush=True)
+                self.commits.append(one)
                 yield report
 
         def noted_run(*arguments: Any, **named: Any) -> Any:
-            if marks:
-                marks[-1]["asked"] = time.monotonic()
-            return run(*arguments, **named)
+            if now:
+                now[-1].marks["asked"] = time.monotonic()
+            for event in run(*arguments, **named):
+                if now and isinstance(event, Judged):
+                    now[-1].marks["heard"] = time.monotonic()
+                yield event
 
         client.SERVER_MODULE = "tests.benchmarks.commit_profile"
         Workers.measure, client.WorkerPool.run = noted_measure, noted_run  # type: ignore[method-assign]
+        for place, name in kept:
+            sums.note(place, name, f"caller.{name.strip('_')}")
         try:
             yield
+            self.whole.append(time.monotonic() - start)
         finally:
             client.SERVER_MODULE = module
             Workers.measure, client.WorkerPool.run = measure, run  # type: ignore[method-assign]
+            for (place, name), original in zip(kept, originals, strict=True):
+                setattr(place, name, original)
+            if now and "ended" in now[0].marks:
+                self.first.append(now[0].marks["ended"] - start)
+
+
+def tables(watches: dict[str, Watch], num_commits: int) -> str:
+    """All tables, of what was measured so far."""
+    columns: dict[str, list[Measured]] = {}
+    for side, watch in watches.items():
+        later = [one for one in watch.commits if not one.first] or watch.commits
+        for outcome in ("passed", "failed", "error", "not_run"):
+            some = [one for one in later if one.outcome == outcome]
+            if some:
+                columns[f"{outcome} ({len(some)}), {side}"] = some
+    lines = ["", "seconds a commit (mean)", *(f"  [{n}] {one}" for n, one in enumerate(columns))]
+    lines.append("".join([" " * 34, *(f"{f'[{number}]':>10}" for number in range(len(columns)))]))
+    for phase, ends in PHASES.items():
+        lines.append(
+            row(phase, [mean(one.span(*ends) for one in some) for some in columns.values()])
+        )
+    lines.append("")
+    for side, watch in watches.items():
+        for what, seconds in (
+            ("call to first verdict", watch.first),
+            (f"all {num_commits} commits, start included", watch.whole),
+        ):
+            lines.append(row(f"{what}, {side}", [mean(seconds)], width=50))
+    for column, some in columns.items():
+        lines += ["", f"{column}: {'':{max(0, 46 - len(column))}}"]
+        lines.append(f"{'':46}{'seconds':>10}{'own':>10}{'processor':>11}{'calls':>8}")
+        names = {name for one in some for name in one.spent}
+        for name in sorted(names):
+            each = [one.spent.get(name, Spent()) for one in some]
+            took, own, processor, calls = (
+                mean(map(float, part)) for part in zip(*each, strict=True)
+            )
+            lines.append(f"{name:46}{took:10.3f}{own:10.3f}{processor:11.3f}{calls:8.1f}")
+    return "\n".join(lines)
+
+
+def mean(values: Iterable[float | None]) -> float:
+    known = [one for one in values if one is not None]
+    return statistics.fmean(known) if known else float("nan")
+
+
+def row(name: str, values: Sequence[float], *, width: int = 34) -> str:
+    return f"{name:{width}}" + "".join(f"{one:10.3f}" for one in values)
 
 
 def main() -> None:
@@ -199,7 +412,7 @@ def main() -> None:
     from virnucpro_monitor.runner.selection import select_revisions
     from virnucpro_monitor.validation.protocol import load_protocol
 
-    parser = argparse.ArgumentParser(description=__doc__)
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--target", help="default: the demo's sample repository")
     parser.add_argument("--package")
     parser.add_argument("--commits", nargs="+", default=[])
@@ -209,10 +422,25 @@ def main() -> None:
     parser.add_argument("--device", default="cpu")
     parser.add_argument("--dtype", default="float32")
     parser.add_argument("--benchmark", default="seed")
+    parser.add_argument("--cache", type=Path, help="keeps weights and oracles for the next call")
+    parser.add_argument("--sides", nargs="+", choices=SIDES, default=list(SIDES))
     options = parser.parse_args()
     os.environ["PYTHONPATH"] = os.pathsep.join([os.getcwd(), os.environ.get("PYTHONPATH", "")])
+    watches = {side: Watch() for side in options.sides}
+    before = Watch()
+
+    def tell() -> None:
+        print(tables({"making ready": before, **watches}, options.limit), flush=True)
+
+    def end(number: int, _frame: Any) -> NoReturn:
+        signal.signal(number, signal.SIG_IGN)
+        tell()  # before what runs is ended, which may be cut short
+        raise SystemExit(128 + number)
+
+    for number in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(number, end)
     with tempfile.TemporaryDirectory() as folder:
-        cache = Path(folder)
+        cache = options.cache or Path(folder)
         place = Path(options.target).resolve() if options.target else cache / "demo" / TARGET_NAME
         package = options.package if options.target else TARGET_NAME
         hashes = [] if options.target else list(build_repository(place))
@@ -236,51 +464,13 @@ def main() -> None:
             force=True,
             workers=1,
         )
-        list(run_commits(replace(plan, commits=plan.commits[:1])))  # weights, oracle, disk cache
-        watches = {False: Watch(), True: Watch()}
-        first: dict[bool, list[float]] = {False: [], True: []}
-        whole: dict[bool, list[float]] = {False: [], True: []}
-        steady: dict[bool, list[dict[str, float]]] = {False: [], True: []}
-        summed: dict[bool, list[dict[str, tuple[float, int]]]] = {False: [], True: []}
+        with before.start("making ready"):  # weights, oracle, disk cache
+            list(run_commits(replace(plan, commits=plan.commits[:1])))
         for _ in range(options.rounds):
-            for standby, watch in watches.items():
-                with watch.listening():
-                    watch.commits.clear()
-                    watch.sums.clear()
-                    start = time.monotonic()
-                    list(run_commits(replace(plan, standby=standby)))
-                    whole[standby].append(time.monotonic() - start)
-                    first[standby].append(watch.commits[0]["ended"] - start)
-                    steady[standby] += watch.commits[1:]
-                    summed[standby] += watch.sums[1:]
-        print(f"{'':28}{'without':>10}{'standing by':>14}{'ratio':>8}")
-        for phase, (begin, end) in PHASES.items():
-            row(phase, spans(steady[False], begin, end), spans(steady[True], begin, end))
-        row("call to first verdict", first[False], first[True])
-        row(f"all {len(plan.commits)} commits, start included", whole[False], whole[True])
-        print(f"\n{'a commit':40}{'without':>10}{'standing by':>14}{'ratio':>8}{'calls':>8}")
-        for name in sorted({name for some in summed.values() for one in some for name in one}):
-            base, now = ([one.get(name, (0.0, 0)) for one in summed[side]] for side in summed)
-            calls = statistics.fmean([float(count) for _, count in now] or [0.0])
-            row(name, [one[0] for one in base], [one[0] for one in now], calls, width=40)
-
-
-def spans(commits: list[dict[str, float]], begin: str, end: str) -> list[float]:
-    return [max(0.0, one[end] - one[begin]) for one in commits if begin in one and end in one]
-
-
-def row(
-    name: str,
-    without: list[float],
-    standing_by: list[float],
-    calls: float | None = None,
-    *,
-    width: int = 28,
-) -> None:
-    base, now = statistics.fmean(without or [0.0]), statistics.fmean(standing_by or [0.0])
-    ratio = now / base if base else float("nan")
-    end = "" if calls is None else f"{calls:8.0f}"
-    print(f"{name:{width}}{base:10.3f}{now:14.3f}{ratio:8.2f}{end}")
+            for side, watch in watches.items():
+                with watch.start(side):
+                    list(run_commits(replace(plan, standby=SIDES[side])))
+        tell()
 
 
 if __name__ == "__main__":

@@ -1,37 +1,91 @@
 """Seconds of named functions, summed up in whichever process runs them and told in what it prints.
 
-    #judge.passes 1.234 40      the sum of all calls' seconds, and their number
+    #judge.passes 1.234 0.120 0.910 40      seconds, of them its own, of the processor, and calls
 
-Time in a noted function within a noted function counts for both; a row's name says what it is part
-of. Imports are summed from outside: a module that imports others counts once.
+Its own seconds are those in which no other noted function ran within it, so that they add up to the
+whole; a row's name says what it is part of. Imports are summed from outside: a module that imports
+others counts once.
 """
 
 import builtins
 import functools
 import re
+import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from typing import Any
+from dataclasses import dataclass
+from typing import Any, NamedTuple
 
-SUM = re.compile(r"#([\w.-]+) ([0-9.]+) ([0-9]+)")
+SUM = re.compile(r"#([\w.-]+) ([0-9.]+) ([0-9.]+) ([0-9.]+) ([0-9]+)")
+
+
+class Spent(NamedTuple):
+    """Of all calls of a function: seconds, its own, of the processor, and how many calls."""
+
+    seconds: float = 0.0
+    own: float = 0.0
+    processor: float = 0.0
+    calls: int = 0
+
+    def plus(self, other: "Spent") -> "Spent":
+        return Spent(
+            self.seconds + other.seconds,
+            self.own + other.own,
+            self.processor + other.processor,
+            self.calls + other.calls,
+        )
+
+
+@dataclass(slots=True)
+class _Frame:
+    """A noted function that has not returned yet."""
+
+    name: str
+    start: float
+    processor: float
+    within: float = 0.0  # seconds in noted functions that it called
 
 
 class Sums:
-    """What one process has noted so far."""
+    """What one process has noted so far.
 
-    def __init__(self) -> None:
-        self.seconds: dict[str, float] = {}
-        self.calls: dict[str, int] = {}
+    Args:
+        settle: called before each look at the clock, as to wait for a card.
+    """
+
+    def __init__(self, settle: Callable[[], None] = lambda: None) -> None:
+        self.spent: dict[str, Spent] = {}
+        self.settle = settle
+        self._local = threading.local()
+
+    @property
+    def _frames(self) -> list[_Frame]:
+        frames: list[_Frame] = self._local.__dict__.setdefault("frames", [])
+        return frames
+
+    def enter(self, name: str) -> None:
+        self._frames.append(_Frame(name, time.monotonic(), time.process_time()))
+
+    def leave(self) -> None:
+        frame = self._frames.pop()
+        seconds = time.monotonic() - frame.start
+        if self._frames:
+            self._frames[-1].within += seconds
+        own = max(0.0, seconds - frame.within)
+        processor = time.process_time() - frame.processor
+        known = self.spent.get(frame.name, Spent())
+        self.spent[frame.name] = known.plus(Spent(seconds, own, processor, 1))
 
     @contextmanager
     def noting(self, name: str) -> Iterator[None]:
-        start = time.monotonic()
+        self.settle()
+        self.enter(name)
         try:
             yield
         finally:
-            self.seconds[name] = self.seconds.get(name, 0.0) + time.monotonic() - start
-            self.calls[name] = self.calls.get(name, 0) + 1
+            self.settle()
+            self.leave()
 
     def note(self, place: Any, function: str, name: str | Callable[..., str]) -> None:
         """Sum up a function's seconds from now on.
@@ -56,19 +110,49 @@ class Sums:
             if depth:
                 return original(*arguments, **named)
             depth += 1
+            self.enter(name)
             try:
-                with self.noting(name):
-                    return original(*arguments, **named)
+                return original(*arguments, **named)
             finally:
+                self.leave()
                 depth -= 1
 
         builtins.__import__ = noted
 
+    def clear(self) -> None:
+        """Forget what was noted, and let what has not returned begin now."""
+        self.spent.clear()
+        for frame in self._frames:
+            frame.start, frame.processor, frame.within = time.monotonic(), time.process_time(), 0.0
+
+    def set_aside(self, prefix: str) -> None:
+        """Put what was noted so far under other names, and let what has not returned begin now."""
+        before = {f"{prefix}{name}": spent for name, spent in self.spent.items()}
+        self.clear()
+        self.spent = before
+
     def tell(self) -> None:
-        for name, seconds in self.seconds.items():
-            print(f"#{name} {seconds:.6f} {self.calls[name]}", flush=True)
+        """Print all sums, of the functions that have not returned as far as they are."""
+        frames = list(self._frames)
+        told = dict(self.spent)
+        within = 0.0
+        for frame in reversed(frames):
+            seconds = time.monotonic() - frame.start
+            processor = time.process_time() - frame.processor
+            own = max(0.0, seconds - frame.within - within)
+            within = seconds
+            now = Spent(seconds, own, processor, 1)
+            told[frame.name] = told.get(frame.name, Spent()).plus(now)
+        lines = [
+            f"#{name} {one.seconds:.4f} {one.own:.4f} {one.processor:.4f} {one.calls}\n"
+            for name, one in told.items()
+        ]
+        print("".join(lines), end="", flush=True)
 
 
-def told(text: str) -> dict[str, tuple[float, int]]:
-    """(seconds, calls) by name; of what is told twice, the last."""
-    return {name: (float(seconds), int(calls)) for name, seconds, calls in SUM.findall(text)}
+def told(text: str) -> dict[str, Spent]:
+    """What was spent, by name; of what is told twice, the last."""
+    return {
+        name: Spent(float(seconds), float(own), float(processor), int(calls))
+        for name, seconds, own, processor, calls in SUM.findall(text)
+    }

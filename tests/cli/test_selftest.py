@@ -10,7 +10,7 @@ from virnucpro_monitor.records import Culprit
 from virnucpro_monitor.settings import Settings
 from virnucpro_monitor.validation.faults import FAULTS
 from virnucpro_monitor.validation.harmless import CONTROLS
-from virnucpro_monitor.validation.selftest import FaultResult, SelftestReport
+from virnucpro_monitor.validation.kill_matrix import FaultResult, SelftestReport
 
 
 def fault(name: str, *killed_by: str, kind: str = "fault", **changes: object) -> FaultResult:

@@ -114,7 +114,8 @@ def test_a_card_that_is_not_there_is_told_before_weights_are_fetched(
     monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
     monkeypatch.delattr(validating, "resolve_weights")
     assert run_command(["validate", str(fasta), "--device", "cuda:0"]) == 1
-    assert "There is no CUDA here for --device cuda:0: use --device cpu." in capsys.readouterr().err
+    said = capsys.readouterr().err
+    assert "There is no cuda:0: PyTorch sees 0 CUDA devices here; use --device cpu," in said
 
 
 def test_a_protocol_tighter_than_the_noise_is_refused_with_the_numbers(

@@ -209,7 +209,7 @@ def test_nothing_asked_for_gives_nothing(model: ESM2WithFlashAttention) -> None:
 
 
 def test_loading_is_refused_where_it_cannot_work() -> None:
-    with pytest.raises(DeviceError, match="Unknown device 'gpu'"):
+    with pytest.raises(DeviceError, match="'gpu' is not a device"):
         load_esm2_model(SMALL, "gpu", weights="synthetic")
     with pytest.raises(DeviceError, match="not supported"):
         load_esm2_model(SMALL, "meta", weights="synthetic")

@@ -53,6 +53,21 @@ def test_embeddings_are_the_plain_ones_bit_for_bit(width: int, dtype: torch.dtyp
     assert torch.equal(found, expected.to(dtype))
 
 
+def test_one_count_for_all_rows_is_not_read_beyond() -> None:
+    from virnucpro_monitor.models.kernels import embed
+
+    table = random(33, 320, dtype=torch.float16)
+    tokens = torch.arange(70, device=DEVICE) % 29 + 4
+    masked = tokens == 32
+    # What lies behind the one count is no count.
+    memory = torch.tensor([2, *[40] * 99], device=DEVICE)
+    count, length = memory[:1].expand(70), torch.full((70,), 70, device=DEVICE)
+    found = embed(tokens, table, masked, count, length, scale=0.88)
+    wide = table[tokens].masked_fill(masked[:, None], 0).float()
+    expected = wide * 0.88 / (1 - torch.tensor(2.0, device=DEVICE) / 70)
+    assert torch.equal(found, expected.half())
+
+
 @HALVES
 @pytest.mark.parametrize("stream", ["same", "float32"])
 @pytest.mark.parametrize("width", [320, 480, 1280, 2560, 5120])

@@ -257,6 +257,31 @@ def test_ends_are_checked_first(bisect: Bisect, settings: Settings, target: Targ
         bisect_and_store(two, target, "HEAD~1", "HEAD")
 
 
+@pytest.mark.parametrize(
+    ("verdicts", "gate", "name", "place", "sentence"),
+    [
+        ("bggggggb", None, "GOOD", "HEAD~7", "is bad, not good, by the verdict: nothing to find."),
+        ("gggggggg", "seed", "BAD", "HEAD", "is good, not bad, by the gate seed: nothing to find."),
+        ("egggggbb", None, "GOOD", "HEAD~7", "cannot be judged by the verdict: nothing to find."),
+    ],
+)
+def test_a_search_that_its_ends_forbid_is_stored_with_the_reason(
+    verdicts: str, gate: str | None, name: str, place: str, sentence: str,
+    bisect: Bisect, settings: Settings, tiny: TinyRepository,
+) -> None:  # fmt: skip
+    with pytest.raises(ConfigurationError) as caught:
+        bisect(verdicts, "0", "7", gate=gate)
+    end = tiny.git("rev-parse", place)
+    assert str(caught.value) == f"{end[:10]}, given as {name}, {sentence}"
+    engine = open_engine(settings.database_url, read_only=True)
+    (stored,) = load_bisections(engine, "tiny")
+    engine.dispose()
+    assert (stored.conclusion, stored.first_bad, stored.gate) == (str(caught.value), None, gate)
+    assert stored.finished_at is not None
+    assert [step.commit for step in stored.steps][-1] == end
+    assert len(stored.steps) == (1 if name == "GOOD" else 2)
+
+
 def test_what_nobody_has_set_is_as_in_the_newest_run(
     settings: Settings, tiny: TinyRepository, target: Target
 ) -> None:

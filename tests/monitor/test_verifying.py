@@ -151,3 +151,23 @@ def test_an_altered_verdict_is_found_twice(
         "Run 2 was changed: its rows no longer have its digest.",
         "Run 2 is not what its measures say: its outcome is stored as passed and would be failed.",
     )
+
+
+def test_each_measured_attempt_is_judged_again_and_nothing_else(
+    reports: list[RunReport], url: str, store: Callable[..., list[int]]
+) -> None:
+    """Also one that a later attempt superseded; what was not measured has no verdict to hold."""
+    passed, failed = reports
+    forged = with_run(failed, outcome=Outcome.PASSED, culprit=Culprit.NONE)
+    nothing = {"gates": (), "figures": None, "culprit": Culprit.NONE}
+    store(
+        forged,
+        failed,  # the same commit, measured again
+        with_run(passed, outcome=Outcome.ERROR, reason="It could not be run.", **nothing),
+        with_run(passed, outcome=Outcome.NOT_RUN, reason="The GPU was busy.", **nothing),
+        passed,
+    )
+    problems = check_everything(url).problems
+    assert {problem.partition(" is not what")[0] for problem in problems} == {"Run 1"}
+    assert any("its outcome is stored as passed and would be failed" in one for one in problems)
+    require_founded(with_run(passed, outcome=Outcome.NOT_RUN, **nothing))

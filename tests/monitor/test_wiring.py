@@ -334,13 +334,19 @@ def test_the_self_test_and_its_oracle_say_how_far_they_are(
     assert told == "report"
     ((subject, benchmark, oracle, _), named) = ran.calls[0]
     assert (subject, oracle, named["num_healthy_runs"]) == ("subject", "oracle", 3)
-    named["on_progress"](2, 9, "scale")
+    assert named["judges"] is None
+    rows: list[Any] = []
+    validating.selftest_builtin(settings, num_healthy_runs=3, on_row=lambda *one: rows.append(one))
+    scale = SimpleNamespace(name="scale")
+    ran.calls[1][1]["on_row"](1, 9, scale)
+    assert rows == [(1, 9, scale)]
+    named["on_row"](2, 9, scale)
     ((model, given, on, *_), asked) = prepare.calls[0]
     assert (model, given, on) == (settings.model, weights, benchmark)
     assert (asked["cache_folder"], asked["device"]) == (settings.cache_folder, "cpu")
     asked["on_progress"](1, 4)
     assert seen == [("scale", 2, 9), ("FP32 oracle", 1, 4)]
-    assert load.calls == [
+    assert load.calls[:1] == [
         ((settings.model,), {
             "weights": weights.path, "device": "cpu", "dtype": "float32",
             "backend": settings.backend, "token_budget": SELFTEST_TOKEN_BUDGET,

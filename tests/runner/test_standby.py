@@ -4,6 +4,7 @@ import os
 import signal
 import time
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -174,6 +175,27 @@ def test_a_commit_that_must_not_be_waited_for_is_begun_anew(
     assert [(event.cause, event.code) for event in events if isinstance(event, Ended)] == [
         ("exit", standby.NEEDS_FRESH)
     ]
+
+
+def test_a_pool_that_is_closed_begins_nothing_anew(
+    tiny: TinyRepository, plan: RunPlan, prepared: Prepared
+) -> None:
+    commit = tiny.commit({MODEL_FILE: "import time\ntime.sleep(60)\n" + HEALTHY_MODEL})
+    repository = plan.repository
+    assert isinstance(repository, Repository)
+    with (
+        WorkerPool() as own,
+        repository.seat() as seat,
+        repository.checkout(commit, seat),
+        ThreadPoolExecutor(1) as thread,
+    ):
+        job = held_job(plan, prepared, seat)
+        own.hold(job)
+        events = thread.submit(lambda: list(own.run(job)))
+        wait_for(lambda: own.num_held("cpu") == 0)
+        own.close()
+        assert events.result(timeout=30) == [Ended(cause="lost", code=0, log="")]
+        assert own._process is None
 
 
 def test_variables_that_a_driver_reads_once_are_watched(monkeypatch: pytest.MonkeyPatch) -> None:

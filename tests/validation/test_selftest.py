@@ -13,11 +13,11 @@ from virnucpro_monitor.validation import measure, selftest
 from virnucpro_monitor.validation.faults import FAULTS
 from virnucpro_monitor.validation.faulty_subject import Fault, FaultySubject, fault_installed
 from virnucpro_monitor.validation.harmless import CONTROLS
+from virnucpro_monitor.validation.kill_matrix import FaultResult
 from virnucpro_monitor.validation.oracle import prepare_oracle
 from virnucpro_monitor.validation.planting import Patch, Witness, idle_parts, planted
 from virnucpro_monitor.validation.protocol import load_protocol
 from virnucpro_monitor.validation.selftest import (
-    FaultResult,
     healthy_variants,
     judge_fault,
     run_selftest,
@@ -136,7 +136,7 @@ def test_the_report_counts_and_passes(subject, benchmark_set, oracle, protocol) 
         num_healthy_runs=2,
         faults=chosen,
         controls=CONTROLS[3:4],
-        on_progress=lambda done, total, name: seen.append(name),
+        on_row=lambda done, total, row: seen.append(row.name),
     )
     assert report.passed
     assert (report.num_killed, report.num_killed_by_seed) == (2, 1)

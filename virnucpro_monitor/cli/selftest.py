@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -11,11 +12,12 @@ from virnucpro_monitor.cli.options import JsonOption, print_json, progress_line,
 from virnucpro_monitor.settings import DEFAULT_MODEL, Settings
 
 if TYPE_CHECKING:
-    from virnucpro_monitor.validation.selftest import FaultResult, SelftestReport
+    from virnucpro_monitor.validation.kill_matrix import FaultResult, SelftestReport
 
 # The smallest official size: the faults are of the arithmetic, not of the scale.
 CPU_MODEL = "esm2_t6_8M_UR50D"
 GPU_DTYPES = ("float16", "bfloat16")
+MOST_WORKERS = 8
 _EXACT = "exact"
 
 
@@ -47,19 +49,39 @@ def selftest(
         int,
         typer.Option("--healthy-runs", metavar="N", min=1, help="Runs of the healthy model."),
     ] = 5,
+    workers: Annotated[
+        int | None,
+        typer.Option(
+            "--workers",
+            metavar="N",
+            min=1,
+            help="Processes at once.",
+            show_default=f"one on a GPU; on the CPU one a core, {MOST_WORKERS} at most",
+        ),
+    ] = None,
+    each: Annotated[
+        bool, typer.Option("--each", help="Say of each change what became of it, at once.")
+    ] = False,
     as_json: JsonOption = False,
 ) -> None:
     """Inject every known fault and print which gates notice it.
 
     On the CPU in float32 with the smallest model; on a GPU in float16 and bfloat16 with the 650M
-    model; both with synthetic weights. Exit code 2 where a fault survives, a harmless change fires,
-    or a gate fires on the healthy model.
+    model; both with synthetic weights. A change that brings the device down counts as noticed, and
+    a new process goes on after it. Exit code 2 where a fault survives, a harmless change fires, or
+    a gate fires on the healthy model.
     """
     from virnucpro_monitor.monitor.validating import selftest_builtin
 
     with progress_line() as show:
         reports = [
-            selftest_builtin(one, num_healthy_runs=healthy_runs, on_progress=show)
+            selftest_builtin(
+                one,
+                num_healthy_runs=healthy_runs,
+                workers=workers or default_workers(one.device),
+                on_progress=show,
+                on_row=say_row if each else None,
+            )
             for one in setups(settings)
         ]
     if as_json:
@@ -80,6 +102,22 @@ def setups(settings: Settings) -> list[Settings]:
     model = settings.model if "model" in chosen else DEFAULT_MODEL
     dtypes = (settings.dtype,) if "dtype" in chosen else GPU_DTYPES
     return [settings.model_copy(update={"model": model, "dtype": dtype}) for dtype in dtypes]
+
+
+def default_workers(device: str) -> int:
+    """A process for each core that may be used, where there is no card."""
+    return min(MOST_WORKERS, len(os.sched_getaffinity(0))) if device.startswith("cpu") else 1
+
+
+def say_row(done: int, total: int, row: FaultResult) -> None:
+    """A line of the matrix as soon as it is there."""
+    gates = ", ".join(row.killed_by) or "no gate"
+    margin = margin_text(row)
+    say(
+        f"{done}/{total} {row.name}: {verdict_text(row)}; {gates}"
+        + (f"; {margin} x the limit" if margin else "")
+        + (f"; {row.signature}" if row.signature else "")
+    )
 
 
 def report_to_json(report: SelftestReport) -> dict[str, Any]:
@@ -163,8 +201,10 @@ def verdict_text(result: FaultResult) -> str:
         return "not reached"
     if result.idle:
         return f"NOT IN PLACE: {', '.join(result.idle)}"
-    if result.kind == "control":
+    if result.kind in ("control", "healthy"):
         return "passes" if result.as_expected else "FIRES"
+    if result.killed_by == ("device",):
+        return "killed: the device failed"
     if result.killed_by:
         return f"killed, {result.culprit}"
     return "below noise" if result.below_noise else "SURVIVES"

@@ -16,7 +16,8 @@ from esm.model.esm2 import ESM2
 from torch import Tensor, nn
 from torch.nn import functional
 
-from virnucpro_monitor.errors import ConfigurationError, DeviceError
+from virnucpro_monitor.errors import ConfigurationError
+from virnucpro_monitor.models.devices import checked_device
 from virnucpro_monitor.models.fused import FusedAttention, can_fuse, run_layers
 from virnucpro_monitor.models.graphs import GraphedPasses
 from virnucpro_monitor.models.packed_attention import (
@@ -340,31 +341,13 @@ def load_esm2_model(
         DeviceError: there is no such device.
         ConfigurationError: unknown dtype, or the backend cannot run here.
     """
-    device = _check_device(device)
+    device = checked_device(device)
     dtype = _check_dtype(dtype, device)
     choose_backend(backend, device, dtype)
     resolved = resolve_weights(model_name, weights, cache_folder=cache_folder, seed=seed)
     base, alphabet = load_checkpoint(model_name, resolved.path)
     model = ESM2WithFlashAttention(base, alphabet, backend=backend, device=device, dtype=dtype)
     return model, alphabet.get_batch_converter()
-
-
-def _check_device(device: str | torch.device) -> torch.device:
-    try:
-        device = torch.device(device)
-    except RuntimeError as error:
-        raise DeviceError(f"Unknown device {device!r}: use cpu or cuda:N.") from error
-    if device.type not in ("cpu", "cuda"):
-        raise DeviceError(f"Device {device} is not supported: use cpu or cuda:N.")
-    if device.type == "cuda":
-        count = torch.cuda.device_count() if torch.cuda.is_available() else 0
-        if (device.index or 0) >= count:
-            raise DeviceError(
-                f"There is no {device}: PyTorch sees {count} CUDA devices here; use --device cpu, "
-                "or check the driver."
-            )
-        device = torch.device("cuda", device.index or 0)
-    return device
 
 
 def _check_dtype(dtype: str | torch.dtype | None, device: torch.device) -> torch.dtype:

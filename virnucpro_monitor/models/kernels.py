@@ -62,6 +62,8 @@ def embed(
     """
     num_rows, width = input_ids.numel(), table.shape[1]
     out = torch.empty(num_rows, width, dtype=table.dtype, device=table.device)
+    # The kernel reads one after another; one count expanded to all rows has a single one in memory.
+    num_masked, length = num_masked.contiguous(), length.contiguous()
     rows = 16
     _embed_kernel[(triton.cdiv(num_rows, rows),)](
         input_ids, table, masked, num_masked, length, out, num_rows, width, scale,

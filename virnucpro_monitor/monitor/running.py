@@ -270,7 +270,11 @@ def stream_runs(
     """
     stored: list[Run] = []
     settled: list[Run] = []
-    if target not in stored_targets(settings) and is_here(target, settings.cache_folder):
+    if (
+        target.adapter != "builtin"  # which may be installed without a repository
+        and target not in stored_targets(settings)
+        and is_here(target, settings.cache_folder)
+    ):
         source = open_source(target, settings.cache_folder, fetch=False)
         target = with_own_adapter(target, source, listener.on_message)
     with (

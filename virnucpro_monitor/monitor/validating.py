@@ -1,21 +1,23 @@
 """Judge this package's own packed ESM-2 at once, without a database."""
 
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 
+import torch
+
+from virnucpro_monitor.models.devices import checked_device
 from virnucpro_monitor.models.weights import Weights, load_checkpoint, resolve_weights
 from virnucpro_monitor.records import BenchmarkSet, Protocol, Verdict
-from virnucpro_monitor.runner.worker import check_device
 from virnucpro_monitor.settings import Settings
 from virnucpro_monitor.validation.builtin import BuiltinSubject, load_builtin
 from virnucpro_monitor.validation.calibration import calibrate
+from virnucpro_monitor.validation.kill_matrix import FaultResult, SelftestReport
 from virnucpro_monitor.validation.oracle import Oracle, prepare_oracle
 from virnucpro_monitor.validation.protocol import limits_for, limits_key, load_protocol
-from virnucpro_monitor.validation.selftest import (
-    SelftestReport,
-    run_selftest,
-)
+from virnucpro_monitor.validation.selftest import Bench, OnRow, run_selftest
 from virnucpro_monitor.validation.selftest_material import SELFTEST_TOKEN_BUDGET, selftest_benchmark
+from virnucpro_monitor.validation.selftest_pool import forked, on_a_card
 from virnucpro_monitor.validation.validate import validate_subject
 
 OnProgress = Callable[[str, int, int], None]
@@ -48,26 +50,59 @@ def validate_builtin(
 
 
 def selftest_builtin(
-    settings: Settings, *, num_healthy_runs: int, on_progress: OnProgress = _ignore
+    settings: Settings,
+    *,
+    num_healthy_runs: int,
+    workers: int = 1,
+    on_progress: OnProgress = _ignore,
+    on_row: OnRow | None = None,
 ) -> SelftestReport:
     """Inject every known fault into the built-in model.
 
     Args:
         settings: its token budget does not count: the self-test has one of its own.
+        workers: processes that judge at once.
+        on_row: called with (rows made, all rows, the one made last).
 
     Raises:
         MonitorError: weights, device or backend cannot be used.
     """
-    benchmark = selftest_benchmark()
-    subject, oracle, _ = _prepare(settings, benchmark, SELFTEST_TOKEN_BUDGET, on_progress)
+    on_cpu = settings.device.startswith("cpu")
+    subject, benchmark, oracle, protocol = _of_selftest(settings, on_progress)
+    judges = None
+    if not on_cpu:
+        judges = on_a_card(partial(make_bench, settings, num_healthy_runs), workers)
+    elif workers > 1:
+        torch.set_num_threads(1)  # threads would not survive the fork
+        judges = forked(workers)
+
+    def tell(done: int, total: int, row: FaultResult) -> None:
+        on_progress(row.name, done, total)
+        if on_row:
+            on_row(done, total, row)
+
     return run_selftest(
         subject,
         benchmark,
         oracle,
-        load_protocol(settings.protocol or None),
+        protocol,
         num_healthy_runs=num_healthy_runs,
-        on_progress=lambda done, total, name: on_progress(name, done, total),
+        judges=judges,
+        on_row=tell,
     )
+
+
+def make_bench(settings: Settings, num_healthy_runs: int) -> Bench:
+    """The self-test's bench once more, in another process."""
+    return Bench(*_of_selftest(settings, _ignore), num_healthy_runs=num_healthy_runs)
+
+
+def _of_selftest(
+    settings: Settings, on_progress: OnProgress
+) -> tuple[BuiltinSubject, BenchmarkSet, Oracle, Protocol]:
+    benchmark = selftest_benchmark()
+    subject, oracle, _ = _prepare(settings, benchmark, SELFTEST_TOKEN_BUDGET, on_progress)
+    return subject, benchmark, oracle, load_protocol(settings.protocol or None)
 
 
 def calibrate_builtin(
@@ -100,7 +135,7 @@ def calibrate_builtin(
 def _prepare(
     settings: Settings, benchmark: BenchmarkSet, token_budget: int, on_progress: OnProgress
 ) -> tuple[BuiltinSubject, Oracle, Weights]:
-    check_device(settings.device)  # before weights are fetched for it
+    checked_device(settings.device)  # before weights are fetched for it
     weights = resolve_weights(settings.model, settings.weights, cache_folder=settings.cache_folder)
     subject = load_builtin(
         settings.model,

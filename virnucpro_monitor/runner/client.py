@@ -66,6 +66,7 @@ class WorkerPool:
         self._errors: IO[bytes] | None = None
         self._connections: set[socket.socket] = set()
         self._held: list[_Held] = []
+        self._num_closed = 0  # times; what ran then must not begin anew
 
     def __enter__(self) -> "WorkerPool":
         return self
@@ -91,8 +92,12 @@ class WorkerPool:
             accept: called with each event; raises `MessageError` for one that cannot be.
             cancel: once another thread has set it, the job is ended.
         """
+        num_closed = self._num_closed
         held = self._let_go(job)
         if held is not None and (yield from self._follow(held, job, accept, cancel, held=True)):
+            return
+        if self._num_closed != num_closed:
+            yield Ended(cause="lost", code=0, log="")
             return
         connection = self._connect()
         with suppress(BrokenPipeError, ConnectionResetError):
@@ -267,6 +272,7 @@ class WorkerPool:
     def close(self) -> None:
         """End all jobs, the server and everything they started."""
         with self._lock:
+            self._num_closed += 1
             for connection in self._connections:
                 with suppress(OSError):
                     connection.shutdown(socket.SHUT_RDWR)

@@ -15,7 +15,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, TypedDict
 
-from virnucpro_monitor.errors import DeviceError, MonitorError, WeightsError
+from virnucpro_monitor.errors import MonitorError, WeightsError
 from virnucpro_monitor.heap import keep_freed_memory
 from virnucpro_monitor.records import OWN_ORACLE, Failure, Verdict, to_json
 from virnucpro_monitor.records.messages import (
@@ -81,13 +81,14 @@ def run_job(
 
 def _prepare(job: PrepareJob, emit: Emit) -> None:
     """Resolve the weights, compute missing oracles, and describe the environment."""
+    from virnucpro_monitor.models.devices import checked_device
     from virnucpro_monitor.runner.environment import capture_environment
     from virnucpro_monitor.runner.packages import installed_packages
     from virnucpro_monitor.runner.warm import make_torch_home
 
     try:
         request = job.request
-        check_device(request.device)
+        checked_device(request.device)
         weights, _ = _yardstick(job, job.oracle, emit)
         home = make_torch_home(
             Path(job.cache_folder),
@@ -116,25 +117,6 @@ def _describe(job: DescribeJob, emit: Emit) -> None:
 
     environment = capture_environment(job.request.device, job.num_threads)
     emit(Described(environment=environment, installed=installed_packages()))
-
-
-def check_device(device: str) -> None:
-    """Raise `DeviceError` unless `device` ("cpu" or "cuda:N") is there."""
-    import torch
-
-    kind, _, index = device.partition(":")
-    if kind == "cpu" and not index:
-        return
-    if kind == "cuda" and "," in index:
-        raise DeviceError(f"This runs on one device, not on {device}: name one as cuda:N.")
-    if kind != "cuda" or (index and not index.isdigit()):
-        raise DeviceError(f"{device!r} is not a device: use cpu or cuda:N.")
-    if not torch.cuda.is_available():
-        raise DeviceError(f"There is no CUDA here for --device {device}: use --device cpu.")
-    if int(index or 0) >= torch.cuda.device_count():
-        raise DeviceError(
-            f"There is no {device}: this machine has {torch.cuda.device_count()} CUDA devices."
-        )
 
 
 def _yardstick(job: PrepareJob | MeasureJob, oracle: str, emit: Emit) -> tuple[Any, list[Any]]:

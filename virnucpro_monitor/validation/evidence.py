@@ -27,16 +27,13 @@ from virnucpro_monitor.records import (
 from virnucpro_monitor.validation.builtin import BuiltinSubject
 from virnucpro_monitor.validation.faulty_subject import Fault, FaultySubject
 from virnucpro_monitor.validation.harmless import CONTROLS
+from virnucpro_monitor.validation.kill_matrix import headroom
 from virnucpro_monitor.validation.measure import measure
 from virnucpro_monitor.validation.noise import names_of_limits, worst_of
 from virnucpro_monitor.validation.oracle import Oracle
 from virnucpro_monitor.validation.probes import run_probes
 from virnucpro_monitor.validation.protocol import limit_names, limits_key
-from virnucpro_monitor.validation.selftest import (
-    RememberingSubject,
-    headroom,
-    healthy_variants,
-)
+from virnucpro_monitor.validation.selftest import RememberingSubject, healthy_variants
 from virnucpro_monitor.validation.subject import Layers, PackedBatch, dtype_name
 from virnucpro_monitor.validation.verdict import judge
 

@@ -16,7 +16,11 @@ Patches = Callable[[Any], list[Patch]]
 
 def bounds(change: Callable[[list[int]], list[int]]) -> Patches:
     """Other boundaries."""
-    return lambda model: [Patch(Pack, "from_cu_seqlens", tools.changed_bounds(change))]
+    return lambda model: [
+        Patch(Pack, "from_cu_seqlens", tools.changed_bounds(change)),
+        # The kernels look up whatever position a token has: merged sequences are longer.
+        Patch(model.rotary, "get", tools.longer_tables(65536)),
+    ]
 
 
 def positions(change: Callable[[Pack], torch.Tensor]) -> Patches:

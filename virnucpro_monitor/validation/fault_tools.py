@@ -242,6 +242,6 @@ def share_of_the_pack(
     """The embedding with `<mask>` counted over the whole pack; None where there is none."""
     if not bool(masked.any()):
         return None
-    total = masked.sum().expand_as(num_masked)
+    total = torch.full_like(num_masked, int(masked.sum()))
     found: torch.Tensor = embed(tokens, masked, total, torch.full_like(length, len(tokens)))
     return found

@@ -210,16 +210,17 @@ def _compare(
     figures: list[torch.Tensor] = []
     vectors: list[torch.Tensor] = []
     for pair in pairs:
-        packed, unpacked = pair.residues, pair.alone[1:-1]
-        if packed.shape[0] == 0:
+        if pair.residues.shape[0] == 0:
             continue
-        finite = torch.stack([torch.isfinite(one).all() for one in (packed, unpacked)]).double()
+        packed, unpacked = pair.residues.double(), pair.alone[1:-1].double()
+        pooled = [mean_pool(packed), mean_pool(unpacked)]
+        # A float64 sum of narrower numbers is finite exactly where all of them are.
+        finite = torch.stack([torch.isfinite(one).all() for one in pooled]).double()
         alike = packed.shape == unpacked.shape
         agreement = measures.residue_figures(packed, unpacked) if alike else _NO_FIGURES.to(finite)
         figures.append(torch.cat([finite, agreement]))
         row = agreement[2:3].long()
-        worst = [one.index_select(0, row)[0].double() for one in (packed, unpacked)]
-        vectors += [mean_pool(packed), mean_pool(unpacked), *worst]
+        vectors += pooled + [one.index_select(0, row)[0] for one in (packed, unpacked)]
     numbers = iter(torch.stack(figures).tolist() if figures else ())
     rows = iter(torch.stack(vectors).cpu().reshape(len(figures), 4, -1) if figures else ())
     for pair in pairs:

@@ -8,7 +8,7 @@ worst healthy value.
 
 import random
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import replace
 
 import torch
 
@@ -29,6 +29,15 @@ from virnucpro_monitor.validation.faults import FAULTS
 from virnucpro_monitor.validation.faulty_subject import Fault, FaultySubject, fault_installed
 from virnucpro_monitor.validation.gates import over_limit
 from virnucpro_monitor.validation.harmless import CONTROLS
+from virnucpro_monitor.validation.kill_matrix import (
+    DEVICE,
+    FaultResult,
+    Lost,
+    Row,
+    SelftestReport,
+    headroom,
+    narrowest,
+)
 from virnucpro_monitor.validation.noise import healthy_noise, refuse_tighter_than_noise
 from virnucpro_monitor.validation.oracle import Oracle
 from virnucpro_monitor.validation.perturb import reorder
@@ -46,86 +55,6 @@ from virnucpro_monitor.validation.subject import Layers, PackedBatch, dtype_name
 from virnucpro_monitor.validation.validate import validate_subject
 
 _BUDGETS = (450, 512, 700, 1200, 4096)
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class FaultResult:
-    """What the yardstick said of one injected change.
-
-    Attributes:
-        killed_by: the gates that failed.
-        margin: the largest value / limit among them; None where they have no finite ratio (an
-            exact gate, or a value that is missing).
-        seed_killed: whether the seed's own rule alone fails.
-        below_noise: an arithmetic fault that survives in half precision below the noise floor.
-        effect: the largest value / limit over all gates with a limit but the seed's, at
-            `effect_gate`.
-        floor: the same gate's largest value / limit over healthy runs, these and those of the
-            protocol's evidence: the measured noise.
-        idle: parts of the change that never acted, which proves nothing of the yardstick.
-        reason: the verdict's sentence.
-        group: the short name of the sequences that it strikes, from the trace.
-        signature: the recognised fault's short name, from the trace or, for `<mask>` tokens,
-            from the probe of the embedding layer.
-    """
-
-    name: str
-    kind: str
-    killed_by: tuple[str, ...]
-    margin: float | None
-    culprit: Culprit
-    seed_killed: bool
-    below_noise: bool
-    effect: float | None
-    reason: str
-    signature: str | None = None
-    effect_gate: str | None = None
-    floor: float | None = None
-    idle: tuple[str, ...] = ()
-    group: str | None = None
-
-    @property
-    def as_expected(self) -> bool:
-        if self.idle:
-            return self.kind == "range"
-        if self.kind in ("control", "healthy"):
-            return not self.killed_by
-        return bool(self.killed_by) or self.below_noise
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class SelftestReport:
-    """The kill matrix.
-
-    Attributes:
-        healthy: gate -> limit / worst value over the healthy runs, None where that value is 0.
-        num_healthy_runs: with shuffled packs and several token budgets.
-    """
-
-    model: str
-    dtype: str
-    device: str
-    backend: str
-    protocol: str
-    faults: tuple[FaultResult, ...]
-    controls: tuple[FaultResult, ...]
-    healthy: dict[str, float | None]
-    healthy_failures: tuple[str, ...] = ()
-    num_healthy_runs: int = 0
-    gates: tuple[str, ...] = field(default=())
-
-    @property
-    def passed(self) -> bool:
-        results = (*self.faults, *self.controls)
-        return all(result.as_expected for result in results) and not self.healthy_failures
-
-    @property
-    def num_killed(self) -> int:
-        return sum(bool(result.killed_by) for result in self.faults)
-
-    @property
-    def num_killed_by_seed(self) -> int:
-        return sum(result.seed_killed for result in self.faults)
 
 
 class RememberingSubject(BuiltinSubject):
@@ -164,6 +93,108 @@ def healthy_variants(count: int, seed: int = 0) -> Iterator[Fault]:
         )
 
 
+OnRow = Callable[[int, int, FaultResult], None]
+Judges = Callable[["Bench"], Iterator[tuple[int, "Row | Lost"]]]
+"""What has every job of a bench judged, in any order: (its number, its row)."""
+
+
+class Bench:
+    """The healthy model with what it is asked, and the list of changes to judge.
+
+    Args:
+        subject: the healthy model; its token budget should give several packs.
+        oracle: of `benchmark` and the subject's weights.
+    """
+
+    def __init__(
+        self,
+        subject: BuiltinSubject,
+        benchmark: BenchmarkSet,
+        oracle: Oracle,
+        protocol: Protocol,
+        *,
+        num_healthy_runs: int = 10,
+        faults: Sequence[Fault] = FAULTS,
+        controls: Sequence[Fault] = CONTROLS,
+    ) -> None:
+        self.healthy = (
+            subject if isinstance(subject, RememberingSubject) else RememberingSubject(subject)
+        )
+        self.protocol = protocol
+        self.dtype = dtype_name(subject.dtype)
+        self.limits_name = limits_key(self.dtype, subject.device.type, subject.model_name)
+        self._material = Material(benchmark, oracle)
+        plain = Fault(name="healthy", kind="healthy")
+        runs = [plain, *healthy_variants(num_healthy_runs - 1)] if num_healthy_runs else []
+        self.jobs: tuple[Fault, ...] = (*runs, *faults, *controls)
+        self.num_healthy_runs = len(runs)
+        self.num_faults = len(faults)
+
+    def open(self) -> tuple[str, ...]:
+        """Judge the healthy model once: the names of all gates.
+
+        Raises:
+            ProtocolError: the protocol is tighter than the noise of this machine.
+        """
+        part, its_oracle = self._material.part(WHOLE_LENGTHS)
+        first = validate_subject(self.healthy, part, oracle=its_oracle, protocol=self.protocol)
+        noise = from_json(NoiseDocument, first.documents["noise"])
+        refuse_tighter_than_noise(self.protocol, self.limits_name, noise)
+        return tuple(gate.name for gate in first.gates)
+
+    def judge(self, number: int) -> Row | Lost:
+        """The row of one job."""
+        fault = self.jobs[number]
+        try:
+            verdict, witness = judge_fault(fault, self.healthy, self._material, self.protocol)
+        except torch.AcceleratorError as error:
+            return Lost(reason=str(error).splitlines()[0])
+        found = summarise(fault, verdict, self.dtype, witness)
+        return Row(result=found, headroom=headroom([verdict]) if fault.kind == "healthy" else {})
+
+    def lost(self, number: int, lost: Lost) -> Row:
+        """The row of a change that took the device down: nobody could overlook it."""
+        fault = self.jobs[number]
+        return Row(
+            result=FaultResult(
+                name=fault.name,
+                kind=fault.kind,
+                killed_by=(DEVICE,),
+                margin=None,
+                culprit=Culprit.PACKED,
+                seed_killed=False,
+                below_noise=False,
+                effect=None,
+                reason=f"The device failed: {lost.reason}",
+            )
+        )
+
+    def report(self, rows: Sequence[Row], gates: tuple[str, ...]) -> SelftestReport:
+        """The matrix of all jobs' rows, in their order."""
+        runs = rows[: self.num_healthy_runs]
+        margins = narrowest([row.headroom for row in runs])
+        floors = _floors(self.protocol, self.limits_name, margins)
+        results = [
+            replace(row.result, floor=floors.get(row.result.effect_gate or "")) for row in rows
+        ]
+        controls = self.num_healthy_runs + self.num_faults
+        return SelftestReport(
+            model=self.healthy.model_name,
+            dtype=self.dtype,
+            device=self.healthy.device.type,
+            backend=self.healthy.backend,
+            protocol=self.protocol.version,
+            faults=tuple(results[self.num_healthy_runs : controls]),
+            controls=tuple(results[controls:]),
+            healthy=margins,
+            healthy_failures=tuple(
+                f"{row.result.name}: {row.result.reason}" for row in runs if row.result.killed_by
+            ),
+            num_healthy_runs=self.num_healthy_runs,
+            gates=gates,
+        )
+
+
 def run_selftest(
     subject: BuiltinSubject,
     benchmark: BenchmarkSet,
@@ -173,63 +204,47 @@ def run_selftest(
     num_healthy_runs: int = 10,
     faults: Sequence[Fault] = FAULTS,
     controls: Sequence[Fault] = CONTROLS,
-    on_progress: Callable[[int, int, str], None] | None = None,
+    judges: Judges | None = None,
+    on_row: OnRow | None = None,
 ) -> SelftestReport:
     """Run the healthy model, every fault and every control.
 
     Args:
-        subject: the healthy model; its token budget should give several packs.
-        oracle: of `benchmark` and the subject's weights.
-        on_progress: called with (runs done, all runs, name of the next).
+        subject, benchmark, oracle, protocol: of `Bench`.
+        judges: who judges the changes; this process, one after another, by default.
+        on_row: called with (rows made, all rows, the one made last).
 
     Raises:
         ProtocolError: the protocol is tighter than the noise of this machine.
-        DeviceError: a change brought the device down.
+        DeviceError: a change brought the device down, and no other process goes on.
     """
-    healthy = subject if isinstance(subject, RememberingSubject) else RememberingSubject(subject)
-    dtype = dtype_name(subject.dtype)
-    limits_name = limits_key(dtype, subject.device.type, subject.model_name)
-    plain = Fault(name="healthy", kind="healthy")
-    material = Material(benchmark, oracle)
-    part, its_oracle = material.part(WHOLE_LENGTHS)
-    first = validate_subject(healthy, part, oracle=its_oracle, protocol=protocol)
-    noise = from_json(NoiseDocument, first.documents["noise"])
-    refuse_tighter_than_noise(protocol, limits_name, noise)
-    variants = [plain, *healthy_variants(num_healthy_runs - 1)] if num_healthy_runs else []
-    jobs = [*variants, *faults, *controls]
-    verdicts: list[Verdict] = []
-    results: list[FaultResult] = []
-    for number, fault in enumerate(jobs):
-        if on_progress:
-            on_progress(number, len(jobs), fault.name)
-        try:
-            verdict, witness = judge_fault(fault, healthy, material, protocol)
-        except torch.AcceleratorError as error:  # no more can be asked of it by this process
-            raise DeviceError(
-                f"The device failed at {fault.name!r}: {str(error).splitlines()[0]}. "
-                "It tells of some failures late; with CUDA_LAUNCH_BLOCKING=1 the name is right."
-            ) from error
-        verdicts.append(verdict)
-        results.append(summarise(fault, verdict, dtype, witness))
-    runs = len(variants)
-    margins = headroom(verdicts[:runs])
-    floors = _floors(protocol, limits_name, margins)
-    results = [replace(result, floor=floors.get(result.effect_gate or "")) for result in results]
-    return SelftestReport(
-        model=subject.model_name,
-        dtype=dtype,
-        device=subject.device.type,
-        backend=subject.backend,
-        protocol=protocol.version,
-        faults=tuple(results[runs : runs + len(faults)]),
-        controls=tuple(results[runs + len(faults) :]),
-        healthy=margins,
-        healthy_failures=tuple(
-            f"{result.name}: {result.reason}" for result in results[:runs] if result.killed_by
-        ),
-        num_healthy_runs=runs,
-        gates=tuple(gate.name for gate in first.gates),
+    bench = Bench(
+        subject,
+        benchmark,
+        oracle,
+        protocol,
+        num_healthy_runs=num_healthy_runs,
+        faults=faults,
+        controls=controls,
     )
+    gates = bench.open()
+    rows: dict[int, Row] = {}
+    for number, found in (judges or _one_by_one)(bench):
+        rows[number] = bench.lost(number, found) if isinstance(found, Lost) else found
+        if on_row:
+            on_row(len(rows), len(bench.jobs), rows[number].result)
+    return bench.report([rows[number] for number in range(len(bench.jobs))], gates)
+
+
+def _one_by_one(bench: Bench) -> Iterator[tuple[int, Row | Lost]]:
+    for number, fault in enumerate(bench.jobs):
+        found = bench.judge(number)
+        if isinstance(found, Lost):
+            raise DeviceError(
+                f"The device failed at {fault.name!r}: {found.reason}. "
+                "It tells of some failures late; with CUDA_LAUNCH_BLOCKING=1 the name is right."
+            )
+        yield number, found
 
 
 def judge_fault(
@@ -314,15 +329,6 @@ def _floors(
     for gate, margin in margins.items():
         floors[gate] = max(floors.get(gate, 0.0), 0.0 if margin is None else 1.0 / margin)
     return floors
-
-
-def headroom(verdicts: Sequence[Verdict]) -> dict[str, float | None]:
-    """Gate -> limit / worst value over `verdicts`; None where the worst value is 0."""
-    worst: dict[str, float] = {}
-    for verdict in verdicts:
-        for gate in verdict.gates:
-            worst[gate.name] = max(worst.get(gate.name, 0.0), over_limit(gate) or 0.0)
-    return {name: 1.0 / ratio if ratio > 0 else None for name, ratio in worst.items()}
 
 
 def _shuffler(seed: int) -> Callable[[PackedBatch], PackedBatch]:
