@@ -51,9 +51,31 @@ NEEDS = {
 }
 
 
+def _long_ones_first(items: list[pytest.Item], num_processes: int) -> list[pytest.Item]:
+    """An order in which no process is left with a long test when the others have nothing to do.
+
+    `--dist worksteal` cuts the tests into one piece for each process. Each piece begins with long
+    ones, those of one module in one piece: they share what takes long to make.
+    """
+    short = [item for item in items if item.get_closest_marker("slow") is None]
+    modules: dict[str, list[pytest.Item]] = {}
+    for item in items:
+        if item.get_closest_marker("slow"):
+            modules.setdefault(item.nodeid.partition("::")[0], []).append(item)
+    dealt = list(modules.values())
+    order: list[pytest.Item] = []
+    for number in range(num_processes):
+        size = (len(items) - len(order)) // (num_processes - number)
+        piece = [item for module in dealt[number::num_processes] for item in module]
+        num_short = max(0, size - len(piece))
+        order += piece + short[:num_short]
+        del short[:num_short]
+    return order + short
+
+
+@pytest.hookimpl(trylast=True)  # of what is chosen
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    # The long ones first: then no process is left with one when the others have nothing to do.
-    items.sort(key=lambda item: item.get_closest_marker("slow") is None)
+    items[:] = _long_ones_first(items, int(os.environ.get("PYTEST_XDIST_WORKER_COUNT", "1")))
     for marker, (is_there, reason) in NEEDS.items():
         marked = [item for item in items if item.get_closest_marker(marker)]
         if marked and not is_there():
