@@ -23,6 +23,7 @@ from virnucpro_monitor.monitor.running import (
 from virnucpro_monitor.records import Commit, Run, RunReport, Target
 from virnucpro_monitor.runner import passwords
 from virnucpro_monitor.runner.builtin import builtin_digest, builtin_target
+from virnucpro_monitor.runner.matrix import with_environments
 from virnucpro_monitor.runner.sources import open_source
 from virnucpro_monitor.settings import Settings, load_settings
 from virnucpro_monitor.store.engine import create_database, open_engine
@@ -198,3 +199,20 @@ def test_a_password_stored_with_an_address_goes_before_anything_is_found_by_it(
     passwords._remembered.clear()  # the next start has it from the file
     assert passwords.password_of("https://me@example.org/a.git") == "pa55"
     assert passwords.password_of(plain.location) is None
+
+
+def test_a_name_means_its_target_or_all_of_its_environments(settings: Settings) -> None:
+    made = with_environments(Target(name="tool", location="pypi:tool"), ["torch=2.10.0,2.14.1"])
+    create_database(settings.database_url)
+    engine = open_engine(settings.database_url)
+    for one in made:
+        Writer(engine).save_target(one)
+    assert find_run_targets(settings, "tool") == made
+    assert find_run_targets(settings, made[1].name) == made[1:]
+    called_so = Target(name="tool", location="pypi:tool")
+    Writer(engine).save_target(called_so)
+    engine.dispose()
+    assert find_run_targets(settings, "tool") == (called_so,)  # no matrix, but what is called so
+    assert find_run_targets(settings, None) == (builtin_target(),)
+    (new,) = find_run_targets(settings, "https://example.org/new.git", "its_package")
+    assert (new.location, new.package) == ("https://example.org/new.git", "its_package")
