@@ -290,3 +290,24 @@ def test_a_deleted_run_is_gone_and_its_id_is_not_used_again(engine: Engine, writ
     assert writer.save_run(make_report(1)) > first
     with pytest.raises(NotFoundError, match=f"no run {first}"):
         reader.load_run(engine, first)
+
+
+def test_what_was_read_before_is_not_decoded_again_and_a_change_of_its_row_is_seen(
+    engine: Engine, writer: Writer
+) -> None:
+    reports = [make_report(number) for number in range(3)]
+    for report in reports:
+        writer.save_run(report)
+    before = reader.load_runs(engine)
+    writer.save_run(make_report(3))
+    with engine.connect().execution_options(writes=True) as connection, connection.begin():
+        connection.execute(text("UPDATE runs SET min_similarity = 0.25 WHERE id = 2"))
+    writer.save_commits("sample", [dataclasses.replace(reports[2].run.commit, subject="anew")])
+    after = reader.load_runs(engine)
+    assert [run.id for run in after] == [1, 2, 3, 4]
+    assert after[0] is before[0]
+    assert after[1].figures is not None
+    assert after[1].figures.min_similarity == 0.25
+    assert after[2] == dataclasses.replace(
+        before[2], commit=dataclasses.replace(before[2].commit, subject="anew")
+    )

@@ -5,6 +5,7 @@ from typing import Any
 from sqlalchemy import Connection, Select, select
 
 from virnucpro_monitor.records import Run
+from virnucpro_monitor.store.known_runs import fetch_runs
 from virnucpro_monitor.store.models import (
     BenchmarkSetRow,
     CommitRow,
@@ -12,7 +13,7 @@ from virnucpro_monitor.store.models import (
     RunRow,
     TargetRow,
 )
-from virnucpro_monitor.store.rows import COMMIT_COLUMNS, RUN_COLUMNS, RunReader
+from virnucpro_monitor.store.rows import COMMIT_COLUMNS, RUN_COLUMNS
 
 HISTORY_ORDER = (
     # Commits that have left the branch, or whose place is not known, come before all others.
@@ -31,11 +32,7 @@ def read_runs(connection: Connection, conditions: list[Any], limit: int | None =
     """The runs that fit all conditions on `RunRow` and `CommitRow`, in history order."""
     query = select(*RUN_COLUMNS, *COMMIT_COLUMNS).join(CommitRow, CommitRow.id == RunRow.commit_id)
     query = query.where(*newest_runs(conditions, limit))
-    rows = connection.execute(query.order_by(RunRow.target_id, *HISTORY_ORDER, RunRow.id)).all()
-    if not rows:
-        return []
-    reader = RunReader(connection)
-    return [reader.run_from_row(row) for row in rows]
+    return fetch_runs(connection, query.order_by(RunRow.target_id, *HISTORY_ORDER, RunRow.id))
 
 
 def newest_runs(conditions: list[Any], limit: int | None) -> list[Any]:
