@@ -104,8 +104,9 @@ def noted_functions() -> tuple[tuple[Any, str, str], ...]:
     )
 
     return (
-        (server, "_preload", "server.imports"),
-        (server, "_map_checkpoints", "server.map_weights"),
+        (server, "preload", "server.imports"),
+        (server, "preload_for_card", "server.imports_for_card"),
+        (server, "map_checkpoints", "server.map_weights"),
         (server, "try_confined_cuda", "server.try_confined_cuda"),
         (server, "load_for", "server.load_for"),
         (worker, "_warm_up", "judge.start_device"),

@@ -43,6 +43,7 @@ from virnucpro_monitor.monitor.verifying import check_everything
 from virnucpro_monitor.runner import client, server
 from virnucpro_monitor.runner.confinement import close_descriptors
 from virnucpro_monitor.runner.containment import adopt_orphans
+from virnucpro_monitor.runner.preloading import preload
 from virnucpro_monitor.runner.supervisor import descendants
 from virnucpro_monitor.settings import load_settings
 from virnucpro_monitor.store.engine import create_database, open_engine
@@ -381,7 +382,7 @@ def main() -> None:
         del os.environ[name]
     os.environ |= {"XDG_DATA_HOME": f"{folder}/data", "XDG_CACHE_HOME": f"{folder}/cache"}
     os.environ |= {"OMP_NUM_THREADS": "1", "OMP_WAIT_POLICY": "PASSIVE"}
-    server._preload()
+    preload()
     adopt_orphans()
     signal.signal(signal.SIGTERM, lambda *_: sys.exit("Ended by a signal."))
     with PostgresServer() as postgres:

@@ -132,3 +132,29 @@ def test_the_server_ends_with_its_caller(cache_folder: Path) -> None:
     while Path(f"/proc/{server}").exists() and time.monotonic() < end:
         time.sleep(0.05)
     assert not Path(f"/proc/{server}").exists()
+
+
+FIRST_CALL = """
+import os, sys, torch
+from virnucpro_monitor.runner.preloading import holds_gpu, preload_for_card
+
+before = dict(os.environ)
+preload_for_card()
+assert os.environ == before
+assert not holds_gpu("/dev/nvidia-uvm")
+known = set(sys.modules)
+
+@torch.library.custom_op("of_a_target::twice", mutates_args=(), device_types="cpu")
+def twice(x: torch.Tensor) -> torch.Tensor:
+    return 2 * x
+
+assert twice(torch.ones(1)).item() == 2.0
+print(len(set(sys.modules) - known))
+"""
+
+
+def test_a_first_call_of_an_operator_finds_its_imports() -> None:
+    done = subprocess.run(
+        [sys.executable, "-c", FIRST_CALL], capture_output=True, text=True, check=True
+    )
+    assert int(done.stdout) < 50  # without, it imports some 700 modules

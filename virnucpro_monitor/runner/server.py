@@ -18,7 +18,6 @@ commit is there before. One that ends without that byte says nothing at all.
 """
 
 import gc
-import importlib
 import json
 import os
 import select
@@ -58,6 +57,12 @@ from virnucpro_monitor.runner.containment import (
     fork_contained,
 )
 from virnucpro_monitor.runner.isolating import give_up, territory_of, trial_pids, try_confined_cuda
+from virnucpro_monitor.runner.preloading import (
+    holds_gpu,
+    map_checkpoints,
+    preload,
+    preload_for_card,
+)
 from virnucpro_monitor.runner.shared_environment import PACKAGE_ROOT, enter, load_for, shares_loaded
 from virnucpro_monitor.runner.standby import has_come
 from virnucpro_monitor.runner.supervisor import (
@@ -79,9 +84,9 @@ def main() -> None:
     os.dup2(os.open(os.devnull, os.O_RDONLY), 0)
     forking = "--spawn" not in sys.argv
     if forking:
-        _preload()
+        preload()
         gc.freeze()  # what each job would go through again, and copy by that
-        forking = not _holds_gpu()
+        forking = not holds_gpu()
     adopt_orphans()
     supervisors: set[int] = set()
     while True:
@@ -99,7 +104,7 @@ def main() -> None:
             job = decode_job(line)
             if forking and isinstance(job, MeasureJob):
                 if job.warm:
-                    _map_checkpoints(job)
+                    map_checkpoints(job)
                 load_for(job)
             if not isinstance(job, DescribeJob) and job.request.device.startswith("cuda"):
                 try_confined_cuda(job)
@@ -111,6 +116,9 @@ def main() -> None:
         connection.close()
         if go_fd is not None:
             os.close(go_fd)
+        if forking and line and isinstance(job, PrepareJob) and job.request.device != "cpu":
+            preload_for_card()
+            forking = not holds_gpu("/dev/nvidia-uvm")
     end_children(but=supervisors)
     while supervisors:  # each ends its job once its own socket is closed
         _tend(supervisors)
@@ -126,40 +134,6 @@ def _tend(supervisors: set[int]) -> None:
             supervisors.discard(pid)
     if ended:
         end_children(but=supervisors | trial_pids())
-
-
-def _preload() -> None:
-    import virnucpro_monitor.data.benchmarks
-    import virnucpro_monitor.models.esm2_flash
-    import virnucpro_monitor.models.weights
-    import virnucpro_monitor.runner.environment
-    import virnucpro_monitor.runner.loading
-    import virnucpro_monitor.runner.reuse
-    import virnucpro_monitor.runner.warm
-    import virnucpro_monitor.validation.oracle
-    import virnucpro_monitor.validation.validate  # noqa: F401
-    from virnucpro_monitor.runner.packages import known_owners
-
-    known_owners()  # of modules: half a second, once here instead of in each job
-    with suppress(Exception):  # not installed, or built for another torch: the targets' affair
-        importlib.import_module("flash_attn")
-
-
-def _holds_gpu() -> bool:
-    """Whether an import has opened the GPU: CUDA does not survive a fork."""
-    links = []
-    for descriptor in Path("/proc/self/fd").iterdir():
-        with suppress(OSError):
-            links.append(os.readlink(descriptor))
-    return any(link.startswith("/dev/nvidia") for link in links)
-
-
-def _map_checkpoints(job: MeasureJob) -> None:
-    from virnucpro_monitor.runner.warm import map_checkpoint
-
-    with suppress(Exception):  # the worker meets the same fault and reports it
-        map_checkpoint(Path(job.checkpoint))
-        map_checkpoint(Path(job.regression))
 
 
 def _supervise(job: Job, connection: socket.socket, forking: bool, go_fd: int | None) -> NoReturn:
