@@ -1,6 +1,7 @@
 """What both sides are held against, by choice."""
 
 import io
+import os
 import zipfile
 from collections.abc import Callable
 from dataclasses import replace
@@ -23,7 +24,8 @@ from virnucpro_monitor.runner import oracles
 from virnucpro_monitor.runner.adapter_names import parse_adapter, with_oracle, without_file
 from virnucpro_monitor.runner.code_digest import code_digest
 from virnucpro_monitor.runner.commits import run_commits
-from virnucpro_monitor.runner.oracle_names import oracle_here, parse_oracle
+from virnucpro_monitor.runner.hub_models import pinned_folder
+from virnucpro_monitor.runner.oracle_names import OracleName, oracle_here, parse_oracle
 from virnucpro_monitor.runner.oracles import open_oracle
 from virnucpro_monitor.validation.other_oracles import check_oracle_file, file_oracle
 from virnucpro_monitor.validation.tokens import encode
@@ -282,9 +284,47 @@ def test_another_width_is_named(measure: Measure, tmp_path: Path) -> None:
     assert f"gives 320 channels, and file:{path} has 33" in run.reason
 
 
+def test_a_model_of_the_hub_stays_the_files_that_it_was(tmp_path: Path) -> None:
+    named = parse_oracle(f"hf:me/model#{'ab' * 20}@5.24.0")
+    assert (named.place, named.revision, named.version) == ("me/model", "ab" * 20, "5.24.0")
+    assert parse_oracle(named.text) == named
+    folder = tmp_path / "snapshot"
+    folder.mkdir()
+    weights = folder / "model.safetensors"
+    weights.write_bytes(b"some")
+    asked = []
+
+    def fetch() -> Path:
+        asked.append(1)
+        return folder
+
+    def digest(of: OracleName = named) -> str:
+        found, files = pinned_folder(of, tmp_path / "cache", fetch)
+        assert found == folder
+        return files
+
+    first = digest()
+    assert digest() == first
+    assert len(asked) == 1  # nothing is fetched again
+    os.utime(weights, (0, 0))
+    assert digest() == first  # other times, the same bytes
+    weights.write_bytes(b"more")
+    with pytest.raises(
+        ConfigurationError, match=r"has changed: model\.safetensors is not the file"
+    ):
+        digest()
+    assert digest(parse_oracle(f"hf:me/model#{'cd' * 20}@5.24.0")) != first
+    weights.unlink()
+    with pytest.raises(ConfigurationError, match=r"has changed: model\.safetensors"):
+        digest()
+
+
 @pytest.mark.parametrize(
     ("name", "sentence"),
     [
+        ("hf:me/model@5.24.0", r"pin the commit, as in hf:me/model#0123456789abcdef\w+@5\.24"),
+        ("hf:me/model#main@5.24.0", "pin the commit"),
+        ("hf:/no/such/folder@5.24.0", "There is no folder /no/such/folder"),
         ("mine", "'mine' is no oracle: use fair-esm, self-fp64"),
         ("file:x.csv", "is no oracle: use .*a .npz or .parquet file"),
         ("hf:EsmModel", "names no release of transformers: pin one"),

@@ -34,7 +34,7 @@ def folder_digest(folder: Path) -> str:
         OSError: one cannot be read.
     """
     files = tuple(sorted(path for path in folder.rglob("*") if path.is_file()))
-    return _folder_digest(folder, files, _listing(folder, files))
+    return _folder_digest(folder, files, listing_of(folder, files))
 
 
 @functools.lru_cache(maxsize=32)  # where no note can be left beside it
@@ -51,7 +51,7 @@ def _folder_digest(folder: Path, files: tuple[Path, ...], listing: str) -> str:
     return _noted(folder, "sha256", listing, read)
 
 
-def _listing(folder: Path, files: Sequence[Path]) -> str:
+def listing_of(folder: Path, files: Sequence[Path]) -> str:
     """What tells that files of a folder are as they were: SHA-256 of names, sizes and times."""
     listing = hashlib.sha256()
     for path in files:
@@ -91,7 +91,7 @@ def remembered(
         kind: of digest, the suffix of the note.
         files: of a folder at `path`, whose names, sizes and times count.
     """
-    stamp = _listing(path, files) if files else f"{path.stat().st_size} {path.stat().st_mtime_ns}"
+    stamp = listing_of(path, files) if files else f"{path.stat().st_size} {path.stat().st_mtime_ns}"
     return _noted(path, kind, stamp, compute)
 
 

@@ -3,12 +3,14 @@
 fair-esm                    unmodified fair-esm in FP32, with the run's weights
 self-fp64                   the target's own unpacked path in FP64, blind to what both sides share
 hf:EsmModel@VERSION         Hugging Face's ESM-2 of a pinned release, with the run's weights
-hf:MODEL@VERSION            another model of Hugging Face's format, by folder or name
+hf:FOLDER@VERSION           another model of Hugging Face's format, in a folder
+hf:NAME#REVISION@VERSION    and one of its hub, at one commit: 40 hexadecimal digits
 file:PATH                   embeddings by sequence id, of a .npz or .parquet file
 none                        nothing: its gates are not judged
 """
 
 import hashlib
+import re
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -21,6 +23,7 @@ from virnucpro_monitor.records import NO_ORACLE, OWN_ORACLE
 FAIR_ESM = "fair-esm"
 HF_ESM = "EsmModel"
 _FORMS = f"{FAIR_ESM}, {OWN_ORACLE}, hf:MODEL@VERSION, file:PATH or {NO_ORACLE}"
+_REVISION = re.compile(r"(.+)#([0-9a-f]{40})")
 _SUFFIXES = (".npz", ".parquet")
 
 
@@ -32,16 +35,19 @@ class OracleName:
         kind: "fair-esm", "self-fp64", "hf", "file" or "none".
         place: of "hf" the model, of "file" the path.
         version: of "hf" the release of transformers.
+        revision: of a hub's model the commit.
     """
 
     kind: str
     place: str = ""
     version: str = ""
+    revision: str = ""
 
     @property
     def text(self) -> str:
         """As a user writes it, and as runs name it."""
-        pinned = f"@{self.version}" if self.version else ""
+        pinned = f"#{self.revision}" if self.revision else ""
+        pinned += f"@{self.version}" if self.version else ""
         return f"{self.kind}:{self.place}{pinned}" if self.place else self.kind
 
 
@@ -58,8 +64,10 @@ def parse_oracle(text: str) -> OracleName:
         return OracleName(kind, place)
     if kind == "hf":
         model, _, version = place.rpartition("@")
+        of_hub = _REVISION.fullmatch(model)
+        model, revision = of_hub.groups() if of_hub else (model or HF_ESM, "")
         try:
-            return OracleName(kind, model or HF_ESM, str(Version(version)))
+            return OracleName(kind, model, str(Version(version)), revision)
         except InvalidVersion as error:
             raise ConfigurationError(
                 f"{text!r} names no release of transformers: pin one, as in hf:{HF_ESM}@5.24.0."
@@ -71,11 +79,13 @@ def oracle_here(text: str) -> str:
     """An oracle's name with its file's or folder's path made absolute, from the working folder.
 
     Raises:
-        ConfigurationError: it is none, or there is no such file.
+        ConfigurationError: it is none, there is no such file, or a hub's model has no revision.
     """
     named = parse_oracle(text)
-    if named.kind == "hf" and (folder := model_folder(named)) is not None:
-        return OracleName(named.kind, str(folder.resolve()), named.version).text
+    if named.kind == "hf":
+        check_pinned(named)
+        if (folder := model_folder(named)) is not None:
+            return OracleName(named.kind, str(folder.resolve()), named.version).text
     if named.kind != "file":
         return named.text
     path = path_from(named.place).resolve()
@@ -107,4 +117,18 @@ def oracle_source(text: str) -> tuple[str, ...]:
 def model_folder(named: OracleName) -> Path | None:
     """The folder that an oracle of Hugging Face's format is in; None for a model's name."""
     folder = path_from(named.place)
-    return folder if named.place != HF_ESM and folder.is_dir() else None
+    own = named.place == HF_ESM or named.revision
+    return folder if not own and folder.is_dir() else None
+
+
+def check_pinned(named: OracleName) -> None:
+    """Raise `ConfigurationError` where a model's name may mean other files tomorrow."""
+    if named.place == HF_ESM or named.revision or model_folder(named) is not None:
+        return
+    if path_from(named.place).is_absolute():
+        raise ConfigurationError(f"There is no folder {named.place} for the oracle {named.text!r}.")
+    raise ConfigurationError(
+        f"The oracle {named.text!r} names a model of the hub, whose files its authors may change: "
+        f"pin the commit, as in hf:{named.place}#{'0123456789abcdef' * 2}01234567@{named.version} "
+        f"(40 digits, from the model's history)."
+    )

@@ -15,10 +15,12 @@ from virnucpro_monitor.errors import ConfigurationError
 from virnucpro_monitor.models.weight_digests import folder_digest
 from virnucpro_monitor.models.weights import Weights
 from virnucpro_monitor.records import BenchmarkSet, Target, content_digest
+from virnucpro_monitor.runner.hub_models import pinned_folder
 from virnucpro_monitor.runner.oracle_names import (
     FAIR_ESM,
     HF_ESM,
     OracleName,
+    check_pinned,
     model_folder,
     parse_oracle,
 )
@@ -79,24 +81,27 @@ def _hf_oracle(
     on_progress: Callable[[int, int], None] | None,
 ) -> Oracle:
     """Embeddings by a pinned release of transformers, in an environment of its own."""
-    own = named.place == HF_ESM
-    key = [named.text, _digest_of(named), weights.digest if own else "", benchmark.digest]
+    check_pinned(named)
+    own, place = named.place == HF_ESM, named.place
+    if named.revision:
+        found, files = pinned_folder(named, cache_folder, lambda: _fetched(named, cache_folder))
+        place = str(found)
+    else:
+        files = _digest_of(named)
+    key = [named.text, files, weights.digest if own else "", benchmark.digest]
 
     def compute(folder: Path) -> None:
-        asked = Target(
-            name=named.text, location="", requirements=f"transformers=={named.version}\n"
-        )
-        python = target_python(asked, folder, cache_folder, lambda _: None)
+        python = _python(named, cache_folder)
         texts = [truncate(one.residues)[0] for one in benchmark.sequences]
         with scratch_folder(cache_folder / "oracle", ".hf-") as answers:
             answers.mkdir()
             job = {
                 "model": model_name if own else "",
-                "place": str(weights.path) if own else named.place,
+                "place": str(weights.path) if own else place,
                 "texts": texts,
                 "folder": str(answers),
             }
-            _ask(Path(python or ""), job, named)
+            _ask(python, job, named)
             places = {text: answers / f"{number}.npy" for number, text in enumerate(texts)}
             facts = {
                 "digest": digest,
@@ -117,8 +122,20 @@ def _hf_oracle(
     return kept_oracle(cache_folder, digest, compute)
 
 
+def _python(named: OracleName, cache_folder: Path) -> Path:
+    """The interpreter of an environment with the oracle's transformers."""
+    asked = Target(name=named.text, location="", requirements=f"transformers=={named.version}\n")
+    return Path(target_python(asked, cache_folder, cache_folder, lambda _: None) or "")
+
+
+def _fetched(named: OracleName, cache_folder: Path) -> Path:
+    """The folder of a hub's model in the hub's own cache, fetched where it is not there."""
+    job = {"fetch": named.place, "revision": named.revision}
+    return Path(_ask(_python(named, cache_folder), job, named).strip().splitlines()[-1])
+
+
 def _digest_of(named: OracleName) -> str:
-    """Of a model's files on this machine; empty for a name."""
+    """Of a model's folder; empty for a release's own."""
     folder = model_folder(named)
     try:
         return "" if folder is None else folder_digest(folder)
@@ -128,7 +145,8 @@ def _digest_of(named: OracleName) -> str:
         ) from error
 
 
-def _ask(python: Path, job: Mapping[str, object], named: OracleName) -> None:
+def _ask(python: Path, job: Mapping[str, object], named: OracleName) -> str:
+    """Let the environment do a job; returns what it printed."""
     environment = public_environment(os.environ)
     environment["PYTHONPATH"] = str(Path(virnucpro_monitor.__file__).parent.parent)
     try:
@@ -147,3 +165,4 @@ def _ask(python: Path, job: Mapping[str, object], named: OracleName) -> None:
         lines = [line for line in done.stderr.splitlines() if line.strip()]
         why = lines[-1] if lines else f"status {done.returncode}"
         raise ConfigurationError(f"The oracle {named.text} cannot be run: {why}")
+    return done.stdout

@@ -3,9 +3,14 @@
 Run in an environment of its own, with a JSON object on standard input:
 
     model    name of the ESM-2 of a fair-esm checkpoint at `place`; empty where `place` is a model
-             of Hugging Face's format, by folder or name
+             of Hugging Face's format, by its folder
     texts    residues of each sequence
     folder   where NUMBER.npy is written for each: [residues, D] float32
+
+or, to have a model of the hub on this machine and print where, with these:
+
+    fetch     its name there
+    revision  the commit
 """
 
 import json
@@ -20,6 +25,13 @@ import torch
 
 def main() -> None:
     job = json.load(sys.stdin)
+    if "fetch" in job:
+        from huggingface_hub import snapshot_download
+
+        others = ["*.h5", "*.msgpack", "*.ot", "onnx/*"]  # weights of other frameworks
+        asked = {"revision": job["revision"], "ignore_patterns": others}
+        sys.stdout.write(f"{snapshot_download(job['fetch'], **asked)}\n")
+        return
     embed = _own(job["model"], Path(job["place"])) if job["model"] else _named(job["place"])
     with torch.inference_mode():
         for number, text in enumerate(job["texts"]):
