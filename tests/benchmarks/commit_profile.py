@@ -111,6 +111,7 @@ def noted_functions() -> tuple[tuple[Any, str, str], ...]:
         (server, "load_for", "server.load_for"),
         (worker, "_warm_up", "judge.start_device"),
         (worker, "_yardstick", "judge.open_yardstick"),
+        (worker, "_load_ahead", "judge.load_ahead"),
         (oracles, "open_oracle", "judge.open_yardstick.oracle"),
         (remote.RemoteSubject, "meet", "judge.wait_for_process"),
         (remote.RemoteSubject, "wait", "judge.wait_for_model"),

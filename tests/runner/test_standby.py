@@ -10,13 +10,15 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 
 from tests.runner.conftest import MakePlan
 from tests.runner.tiny_target import HEALTHY, MODEL_FILE, TinyRepository
+from virnucpro_monitor.models.weights import resolve_weights
 from virnucpro_monitor.records import RunReport
 from virnucpro_monitor.records.messages import Ended, Failed, Judged, MeasureJob
 from virnucpro_monitor.runner import standby
-from virnucpro_monitor.runner.capacity import Capacity
+from virnucpro_monitor.runner.capacity import Capacity, needed_gpu_bytes
 from virnucpro_monitor.runner.cards import Card
 from virnucpro_monitor.runner.checkout import Repository
 from virnucpro_monitor.runner.client import WorkerPool
@@ -27,6 +29,9 @@ from virnucpro_monitor.runner.plan import RunPlan
 from virnucpro_monitor.runner.prepare import Prepared, prepare
 from virnucpro_monitor.runner.seats import Seats
 from virnucpro_monitor.runner.supervisor import descendants
+from virnucpro_monitor.runner.worker import _load_ahead
+from virnucpro_monitor.validation import trace
+from virnucpro_monitor.validation.oracle import prepare_oracle
 
 HEALTHY_MODEL = HEALTHY[MODEL_FILE]
 
@@ -204,6 +209,43 @@ def test_variables_that_a_driver_reads_once_are_watched(monkeypatch: pytest.Monk
     assert standby.read_at_start() == before
     monkeypatch.setenv("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
     assert standby.read_at_start() != before
+
+
+@pytest.mark.parametrize(("spare_bytes", "loads"), [(0, True), (-1, False)])
+def test_a_judge_that_stands_by_loads_what_explains_a_failure_where_there_is_room(
+    plan: RunPlan,
+    prepared: Prepared,
+    monkeypatch: pytest.MonkeyPatch,
+    spare_bytes: int,
+    loads: bool,
+) -> None:
+    job = measure_job(plan, prepared, Path("/nowhere"), "cuda:0", plan.benchmarks)
+    needed_bytes = needed_gpu_bytes(Path(prepared.checkpoint))
+    loaded: list[tuple[str, torch.device]] = []
+    monkeypatch.setattr(
+        torch.cuda, "mem_get_info", lambda _: (3 * needed_bytes + spare_bytes, 10 * needed_bytes)
+    )
+    monkeypatch.setattr(trace, "load_ahead", lambda *asked: loaded.append(asked))
+    _load_ahead(job, ["oracle", "of another set"])
+    assert loaded == ([("oracle", torch.device("cuda:0"))] if loads else [])
+
+
+def test_a_trace_finds_the_model_that_was_loaded_ahead(
+    plan: RunPlan, prepared: Prepared, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    oracle = prepare_oracle(
+        plan.request.model,
+        resolve_weights(plan.request.model, "synthetic", cache_folder=plan.cache_folder),
+        plan.benchmarks[0],
+        cache_folder=plan.cache_folder,
+    )
+    trace._loaded.cache_clear()
+    trace.load_ahead(oracle, torch.device("cpu"))
+    monkeypatch.setattr(trace, "load_checkpoint", None)
+    found = trace._load_oracle_model(oracle, torch.device("cpu"))
+    assert found is not None
+    assert found.model.num_layers == 6
+    trace._loaded.cache_clear()
 
 
 def test_the_word_to_go_is_a_byte_and_not_the_end_of_the_pipe() -> None:

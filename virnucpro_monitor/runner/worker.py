@@ -37,6 +37,7 @@ from virnucpro_monitor.runner.supervisor import TARGET_GONE
 from virnucpro_monitor.scratch import scratch_folder
 
 PROGRESS_INTERVAL_S = 0.2
+_ROOM = 3  # times what a commit needs: for its own model, the next one, and this one
 
 Emit = Callable[[Said], None]
 
@@ -158,6 +159,8 @@ def _measure(job: MeasureJob, connection: socket.socket, emit: Emit, *, held: bo
             # By the adapter's name, which is ours: a target's code cannot choose what judges it.
             named = parse_adapter(job.adapter).oracle
             weights, oracles = _yardstick(job, named, emit)
+            if held:
+                _load_ahead(job, oracles)
             subject.meet()
             if held:
                 clock.restart()
@@ -206,6 +209,25 @@ def _warm_up(job: MeasureJob) -> None:
     if job.request.device.startswith("cuda"):
         with suppress(RuntimeError):  # the target meets the same, and says so
             torch.zeros(1, device=job.request.device)
+
+
+def _load_ahead(job: MeasureJob, oracles: list[Any]) -> None:
+    """While no commit is named yet: what explains a failure, where the card has room to spare.
+
+    On a CPU the model is the file's own memory.
+    """
+    import torch
+
+    from virnucpro_monitor.runner.capacity import needed_gpu_bytes
+    from virnucpro_monitor.validation.trace import load_ahead
+
+    if not job.request.device.startswith("cuda"):
+        return
+    with suppress(Exception):  # met again where it is needed, and told then
+        free_bytes, _ = torch.cuda.mem_get_info(job.request.device)
+        if free_bytes >= _ROOM * needed_gpu_bytes(Path(job.checkpoint)):
+            for oracle in oracles[job.first : job.first + 1]:  # of one model, whatever the set
+                load_ahead(oracle, torch.device(job.request.device))
 
 
 class _Times(TypedDict):

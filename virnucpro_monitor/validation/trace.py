@@ -64,6 +64,7 @@ _MASKED_SHARES = (0.15, 0.5)
 # Gates that probe sequences decide; where all others hold, these are what to trace.
 PROBE_GATES = frozenset(gate.name for gate in GATES if not gate.from_sequences)
 _LEAK_GATES = frozenset({"leak"})
+_A_FEW_RESIDUES = "MKTAYIAKQRQISFVK"
 
 
 def trace(
@@ -401,6 +402,14 @@ def _load_oracle_model(oracle: Oracle | None, device: torch.device) -> ExactMode
     if oracle is None or oracle.weights_path is None or not oracle.weights_path.is_file():
         return None
     return _loaded(oracle.model_name, oracle.weights_path, str(device))
+
+
+def load_ahead(oracle: Oracle | None, device: torch.device) -> None:
+    """Have the oracle model on a device, and its kernels loaded, for the next trace there."""
+    exact = _load_oracle_model(oracle, device)
+    if exact is not None:
+        with full_float32(), torch.inference_mode():
+            exact.layers(encode(_A_FEW_RESIDUES), [exact.model.num_layers])
 
 
 @lru_cache(maxsize=1)
