@@ -24,7 +24,10 @@ from pathlib import Path
 
 ROOT = Path(__file__).parent.parent.parent
 LEAST_KILLED = 0.9
-JUDGING = ("gates", "gate_records", "verdict", "verdict_records", "culprit", "measures", "noise")
+JUDGING = (
+    "gates", "gate_records", "verdict", "verdict_records", "verdict_words", "culprit", "measures",
+    "noise",
+)  # fmt: skip
 COMMANDS = (
     "compare", "db", "doctor", "incidents", "protocol", "regressions", "runs",
     "schedule", "selftest", "status", "targets", "validate", "weights",
