@@ -63,6 +63,14 @@ def test_the_readme_s_model_of_one_s_own_packs_as_alone(
     told = "my_model.py:Mine:family=prott5,oracle=none"
     assert run_command(["adapter", "check", told, "--json"]) == 0
     assert "Provisional for prott5" in capsys.readouterr().out
+    # It says what it was that was looked at, and what was not.
+    assert run_command(["adapter", "check", told]) == 0
+    said = " ".join(capsys.readouterr().out.split())
+    assert (
+        "model of the family prott5 (asked for in the size of esm2_t6_8M_UR50D), 4 layers" in said
+    )
+    assert "looked at 3 sequences of 7 to 58 tokens; judged: coverage, finite" in said
+    assert "not judged: oracle, ceiling, baseline not asked collator, weights" in said
     leaking = EXAMPLES[1].replace(", owner[:, None] != owner[None, :]", "")
     Path("my_model.py").write_text(leaking)
     assert run_command(["adapter", "check", "my_model.py:Mine:oracle=none", "--json"]) == 2

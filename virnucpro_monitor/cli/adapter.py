@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Container
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from virnucpro_monitor.cli.options import JsonOption, print_json, progress_line, takes
+from virnucpro_monitor.records import GATES, NO_ORACLE
 from virnucpro_monitor.settings import Settings
 
 if TYPE_CHECKING:
@@ -79,7 +81,7 @@ def describe_trial(trial: Trial) -> list[str]:
     """What came of a trial, one line each."""
     from virnucpro_monitor.monitor.trying import largest
 
-    results = trial.verdict.sequences
+    results, gates = trial.verdict.sequences, trial.verdict.gates
     width = "?" if trial.width is None else trial.width
     alone = " ".join(f"[{length}, {width}]" for length in trial.lengths)
 
@@ -88,15 +90,34 @@ def describe_trial(trial: Trial) -> list[str]:
 
     packed = largest([one.packed_relative_l2 for one in results])
     unpacked = largest([one.unpacked_relative_l2 for one in results])
+
+    def named(passed: Container[bool | None]) -> str:
+        return ", ".join(gate.name for gate in gates if gate.passed in passed) or "none"
+
+    unasked = [one.name for one in GATES if one.name not in {gate.name for gate in gates}]
     return [
         f"adapter     {trial.adapter}",
-        f"model       {trial.model}, {trial.num_layers} layers, attention {trial.backend}",
+        f"model       {_model_of(trial)}, {trial.num_layers} layers, attention {trial.backend}",
         f"alone       {alone}",
         f"together    [{sum(trial.lengths)}, {width}] in {trial.num_packs} "
         f"{'pack' if trial.num_packs == 1 else 'packs'}",
         f"difference  {shown(largest([one.relative_l2 for one in results]))} packed against alone "
         f"(relative L2, pooled)",
-        f"to FP32     {shown(packed)} packed, {shown(unpacked)} alone",
+        f"to FP32     {shown(packed)} packed, {shown(unpacked)} alone"
+        if trial.oracle != NO_ORACLE
+        else "to FP32     not judged: there is no oracle for this model",
         f"seconds     {trial.duration_s:.1f}",
+        f"looked at   {len(results)} sequences of {min(trial.lengths)} to {max(trial.lengths)} "
+        f"tokens; judged: {named((True, False))}; not judged: {named((None,))}",
+        f"not asked   {', '.join(unasked)}: `virnucpro-monitor validate FASTA --adapter` asks",
         f"verdict     {trial.verdict.outcome}: {trial.verdict.reason}",
     ]
+
+
+def _model_of(trial: Trial) -> str:
+    """What was loaded, as far as its adapter's name tells: another model than ESM-2 has no size."""
+    if trial.family != "esm2":
+        return f"of the family {trial.family} (asked for in the size of {trial.model})"
+    if trial.oracle == NO_ORACLE:
+        return f"the adapter's own with ESM-2's tokens (asked for as {trial.model})"
+    return trial.model

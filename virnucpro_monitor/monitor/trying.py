@@ -72,6 +72,9 @@ class Trial:
     """What came of trying an adapter on a few sequences.
 
     Attributes:
+        model: the size of ESM-2 that the adapter was asked for.
+        family: whose tokens the model reads.
+        oracle: what it was held against.
         width: channels of an embedding, None where a run did not tell.
         num_layers: as the adapter numbers them.
         lengths: tokens of each sequence alone, BOS and EOS included.
@@ -80,6 +83,8 @@ class Trial:
 
     adapter: str
     model: str
+    family: str
+    oracle: str
     backend: str
     width: int | None
     num_layers: int | None
@@ -264,10 +269,12 @@ def _sentence(failure: Failure | None, reason: str) -> str:
 
 def _trial(settings: Settings, target: Target, report: RunReport) -> Trial:
     verdict = _verdict_of(report)
-    packs = read_packs(verdict.documents)
+    packs, named = read_packs(verdict.documents), parse_adapter(target.adapter)
     return Trial(
         adapter=target.adapter,
         model=settings.model,
+        family=named.family,
+        oracle=named.oracle,
         backend=report.run.configuration.backend,
         width=packs.width,
         num_layers=packs.num_layers,

@@ -150,13 +150,17 @@ def make_reason(
             return f"Passed{told}; {_lower(seed.detail[:-1])}; all other gates hold{rest}."
         rest = told + rest
         oracle = read_oracle(documents)
+        # Every protocol's probes ask for leaks.
+        probed = any(gate.name == "leak" for gate in gates)
         if oracle == NO_ORACLE:
             return (
                 f"Packed equals unpacked, correctness unknown, since there is no oracle for this "
                 f"model: {_lower(seed.detail[:-1])}; all gates that could be judged hold{rest}."
             )
+        all_gates = "all gates" if probed else "all gates that need no probes"
         held = {None: "", FAIR_ESM_ORACLE: "", OWN_ORACLE: _OWN}.get(oracle, f" against {oracle}")
-        return f"Packed equals unpacked: {_lower(seed.detail[:-1])}; all gates hold{held}{rest}."
+        equal = f"Packed equals unpacked: {_lower(seed.detail[:-1])}"
+        return f"{equal}; {all_gates} hold{held}{rest}."
     lead = {
         Culprit.PACKED: "Packed is the wrong side",
         Culprit.UNPACKED: "Unpacked is the wrong side",
