@@ -64,6 +64,23 @@ def test_a_file_that_goes_away_meanwhile_is_named(cached: Path) -> None:
         opened.residues_of(0)
 
 
+def test_one_residue_is_the_row_of_all(oracle: Oracle) -> None:
+    stored = np.load(oracle.residues_path)
+    for index in (0, len(oracle.starts) - 2):
+        first, end = oracle.starts[index : index + 2]
+        for row in (first, end - 1):
+            assert np.array_equal(oracle.residue_of(index, row - first).numpy(), stored[row])
+
+
+def test_a_file_that_is_cut_short_meanwhile_is_named(cached: Path) -> None:
+    opened = Oracle.open(cached)
+    assert opened.residues_path is not None
+    with opened.residues_path.open("r+b") as file:
+        file.truncate(opened.residues_path.stat().st_size - 64)
+    with pytest.raises(oracles.TornOracleError, match=r"it is not [0-9]+ bytes long"):
+        opened.residue_of(0, 0)
+
+
 def test_it_is_computed_once(
     oracle: Oracle, weights, benchmark_set, oracle_cache, monkeypatch: pytest.MonkeyPatch
 ) -> None:

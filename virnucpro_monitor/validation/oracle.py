@@ -40,6 +40,8 @@ from virnucpro_monitor.validation.tokens import encode
 DEFINITION = "fair-esm 2.0.0, FP32, TF32 off, final LayerNorm, mean over residues in FP64; 1"
 _POOLED, _RESIDUES, _EMBEDDING = "pooled.npy", "residues.npy", "embedding.npy"
 _FACTS = "oracle.json"
+_RESIDUE_DTYPE = np.dtype("<f4")
+_HEADER_LENGTH_AT = 8  # in a .npy file of format 1.0: two bytes, after which the header comes
 _HASHED_BYTES = 32 * 1024**2  # at either end of a file: opening a large oracle stays cheap
 
 
@@ -92,15 +94,28 @@ class Oracle:
 
     def _read(self, rows: slice) -> torch.Tensor:
         assert self.residues_path is not None
-        # Mapped anew each time: pages of a mapping that stays count as this process's memory.
+        # Read and not mapped: a mapping's pages count as this process's memory as long as it stays,
+        # and one that is made anew for each row costs more than all that is done with the row.
+        width, item_bytes = self.pooled.shape[1], _RESIDUE_DTYPE.itemsize
+        count = rows.stop - rows.start
         try:
-            mapped = np.load(self.residues_path, mmap_mode="r")
+            with self.residues_path.open("rb", buffering=0) as file:
+                start = (
+                    _HEADER_LENGTH_AT
+                    + 2
+                    + int.from_bytes(file.read(_HEADER_LENGTH_AT + 2)[_HEADER_LENGTH_AT:], "little")
+                )
+                num_bytes = start + self.starts[-1] * width * item_bytes
+                if os.fstat(file.fileno()).st_size != num_bytes:
+                    raise ValueError(f"it is not {num_bytes} bytes long")
+                file.seek(start + rows.start * width * item_bytes)
+                found = np.fromfile(file, dtype=_RESIDUE_DTYPE, count=count * width)
+            return torch.from_numpy(found.astype(np.float32, copy=False).reshape(count, width))
         except (OSError, ValueError) as error:
             raise TornOracleError(
                 f"The oracle file {self.residues_path} cannot be read any more ({error}): start "
                 "again."
             ) from error
-        return torch.from_numpy(np.array(mapped[rows]))
 
     def pooled_of(self, index: int) -> torch.Tensor:
         """[D] float64."""
@@ -285,7 +300,7 @@ def write_oracle(
         starts.append(starts[-1] + len(text))
     with (folder / _RESIDUES).open("wb") as file:
         shape = (starts[-1], first.shape[-1])
-        header = {"descr": "<f4", "fortran_order": False, "shape": shape}
+        header = {"descr": _RESIDUE_DTYPE.str, "fortran_order": False, "shape": shape}
         np.lib.format.write_array_header_1_0(file, header)
         for index, text in enumerate(texts):
             rows = embed(text) if index else first
@@ -302,7 +317,7 @@ def write_oracle(
                     "which no distance can be told: use others."
                 )
             if whole:
-                file.write(np.ascontiguousarray(exact.cpu().numpy(), dtype="<f4").data)
+                file.write(np.ascontiguousarray(exact.cpu().numpy(), dtype=_RESIDUE_DTYPE).data)
             if on_progress:
                 on_progress(index + 1, len(texts))
     names = [_POOLED, _RESIDUES]
