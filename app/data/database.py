@@ -3,13 +3,18 @@
 Records are frozen, so that all readers share one copy. What is shown is at most `FRESH_S` behind
 the database: so often it is asked whether anything was written, and if so, all is asked anew. Where
 asking anew takes long, as of a long history into which runners write all the time, that is done for
-a part of the time only, and readers wait for it as seldom.
+a part of the time only. Meanwhile one reader waits for each new answer: the others are shown what
+was until it is there.
 """
 
 import os
-from collections.abc import Callable
+from collections import OrderedDict
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
 from datetime import datetime
 from functools import update_wrapper
+from threading import Lock, local
 from time import monotonic
 from typing import Any, Generic, ParamSpec, TypeVar
 
@@ -74,8 +79,35 @@ def database_state() -> str:
     _spent_s[url] = 0.0
     if state and now != state:
         for one in _following:
-            one.forget()
+            one.outdate()
     return now
+
+
+class _Thread(local):
+    """Whether this thread is asking for an answer: what that is made of must be as new."""
+
+    asks = False
+
+
+_thread = _Thread()
+
+
+@contextmanager
+def _asking() -> Iterator[None]:
+    before, _thread.asks = _thread.asks, True
+    try:
+        yield
+    finally:
+        _thread.asks = before
+
+
+@dataclass(frozen=True, slots=True)
+class _Past(Generic[_Answer]):
+    """The last answer to one question."""
+
+    state: str
+    at: float
+    answer: _Answer
 
 
 def kept(
@@ -121,6 +153,11 @@ class Kept(Generic[_Asked, _Answer]):
         keep = st.cache_resource(ttl=ttl_s, max_entries=max_entries, show_spinner=False)
         self._kept: Any = keep(answer)
         self._unchanging = unchanging
+        self._ttl_s = ttl_s
+        self._max_past = max_entries
+        self._past: OrderedDict[str, _Past[_Answer]] = OrderedDict()
+        self._asked: set[str] = set()
+        self._lock = Lock()
         if not unchanging:
             _following.append(self)
         update_wrapper(self, question)
@@ -129,20 +166,55 @@ class Kept(Generic[_Asked, _Answer]):
         named = (f"{name}={_stands_for(kwargs[name])}" for name in sorted(kwargs))
         state = "" if self._unchanging else database_state()
         url = database_url()
-        key = "\0".join([url, state, *map(_stands_for, args), *named])
+        name = "\0".join([url, *map(_stands_for, args), *named])
 
         def ask() -> _Answer:
             start = monotonic()
-            answered = self._question(*args, **kwargs)
+            with _asking():
+                answered = self._question(*args, **kwargs)
             if not self._unchanging:
                 _spent_s[url] = max(_spent_s.get(url, 0.0), monotonic() - start)
             return answered
 
-        answer: _Answer = self._kept(key, ask)
+        if self._unchanging:
+            answer: _Answer = self._kept(name, ask)
+            return answer
+        return self._asked_once(name, state, ask)
+
+    def _asked_once(self, name: str, state: str, ask: Callable[[], _Answer]) -> _Answer:
+        """What is kept, asked anew by the first who misses it: others get the last answer."""
+        with self._lock:
+            past = self._past.get(name)
+            if (
+                past is not None
+                and past.state != state
+                and monotonic() - past.at < self._ttl_s
+                and name in self._asked
+                and not _thread.asks
+            ):
+                return past.answer
+            self._asked.add(name)
+        at = monotonic()
+        try:
+            answer: _Answer = self._kept(f"{name}\0{state}", ask)
+        finally:
+            with self._lock:
+                self._asked.discard(name)
+        with self._lock:
+            self._past[name] = _Past(state, at, answer)
+            self._past.move_to_end(name)
+            while len(self._past) > self._max_past:
+                self._past.popitem(last=False)
         return answer
+
+    def outdate(self) -> None:
+        """Drop the answers to a former state of the database, but for the last to each question."""
+        self._kept.clear()
 
     def forget(self) -> None:
         """Drop all kept answers."""
+        with self._lock:
+            self._past.clear()
         self._kept.clear()
 
 

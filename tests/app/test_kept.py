@@ -1,5 +1,6 @@
 """Answers that all readers share: kept while nothing is written, asked anew once something was."""
 
+import threading
 import time
 from collections import OrderedDict
 from collections.abc import Sequence
@@ -99,3 +100,48 @@ def test_what_takes_long_to_ask_is_not_asked_all_the_time(
     writable.dispose()
     dawdle()
     assert len(asked) == times
+
+
+go_on = threading.Event()
+begun = threading.Event()
+
+
+@database.kept()
+def wait_for_go() -> int:
+    asked.append("waited")
+    begun.set()
+    assert go_on.wait(30)
+    return len(asked)
+
+
+@database.kept()
+def made_of_it() -> int:
+    return 10 * wait_for_go()
+
+
+def test_while_one_asks_anew_others_see_what_was_but_nothing_new_is_made_of_it(
+    empty_url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv(database.URL_VARIABLE, empty_url)
+    monkeypatch.setattr(database, "FRESH_S", 0.0)
+    monkeypatch.setattr(database, "REST", 0)
+    asked.clear()
+    go_on.set()
+    assert (wait_for_go(), made_of_it()) == (1, 10)
+    writable = open_engine(empty_url)
+    Writer(writable).heartbeat("gpu-1", "sample", "idle", "", num_queued=0, exit_code=0)
+    writable.dispose()
+    go_on.clear()
+    begun.clear()
+    answers: list[int] = []
+    both = [threading.Thread(target=lambda: answers.append(wait_for_go()))]
+    both[0].start()
+    assert begun.wait(30)
+    assert wait_for_go() == 1  # what was
+    both.append(threading.Thread(target=lambda: answers.append(made_of_it())))
+    both[1].start()
+    go_on.set()
+    for one in both:
+        one.join(30)
+    assert sorted(answers) == [2, 20]
+    assert wait_for_go() == 2
