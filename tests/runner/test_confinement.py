@@ -142,6 +142,40 @@ def check_held_back(report: RunReport) -> None:
 
 
 @pytest.mark.usefixtures("shared_workers")
+def test_a_link_that_leads_out_of_a_commit_opens_nothing(
+    tiny: TinyRepository, make_plan: MakePlan, tmp_path: Path
+) -> None:
+    """What others may read is read through it, what is hidden is not, and nothing is written."""
+    open_file, hidden = tmp_path / "kernel.py", tmp_path / "monitor.db"
+    for file in (open_file, hidden):
+        file.write_text("SCALE = 1\n")
+    link = tiny.folder / "tinytarget" / "kernel.py"
+    uses = (
+        "from pathlib import Path\n"
+        "from tinytarget import kernel\n"
+        "try:\n"
+        "    Path(kernel.__file__).write_text('changed')\n"
+        "except OSError as error:\n"
+        "    print('not written:', error.strerror, flush=True)\n"
+    )
+    link.symlink_to(open_file)
+    commits = [tiny.commit({MODEL_FILE: uses + HEALTHY[MODEL_FILE]})]
+    link.unlink()
+    link.symlink_to(hidden)
+    commits.append(tiny.commit({"README.md": "another link"}))
+    reads, refused = run_commits(make_plan(commits, workers=1, force=True, hidden=(hidden,)))
+    assert reads.run.outcome is Outcome.PASSED, reads.failure
+    assert "not written: " in reads.documents["output"]["text"]
+    assert refused.run.outcome is Outcome.ERROR
+    assert refused.failure is not None
+    assert refused.failure.message == (
+        "tinytarget.models.esm2_flash cannot be imported: PermissionError: [Errno 13] "
+        "Permission denied: 'tinytarget/kernel.py'"
+    )
+    assert open_file.read_text() == hidden.read_text() == "SCALE = 1\n"
+
+
+@pytest.mark.usefixtures("shared_workers")
 def test_who_turns_it_off_is_told_so(
     tiny: TinyRepository, make_plan: MakePlan, tmp_path: Path
 ) -> None:
