@@ -116,3 +116,9 @@ def test_the_distance_of_each_slot_is_its_own_to_the_last_bit_every_time(device:
     ]
     assert found == pytest.approx(alone, rel=1e-12)
     assert all(measures.slots_relative_l2(a, b, lengths) == found for _ in range(5))
+
+
+def test_a_device_is_not_waited_for() -> None:
+    """On "meta" there are no values, and asking for one raises."""
+    a, b = torch.empty(2, 5, 8, device="meta")
+    assert measures.residue_figures(a, b).shape == (4,)

@@ -100,7 +100,8 @@ def residue_figures(a: torch.Tensor, b: torch.Tensor) -> torch.Tensor:
     a, b = a.double(), b.double()
     cosines = residue_cosines(a, b)
     worst = cosines.argmin()
-    lowest = torch.where(cosines.isfinite().all(), cosines[worst], torch.nan)
+    # Not cosines[worst]: a number is asked of the device for that, which is waited for.
+    lowest = torch.where(cosines.isfinite().all(), cosines.min(), torch.nan)
     largest = (a - b).abs_().max()
     return torch.stack([lowest, torch.quantile(cosines, 0.01), worst.double(), largest])
 
