@@ -216,13 +216,13 @@ def _load_ahead(job: MeasureJob, oracles: list[Any]) -> None:
 
     On a CPU the model is the file's own memory.
     """
+    if not job.request.device.startswith("cuda"):
+        return
     import torch
 
     from virnucpro_monitor.runner.capacity import needed_gpu_bytes
     from virnucpro_monitor.validation.trace import load_ahead
 
-    if not job.request.device.startswith("cuda"):
-        return
     with suppress(Exception):  # met again where it is needed, and told then
         free_bytes, _ = torch.cuda.mem_get_info(job.request.device)
         if free_bytes >= _ROOM * needed_gpu_bytes(Path(job.checkpoint)):
