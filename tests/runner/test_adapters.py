@@ -332,6 +332,23 @@ def test_weights_that_were_rounded_on_loading_are_not_passed_off_as_exact(tmp_pa
 
 
 @pytest.mark.usefixtures("imports")
+def test_a_wrong_call_of_the_rotation_is_refused_in_fair_esms_words(tmp_path: Path) -> None:
+    code = _LOADING.format(extra="", dtype="torch.float32").replace(
+        "        self.num_layers = 1",
+        "        self.num_layers = 1\n"
+        "        self.rotary = __import__('esm').rotary_embedding.RotaryEmbedding(4)\n"
+        "        Model.made = self",
+    )
+    (tmp_path / "pack.py").write_text(code)
+    SeedInterfaceAdapter().load(request(tmp_path, dtype=torch.float16))
+    model = sys.modules["pack"].Model.made
+    rows = torch.ones(1, 3, 4, dtype=torch.float16)
+    assert model.rotary(rows, rows)[0].dtype is torch.float16
+    with pytest.raises(TypeError, match=r"RotaryEmbedding\.forward\(\) takes 3 positional"):
+        model.rotary(rows, rows, 3)
+
+
+@pytest.mark.usefixtures("imports")
 def test_a_package_init_that_needs_another_package_is_left_out(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

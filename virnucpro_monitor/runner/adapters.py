@@ -196,8 +196,11 @@ def _cast(model: Any, dtype: torch.dtype) -> Any:
 
 
 def _in_float32(rotate: Callable[..., Any]) -> Callable[..., Any]:
-    def rotated(q: torch.Tensor, k: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-        turned_q, turned_k = rotate(q.float(), k.float())
+    # What else a commit gives it is for fair-esm to refuse, by the name that the commit called.
+    def rotated(
+        q: torch.Tensor, k: torch.Tensor, *others: Any, **named: Any
+    ) -> tuple[torch.Tensor, torch.Tensor]:
+        turned_q, turned_k = rotate(q.float(), k.float(), *others, **named)
         return turned_q.to(q.dtype), turned_k.to(k.dtype)
 
     return rotated
