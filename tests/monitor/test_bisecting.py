@@ -28,6 +28,7 @@ from virnucpro_monitor.records import (
     RunReport,
     Target,
 )
+from virnucpro_monitor.runner.builtin import builtin_target
 from virnucpro_monitor.runner.plan import RunPlan
 from virnucpro_monitor.settings import Settings, load_settings
 from virnucpro_monitor.store.engine import Engine, create_database, open_engine
@@ -252,6 +253,8 @@ def test_ends_are_checked_first(bisect: Bisect, settings: Settings, target: Targ
         bisect("gggggggg", "3", "3")
     with pytest.raises(ConfigurationError, match="given as GOOD, is bad, not good, by the verdict"):
         bisect("bggggggb", "0", "7")
+    with pytest.raises(ConfigurationError, match="bisect needs a repository: name it by"):
+        bisect_and_store(settings, builtin_target(), "HEAD~1", "HEAD")
     two = settings.model_copy(update={"benchmark": ["seed", "proteome"]})
     with pytest.raises(ConfigurationError, match="goes by one benchmark set"):
         bisect_and_store(two, target, "HEAD~1", "HEAD")
@@ -294,6 +297,11 @@ def test_what_nobody_has_set_is_as_in_the_newest_run(
     writer.save_target(Target(name="other", location="/nowhere"))
     writer_engine.dispose()
     assert only_stored_repository(settings) == "tiny"  # the other has no runs
+    writer_engine = open_engine(settings.database_url)
+    writer = Writer(writer_engine)
+    writer.save_run(make_report(4, target=builtin_target()))  # which is no repository
+    writer_engine.dispose()
+    assert only_stored_repository(settings) == "tiny"
     filled = as_measured_last(load_settings(db=settings.db), target)
     assert (filled.dtype, filled.token_budget, filled.device) == ("bfloat16", 512, "cuda:0")
     assert (filled.model, filled.weights) == ("esm2_t6_8M_UR50D", "synthetic")

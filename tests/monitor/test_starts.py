@@ -9,18 +9,20 @@ import pytest
 
 from tests.runner.tiny_target import HEALTHY, TinyRepository
 from tests.store.builders import TARGET, make_report
-from virnucpro_monitor.errors import ConfigurationError, RepositoryError
+from virnucpro_monitor.errors import ConfigurationError, DiskError, RepositoryError
 from virnucpro_monitor.monitor import running
 from virnucpro_monitor.monitor.checking import CheckOptions, check_and_store
 from virnucpro_monitor.monitor.running import (
     Listener,
     RunOptions,
+    RunOutcome,
+    check_disks,
     find_run_target,
     find_run_targets,
     run_and_store,
     with_own_adapter,
 )
-from virnucpro_monitor.records import Commit, Run, RunReport, Target
+from virnucpro_monitor.records import Commit, Outcome, Run, RunReport, Target
 from virnucpro_monitor.runner import passwords
 from virnucpro_monitor.runner.builtin import builtin_digest, builtin_target
 from virnucpro_monitor.runner.matrix import with_environments
@@ -216,3 +218,23 @@ def test_a_name_means_its_target_or_all_of_its_environments(settings: Settings) 
     assert find_run_targets(settings, None) == (builtin_target(),)
     (new,) = find_run_targets(settings, "https://example.org/new.git", "its_package")
     assert (new.location, new.package) == ("https://example.org/new.git", "its_package")
+
+
+def test_a_place_that_cannot_be_written_is_named_before_anything_runs(
+    settings: Settings, tmp_path: Path, target: Target, measured: Measured
+) -> None:
+    run_and_store(settings, target)
+    (tmp_path / "file").write_text("")
+    away = settings.model_copy(update={"cache_dir": tmp_path / "file" / "cache"})
+    with pytest.raises(DiskError, match=r"^The cache .*file/cache"):
+        check_disks(away)
+    gone = settings.model_copy(update={"db": f"sqlite:///{tmp_path / 'file' / 'monitor.db'}"})
+    with pytest.raises(DiskError, match=r"^The database .*file"):
+        check_disks(gone)
+    assert len(measured.plans) == 1
+
+
+def test_what_was_not_run_is_counted_in_words() -> None:
+    run = replace(make_report(1).run, outcome=Outcome.NOT_RUN)
+    assert RunOutcome(runs=(run,), settled=()).summary == "1 not run."
+    assert RunOutcome(runs=(), settled=()).summary == "Nothing new."

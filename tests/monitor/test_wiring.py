@@ -132,6 +132,7 @@ def test_a_run_is_loaded_whole_and_of_the_target_that_is_meant(engine: Engine) -
             engine, make_commit(17).hash, target="other", benchmark=benchmark
         )
         assert (found.run.id, found.measured.id, found.target.name) == (run_id, run_id, "other")
+        assert found.oracle == "of other"
         assert [one.sequence_id for one in found.sequences] == ["short_1", "short_2", "short_3"]
         assert found.attempts == (found.run.outcome,)
         assert found.failure is None
@@ -291,6 +292,13 @@ def test_marks_and_runs_of_a_series_stand_in_the_historys_order(engine: Engine) 
     assert [run.commit.position for run in recent[:10]] == list(range(31, 21, -1))
     assert len(recent) == 13, "ten of one series, and one of each of the others"
     assert histories.recent_runs(engine, 2) == recent[:2]
+    # The other set of the same target was last measured at 17, twelve stored commits before.
+    behind = {(one.latest.target, one.latest.benchmark): one.commits_behind
+              for one in histories.list_series(engine)}  # fmt: skip
+    assert behind == {
+        (TARGET.name, "seed"): 0, (TARGET.name, "second"): 12,
+        (OTHER.name, "seed"): 0, (OTHER.name, "second"): 0,
+    }  # fmt: skip
 
 
 def test_places_that_a_target_may_not_read(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -402,9 +410,11 @@ def test_a_schedule_names_the_database_once_and_from_any_folder(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("XDG_DATA_HOME", str(tmp_path / "data"))
     monkeypatch.setenv("VIRNUCPRO_MONITOR_DB", "sqlite:///monitor.db")
     job = scheduling.make_job(load_settings(), None, "15m", None, 90.0)
     assert "VIRNUCPRO_MONITOR_DB" not in job.environment
     place = job.arguments[job.arguments.index("--db") + 1]
     assert place == f"sqlite:///{tmp_path / 'monitor.db'}"
     assert job.arguments[-2:] == ("--max-time", "90s")
+    assert job.log == tmp_path / "data" / "virnucpro-monitor" / "logs" / "builtin.log"
