@@ -112,6 +112,9 @@ def test_a_matrix_is_one_target_for_each_environment() -> None:
     ]
     assert needs_of(made[0]) == ("needs.txt", ("a>1", "torch==2.10.0", "numpy==1.26.4"))
     (single,) = with_environments(Target(name="t", location="/x"), ["torch=2.14.1"])
+    builds = with_environments(target, ["torch=2.13.0+cpu,2.14.*"])
+    assert [one.name for one in builds] == ["t-torch-2.13.0-cpu", "t-torch-2.14.x"]
+    assert environments_of("t", builds) == builds
     assert needs_of(single) == (None, ("torch==2.14.1",))
     (release,) = with_environments(
         Target(name="t", location="pypi:x", requirements="a==1"), ["torch==2.14.1"]

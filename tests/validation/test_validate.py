@@ -73,6 +73,7 @@ def test_a_family_without_masks_has_that_gate_not_judged_and_limits_of_its_own(
     assert gates["mask"].detail == "No token of prott5 hides a residue."
     assert verdict.documents["limits"] == {"family": "prott5", "factor": 1.0}
     assert gates["order"].detail.endswith("Provisional for prott5.")
+    assert verdict.reason.endswith("limits are provisional for prott5.")
     # Judged again from what is stored, it says the same.
     again = judge(verdict.sequences, verdict.documents, protocol, limits_name="float32")
     assert {gate.name: gate for gate in again.gates}["order"] == gates["order"]

@@ -4,6 +4,7 @@ Each is a target of its own, and so a series of its own: NAME-torch-2.10.0, NAME
 alone, where no target is called so, means all of them.
 """
 
+import re
 from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import replace
@@ -67,7 +68,7 @@ def _one(target: Target, chosen: Sequence[tuple[str, str]]) -> Target:
     wanted = [f"{package}=={version}" for package, version in chosen]
     read_requirements("\n".join(wanted))
     _refuse_conflicts(target, chosen)
-    name = "-".join([target.name, *(f"{package}-{version}" for package, version in chosen)])
+    name = "-".join([target.name, *map(_in_name, wanted)])
     return replace(with_requirements(target, wanted), name=name)
 
 
@@ -98,5 +99,10 @@ def environments_of(name: str, known: Iterable[Target]) -> tuple[Target, ...]:
 
 def _is_environment(target: Target, name: str) -> bool:
     """Whether a target is called after one and after its own last pins, as `_one` does it."""
-    pins = [line.replace("==", "-") for line in (target.requirements or "").splitlines()]
+    pins = [_in_name(line) for line in (target.requirements or "").splitlines()]
     return any(target.name == "-".join([name, *pins[first:]]) for first in range(len(pins)))
+
+
+def _in_name(pin: str) -> str:
+    """A pin as a target's name has it: "torch==2.13.0+cpu" is "torch-2.13.0-cpu"."""
+    return re.sub(r"[^\w.-]+", "-", pin.replace("*", "x"))

@@ -20,6 +20,7 @@ from virnucpro_monitor.records import (
     SequenceStatus,
     Thresholds,
     Verdict,
+    read_limits,
     read_oracle,
     read_packs,
     read_probes,
@@ -143,21 +144,21 @@ def make_reason(
     """One sentence: which side, by how much, what failed, and where it departs."""
     failing = {gate.name: gate for gate in gates if gate.fails}
     informing = [gate for gate in gates if gate.informs]
+    cut = _cut_text(sequences) + _provisional_text(documents)
     if not failing:
         seed = next(gate for gate in gates if gate.name == "seed")
-        told, rest = _informs_text(informing), _cut_text(sequences)
+        told, rest = _informs_text(informing), cut
         if any(gate.passed is False for gate in informing):
             return f"Passed{told}; {_lower(seed.detail[:-1])}; all other gates hold{rest}."
         rest = told + rest
         oracle = read_oracle(documents)
-        # Every protocol's probes ask for leaks.
-        probed = any(gate.name == "leak" for gate in gates)
+        unprobed = "packs" in documents and "probes" not in documents  # a trial of an adapter
         if oracle == NO_ORACLE:
             return (
                 f"Packed equals unpacked, correctness unknown, since there is no oracle for this "
                 f"model: {_lower(seed.detail[:-1])}; all gates that could be judged hold{rest}."
             )
-        all_gates = "all gates" if probed else "all gates that need no probes"
+        all_gates = "all gates that need no probes" if unprobed else "all gates"
         held = {None: "", FAIR_ESM_ORACLE: "", OWN_ORACLE: _OWN}.get(oracle, f" against {oracle}")
         equal = f"Packed equals unpacked: {_lower(seed.detail[:-1])}"
         return f"{equal}; {all_gates} hold{held}{rest}."
@@ -181,7 +182,7 @@ def make_reason(
         parts.append(_since_changed(failing.get("weights")) + str(finding))
     parts.append(_lower(most_telling(list(failing.values())).detail.rstrip(".")))
     parts.append(f"failed {'gate' if len(failing) == 1 else 'gates'}: {', '.join(failing)}")
-    return "; ".join(parts) + _informs_text(informing) + _cut_text(sequences) + "."
+    return "; ".join(parts) + _informs_text(informing) + cut + "."
 
 
 def _since_changed(weights: GateResult | None) -> str:
@@ -198,6 +199,12 @@ def _informs_text(informing: Sequence[GateResult]) -> str:
         found = {True: "it holds", None: "it is not judged"}.get(gate.passed, gate.detail)
         told += f"; gate {gate.name} informs by {gate.informs} ({_lower(found.rstrip('.'))})"
     return told
+
+
+def _provisional_text(documents: Mapping[str, Json]) -> str:
+    """That a family's limits are not frozen from healthy runs of it, where they are not."""
+    limits = read_limits(documents)
+    return "" if limits is None else f"; limits are provisional for {limits.family}"
 
 
 def _cut_text(sequences: Sequence[SequenceResult]) -> str:
