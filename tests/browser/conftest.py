@@ -5,6 +5,7 @@ fails the test.
 """
 
 import os
+import socket
 import subprocess
 import time
 from collections.abc import Callable, Iterator
@@ -25,7 +26,7 @@ from playwright.sync_api import (
 
 from tests.app.conftest import sample_url  # noqa: F401 (a fixture)
 from tests.conftest import CHROMIUM
-from virnucpro_monitor.cli.dashboard import find_port, server_command, server_environment
+from virnucpro_monitor.cli.dashboard import server_command, server_environment
 
 FLAGS = (
     "--headless",
@@ -42,12 +43,19 @@ PATIENCE_MS = 120_000  # for one step, on a machine that is busy with others
 expect.set_options(timeout=PATIENCE_MS)
 
 
+def free_port() -> int:
+    """A port of the system's choice, so that tests at the same time do not choose the same one."""
+    with socket.socket() as probe:
+        probe.bind((HOST, 0))
+        return int(probe.getsockname()[1])
+
+
 @contextmanager
 def served(
     url: str, log: Path, *, writable: bool = False, port: int | None = None
 ) -> Iterator[str]:
     """Serve the app on a database; yields its address."""
-    port = find_port(HOST, port)
+    port = port or free_port()
     # A file: nobody would empty a pipe, and a full one stops the server.
     with log.open("wb") as output:
         server = subprocess.Popen(

@@ -7,10 +7,9 @@ from pathlib import Path
 import pytest
 from playwright.sync_api import expect
 
-from tests.browser.conftest import HOST, OpenPage, served
+from tests.browser.conftest import HOST, OpenPage, free_port, served
 from tests.browser.provider import USER, provider, secrets_toml
 from tests.browser.test_pages import settle
-from virnucpro_monitor.cli.dashboard import find_port
 from virnucpro_monitor.store import reader
 from virnucpro_monitor.store.engine import open_engine
 
@@ -22,7 +21,7 @@ def guarded_address(
     sample_url: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> Iterator[str]:
     """The dashboard with login configured in a secrets.toml of its own."""
-    port = find_port(HOST, None)
+    port = free_port()
     secrets = tmp_path / "secrets.toml"
     monkeypatch.setenv("STREAMLIT_SECRETS_FILES", str(secrets))
     with provider() as provider_address:
