@@ -4,29 +4,48 @@
     python -m tests.benchmarks.limits --weights FILE --device cuda:0 --dtypes float16 bfloat16
 
 Need is the worst value of the healthy runs of `evidence`: shuffled packs, several token budgets,
-every third run with a harmless rewriting, in float32 every other one beside fair-esm itself. Limit
-is the one that a run with these weights is judged by. Exit code 2 where a limit is above 10 times
-the need without a reason that the table gives.
+every third run with a harmless rewriting. Each run's value is held against the limit that this run
+was judged by, so that limits by a run's own noise count as they are; the table has the run that
+comes nearest. In float32 a second table has fair-esm itself as the unpacked side. Exit code 2 where
+a limit is above 10 times the need without a reason that the table gives.
 """
 
 import argparse
 import sys
+from functools import partial
 from pathlib import Path
-
-import torch
 
 from virnucpro_monitor.cli.selftest import CPU_MODEL
 from virnucpro_monitor.models.esm2_flash import load_esm2_model
 from virnucpro_monitor.models.weights import load_checkpoint, resolve_weights
+from virnucpro_monitor.records import GATES
 from virnucpro_monitor.settings import load_settings
 from virnucpro_monitor.validation.builtin import BuiltinSubject
-from virnucpro_monitor.validation.evidence import collect_evidence
+from virnucpro_monitor.validation.evidence import ReferenceSubject, collect_evidence
 from virnucpro_monitor.validation.oracle import prepare_oracle
-from virnucpro_monitor.validation.protocol import limits_for, limits_key, load_protocol
+from virnucpro_monitor.validation.protocol import load_protocol
 from virnucpro_monitor.validation.selftest_material import selftest_benchmark
 
 MOST = 10.0
-REASONS: dict[str, str] = {}
+_EXACT = "fair-esm is FP32 itself: no noise of these weights is seen, the protocol's limits stand"
+_NOISE = "the noise that the others are derived from: nothing else in a run tells it"
+_UNMOVED = "no healthy run moves it here; other kernels do"
+_POSITIONS = "positions that run on cost 8 times the noise with other weights, and are harmless"
+
+
+def reason_for(gate: str, dtype: str, ratio: float | None, *, exact: bool) -> str:
+    """Why a limit may lie further above the need; "no reason" where it may not."""
+    if ratio is None:
+        return _UNMOVED
+    if ratio <= MOST:
+        return ""
+    if exact:
+        return _EXACT
+    if gate == "baseline":
+        return _NOISE
+    if dtype == "float32" and gate in ("ceiling", "oracle", "probes"):
+        return _POSITIONS
+    return "no reason"
 
 
 def main() -> int:
@@ -48,41 +67,40 @@ def main() -> int:
     )
     good = True
     print(f"{options.model}, weights {weights.digest[:12]}, {options.device}, {options.runs} runs")
-    print(
-        "| dtype | limit of | limit | need | limit / need | |\n|---|---|--:|--:|--:|---|",
-        flush=True,
-    )
+    print("| dtype | unpacked side | gate | limit / need | |\n|---|---|---|--:|---|", flush=True)
     for dtype in options.dtypes:
         model, converter = load_esm2_model(
             options.model, options.device, weights=str(weights.path), dtype=dtype
         )
-        reference = None
+        own = BuiltinSubject(model, converter, model_name=options.model)
+        sides: dict[str, BuiltinSubject] = {"ours": own}
         if dtype == "float32":
             reference = load_checkpoint(options.model, weights.path)[0].to(options.device)
-        subject = BuiltinSubject(model, converter, model_name=options.model)
-        with torch.inference_mode():
+            sides["fair-esm"] = ReferenceSubject(own, reference)
+        for side, subject in sides.items():
             found = collect_evidence(
                 subject,
                 benchmark,
                 oracle,
                 protocol,
                 num_runs=options.runs,
-                reference=reference,
                 exact_probes=False,
-                on_progress=lambda done, all, dtype=dtype: print(
-                    f"{dtype}: {done} of {all} runs", file=sys.stderr, flush=True
-                ),
+                on_progress=partial(tell, f"{dtype}, {side}"),
             )
-        limits = limits_for(protocol, limits_key(dtype, options.device, options.model))
-        for name, need in sorted(found["worst"].items()):
-            ratio = limits[name] / need if need else float("inf")
-            reason = REASONS.get(name, "" if ratio <= MOST else "no reason")
-            good = good and reason != "no reason"
-            print(
-                f"| {dtype} | {name} | {limits[name]:.1e} | {need:.1e} | {ratio:.1f} | {reason} |",
-                flush=True,
-            )
+            for gate in GATES:
+                if gate.limit is None or gate.name not in found["margins"]:
+                    continue
+                ratio = found["margins"][gate.name]
+                reason = reason_for(gate.name, dtype, ratio, exact=side == "fair-esm")
+                good = good and reason != "no reason"
+                shown = "-" if ratio is None else f"{ratio:.1f}"
+                print(f"| {dtype} | {side} | {gate.name} | {shown} | {reason} |", flush=True)
     return 0 if good else 2
+
+
+def tell(what: str, done: int, total: int) -> None:
+    if done % 13 == 0:
+        print(f"{what}: {done} of {total} runs", file=sys.stderr, flush=True)
 
 
 if __name__ == "__main__":

@@ -104,6 +104,7 @@ def _content(base: Protocol, setup: dict[str, Json], parts: list[dict[str, Json]
     ]
     content["evidence"] = {**content.get("evidence", {}), "runs": [*others, *parts]}
     content["calibrated"] = setup
+    content.pop("own_noise", None)  # these limits are these weights' own
     return content
 
 

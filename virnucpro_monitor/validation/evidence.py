@@ -31,6 +31,10 @@ from virnucpro_monitor.validation.kill_matrix import headroom
 from virnucpro_monitor.validation.measure import measure
 from virnucpro_monitor.validation.noise import names_of_limits, worst_of
 from virnucpro_monitor.validation.oracle import Oracle
+from virnucpro_monitor.validation.own_noise import (
+    FOLLOWING,
+    own_noise,
+)
 from virnucpro_monitor.validation.probes import run_probes
 from virnucpro_monitor.validation.protocol import limit_names, limits_key
 from virnucpro_monitor.validation.selftest import RememberingSubject, healthy_variants
@@ -83,13 +87,16 @@ def collect_evidence(
 
     Returns:
         {"model", "weights", "dtype", "device", "backend", "torch", "gpu", "benchmark",
-        "num_sequences", "num_runs", "seed", "worst": {limit: value}, "margins": {gate: limit /
-        worst value, None where that is 0}, "failed": [reason]}
+        "num_sequences", "num_runs", "seed", "worst": {limit: value}, "multiples": {limit: largest
+        multiple of a run's own noise}, "margins": {gate: limit / worst value, None where that is
+        0}, "failed": [reason]}
     """
-    sides = [RememberingSubject(subject)]
+    remembers = isinstance(subject, RememberingSubject)
+    sides = [subject if remembers else RememberingSubject(subject)]
     if reference is not None:
         sides.append(ReferenceSubject(subject, reference))
     worst = dict.fromkeys(limit_names(protocol.version), 0.0)
+    multiples = dict.fromkeys(FOLLOWING, 0.0)
     margins: dict[str, float | None] = {}
     key = limits_key(dtype_name(subject.dtype), subject.device.type, subject.model_name)
     failed: list[str] = []
@@ -101,6 +108,8 @@ def collect_evidence(
         verdict = judge(measured.sequences, documents, protocol, limits_name=key)
         for name, value in limited_values(verdict).items():
             worst[name] = max(worst[name], value)
+        for name, value in multiples_of_noise(verdict, key).items():
+            multiples[name] = max(multiples[name], value)
         margins = _narrower(margins, headroom([verdict]))
         failed += [verdict.reason] if verdict.outcome == "failed" else []
         if on_progress:
@@ -119,6 +128,7 @@ def collect_evidence(
         "num_runs": num_runs,
         "seed": seed,
         "worst": worst,
+        "multiples": multiples,
         "margins": margins,
         "failed": failed,
     }
@@ -154,6 +164,13 @@ def limited_values(verdict: Verdict) -> dict[str, float]:
             if (value := probe.value) is not None and name in LIMIT_GATES
         },
     }
+
+
+def multiples_of_noise(verdict: Verdict, limits_name: str) -> dict[str, float]:
+    """How many times its own noise each measure of one healthy run is; empty where that is 0."""
+    noise = own_noise(verdict.sequences, read_probes(verdict.documents), limits_name, least=0.0)
+    values = limited_values(verdict)
+    return {name: values[name] / one for name, one in noise.items() if one and name in values}
 
 
 def freeze_limits(

@@ -27,6 +27,7 @@ from virnucpro_monitor.records import (
     read_probes,
 )
 from virnucpro_monitor.validation.family_limits import marked, widened
+from virnucpro_monitor.validation.own_noise import own_limits
 from virnucpro_monitor.validation.protocol import limits_for, seed_rule
 
 # One side is the wrong one where it is this many times further from the oracle than the other.
@@ -60,7 +61,11 @@ def judge_gates(
         ProtocolError: the protocol has no limits of that name.
     """
     provisional = read_limits(documents)
-    limits = widened(limits_for(protocol, limits_name), provisional)
+    limits = limits_for(protocol, limits_name)
+    if provisional is None:
+        content = protocol.content
+        limits = own_limits(limits, sequences, read_probes(documents), content, limits_name)
+    limits = widened(limits, provisional)
     packs = read_packs(documents)
     gates = [
         coverage_gate(sequences, packs),

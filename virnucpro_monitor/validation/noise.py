@@ -7,6 +7,7 @@ from collections.abc import Iterable, Mapping, Sequence
 
 from virnucpro_monitor.errors import ProtocolError
 from virnucpro_monitor.records import (
+    GATE,
     LIMIT_GATES,
     Json,
     NoiseDocument,
@@ -118,15 +119,17 @@ def judge_within_noise(
         return verdict
     calibrated = "calibrated" in protocol.content
     healthy = healthy_noise(protocol if calibrated else load_protocol(), limits_name)
+    # What a run's own noise allows may be less, and says nothing of the protocol.
+    limits = limits_for(protocol, limits_name)
     for gate in verdict.gates:
-        noise = healthy.get(gate.name)
-        if gate.passed is not False or gate.value is None or gate.limit is None or noise is None:
+        noise, limit = healthy.get(gate.name), limits.get(GATE[gate.name].limit or "")
+        if gate.passed is not False or gate.value is None or limit is None or noise is None:
             continue
         # A gate that fails within its limit fails for a value that is missing.
-        if gate.limit < gate.value <= noise:
+        if limit < gate.value <= noise:
             raise ProtocolError(
                 f"Protocol {protocol.version} is tighter than the noise: its {gate.name} gate "
-                f"allows {gate.limit:.1e} in {limits_name} and would fail this run for "
+                f"allows {limit:.1e} in {limits_name} and would fail this run for "
                 f"{gate.value:.1e}, but healthy runs have had up to {noise:.1e}: raise that limit."
             )
     return verdict
