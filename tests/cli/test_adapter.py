@@ -77,6 +77,23 @@ def test_the_readme_s_model_of_one_s_own_packs_as_alone(
     assert json.loads(capsys.readouterr().out)["verdict"]["outcome"] == "failed"
 
 
+def test_an_adapter_and_what_it_imports_are_found_from_the_working_folder(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    Path("tools").mkdir()
+    Path("packer.py").write_text(EXAMPLES[1])
+    Path("tools/watch.py").write_text("from packer import Mine\n")
+    for place in ("tools/watch.py", "tools.watch"):
+        assert run_command(["adapter", "check", f"{place}:Mine:oracle=none"]) == 0
+        assert "together    [90, 64] in 1 pack" in capsys.readouterr().out
+    Path("packer.py").unlink()
+    assert run_command(["adapter", "check", "tools/watch.py:Mine:oracle=none"]) == 1
+    assert f"(No module named 'packer'): it was looked for in {tmp_path} and" in (
+        capsys.readouterr().err
+    )
+
+
 def test_the_list_names_what_is_there_and_what_to_install(
     capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:

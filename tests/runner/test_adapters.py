@@ -379,6 +379,8 @@ def test_adapters_are_found_by_name_or_place() -> None:
         find_adapter("nothing")
     with pytest.raises(TargetError, match=r"\): did you mean hf-esm\?$"):
         find_adapter("hf_esm")
+    with pytest.raises(TargetError, match=r"given\.py' names a file alone: .* given\.py:CLASS"):
+        find_adapter("given.py")
     with pytest.raises(TargetError, match="cannot be imported"):
         find_adapter("no_such_module:thing")
 
@@ -390,11 +392,13 @@ def test_adapters_are_found_by_name_or_place() -> None:
         ("NOTHIN", r"has no attribute 'NOTHIN'\): did you mean nothing\?$"),
         ("NUMBER", "NUMBER of given.py is not callable"),
         ("nothing", "gives int, which has no method load"),
+        ("Model", r"takes no argument: let Model take one, the LoadRequest"),
         ("two", r"cannot be made \(.*missing 2 required positional arguments"),
     ],
 )
 def test_what_is_no_adapter_is_named(attribute: str, sentence: str, tmp_path: Path) -> None:
     text = "NUMBER = 3\ndef nothing(): return 3\ndef two(a, b): pass\n"
+    text += "class Model:\n def alone(self): pass\n def together(self): pass\n"
     tmp_path.joinpath("given.py").write_text(text)
     with pytest.raises(TargetError, match=sentence):
         find_adapter(f"given.py:{attribute}", tmp_path)
@@ -404,7 +408,7 @@ def test_what_takes_a_request_makes_the_model_itself(tmp_path: Path) -> None:
     tmp_path.joinpath("direct.py").write_text("def make(request): return request.dtype\n")
     adapter = find_adapter("direct.py:make", tmp_path)
     assert adapter.load(request(tmp_path)) is torch.float32  # type: ignore[comparison-overlap]
-    with pytest.raises(TargetError, match="gives dtype, which has neither alone and together"):
+    with pytest.raises(TargetError, match="gives dtype, which has no alone and no together: give"):
         load_subject("direct.py:make", request(tmp_path))
 
 

@@ -160,14 +160,15 @@ class Constant:
 @pytest.mark.parametrize(
     ("given", "sentence"),
     [
-        (None, "alone gives NoneType"),
+        (None, "alone gives nothing, not embeddings by layer: give {layer number: tensor"),
         (torch.zeros(4, 2), "alone gives a tensor: give {layer: embeddings} instead"),
-        ({}, "alone gives dict, not a layer's embeddings"),
-        ({"last": torch.zeros(4, 2)}, "alone gives 'last': Tensor, not a layer"),
+        ({}, "alone gives an empty or wrong dict, not embeddings by layer"),
+        ({"last": torch.zeros(4, 2)}, "alone gives 'last': Tensor, not embeddings by layer"),
         ({6: [0.0]}, "alone gives 6: list"),
-        ({6: torch.zeros(1, 4, 2)}, r"shape \(1, 4, 2\) for 4 tokens"),
+        ({6: torch.zeros(1, 4, 2)}, r"shape \(1, 4, 2\) for 4 tokens in layer 6: give one"),
         ({6: torch.zeros(5, 2)}, r"shape \(5, 2\) for 4 tokens"),
-        ({6: torch.zeros(4, 2).half()}, "gives float16, not float32"),
+        ({6: torch.zeros(4, 2).half()}, "not float32: bring the model to request.dtype"),
+        ({6: torch.zeros(4, 2).long()}, "gives int64 in layer 6, which is no float dtype"),
         ({6: torch.zeros(4, 2, device="meta")}, "gives rows on meta, asked for cpu"),
     ],
 )
@@ -189,8 +190,19 @@ def test_a_layer_that_is_not_given_is_named() -> None:
     assert subject.num_layers == 6
     tokens = torch.zeros(4, dtype=torch.int64)
     assert set(subject.embed_unpacked_layers(tokens, [6])) == {6}
-    with pytest.raises(TargetError, match="alone gives no layer 3"):
+    with pytest.raises(TargetError, match=r"alone gives no layer 3 \(it gives 6\)"):
         subject.embed_unpacked_layers(tokens, [3, 6])
+
+
+def test_two_widths_of_one_layer_are_named() -> None:
+    embedder = Constant({6: torch.zeros(4, 2)})
+    assert isinstance(embedder, Embedder)
+    subject = EmbedderSubject(
+        embedder, model_name="m", device="cpu", dtype=torch.float32, token_budget=100
+    )
+    embedder.given = {6: torch.zeros(4, 3)}
+    with pytest.raises(TargetError, match="gives 3 channels in layer 6, where it was 2 before"):
+        subject.embed_unpacked_layers(torch.zeros(4, dtype=torch.int64), [6])
 
 
 def test_a_file_of_this_machine_counts_by_its_content(tmp_path: Path) -> None:

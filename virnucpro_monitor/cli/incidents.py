@@ -58,6 +58,7 @@ def list_incidents(
     from virnucpro_monitor.monitor.naming import choose_target
     from virnucpro_monitor.monitor.opening import open_database
     from virnucpro_monitor.monitor.questions import load_incidents
+    from virnucpro_monitor.report.text import count
     from virnucpro_monitor.report.values import incident_values
 
     for name in state or ():
@@ -77,7 +78,7 @@ def list_incidents(
     counts = [
         f"{sum(one.state == name for one in incidents)} {name.replace('_', ' ')}" for name in STATES
     ]
-    say(f"{len(incidents)} incidents: {', '.join(counts)}.")
+    say(f"{count(len(incidents), 'incident')}: {', '.join(counts)}.")
     for incident in shown:
         if incident.reopened_because:
             say(f"{incident.key}: {incident.reopened_because}")

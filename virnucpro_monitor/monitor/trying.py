@@ -228,6 +228,7 @@ def _try(
         request=request_of(settings),
         protocol=load_protocol(settings.protocol or None),
         cache_folder=settings.cache_folder,
+        folder=Path.cwd() if repository is None else None,
         timeout_s=settings.timeout_s,
         memory_limit_gib=settings.memory_limit_gib,
         network=settings.network,

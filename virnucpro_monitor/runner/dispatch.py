@@ -207,7 +207,8 @@ def measure_job(
         first=first,
         checkout=str(folder),
         adapter=plan.target.adapter,
-        adapter_path=adapter_path(plan.target.adapter),
+        adapter_path=adapter_path(plan.target.adapter)
+        or (str(plan.folder) if plan.folder else None),
         package=plan.target.package,
         protocol=plan.protocol,
         weights_digest=prepared.weights_digest,

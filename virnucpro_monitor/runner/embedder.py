@@ -14,6 +14,8 @@ from virnucpro_monitor.validation.builtin import make_packs
 from virnucpro_monitor.validation.subject import Layers, PackedBatch, dtype_name
 from virnucpro_monitor.validation.tokens import alphabet, encode
 
+_WANTED = "not embeddings by layer: give {layer number: tensor [tokens, channels]}"
+
 
 @runtime_checkable
 class Embedder(Protocol):
@@ -67,6 +69,7 @@ class EmbedderSubject:
         self.device = torch.device(device)
         self.dtype = dtype
         self.backend = str(getattr(embedder, "backend", None) or "own")
+        self._widths: dict[int, int] = {}  # channels by layer, as they were first given
         self.num_layers = max(self._alone(encode("MK")))
 
     def tensors(self) -> Mapping[str, torch.Tensor]:
@@ -111,20 +114,33 @@ class EmbedderSubject:
         if isinstance(given, torch.Tensor):
             raise TargetError(f"{how} gives a tensor: give {{layer: embeddings}} instead.")
         if not isinstance(given, Mapping) or not given:
-            raise TargetError(f"{how} gives {type(given).__name__}, not a layer's embeddings.")
+            what = "nothing" if given is None else f"an empty or wrong {type(given).__name__}"
+            raise TargetError(f"{how} gives {what}, {_WANTED}.")
         for layer, rows in given.items():
             if not isinstance(layer, int) or not isinstance(rows, torch.Tensor):
-                raise TargetError(f"{how} gives {layer!r}: {type(rows).__name__}, not a layer.")
+                raise TargetError(f"{how} gives {layer!r}: {type(rows).__name__}, {_WANTED}.")
             if rows.dim() != 2 or rows.shape[0] != num_tokens:
                 raise TargetError(
-                    f"{how} gives embeddings of shape {tuple(rows.shape)} for {num_tokens} tokens."
+                    f"{how} gives embeddings of shape {tuple(rows.shape)} for {num_tokens} tokens "
+                    f"in layer {layer}: give one row for each token, [{num_tokens}, channels]."
                 )
             if rows.device.type != self.device.type:
                 raise TargetError(f"{how} gives rows on {rows.device}, asked for {self.device}.")
+            width = self._widths.setdefault(layer, rows.shape[1])
+            if rows.shape[1] != width:
+                raise TargetError(
+                    f"{how} gives {rows.shape[1]} channels in layer {layer}, where it was {width} "
+                    f"before: alone and together must give the same width."
+                )
+            if not rows.is_floating_point():
+                raise TargetError(
+                    f"{how} gives {dtype_name(rows.dtype)} in layer {layer}, which is no float "
+                    f"dtype: give the hidden states as the model computes them."
+                )
             if rows.dtype is not self.dtype:
                 raise TargetError(
-                    f"{how} gives {dtype_name(rows.dtype)}, not {dtype_name(self.dtype)}: run it "
-                    f"with the --dtype that the model has."
+                    f"{how} gives {dtype_name(rows.dtype)}, not {dtype_name(self.dtype)}: bring "
+                    f"the model to request.dtype, or run it with the --dtype that it has."
                 )
         return dict(given)
 
@@ -132,5 +148,8 @@ class EmbedderSubject:
 def _chosen(found: Mapping[int, torch.Tensor], layers: Sequence[int], how: str) -> Layers:
     missing = [layer for layer in layers if layer not in found]
     if missing:
-        raise TargetError(f"{how} gives no layer {missing[0]}.")
+        raise TargetError(
+            f"{how} gives no layer {missing[0]} (it gives {', '.join(map(str, sorted(found)))}): "
+            f"alone and together must give the same layers, whatever the pack."
+        )
     return {layer: found[layer] for layer in layers}

@@ -26,6 +26,10 @@ from virnucpro_monitor.runner.embedder import Embedder, EmbedderSubject
 from virnucpro_monitor.validation.subject import Subject
 
 
+class AdapterImportError(TargetError):
+    """A module that an adapter needs is not there; the cause is chained."""
+
+
 def load_subject(name: str, request: LoadRequest, search_path: str | None = None) -> Subject:
     """Load one commit's model with the adapter of this name.
 
@@ -40,7 +44,14 @@ def load_subject(name: str, request: LoadRequest, search_path: str | None = None
         sys.path.insert(0, str(request.checkout))
         if search_path is not None and search_path not in sys.path:
             sys.path.append(search_path)
-    loaded = find_adapter(name, request.checkout).load(request)
+    try:
+        loaded = find_adapter(name, request.checkout).load(request)
+    except AdapterImportError as error:
+        places = f"{search_path or request.checkout} and among what is installed"
+        raise TargetError(
+            f"{error}: it was looked for in {places}; install it, or start from the folder that "
+            f"holds it."
+        ) from error.__cause__
     if isinstance(loaded, Embedder):
         subject = EmbedderSubject(
             loaded,
@@ -52,9 +63,11 @@ def load_subject(name: str, request: LoadRequest, search_path: str | None = None
         )
         return cast(Subject, subject)  # its attributes may be set, which a Subject's need not
     if not hasattr(loaded, "embed_packed_layers"):
+        lacks = [how for how in ("alone", "together") if not hasattr(loaded, how)]
         raise TargetError(
-            f"The adapter {name!r} gives {type(loaded).__name__}, which has neither alone and "
-            f"together nor what a Subject has."
+            f"The adapter {name!r} gives {type(loaded).__name__}, which has no "
+            f"{' and no '.join(lacks)}: give it both, as alone(ids) and "
+            f"together(ids, cu_seqlens, max_seqlen)."
         )
     return loaded
 
@@ -77,6 +90,11 @@ def find_adapter(name: str, checkout: Path | None = None) -> Adapter:
         adapter = factory(**parsed.options)
     except TypeError as error:
         raise TargetError(f"The adapter {name!r} cannot be made ({error}).") from error
+    if isinstance(adapter, Embedder) and not hasattr(adapter, "load"):
+        raise TargetError(
+            f"{name!r} takes no argument: let {parsed.attribute or parsed.name} take one, the "
+            f"LoadRequest, as in __init__(self, request)."
+        )
     if not callable(getattr(adapter, "load", None)):
         raise TargetError(
             f"{name!r} gives {type(adapter).__name__}, which has no method load: name an adapter, "
@@ -114,6 +132,8 @@ def _placed(name: str, parsed: AdapterName, checkout: Path | None) -> Callable[.
             if parsed.file
             else importlib.import_module(parsed.place)
         )
+    except ModuleNotFoundError as error:
+        raise AdapterImportError(f"Adapter {name!r} cannot be imported ({error})") from error
     except (ImportError, AttributeError, OSError) as error:
         raise TargetError(f"Adapter {name!r} cannot be imported ({error}).") from error
     try:
@@ -142,6 +162,11 @@ def _named(name: str, parsed: AdapterName) -> Callable[..., Any]:
     for entry in found:
         if entry.name == parsed.name:
             return cast(Callable[..., Any], entry.load())
+    if parsed.name.endswith(".py"):
+        raise TargetError(
+            f"The adapter {name!r} names a file alone: say what of it loads the model, as in "
+            f"{parsed.name}:CLASS."
+        )
     known = sorted({*SHIPPED, *(entry.name for entry in found)})
     raise TargetError(
         f"There is no adapter {name!r} (known: {', '.join(known)}; or give module:callable, or "

@@ -22,8 +22,9 @@ from virnucpro_monitor.records import NO_ORACLE, OWN_ORACLE
 
 FAIR_ESM = "fair-esm"
 HF_ESM = "EsmModel"
-_FORMS = f"{FAIR_ESM}, {OWN_ORACLE}, hf:MODEL@VERSION, file:PATH or {NO_ORACLE}"
 _REVISION = re.compile(r"(.+)#([0-9a-f]{40})")
+_FILE_FORM = "file:PATH (a .npz or .parquet file)"
+_FORMS = f"{FAIR_ESM}, {OWN_ORACLE}, hf:MODEL@VERSION, {_FILE_FORM} or {NO_ORACLE}"
 _SUFFIXES = (".npz", ".parquet")
 
 
@@ -72,7 +73,7 @@ def parse_oracle(text: str) -> OracleName:
             raise ConfigurationError(
                 f"{text!r} names no release of transformers: pin one, as in hf:{HF_ESM}@5.24.0."
             ) from error
-    raise ConfigurationError(f"{text!r} is no oracle: use {_FORMS} (a .npz or .parquet file).")
+    raise ConfigurationError(f"{text!r} is no oracle: use {_FORMS}.")
 
 
 def oracle_here(text: str) -> str:

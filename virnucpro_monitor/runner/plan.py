@@ -25,6 +25,8 @@ class RunPlan:
 
     Attributes:
         repository: None for the built-in target, which is measured as it is installed.
+        folder: without a repository, where an adapter's modules are looked for too; it is read
+            only.
         commits: to be covered, oldest first.
         order: in which the measuring goes: "oldest", "newest" or "bisect".
         force: measure what has been measured before, too.
@@ -54,6 +56,7 @@ class RunPlan:
     request: Request
     protocol: Protocol
     cache_folder: Path
+    folder: Path | None = None
     timeout_s: float = 1800.0
     memory_limit_gib: float | None = None
     order: str = "oldest"
