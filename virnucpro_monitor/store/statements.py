@@ -77,8 +77,7 @@ def insert_rows(
     """Insert many rows of plain values, given column by column.
 
     The driver is called directly: SQLAlchemy's work on each row costs three times the insertion.
-    PostgreSQL takes them by COPY, SQLite many in one statement: what a row costs there is mostly
-    its handing over, value by value, so that what all rows share is handed over once for each.
+    PostgreSQL takes them by COPY, SQLite many in one statement.
 
     Args:
         shared: further columns, with the value that each has in all rows.
@@ -93,14 +92,16 @@ def insert_rows(
                 for row in zip(*columns.values(), strict=True):
                     copy.write_row((*values, *row))
         else:
-            num_rows = len(next(iter(columns.values())))
+            num_rows, width = len(next(iter(columns.values()))), len(shared) + len(columns)
             for start in range(0, num_rows, ROWS_AT_ONCE):
                 number = min(ROWS_AT_ONCE, num_rows - start)
-                given = [*values, *([None] * (number * len(columns)))]
+                given: list[Any] = [None] * (number * width)
                 # Far quicker than to make rows and to chain them.
+                for at, value in enumerate(values):
+                    given[at::width] = [value] * number
                 for at, column in enumerate(columns.values(), len(values)):
-                    given[at :: len(columns)] = column[start : start + number]
-                marks = _numbered_marks(len(values), len(columns), number)
+                    given[at::width] = column[start : start + number]
+                marks = _marks(width, number)
                 cursor.execute(f"INSERT INTO {place} VALUES {marks}", given)
     except driver_errors(connection) as error:
         raise DBAPIError("", None, error) from error  # as SQLAlchemy would have it
@@ -121,13 +122,14 @@ def _place_of(dialect: Dialect, model: type[Base], names: tuple[str, ...]) -> st
 
 
 @lru_cache(maxsize=256)
-def _numbered_marks(num_shared: int, num_own: int, num_rows: int) -> str:
-    """Rows of marks, each of which begins with the same ones: `(?1,?2,?3),(?1,?4,?5)`."""
-    same = [f"?{number}" for number in range(1, num_shared + 1)]
-    rows = []
-    for first in range(num_shared + 1, num_shared + 1 + num_own * num_rows, num_own):
-        rows.append(",".join([*same, *(f"?{first + place}" for place in range(num_own))]))
-    return f"({'),('.join(rows)})"
+def _marks(width: int, num_rows: int) -> str:
+    """Rows of marks: `(?,?),(?,?)`.
+
+    Without numbers, by which what all rows share could be given once: to Python's sqlite3 a number
+    is a name, which it warns about from 3.12 on and refuses from 3.14 on where values are a list.
+    """
+    row = f"({','.join('?' * width)})"
+    return ",".join([row] * num_rows)
 
 
 class Prepared:
