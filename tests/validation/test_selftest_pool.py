@@ -1,10 +1,11 @@
 """Several processes judge the self-test's changes, and new ones go on after a lost device."""
 
 import itertools
+import multiprocessing
 import os
 import signal
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Generator
 from types import SimpleNamespace
 from typing import Any
 
@@ -68,6 +69,16 @@ def test_forks_share_the_work_and_go_on_after_one_is_lost() -> None:
     assert len(names) == 7
     assert 2 <= len(processes) <= 4
     assert str(os.getpid()) not in processes
+    assert multiprocessing.active_children() == []
+
+
+def test_no_fork_outlives_a_self_test_that_is_left_in_the_middle() -> None:
+    judges = forked(2)(bench(9, lambda number: None))
+    assert isinstance(judges, Generator)
+    next(judges)
+    assert len(multiprocessing.active_children()) == 2
+    judges.close()
+    assert multiprocessing.active_children() == []
 
 
 def test_what_a_fork_raises_is_raised_here() -> None:

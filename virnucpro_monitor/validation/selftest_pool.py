@@ -67,7 +67,8 @@ class _Pool:
         self._context = context
         self._make = make
         self._workers = workers
-        self._busy: dict[Connection, tuple[Any, int]] = {}
+        self._processes: dict[Connection, Any] = {}
+        self._busy: dict[Connection, int] = {}
 
     def judge(self, waiting: deque[int]) -> Iterator[tuple[int, Row | Lost]]:
         lost = 0
@@ -77,11 +78,10 @@ class _Pool:
             while self._busy:
                 for connection in wait(list(self._busy)):
                     assert isinstance(connection, Connection)
-                    process, number = self._busy.pop(connection)
-                    found = _received(connection, process)
+                    number = self._busy.pop(connection)
+                    found = _received(connection, self._processes[connection])
                     yield number, found
                     if isinstance(found, Lost):
-                        connection.close()
                         lost += 1
                         if lost >= _MOST_LOST:
                             raise DeviceError(
@@ -90,12 +90,13 @@ class _Pool:
                         if waiting:
                             self._start(waiting.popleft())
                     elif waiting:
-                        self._give(connection, process, waiting.popleft())
-                    else:
-                        connection.close()
+                        self._give(connection, waiting.popleft())
         finally:
-            for connection, (process, _) in self._busy.items():
+            # None outlives its work: a fork keeps open whatever this process had open, and who
+            # waits for the end of a pipe of that waits for the fork.
+            for connection, process in self._processes.items():
                 process.kill()
+                process.join()
                 connection.close()
 
     def _start(self, number: int) -> None:
@@ -105,12 +106,13 @@ class _Pool:
         )
         process.start()
         theirs.close()
-        self._give(ours, process, number)
+        self._processes[ours] = process
+        self._give(ours, number)
 
-    def _give(self, connection: Connection, process: Any, number: int) -> None:
+    def _give(self, connection: Connection, number: int) -> None:
         with suppress(OSError):  # it has ended, which is seen when its answer is awaited
             connection.send(number)
-        self._busy[connection] = process, number
+        self._busy[connection] = number
 
 
 def _received(connection: Connection, process: Any) -> Row | Lost:
