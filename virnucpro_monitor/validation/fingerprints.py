@@ -130,6 +130,10 @@ def judge_weights(
     by_packed = changed(watch.after_unpacked, watch.after_packed)
     tensors = subject.tensors()
     found = fingerprints(tensors)
+    if not found and not watch.loaded:
+        return ProbeDocument(
+            unit=_UNIT, not_judged="The target shows no parameters or buffers (tensors)."
+        )
     now = changed(watch.after_packed, found)
     by_packed = [*by_packed, *(name for name in now if name not in by_packed)]
     covers = f"{len(watch.loaded)} parameters and buffers before and after"
