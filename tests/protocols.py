@@ -25,6 +25,11 @@ def with_content(protocol: Protocol, change: Callable[[dict[str, Any]], object])
     return Protocol(version=content["version"], digest=content_digest(content), content=content)
 
 
+def without_own_noise() -> Protocol:
+    """The released protocol, whose limits no run's own noise lowers."""
+    return with_content(load_protocol(), lambda content: content.pop("own_noise"))
+
+
 def worst_of_side(content: dict[str, Any], limits_name: str) -> float:
     """The worst distance to FP32 that a model's healthy runs had on either side.
 

@@ -90,10 +90,6 @@ def main(paths: list[str]) -> int:
     files = [Path(path) for path in paths if path != "--multiples"]
     told = [record for file in files for record in json.loads(file.read_text())["evidence"]]
     new = [] if only_multiples else told
-    multiples = [
-        {name: record[name] for name in (*EVIDENCE_OF, "num_runs", "seed", "multiples")}
-        for record in (told if only_multiples else content["evidence"].get("multiples", ()))
-    ]
     for record in new:
         # How a run stands under the present limits says nothing about the new ones.
         record.pop("failed", None)
@@ -102,6 +98,14 @@ def main(paths: list[str]) -> int:
     def key(record: dict[str, object]) -> tuple[object, ...]:
         return tuple(record.get(name) for name in EVIDENCE_OF)
 
+    multiples = [
+        {name: record[name] for name in (*EVIDENCE_OF, "num_runs", "seed", "multiples")}
+        for record in (
+            sorted(joined(told, key), key=lambda r: [str(part) for part in key(r)])
+            if only_multiples
+            else content["evidence"].get("multiples", ())
+        )
+    ]
     # Evidence of an earlier protocol lacks what the present one measures.
     kept = [
         r

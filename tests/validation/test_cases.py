@@ -169,7 +169,7 @@ def test_the_healthy_target_passes(judge: Judge, base: str) -> None:
     assert verdict.packed_outcome is verdict.unpacked_outcome is Outcome.PASSED
     told = {gate.name: gate.detail for gate in verdict.gates}
     assert "15 lengths from 1 to 1,022, 25 letters, 8 pack shapes" in told["probes"]
-    assert "2,264 sequences" in told["collator"]
+    assert "2,297 sequences" in told["collator"]
     assert "up to 64 tokens long, in packs with up to 513" in told["mask"]
 
 

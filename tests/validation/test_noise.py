@@ -4,7 +4,7 @@ from dataclasses import replace
 
 import pytest
 
-from tests.protocols import with_content
+from tests.protocols import with_content, without_own_noise
 from tests.validation.test_gates import sequence
 from virnucpro_monitor.errors import ProtocolError
 from virnucpro_monitor.records import NoiseDocument, Outcome, Protocol, SequenceStatus
@@ -23,7 +23,7 @@ def with_limit(name: str, value: float, dtype: str = "float32") -> Protocol:
         content["version"] = "mine"
         content["limits"][dtype][name] = value
 
-    return with_content(load_protocol(), change)
+    return with_content(without_own_noise(), change)
 
 
 def worst(name: str) -> float:
@@ -56,7 +56,7 @@ def test_beyond_the_noise_a_tighter_limit_fails_the_run() -> None:
     verdict = judge_within_noise([beyond], {}, tighter, limits_name="float32")
     assert verdict.outcome is Outcome.FAILED
     assert [gate.name for gate in verdict.gates if gate.passed is False] == ["gain"]
-    released = judge_within_noise([beyond], {}, load_protocol(), limits_name="float32")
+    released = judge_within_noise([beyond], {}, without_own_noise(), limits_name="float32")
     assert released.outcome is Outcome.PASSED
 
 

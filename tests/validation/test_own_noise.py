@@ -77,11 +77,17 @@ def test_gates_are_judged_by_the_lower_limit() -> None:
         factors = {"gain": 0.5, "residue": 20.0, "floor": 1.0, "ceiling": 4.0}
         content["own_noise"] = {"least": 0.25, "factors": {"half": factors}}
 
+    def without_rule(content: dict[str, Any]) -> None:
+        del content["own_noise"]
+
     name = "bfloat16, esm2_t6_8M_UR50D"
     one = sequence(2e-3, packed_relative_l2=1.5e-2, gain=1.0, similarity=1.0)
     for protocol, limit in (
         (with_content(load_protocol("2"), with_rule), 8e-3),
-        (load_protocol("2"), load_protocol("2").content["limits"][name]["ceiling"]),
+        (
+            with_content(load_protocol("2"), without_rule),
+            load_protocol("2").content["limits"][name]["ceiling"],
+        ),
     ):
         gates = {g.name: g for g in judge_gates([one], {}, protocol, limits_name=name)}
         assert gates["ceiling"].limit == pytest.approx(limit)

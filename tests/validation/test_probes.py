@@ -1,15 +1,21 @@
 """Probes, on a model whose answers are known."""
 
+from collections.abc import Iterator, Sequence
+from dataclasses import replace
+
 import pytest
 import torch
 
 from tests.validation.conftest import FakeSubject
 from virnucpro_monitor.records import ProbeDocument
 from virnucpro_monitor.validation import perturb
+from virnucpro_monitor.validation.builtin import BuiltinSubject
 from virnucpro_monitor.validation.perturb import bounds_of, mask_tokens, other_residues, reorder
 from virnucpro_monitor.validation.probe_neighbours import probe_leak
+from virnucpro_monitor.validation.probe_packs import Problems, collator_probe
 from virnucpro_monitor.validation.probes import run_probes
-from virnucpro_monitor.validation.subject import embed_packed
+from virnucpro_monitor.validation.protocol import load_protocol
+from virnucpro_monitor.validation.subject import PackedBatch, embed_packed
 from virnucpro_monitor.validation.tokens import alphabet, encode
 
 TEXTS = ["MKTAYIAK", "DERKH", "AILVFMWPAILV", "MVHLT", "GGSGG", "MK"]
@@ -167,3 +173,27 @@ def test_reordering_moves_whole_sequences(wide: FakeSubject) -> None:
     start, end = bounds_of(moved)[0:2]
     assert torch.equal(moved.input_ids[start:end], encode("MK"))
     assert moved.cu_seqlens.dtype == pack.cu_seqlens.dtype
+
+
+def test_boundaries_in_16_bits_are_seen_without_a_card(subject) -> None:
+    """Beyond 32,767 tokens they wrap round, and no shorter pack shows it."""
+
+    class InSixteenBits(BuiltinSubject):
+        def pack(
+            self, sequences: Sequence[tuple[str, str]], *, per_call: int | None = None
+        ) -> Iterator[PackedBatch]:
+            for batch in super().pack(sequences, per_call=per_call):
+                bounds = batch.cu_seqlens.to(torch.int16).to(torch.int32)
+                yield replace(batch, cu_seqlens=bounds)
+
+    wrapping = InSixteenBits(subject.model, subject.batch_converter, model_name=subject.model_name)
+    definition = load_protocol().content["probes"]["collator"]
+    assert definition["tokens"] > 32_767
+    for asked, wrong in ((subject, 0.0), (wrapping, 33.0)):
+        problems = Problems()
+        collator_probe(asked, definition, problems)
+        assert problems.document().value == wrong
+    assert set(problems.wrong.values()) == {"with boundaries that do not rise from 0"}
+    problems = Problems()
+    collator_probe(wrapping, {**definition, "tokens": 32_000}, problems)
+    assert problems.document().value == 0.0

@@ -23,7 +23,7 @@ from virnucpro_monitor.validation.protocol import (
 
 DIGESTS = {
     "1": "9316aacbf2dabf538f88916c9774e17fadd4d0cb044e7b099e7b0fb1b8b87383",
-    "2": "110453892ce3dd2b583405cceed5443fd8ee7a8a2cd6d4d2f3044bc5da15649f",
+    "2": "cd5ad2c9320475456186a0af745fe0ab7915eee8df63225355663c7a5ca23b36",
 }
 
 

@@ -5,6 +5,7 @@ from typing import Any
 
 import pytest
 
+from tests.protocols import without_own_noise
 from tests.store.builders import make_gate
 from tests.validation.test_gate_records import BOTH, PACKED, UNPACKED, far, judged, limits_of
 from tests.validation.test_gates import SEED, lost, sequence
@@ -16,7 +17,6 @@ from virnucpro_monitor.records import (
     PacksDocument,
     SequenceResult,
 )
-from virnucpro_monitor.validation.protocol import load_protocol
 from virnucpro_monitor.validation.verdict import (
     compare_sides,
     find_culprit,
@@ -118,7 +118,7 @@ def test_one_culprit(gates: list[GateResult], spoilt: bool, culprit: Culprit) ->
 )
 def test_each_side_has_an_outcome(results, packed, unpacked, culprit) -> None:
     documents = {"packs": {"num_tokens": 12}}
-    verdict = judge(results, documents, load_protocol(), limits_name="float32")
+    verdict = judge(results, documents, without_own_noise(), limits_name="float32")
     assert (verdict.packed_outcome, verdict.unpacked_outcome) == (packed, unpacked)
     assert verdict.culprit is culprit
     assert verdict.outcome is (Outcome.PASSED if culprit is NONE else Outcome.FAILED)

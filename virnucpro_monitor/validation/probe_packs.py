@@ -168,7 +168,8 @@ def _check(
 
 
 def collator_probe(subject: Subject, definition: Mapping[str, Json], problems: Problems) -> None:
-    """More sequences than a collator buffers, in several calls, longer ones in later calls.
+    """More sequences than a collator buffers, in several calls, longer ones in later calls, and
+    one pack of more tokens than 16 bits count.
 
     Only ids and tokens are looked at: nothing is embedded.
     """
@@ -182,6 +183,11 @@ def collator_probe(subject: Subject, definition: Mapping[str, Json], problems: P
         pairs.append((f"tiny_{number}", text))
     # So small a budget that what is buffered takes more than one pack.
     collate(subject, pairs, "", problems, per_call=per_call, budget=_SMALLEST_BUDGET)
+    tokens = int(definition.get("tokens", 0))
+    if tokens and subject.device.type != "cuda":  # a card embeds such a pack, by `shape_packs`
+        longest = (RESIDUE_LETTERS * MAX_RESIDUES)[:MAX_RESIDUES]
+        wide = _filled("wide", [longest], tokens)
+        collate(subject, wide, "", problems, budget=tokens)
 
 
 def shape_packs(
