@@ -14,7 +14,14 @@ from pathlib import Path
 import pytest
 
 from tests.runner.conftest import MODEL, SEQUENCES, SMALL, MakePlan
-from tests.runner.tiny_target import HEALTHY, MODEL_FILE, WAITS, TinyRepository, has_begun
+from tests.runner.tiny_target import (
+    HEALTHY,
+    MODEL_FILE,
+    WAITS,
+    TinyRepository,
+    begun_notes,
+    has_begun,
+)
 from virnucpro_monitor.records import (
     Culprit,
     Figures,
@@ -229,8 +236,8 @@ def test_a_commit_that_takes_the_runner_down_is_not_tried_for_ever(
     ]
     environment = {**os.environ, "PYTHONPATH": os.getcwd()}
     for killed in (1, 2):
-        for note in cache_folder.glob("**/begun.note"):
-            note.unlink()
+        for note in begun_notes(cache_folder):
+            note.unlink(missing_ok=True)
         with subprocess.Popen(command, env=environment, stdout=subprocess.PIPE) as runner:
             end = time.monotonic() + 120
             try:

@@ -3,7 +3,6 @@
 import os
 import subprocess
 from collections.abc import Sequence
-from contextlib import suppress
 from pathlib import Path
 
 PACKAGE = "tinytarget"
@@ -100,11 +99,15 @@ WAITS = "import time\nopen('begun.note', 'w').close()\ntime.sleep(600)\n"
 PADDED_WITH_CLS = _MODEL.replace("PADDING = 1", "PADDING = 0")
 
 
+def begun_notes(cache_folder: Path) -> list[Path]:
+    """What commits that `WAITS` have left. Checkouts may come and go meanwhile."""
+    walk = os.walk(cache_folder)  # passes over a folder that is gone, which glob does not
+    return [Path(folder, "begun.note") for folder, _, files in walk if "begun.note" in files]
+
+
 def has_begun(cache_folder: Path) -> bool:
     """Whether a commit that `WAITS` runs now."""
-    with suppress(FileNotFoundError):  # checkouts come and go meanwhile
-        return any(cache_folder.glob("**/begun.note"))
-    return False
+    return bool(begun_notes(cache_folder))
 
 
 def _data(text: str) -> str:
