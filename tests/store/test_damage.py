@@ -8,13 +8,14 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from sqlalchemy import Engine
+from sqlalchemy import Engine, make_url
 
 from tests.store.builders import make_report
 from tests.store.test_inheritance import skip
 from virnucpro_monitor.errors import StoreError
 from virnucpro_monitor.monitor.verifying import check_everything
 from virnucpro_monitor.store import health_reader, notes_reader, reader, series_reader
+from virnucpro_monitor.store.connection import translated_errors
 from virnucpro_monitor.store.engine import open_engine
 from virnucpro_monitor.store.writer import Writer
 
@@ -150,3 +151,9 @@ def test_garbled_pages_are_one_sentence_or_read_right(
 def test_an_untouched_file_has_nothing_to_say(healthy: Path, tmp_path: Path) -> None:
     shutil.copy(healthy, tmp_path / "copy.db")
     assert ask_everything(tmp_path / "copy.db") == []
+
+
+def test_a_damaged_length_that_takes_all_memory_is_told() -> None:
+    said = r"^Reading the database .*a\.db takes more memory than there is: it is damaged, which"
+    with pytest.raises(StoreError, match=said), translated_errors(make_url("sqlite:///a.db")):
+        raise MemoryError

@@ -260,6 +260,11 @@ def translated_errors(url: URL) -> Iterator[None]:
         raise explain(cause or error, url) from error
     except UnicodeDecodeError as error:  # SQLite's own message, which quotes a damaged schema
         raise StoreError(f"The database {describe(url)} is damaged: restore a backup.") from error
+    except MemoryError as error:  # a damaged length is believed
+        raise StoreError(
+            f"Reading the database {describe(url)} takes more memory than there is: it is damaged, "
+            f"which `virnucpro-monitor db check {option_for(url)}` tells, or this machine lacks it."
+        ) from error
 
 
 @contextmanager
