@@ -11,12 +11,20 @@ import streamlit as st
 from tests.app.conftest import run_page
 from virnucpro_monitor.cli.main import run_command
 from virnucpro_monitor.records import RunReport
+from virnucpro_monitor.settings import Settings, load_settings
 from virnucpro_monitor.store.engine import create_database, open_engine
 from virnucpro_monitor.store.writer import Writer
 
 __all__ = ["run_page"]  # a fixture: the third way in beside the two below
 
 CommandLine = Callable[..., Any]
+
+
+@pytest.fixture
+def settings(tmp_path: Path) -> Settings:
+    return load_settings(
+        db=f"sqlite:///{tmp_path / 'monitor.db'}", cache_dir=tmp_path / "cache", device="cpu"
+    )
 
 
 @pytest.fixture

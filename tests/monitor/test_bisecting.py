@@ -92,13 +92,6 @@ def tiny(tmp_path: Path) -> TinyRepository:
 
 
 @pytest.fixture
-def settings(tmp_path: Path) -> Settings:
-    return load_settings(
-        db=f"sqlite:///{tmp_path / 'monitor.db'}", cache_dir=tmp_path / "cache", device="cpu"
-    )
-
-
-@pytest.fixture
 def target(tiny: TinyRepository) -> Target:
     return Target(name="tiny", location=str(tiny.folder))
 

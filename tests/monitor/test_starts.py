@@ -27,19 +27,12 @@ from virnucpro_monitor.runner import passwords
 from virnucpro_monitor.runner.builtin import builtin_digest, builtin_target
 from virnucpro_monitor.runner.matrix import with_environments
 from virnucpro_monitor.runner.sources import open_source
-from virnucpro_monitor.settings import Settings, load_settings
+from virnucpro_monitor.settings import Settings
 from virnucpro_monitor.store.engine import create_database, open_engine
 from virnucpro_monitor.store.reader import load_commits, load_runs, load_targets
 from virnucpro_monitor.store.writer import Writer
 
 OWN_ADAPTER = '[tool.virnucpro-monitor]\nadapter = "tools/monitor.py:make"\n'
-
-
-@pytest.fixture
-def settings(tmp_path: Path) -> Settings:
-    return load_settings(
-        db=f"sqlite:///{tmp_path / 'monitor.db'}", cache_dir=tmp_path / "cache", device="cpu"
-    )
 
 
 @pytest.fixture

@@ -6,6 +6,7 @@ from tests.protocols import with_content
 from virnucpro_monitor.validation import evidence
 from virnucpro_monitor.validation.evidence import collect_evidence, freeze_limits
 from virnucpro_monitor.validation.harmless import CONTROLS
+from virnucpro_monitor.validation.kill_matrix import narrowest
 from virnucpro_monitor.validation.protocol import limit_names
 
 
@@ -77,6 +78,6 @@ def test_the_exact_probes_can_be_left_out(subject, benchmark_set, oracle, protoc
     [({"gain": 4.0}, {"gain": 3.0}, 3.0), ({"gain": None}, {"gain": 3.0}, 3.0)],
 )
 def test_the_narrower_margin_is_kept(first: dict, second: dict, narrower: float) -> None:
-    assert evidence._narrower(first, second) == {"gain": narrower}
-    assert evidence._narrower(second, first) == {"gain": narrower}
-    assert evidence._narrower({}, {"gain": None}) == {"gain": None}
+    assert narrowest([first, second]) == {"gain": narrower}
+    assert narrowest([second, first]) == {"gain": narrower}
+    assert narrowest([{}, {"gain": None}]) == {"gain": None}

@@ -197,13 +197,15 @@ def margin_text(result: FaultResult) -> str:
 
 def verdict_text(result: FaultResult) -> str:
     """What became of one injected change, in a word or two."""
+    from virnucpro_monitor.validation.kill_matrix import DEVICE
+
     if result.idle and result.kind == "range":
         return "not reached"
     if result.idle:
         return f"NOT IN PLACE: {', '.join(result.idle)}"
     if result.kind in ("control", "healthy"):
         return "passes" if result.as_expected else "FIRES"
-    if result.killed_by == ("device",):
+    if result.killed_by == (DEVICE,):
         return "killed: the device failed"
     if result.killed_by:
         return f"killed, {result.culprit}"

@@ -18,11 +18,18 @@ if TYPE_CHECKING:
 def file_digest(path: Path) -> str:
     """SHA-256 (hex) of a file, remembered beside it for as long as size and time are the same."""
 
-    def read() -> str:
-        with path.open("rb") as file:
-            return hashlib.file_digest(file, "sha256").hexdigest()
+    return remembered(path, "sha256", lambda: sha256_of(path))
 
-    return remembered(path, "sha256", read)
+
+def sha256_of(path: Path) -> str:
+    """SHA-256 (hex) of a file as it is now."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def files_of(folder: Path) -> tuple[Path, ...]:
+    """All files of a folder and of those below it, in order."""
+    return tuple(sorted(path for path in folder.rglob("*") if path.is_file()))
 
 
 def folder_digest(folder: Path) -> str:
@@ -33,7 +40,7 @@ def folder_digest(folder: Path) -> str:
     Raises:
         OSError: one cannot be read.
     """
-    files = tuple(sorted(path for path in folder.rglob("*") if path.is_file()))
+    files = files_of(folder)
     return _folder_digest(folder, files, listing_of(folder, files))
 
 

@@ -4,14 +4,13 @@ The revision stands in the oracle's name, and so in the key of each run. What it
 they were first read is noted, by SHA-256: an oracle of other files is refused.
 """
 
-import hashlib
 import json
 from collections.abc import Callable
 from pathlib import Path
 
 from virnucpro_monitor.disks import writing
 from virnucpro_monitor.errors import ConfigurationError
-from virnucpro_monitor.models.weight_digests import listing_of, replacing
+from virnucpro_monitor.models.weight_digests import files_of, listing_of, replacing, sha256_of
 from virnucpro_monitor.records import content_digest
 from virnucpro_monitor.runner.oracle_names import OracleName
 
@@ -33,7 +32,7 @@ def pinned_folder(
     folder = Path(known.get("folder", ""))
     if not known or not folder.is_dir() or _listing(folder) != known["listing"]:
         folder = fetch()
-        files = {str(path.relative_to(folder)): _sha256(path) for path in _files(folder)}
+        files = {str(path.relative_to(folder)): sha256_of(path) for path in files_of(folder)}
         before = known.get("files", files)
         other = sorted(one for one in before.keys() | files if before.get(one) != files.get(one))
         if other:
@@ -50,14 +49,5 @@ def pinned_folder(
     return folder, content_digest([known["files"]])
 
 
-def _files(folder: Path) -> tuple[Path, ...]:
-    return tuple(sorted(path for path in folder.rglob("*") if path.is_file()))
-
-
-def _sha256(path: Path) -> str:
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
-
-
 def _listing(folder: Path) -> str:
-    return listing_of(folder, _files(folder))
+    return listing_of(folder, files_of(folder))

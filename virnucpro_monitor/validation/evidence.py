@@ -27,7 +27,7 @@ from virnucpro_monitor.records import (
 from virnucpro_monitor.validation.builtin import BuiltinSubject
 from virnucpro_monitor.validation.faulty_subject import Fault, FaultySubject
 from virnucpro_monitor.validation.harmless import CONTROLS
-from virnucpro_monitor.validation.kill_matrix import headroom
+from virnucpro_monitor.validation.kill_matrix import headroom, narrowest
 from virnucpro_monitor.validation.measure import measure
 from virnucpro_monitor.validation.noise import names_of_limits, worst_of
 from virnucpro_monitor.validation.oracle import Oracle
@@ -110,7 +110,7 @@ def collect_evidence(
             worst[name] = max(worst[name], value)
         for name, value in multiples_of_noise(verdict, key).items():
             multiples[name] = max(multiples[name], value)
-        margins = _narrower(margins, headroom([verdict]))
+        margins = narrowest([margins, headroom([verdict])])
         failed += [verdict.reason] if verdict.outcome == "failed" else []
         if on_progress:
             on_progress(number + 1, num_runs)
@@ -217,17 +217,6 @@ def _difference_of_errors(s: SequenceResult) -> float | None:
     if s.packed_relative_l2 is None or s.unpacked_relative_l2 is None:
         return None
     return s.packed_relative_l2 - s.unpacked_relative_l2
-
-
-def _narrower(
-    first: Mapping[str, float | None], second: Mapping[str, float | None]
-) -> dict[str, float | None]:
-    """The smaller margin of each gate; None is a worst value of 0, the widest margin."""
-    narrower = dict(second)
-    for gate, margin in first.items():
-        if margin is not None:
-            narrower[gate] = min(margin, second.get(gate) or math.inf)
-    return narrower
 
 
 def healthy_runs(count: int, seed: int) -> Iterator[Fault]:

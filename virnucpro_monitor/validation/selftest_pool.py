@@ -133,7 +133,7 @@ def _received(connection: Connection, process: Any) -> Row | Lost:
 
 
 def _serve(connection: Connection, make: Callable[[], Bench], parent: int) -> None:
-    """Answer each number with its row, until no more come or the caller is gone."""
+    """Answer each number with its row, until the caller ends this process or is gone."""
     torch.set_num_threads(1)
     with suppress(EOFError, OSError):
         try:
