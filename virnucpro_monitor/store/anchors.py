@@ -6,6 +6,7 @@ a later check finds each link that has changed or gone since. It cannot tell who
 """
 
 import json
+import os
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -98,8 +99,13 @@ class Anchors:
         if not lines:
             return
         self.path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
-        with self.path.open("a", encoding="utf-8") as file:
-            file.write("".join(f"{json.dumps(line)}\n" for line in lines))
+        with self.path.open("a+b") as file:
+            text = "".join(f"{json.dumps(line)}\n" for line in lines)
+            if file.tell():
+                file.seek(-1, os.SEEK_END)
+                if file.read() != b"\n":  # a cut line would swallow the first one here
+                    text = f"\n{text}"
+            file.write(text.encode())
 
 
 def _words(line: str) -> list[Any]:
