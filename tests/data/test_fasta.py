@@ -9,6 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from virnucpro_monitor.data import fasta
 from virnucpro_monitor.data.fasta import (
     ALPHABET,
     format_fasta,
@@ -97,6 +98,16 @@ def test_what_is_not_taken_as_it_stands_is_said(tmp_path: Path) -> None:
         (b">a\nM\x00KT\n", "line 2: a zero byte, so this is not text"),
         (b"\xff\xfe>\x00a", "begins as UTF-16 and breaks off"),
         (b"\x28\xb5\x2f\xfd\x00", "is compressed with zstd, which cannot be read here; unpack it"),
+        (b"\x50\x2a\x4d\x18\x00\x00\x00\x00\x28\xb5\x2f\xfd", "is compressed with zstd"),
+        (b"PK\x03\x04\x14\x00\xb8", "is a zip archive, which cannot be read here; unpack it, as"),
+        (b"7z\xbc\xaf\x27\x1c\x00", "is a 7-Zip archive"),
+        (b"\x1f\x9d\x90>a", "is compressed with compress"),
+        (lzma.compress(b">a\nMKT\n", format=lzma.FORMAT_ALONE), "is compressed with lzma"),
+        (gzip.compress(bytes(257) + b"ustar", mtime=0), "is a tar archive"),
+        (gzip.compress(gzip.compress(b">a\nMKT\n")), "is packed twice, inside with gzip"),
+        (b"%PDF-1.4\n%\xe2\xe3\x0e", "is not text: line 2 holds the byte 0xe2"),
+        (">a\nMKT\n".encode("utf-32"), "is not text: line 1 holds the byte 0xff"),
+        (b">a\nACGTTGCAAC\n>b\nTTGACCATGA\n>c\nA\n", "all 3 sequences are made of nucleotides"),
         (bz2.compress(b">a\nMKT\n")[:-6], "is damaged bzip2"),
         (lzma.compress(b">a\nMKT\n")[:-6], "is damaged xz"),
         (gzip.compress(b">a\nMKT\n", mtime=0)[:-6], "is damaged gzip"),
@@ -121,6 +132,17 @@ def test_a_missing_file_and_a_folder_are_refused(tmp_path: Path) -> None:
         read_fasta(tmp_path)
     with pytest.raises(BenchmarkError, match="cannot be read: not a directory"):
         read_fasta(write(tmp_path, b">a\nM\n") / "inner.fasta")
+
+
+def test_what_needs_too_much_memory_is_one_sentence(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def unpack(content: bytes) -> bytes:
+        raise MemoryError
+
+    monkeypatch.setitem(fasta._PACKINGS, b"BZh", ("bzip2", unpack))
+    with pytest.raises(BenchmarkError, match="needs more memory than there is once it is unpacked"):
+        read_fasta(write(tmp_path, bz2.compress(b">a\nMKT\n")))
 
 
 identifiers = st.from_regex(r"[A-Za-z0-9_.|:-]{1,20}", fullmatch=True)

@@ -13,6 +13,7 @@ import bz2
 import gzip
 import io
 import lzma
+import re
 import zlib
 from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
@@ -27,13 +28,28 @@ ALPHABET = frozenset(STANDARD_RESIDUES + AMBIGUOUS_RESIDUES)
 
 # Spelled out, because the long s (U+017F) upper-cases to "S".
 _ACCEPTED = ALPHABET | {residue.lower() for residue in ALPHABET}
-_ZSTD_MAGIC = b"\x28\xb5\x2f\xfd"
+# First bytes -> what they are of, and what unpacks it.
+_ZSTD = ("compressed with zstd", "zstd -d")
+_FOREIGN = {
+    b"\x28\xb5\x2f\xfd": _ZSTD,
+    b"PK\x03\x04": ("a zip archive", "unzip"),
+    b"7z\xbc\xaf\x27\x1c": ("a 7-Zip archive", "7z x"),
+    b"\x1f\x9d": ("compressed with compress", "gzip -d"),
+    b"\x04\x22\x4d\x18": ("compressed with lz4", "lz4 -d"),
+    b"LZIP\x01": ("compressed with lzip", "lzip -d"),
+    b"\x5d\x00\x00": ("compressed with lzma", "xz -d"),
+}
+_ZSTD_SKIPPED = re.compile(rb"[\x50-\x5f]\x2a\x4d\x18")  # a frame without data comes first
+_TAR_MARK, _TAR_MARK_AT = b"ustar", 257
 _PACKINGS: dict[bytes, tuple[str, Callable[[bytes], bytes]]] = {
     b"\x1f\x8b": ("gzip", gzip.decompress),
     b"BZh": ("bzip2", bz2.decompress),
     b"\xfd7zXZ\x00": ("xz", lzma.decompress),
 }
 _UTF16_MARKS = (b"\xff\xfe", b"\xfe\xff")
+_UTF32_MARKS = (b"\xff\xfe\x00\x00", b"\x00\x00\xfe\xff")
+# What text has in no encoding that begins with ASCII's characters.
+_CONTROLS = re.compile(rb"[\x00-\x08\x0e-\x1a\x1c-\x1f\x7f]")
 _COMMENTS = (";", "#")
 _NUCLEOTIDES = frozenset("ACGTUN")
 _AMBIGUOUS_NUCLEOTIDES = frozenset("RYSWKMBDHV")
@@ -42,6 +58,7 @@ _AMBIGUOUS_NUCLEOTIDES = frozenset("RYSWKMBDHV")
 _MIN_NUCLEOTIDES = 21
 _MIN_SHARE_OF_NUCLEOTIDES = 0.9
 _MIN_BASES = 3
+_TRANSLATE = "translate it first, as with `esl-translate` or Prodigal"
 _HINTS = {
     "*": "cut the sequence at its stop codon",
     "-": "remove the alignment's gaps",
@@ -69,7 +86,13 @@ def read_fasta(path: str | Path, say: Say = _unheard) -> tuple[ProteinSequence, 
             module's docstring; the sentence names the file and the line.
     """
     path = Path(path)
-    return parse_fasta(_read_text(path, say), source=path.name, say=say)
+    sequences = parse_fasta(_read_text(path, say), source=path.name, say=say)
+    if _is_made_of_nucleotides("".join(sequence.residues for sequence in sequences)):
+        raise BenchmarkError(
+            f"{path.name}: all {len(sequences)} sequences are made of nucleotides, as primers are, "
+            f"not of residues; {_TRANSLATE}."
+        )
+    return sequences
 
 
 def parse_fasta(text: str, *, source: str, say: Say = _unheard) -> tuple[ProteinSequence, ...]:
@@ -93,8 +116,7 @@ def parse_fasta(text: str, *, source: str, say: Say = _unheard) -> tuple[Protein
         if _is_made_of_nucleotides(text):
             raise BenchmarkError(
                 f"{source}, line {header_lines[current_id]}: sequence {current_id!r} is made of "
-                f"nucleotides ({text[:12]}…), not of residues; translate it first, as with "
-                "`esl-translate` or Prodigal."
+                f"nucleotides ({text[:12]}…), not of residues; {_TRANSLATE}."
             )
         sequences.append(ProteinSequence(id=current_id, residues=text))
 
@@ -173,7 +195,7 @@ def _read_text(path: Path, say: Say) -> str:
         raise BenchmarkError(f"{path} cannot be read: {reason}.") from error
     if not content.strip():
         raise BenchmarkError(f"{path} is empty; a FASTA file begins with '>' and an id.")
-    utf16 = content.startswith(_UTF16_MARKS)
+    utf16 = content.startswith(_UTF16_MARKS) and not content.startswith(_UTF32_MARKS)
     try:
         text = content.decode("utf-16" if utf16 else "utf-8-sig")
     except UnicodeDecodeError as error:
@@ -181,6 +203,11 @@ def _read_text(path: Path, say: Say) -> str:
         if utf16:
             raise BenchmarkError(
                 f"{path} begins as UTF-16 and breaks off; save it as UTF-8."
+            ) from error
+        if _CONTROLS.search(content):
+            raise BenchmarkError(
+                f"{path} is not text: line {line} holds the byte 0x{content[error.start]:02x}; "
+                "name a protein FASTA file in UTF-8."
             ) from error
         raise BenchmarkError(
             f"{path}, line {line}: byte 0x{content[error.start]:02x} is not UTF-8, as in text "
@@ -200,20 +227,40 @@ def _read_text(path: Path, say: Say) -> str:
 
 def _unpacked(path: Path, content: bytes) -> bytes:
     """The content, decompressed where it begins like a format that Python can read."""
-    if content.startswith(_ZSTD_MAGIC):
-        raise BenchmarkError(
-            f"{path} is compressed with zstd, which cannot be read here; unpack it, as with "
-            "`zstd -d`, or pack it with gzip, bzip2 or xz."
-        )
     for magic, (name, unpack) in _PACKINGS.items():
         if content.startswith(magic):
             try:
-                return unpack(content)
+                content = unpack(content)
+            except MemoryError as error:
+                raise BenchmarkError(
+                    f"{path} needs more memory than there is once it is unpacked; cut it into "
+                    "smaller files."
+                ) from error
             except (OSError, EOFError, ValueError, zlib.error, lzma.LZMAError) as error:
                 raise BenchmarkError(
                     f"{path} is damaged {name} ({error}); fetch or pack it again."
                 ) from error
+            break
+    foreign = _foreign_format(content)
+    if foreign is not None:
+        what, tool = foreign
+        raise BenchmarkError(
+            f"{path} is {what}, which cannot be read here; unpack it, as with `{tool}`, or pack it "
+            "with gzip, bzip2 or xz."
+        )
     return content
+
+
+def _foreign_format(content: bytes) -> tuple[str, str] | None:
+    """What content that cannot be read is, and what unpacks it; None where that is not known."""
+    if _ZSTD_SKIPPED.match(content):
+        return _ZSTD
+    if content[_TAR_MARK_AT : _TAR_MARK_AT + len(_TAR_MARK)] == _TAR_MARK:
+        return "a tar archive", "tar -xf"
+    for magic, (name, _) in _PACKINGS.items():
+        if content.startswith(magic):  # once unpacked
+            return f"packed twice, inside with {name}", f"{name} -d"
+    return next((found for magic, found in _FOREIGN.items() if content.startswith(magic)), None)
 
 
 def _is_made_of_nucleotides(text: str) -> bool:
