@@ -13,7 +13,7 @@ from virnucpro_monitor.cli.options import DatabaseOption, JsonOption, print_json
 from virnucpro_monitor.settings import load_settings
 
 group = typer.Typer(
-    help="Create, upgrade, check, back up, copy and prune the database.", no_args_is_help=True
+    help="The database: create, upgrade, check, backup, copy, roles, prune.", no_args_is_help=True
 )
 
 

@@ -49,7 +49,9 @@ def _section(words: tuple[str, ...], command: Any) -> Iterator[str]:
     yield f"\n`{call}{' [OPTIONS]' if options else ''}`\n"
     yield _plain(command.help or "")
     rows = [(f"`{_cell(_name(one))}`", one.help or "") for one in arguments]
-    rows += [(_option(one), one.help or "") for one in options]
+    context = command.make_context(name, [], resilient_parsing=True)
+    # As --help says it, with what it adds: default, range, whether it must be given.
+    rows += [(_option(one), one.get_help_record(context)[1]) for one in options if one.help]
     rows = [(left, text) for left, text in rows if text]
     if rows:
         yield "\n| | |\n|---|---|"
