@@ -2,6 +2,7 @@
 trouble can be known before."""
 
 import errno
+import hashlib
 import os
 import shutil
 from collections.abc import Iterator
@@ -69,6 +70,16 @@ def path_from(text: str) -> Path:
     except ValueError as error:
         raise ConfigurationError(f"{text[:100]!r} is no path: {error}.") from error
     return Path(os.path.expanduser(text))  # unlike Path's own, leaves ~nobody as it is
+
+
+def sha256_of(path: Path) -> str:
+    """SHA-256 (hex) of a file as it is now.
+
+    Raises:
+        OSError: it cannot be read.
+    """
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def probe_folder(what: str, folder: Path) -> None:

@@ -8,6 +8,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from virnucpro_monitor.disks import sha256_of
 from virnucpro_monitor.models.weight_names import is_of_encoder
 from virnucpro_monitor.scratch import scratch_folder, sweep
 
@@ -19,12 +20,6 @@ def file_digest(path: Path) -> str:
     """SHA-256 (hex) of a file, remembered beside it for as long as size and time are the same."""
 
     return remembered(path, "sha256", lambda: sha256_of(path))
-
-
-def sha256_of(path: Path) -> str:
-    """SHA-256 (hex) of a file as it is now."""
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def files_of(folder: Path) -> tuple[Path, ...]:
@@ -51,8 +46,7 @@ def _folder_digest(folder: Path, files: tuple[Path, ...], listing: str) -> str:
         for path in files:
             about = f"{path.relative_to(folder)}\0{path.stat().st_size}\0"
             digest.update(about.encode(errors="surrogateescape"))
-            with path.open("rb") as file:
-                digest.update(hashlib.file_digest(file, "sha256").digest())
+            digest.update(bytes.fromhex(sha256_of(path)))
         return digest.hexdigest()
 
     return _noted(folder, "sha256", listing, read)

@@ -5,7 +5,6 @@ sends back what it says. Only plain values cross: lines of `records.messages`, n
 """
 
 import atexit
-import hashlib
 import io
 import os
 import socket
@@ -21,6 +20,7 @@ from typing import Any
 
 import distributed
 
+from virnucpro_monitor.disks import sha256_of
 from virnucpro_monitor.records.messages import Advanced, Ended, Job, MeasureJob, decode_job, encode
 from virnucpro_monitor.runner.builtin import source_digest
 from virnucpro_monitor.runner.client import WorkerPool
@@ -107,8 +107,7 @@ def keep_piece(digest: str, name: str, offset: int, data: bytes) -> str:
         return ""
     if not partial.exists():
         return ""
-    with partial.open("rb") as file:
-        found = hashlib.file_digest(file, "sha256").hexdigest()
+    found = sha256_of(partial)
     if found != digest:
         partial.unlink()
         raise OSError(f"{name} arrived damaged: its digest is {found[:12]}, not {digest[:12]}")

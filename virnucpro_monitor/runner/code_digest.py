@@ -8,6 +8,7 @@ from importlib.machinery import ModuleSpec, PathFinder
 from importlib.metadata import entry_points
 from pathlib import Path
 
+from virnucpro_monitor.disks import sha256_of
 from virnucpro_monitor.records import Json, Target, content_digest
 from virnucpro_monitor.runner.adapter_names import ADAPTERS, SHIPPED, parse_adapter
 from virnucpro_monitor.runner.builtin import builtin_digest
@@ -101,7 +102,7 @@ def adapter_source(name: str) -> tuple[str, ...]:
     parsed = parse_adapter(name)
     if (file := parsed.file) is not None:
         there = Path(file).is_absolute() and Path(file).is_file()  # else it is the repository's
-        return (hashlib.sha256(Path(file).read_bytes()).hexdigest(),) if there else ()
+        return (sha256_of(Path(file)),) if there else ()
     module = parsed.place
     if not module:
         if parsed.name in SHIPPED:

@@ -8,9 +8,9 @@ import json
 from collections.abc import Callable
 from pathlib import Path
 
-from virnucpro_monitor.disks import writing
+from virnucpro_monitor.disks import sha256_of, writing
 from virnucpro_monitor.errors import ConfigurationError
-from virnucpro_monitor.models.weight_digests import files_of, listing_of, replacing, sha256_of
+from virnucpro_monitor.models.weight_digests import files_of, listing_of, replacing
 from virnucpro_monitor.records import content_digest
 from virnucpro_monitor.runner.oracle_names import OracleName
 

@@ -9,14 +9,13 @@ file:PATH                   embeddings by sequence id, of a .npz or .parquet fil
 none                        nothing: its gates are not judged
 """
 
-import hashlib
 import re
 from dataclasses import dataclass
 from pathlib import Path
 
 from packaging.version import InvalidVersion, Version
 
-from virnucpro_monitor.disks import path_from
+from virnucpro_monitor.disks import path_from, sha256_of
 from virnucpro_monitor.errors import ConfigurationError
 from virnucpro_monitor.records import NO_ORACLE, OWN_ORACLE
 
@@ -109,8 +108,7 @@ def oracle_source(text: str) -> tuple[str, ...]:
             return (folder_digest(folder),)
         if named.kind != "file" or not path.is_file():
             return ()
-        with path.open("rb") as file:
-            return (hashlib.file_digest(file, "sha256").hexdigest(),)
+        return (sha256_of(path),)
     except OSError:
         return ()
 

@@ -1,6 +1,5 @@
 """Oracles beside fair-esm: a file of embeddings, or the target's own unpacked path in FP64."""
 
-import hashlib
 from collections import Counter, deque
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -12,6 +11,7 @@ import numpy as np
 import torch
 
 from virnucpro_monitor.data.benchmarks import truncate
+from virnucpro_monitor.disks import sha256_of
 from virnucpro_monitor.errors import TargetError, WeightsError
 from virnucpro_monitor.records import OWN_ORACLE, BenchmarkSet, content_digest
 from virnucpro_monitor.validation.measures import relative_l2
@@ -86,8 +86,8 @@ def file_oracle(path: Path, benchmark: BenchmarkSet, *, cache_folder: Path) -> O
         WeightsError: the file cannot be read, lacks a sequence, has one twice or in another shape,
             or has different embeddings of the same residues.
     """
-    with _opened(path) as stream:
-        digest = hashlib.file_digest(stream, "sha256").hexdigest()
+    with _readable(path):
+        digest = sha256_of(path)
 
     def compute(folder: Path) -> None:
         with _opened(path) as stream:
@@ -135,11 +135,17 @@ def check_oracle_file(path: Path) -> None:
 
 
 @contextmanager
-def _opened(path: Path) -> Iterator[BufferedReader]:
+def _readable(path: Path) -> Iterator[None]:
     try:
-        stream = path.open("rb")
+        yield
     except OSError as error:
         raise WeightsError(f"The oracle file {path} cannot be read: {error.strerror}.") from error
+
+
+@contextmanager
+def _opened(path: Path) -> Iterator[BufferedReader]:
+    with _readable(path):
+        stream = path.open("rb")
     with stream:  # ours, as numpy leaves its own open where the archive is broken
         yield stream
 
