@@ -304,6 +304,12 @@ def test_what_was_read_before_is_not_decoded_again_and_a_change_of_its_row_is_se
         connection.execute(text("UPDATE runs SET min_similarity = 0.25 WHERE id = 2"))
     writer.save_commits("sample", [dataclasses.replace(reports[2].run.commit, subject="anew")])
     after = reader.load_runs(engine)
+    for value in (-1.0, -2.0):  # which have one hash
+        with engine.connect().execution_options(writes=True) as connection, connection.begin():
+            connection.execute(text(f"UPDATE runs SET p01_similarity = {value} WHERE id = 4"))
+        figures = reader.load_runs(engine)[3].figures
+        assert figures is not None
+        assert figures.p01_similarity == value
     assert [run.id for run in after] == [1, 2, 3, 4]
     assert after[0] is before[0]
     assert after[1].figures is not None

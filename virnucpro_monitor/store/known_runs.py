@@ -16,25 +16,25 @@ from virnucpro_monitor.records import Run
 from virnucpro_monitor.store.rows import COMMIT_COLUMNS, RUN_COLUMNS, RunReader
 
 MAX_KNOWN = 20_000
-"""Runs that are kept for each engine; some 3 KB each."""
+"""Runs that are kept for each engine; some 6 KB each."""
 
 
 class _KnownRuns:
-    """Run by id, with the hash of its row and its commit's."""
+    """Run by id, with its row and its commit's: a hash of them would be equal for -1 and -2."""
 
     def __init__(self) -> None:
-        self._known: dict[int, tuple[int, Run]] = {}
+        self._known: dict[int, tuple[tuple[Any, ...], Run]] = {}
         self._lock = Lock()
 
     def find(self, row: tuple[Any, ...]) -> Run | None:
         known = self._known.get(row[0])
-        return known[1] if known is not None and known[0] == hash(row) else None
+        return known[1] if known is not None and known[0] == row else None
 
     def keep(self, rows: Iterable[tuple[tuple[Any, ...], Run]]) -> None:
         with self._lock:
             for row, run in rows:
                 self._known.pop(row[0], None)  # the last one kept is the last one to go
-                self._known[row[0]] = (hash(row), run)
+                self._known[row[0]] = (row, run)
             for run_id in list(self._known)[: max(0, len(self._known) - MAX_KNOWN)]:
                 del self._known[run_id]
 
