@@ -217,6 +217,13 @@ def test_gates_are_set_side_by_side_by_name() -> None:
     ]
 
 
+def test_a_gate_that_neither_side_judged_is_no_change() -> None:
+    unknown, held = gate("oracle", None), gate("oracle")
+    pairs = [(unknown, unknown), (unknown, held), (held, unknown)]
+    marks = [compare_gates([base], [head])[0].mark for base, head in pairs]
+    assert marks == [Mark.EQUAL, Mark.NOT_COMPARABLE, Mark.NOT_COMPARABLE]
+
+
 def test_what_differs_is_told_in_words() -> None:
     base = run(0, environment=environment(gpu=None, driver="575"))
     other = configuration(weights_digest="1234567890abcdef", dtype="float16")

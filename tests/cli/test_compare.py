@@ -8,7 +8,9 @@ from typing import Any
 import pytest
 
 from tests.cli.reading_history import make_database
-from tests.store.builders import BENCHMARK, make_report
+from tests.store.builders import BENCHMARK, make_gate, make_report
+from virnucpro_monitor.analysis.comparison import compare_runs
+from virnucpro_monitor.cli.compare import print_comparison
 from virnucpro_monitor.cli.main import run_command
 from virnucpro_monitor.records import Commit
 from virnucpro_monitor.store.engine import create_database, open_engine
@@ -92,6 +94,17 @@ def test_the_table_shows_marks_and_hides_what_is_quiet(
     assert "! newly bad" in captured.err
     assert run_command([*arguments, "--all"]) == 0
     assert "short_2" in capsys.readouterr().out
+
+
+def test_the_marks_of_gates_have_a_legend_too(capsys: pytest.CaptureFixture[str]) -> None:
+    unknown, held = make_gate("oracle", None, None), make_gate("oracle", True, 1e-6)
+    for base, told in ((unknown, False), (held, True)):
+        runs = [make_report(place, gates=(gate,)) for place, gate in enumerate((base, unknown))]
+        (first, second) = [(one.run, one.sequences) for one in runs]
+        print_comparison(compare_runs(*first, *second))
+        captured = capsys.readouterr()
+        assert ("x  oracle" in captured.out) is told
+        assert ("x not comparable (one run lacks it or did not judge it)" in captured.err) is told
 
 
 def test_the_exit_code_tells_a_break_only_where_asked(

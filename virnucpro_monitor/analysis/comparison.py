@@ -50,7 +50,7 @@ MARK_MEANINGS: Mapping[Mark, str] = {
     Mark.CLOSER_BUT_FURTHER: "closer to each other, but further from FP32: not better",
     Mark.WITHIN_NOISE: "changed, but within the noise",
     Mark.EQUAL: "exactly equal",
-    Mark.NOT_COMPARABLE: "not comparable: it has no counterpart in the other run",
+    Mark.NOT_COMPARABLE: "not comparable (one run lacks it or did not judge it)",
 }
 
 
@@ -192,6 +192,10 @@ class Comparison:
     def marked(self, mark: Mark) -> tuple[SequenceChange, ...]:
         return tuple(change for change in self.sequences if change.mark is mark)
 
+    @property
+    def gate_marks(self) -> frozenset[Mark]:
+        return frozenset(change.mark for change in self.gates)
+
     def counts(self) -> dict[Mark, int]:
         """Sequences by mark, all marks named; those without a counterpart are not comparable."""
         counts = {mark: len(self.marked(mark)) for mark in Mark}
@@ -310,8 +314,9 @@ def _mark_without_numbers(
 def compare_gates(base: Sequence[GateResult], head: Sequence[GateResult]) -> tuple[GateChange, ...]:
     """Set gates side by side by name.
 
-    Gates that hold on both sides are never marked by size. Where both fail, the distance from the
-    limit says which is worse, if it changed as much as counts for a sequence.
+    Gates that neither side judged are alike, and gates that hold on both are never marked by size.
+    Where both fail, the distance from the limit says which is worse, if it changed as much as
+    counts for a sequence.
     """
     base_by_name = {gate.name: gate for gate in base}
     head_by_name = {gate.name: gate for gate in head}
@@ -328,8 +333,10 @@ def compare_gates(base: Sequence[GateResult], head: Sequence[GateResult]) -> tup
 
 
 def _gate_mark(base: GateResult | None, head: GateResult | None) -> Mark:
-    if base is None or head is None or base.passed is None or head.passed is None:
+    if base is None or head is None:
         return Mark.NOT_COMPARABLE
+    if base.passed is None or head.passed is None:
+        return Mark.EQUAL if base.passed is head.passed else Mark.NOT_COMPARABLE
     if base.passed != head.passed:
         return Mark.NEWLY_FIXED if head.passed else Mark.NEWLY_FAILING
     if (base.value, base.limit) == (head.value, head.limit):

@@ -64,8 +64,8 @@ def compare(
     Without HEAD it is the newest measured commit of the followed branch; without both, that one
     against the last good one before it.
 
-    Marks: ! newly bad, * mended, + worse, - better, ~ changed within noise, x without a
-    counterpart.
+    Marks: ! newly bad, * mended, + worse, - better, ± closer to each other but further from FP32,
+    ~ changed within noise, x missing or not judged on one side.
     """
     from virnucpro_monitor.monitor.comparing import compare_commits
     from virnucpro_monitor.monitor.opening import open_database
@@ -173,8 +173,11 @@ def print_comparison(comparison: "Comparison", *, everything: bool = False) -> N
                 for change in listed
             ],
         )
-        used = [mark for mark in Mark if any(change.mark is mark for change in listed)]
+    marks = {change.mark for change in (*changed_gates, *listed)}
+    if marks:
+        used = [mark for mark in Mark if mark in marks]
         say("; ".join(f"{mark.value} {MARK_MEANINGS[mark].split(':')[0]}" for mark in used))
+    if listed:
         say(level_legend(comparison.thresholds))
     if len(listed) < len(shown):
         say(f"Only {len(listed)} of {len(shown)} changed sequences are listed: --all shows all.")

@@ -118,7 +118,7 @@ def _sequences(comparison: Comparison) -> list[str]:
     lines += [
         f"- {_mark(mark)} {counts[mark]:,} {markdown(MARK_MEANINGS[mark])}"
         for mark in Mark
-        if counts[mark]
+        if counts[mark] or mark in comparison.gate_marks - {Mark.EQUAL}
     ]
     for role, names in (("base", comparison.only_in_base), ("head", comparison.only_in_head)):
         if names:

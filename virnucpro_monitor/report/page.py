@@ -226,7 +226,7 @@ def _sequences(comparison: Comparison) -> str:
     legend = "".join(
         f"<li><code>{_sign(mark)}</code> {counts[mark]:,} {html_text(MARK_MEANINGS[mark])}</li>"
         for mark in Mark
-        if counts[mark]
+        if counts[mark] or mark in comparison.gate_marks
     )
     cut = (
         f'<p class="quiet">The {LISTED:,} biggest of {len(changed):,} changes are listed.</p>'
