@@ -9,20 +9,17 @@ from app.text import format_duration, one_line, shortened
 from virnucpro_monitor.analysis.incidents import Incident, IncidentState
 from virnucpro_monitor.analysis.series import commit_date
 from virnucpro_monitor.report.sentences import cause_words
-from virnucpro_monitor.report.words import deciding_words, setup_words
+from virnucpro_monitor.report.words import STATE_WORDS, deciding_words, setup_words
 
 STATES: dict[IncidentState, Mark] = {
-    IncidentState.OPEN: Mark(word="open", sentence="", symbol="x", glyph="✖", colour=VERMILION),
-    IncidentState.ACKNOWLEDGED: Mark(
-        word="acknowledged", sentence="", symbol="diamond", glyph="◆", colour=AMBER
-    ),
-    IncidentState.NOT_SEEN: Mark(
-        word="not seen since", sentence="", symbol="circle-open", glyph="○", colour=GREY
-    ),
-    IncidentState.REWRITTEN: Mark(
-        word="rewritten away", sentence="", symbol="circle-open", glyph="○", colour=GREY
-    ),
-    IncidentState.FIXED: Mark(word="fixed", sentence="", symbol="circle", glyph="●", colour=GREEN),
+    state: Mark(word=STATE_WORDS[state], sentence="", symbol=symbol, glyph=glyph, colour=colour)
+    for state, symbol, glyph, colour in (
+        (IncidentState.OPEN, "x", "✖", VERMILION),
+        (IncidentState.ACKNOWLEDGED, "diamond", "◆", AMBER),
+        (IncidentState.NOT_SEEN, "circle-open", "○", GREY),
+        (IncidentState.REWRITTEN, "circle-open", "○", GREY),
+        (IncidentState.FIXED, "circle", "●", GREEN),
+    )
 }
 
 

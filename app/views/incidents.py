@@ -96,7 +96,7 @@ def _table(incidents: Sequence[Incident], state: str, words: str, *, ranged: boo
         state, shown = "fixed", [one for one in reversed(incidents) if _is_wanted(one, "fixed")]
         if not shown:
             return
-        shell.heading("Mended before")
+        shell.heading("Fixed before")
     everything = filters.parameter("rows") == "all"
     rows = shown if everything else shown[:PAGE_ROWS]
     shell.put(incident_table(rows, caption="Incidents"))

@@ -48,7 +48,7 @@ def list_incidents(
     ] = None,
     state: Annotated[
         list[str] | None,
-        typer.Option("--state", metavar="STATE", help="open, acknowledged or fixed; repeatable."),
+        typer.Option("--state", metavar="STATE", help=f"{', '.join(STATES)}; repeatable."),
     ] = None,
     db: DatabaseOption = None,
     as_json: JsonOption = False,
@@ -60,6 +60,7 @@ def list_incidents(
     from virnucpro_monitor.monitor.questions import load_incidents
     from virnucpro_monitor.report.text import count
     from virnucpro_monitor.report.values import incident_values
+    from virnucpro_monitor.report.words import STATE_WORDS
 
     for name in state or ():
         if name not in STATES:
@@ -76,7 +77,8 @@ def list_incidents(
         return
     print_incidents(shown)
     counts = [
-        f"{sum(one.state == name for one in incidents)} {name.replace('_', ' ')}" for name in STATES
+        f"{sum(one.state is state for one in incidents)} {words}"
+        for state, words in STATE_WORDS.items()
     ]
     say(f"{count(len(incidents), 'incident')}: {', '.join(counts)}.")
     for incident in shown:

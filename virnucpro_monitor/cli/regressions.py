@@ -93,7 +93,7 @@ def regressions(
 def print_incidents(incidents: "Sequence[Incident]") -> None:
     from virnucpro_monitor.report.sentences import before_words, cause_words
     from virnucpro_monitor.report.text import UNKNOWN, format_error
-    from virnucpro_monitor.report.words import setup_words
+    from virnucpro_monitor.report.words import STATE_WORDS, setup_words
 
     rows = []
     for incident in incidents:
@@ -101,7 +101,7 @@ def print_incidents(incidents: "Sequence[Incident]") -> None:
         rows.append(
             [
                 incident.key,
-                incident.state.value,
+                STATE_WORDS[incident.state],
                 f"{incident.series.target} {incident.series.benchmark}",
                 setup_words(incident.first_bad.configuration),
                 cause_words(incident),
@@ -122,7 +122,7 @@ def print_incidents(incidents: "Sequence[Incident]") -> None:
             "Key",
             "State",
             "Series",
-            "Setup",
+            "Set-up",
             "Cause",
             "First bad",
             "Subject",
@@ -130,7 +130,7 @@ def print_incidents(incidents: "Sequence[Incident]") -> None:
             "Last good",
             "Fixed by",
             ">Bad runs",
-            ">Worst error",
+            ">Worst 1 - cos",
         ],
         rows,
         styles=[{"open": "bold red", "acknowledged": "yellow"}.get(i.state, "") for i in incidents],
@@ -144,7 +144,7 @@ def _print_notes(title: str, notes: "Sequence[SeriesNote]") -> None:
 
     typer.echo(f"\n{title}:")
     print_table(
-        ["Target", "Benchmark", "Configuration", "Note"],
+        ["Target", "Benchmark", "Set-up", "Note"],
         [
             [
                 note.key.target,

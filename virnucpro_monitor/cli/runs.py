@@ -124,7 +124,7 @@ def print_runs(
             "Commit",
             "Subject",
             "Benchmark",
-            "Setup",
+            "Set-up",
             "Outcome",
             ">Agree",
             "Worst gate",

@@ -7,6 +7,7 @@ that agree, always.
 
 from collections.abc import Mapping
 
+from virnucpro_monitor.analysis.incidents import IncidentState
 from virnucpro_monitor.records import (
     Configuration,
     Culprit,
@@ -25,6 +26,13 @@ LEVEL_WORDS: Mapping[Level, str] = {
     Level.STRICT: "agrees",
     Level.LENIENT: "deviates",
     Level.FAILED: "fails",
+}
+STATE_WORDS: Mapping[IncidentState, str] = {
+    IncidentState.OPEN: "open",
+    IncidentState.ACKNOWLEDGED: "acknowledged",
+    IncidentState.NOT_SEEN: "not seen since",
+    IncidentState.REWRITTEN: "rewritten away",
+    IncidentState.FIXED: "fixed",
 }
 _SIDES = {
     Culprit.PACKED: "packed side",
