@@ -49,7 +49,7 @@ def show_incident(key: str) -> None:
     _place_in_history(incident)
     _suspects(incident)
     _together(incident, incidents)
-    put_searches("Searches that tried it", searches_of(data.load_bisections(), incident))
+    put_searches("Bisections that tried it", searches_of(data.load_bisections(), incident))
     put_acknowledgement(incident)
 
 
@@ -164,13 +164,13 @@ def _together(incident: Incident, incidents: Sequence[Incident]) -> None:
 
 
 def put_searches(title: str, bisections: Sequence[Bisection]) -> None:
-    """Searches for a first bad commit, the latest first; nothing where there is none."""
+    """Bisections, the latest first; nothing where there is none."""
     if not bisections:
         return
     shell.heading(title)
     columns = [
         markup.Column(name="State", kind="nowrap"),
-        markup.Column(name="First bad commit", kind="wide"),
+        markup.Column(name="Commit found", kind="wide"),
         markup.Column(name="Good", kind="nowrap"),
         markup.Column(name="Bad", kind="nowrap"),
         markup.Column(name="Target", kind="wide"),
@@ -196,8 +196,10 @@ def put_searches(title: str, bisections: Sequence[Bisection]) -> None:
 def _found_by(one: Bisection) -> Value:
     if one.first_bad is None:
         return one_line(one.conclusion.partition("\n")[0], 200) or "not known yet"
-    address = links.link("compare", base=one.good, head=one.first_bad, target=one.target)
-    return markup.anchor(address, markup.mono(short_hash(one.first_bad)))
+    base = one.bad if one.brought == "good" else one.good
+    address = links.link("compare", base=base, head=one.first_bad, target=one.target)
+    found = markup.anchor(address, markup.mono(short_hash(one.first_bad)))
+    return markup.join([found, f"first {one.brought}" if one.brought else ""])
 
 
 def _step(step: BisectStep) -> Value:

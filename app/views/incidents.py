@@ -45,7 +45,7 @@ def _list_incidents(default_state: str, default_span: str) -> None:
         state = filters.choose(
             "Show",
             {
-                "current": f"Not fixed ({current})",
+                "current": f"Current ({current})",
                 **{
                     one.value: f"{STATES[one].word.capitalize()} ({count[one]})"
                     for one in IncidentState

@@ -58,7 +58,8 @@ def show() -> None:
             markup.empty(
                 "Nothing has been validated yet.",
                 "See a worked example: virnucpro-monitor demo",
-                "Validate this package: virnucpro-monitor run --device cpu --weights synthetic",
+                "Validate this package without a GPU: virnucpro-monitor run "
+                "--model esm2_t6_8M_UR50D --weights synthetic --device cpu --dtype float32",
                 "Validate a repository: virnucpro-monitor run --target PATH --commit REVISION",
             )
         )

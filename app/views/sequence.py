@@ -126,7 +126,7 @@ def _history(points: Sequence[SequencePoint], card: data.SeriesCard) -> None:
 def _summary(points: Sequence[SequencePoint], levels: Sequence[Level]) -> None:
     """When it was last fine, first bad, and how often it changed between the two."""
     bad = [level is not Level.STRICT for level in levels]
-    flips = sum(before != after for before, after in pairwise(bad))
+    changes = sum(before != after for before, after in pairwise(bad))
     first_bad = _start_of_last_bad_stretch(bad)
     values: list[tuple[str, Value, Value]] = [
         (
@@ -134,8 +134,8 @@ def _summary(points: Sequence[SequencePoint], levels: Sequence[Level]) -> None:
             LEVELS[levels[-1]][0],
             f"1 - cos {format_error(error_of(points[-1].result.similarity))}",
         ),
-        ("Disagrees", f"in {sum(bad):,} of {len(bad):,}", "runs"),
-        ("Flips", f"{flips:,}", "between agreeing and not"),
+        ("Does not agree", f"in {sum(bad):,} of {len(bad):,}", "runs"),
+        ("Changed", f"{changes:,} x", "between agreeing and not"),
     ]
     if first_bad is not None:
         values.append(("First bad", _commit(points[first_bad]), "of its last bad stretch"))

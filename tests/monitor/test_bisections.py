@@ -72,6 +72,29 @@ def test_a_search_is_shown_with_each_step(
     assert len(capsys.readouterr().out.splitlines()) == 3
 
 
+def test_a_commit_that_mended_is_not_called_bad(
+    searches: tuple[int, int], command: CommandLine, run_page: PageRunner, url: str,
+    capsys: pytest.CaptureFixture[str],
+) -> None:  # fmt: skip
+    engine = open_engine(url)
+    writer = Writer(engine)
+    older, newer = FIRST_BAD, make_commit(1).hash
+    step = BisectStep(step=1, commit=newer, verdict="good", reused=True, at=AT)
+    search = Bisection(
+        target="sample", good=newer, bad=older, benchmark="seed", started_at=AT, steps=(step,)
+    )
+    number = writer.start_bisection(search)
+    writer.finish_bisection(number, first_bad=newer, conclusion=f"{newer} is the first good commit")
+    engine.dispose()
+    assert command("bisections", "show", str(number))["brought"] == "good"
+    assert command("bisections", "show", str(searches[0]))["brought"] == "bad"
+    assert run_command(["bisections", "list"]) == 0
+    printed = capsys.readouterr().out
+    assert f"{newer[:10]}, first good" in printed
+    assert f"{FIRST_BAD[:10]}, first bad" in printed
+    assert f"compare?base={older}&amp;head={newer}" in shown_html(run_page("incidents", url))
+
+
 def test_a_number_that_is_none_is_one_sentence(
     searches: tuple[int, int], refused: Callable[..., str]
 ) -> None:

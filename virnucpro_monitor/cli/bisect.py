@@ -58,6 +58,7 @@ def bisect(
     stored run; without --target it is the only one stored. Exit code: 0 found, 3 not narrowed down
     to one commit.
     """
+    from virnucpro_monitor.cli.bisections import bisection_values
     from virnucpro_monitor.cli.run import stopping_on_terminate
     from virnucpro_monitor.cli.run_display import listening, open_display
     from virnucpro_monitor.monitor.bisecting import (
@@ -81,7 +82,7 @@ def bisect(
             as_measured_last(settings, chosen), chosen, good, bad, options, listening(display)
         )
     if as_json:
-        print_json(bisection)
+        print_json(bisection_values(bisection))
     else:
         typer.echo(bisection.conclusion)
     raise typer.Exit(0 if bisection.first_bad else 3)

@@ -20,7 +20,7 @@ STYLES = {"found": "green", "not finished": "yellow", "not found": "magenta"}
 
 
 def register(app: typer.Typer) -> None:
-    group = typer.Typer(no_args_is_help=True, help="Past searches by bisect: list, show.")
+    group = typer.Typer(no_args_is_help=True, help="Past bisections: list, show.")
     group.command("list")(list_bisections)
     group.command("show")(show)
     app.add_typer(group, name="bisections")
@@ -29,7 +29,7 @@ def register(app: typer.Typer) -> None:
 def list_bisections(
     target: TargetOption = None, db: DatabaseOption = None, as_json: JsonOption = False
 ) -> None:
-    """List the searches, the latest started last."""
+    """List past bisections, the latest started last."""
     from virnucpro_monitor.monitor.naming import choose_target
     from virnucpro_monitor.monitor.opening import open_database
     from virnucpro_monitor.monitor.questions import load_bisections
@@ -43,7 +43,7 @@ def list_bisections(
         print_json([bisection_values(one) for one in found])
         return
     if not found:
-        say("No search is stored: virnucpro-monitor bisect GOOD BAD makes one.")
+        say("No bisection is stored: virnucpro-monitor bisect GOOD BAD makes one.")
         return
     print_table(
         [
@@ -54,7 +54,7 @@ def list_bisections(
             "Benchmark",
             "By",
             "State",
-            "First bad",
+            "Found",
             ">Steps",
             "Started",
         ],
@@ -67,7 +67,7 @@ def list_bisections(
                 one.benchmark,
                 f"gate {one.gate}" if one.gate else "verdict",
                 one.state,
-                short_hash(one.first_bad) if one.first_bad else UNKNOWN,
+                f"{short_hash(one.first_bad)}, first {one.brought}" if one.first_bad else UNKNOWN,
                 str(len(one.steps)),
                 f"{one.started_at:%Y-%m-%d %H:%M}",
             ]
@@ -79,12 +79,12 @@ def list_bisections(
 
 def show(
     number: Annotated[
-        int, typer.Argument(metavar="ID", help="A search's number.", show_default=False)
+        int, typer.Argument(metavar="ID", help="A bisection's number.", show_default=False)
     ],
     db: DatabaseOption = None,
     as_json: JsonOption = False,
 ) -> None:
-    """Show one search: its ends, each commit that was tried, and what it came to."""
+    """Show one bisection: its ends, each commit that was tried, and what it came to."""
     from virnucpro_monitor.monitor.opening import open_database
     from virnucpro_monitor.monitor.questions import find_bisection
     from virnucpro_monitor.records import short_hash
@@ -117,7 +117,7 @@ def show(
 
 
 def bisection_values(one: "Bisection") -> dict[str, object]:
-    """One search as JSON values, its state said."""
+    """One bisection as JSON values, its state and what it found said."""
     from virnucpro_monitor.records import to_json
 
-    return {**to_json(one), "state": one.state}
+    return {**to_json(one), "state": one.state, "brought": one.brought}

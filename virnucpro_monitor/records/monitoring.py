@@ -275,7 +275,8 @@ class Bisection:
 
     Attributes:
         gate: the gate that decided, None for the whole verdict.
-        first_bad: full hash of the commit found, None where there is none (yet).
+        first_bad: full hash of the commit found, None where there is none (yet); where `bad` is
+            the older commit it is the first good one, as `brought` says.
         conclusion: one sentence.
     """
 
@@ -290,6 +291,11 @@ class Bisection:
     first_bad: str | None = None
     conclusion: str = ""
     steps: tuple[BisectStep, ...] = ()
+
+    @property
+    def brought(self) -> str | None:
+        """The verdict that the commit found brought, "bad" or "good"; None where there is none."""
+        return next((one.verdict for one in self.steps if one.commit == self.first_bad), None)
 
     @property
     def state(self) -> str:
