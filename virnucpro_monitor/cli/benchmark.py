@@ -31,24 +31,12 @@ def list_sets(as_json: JsonOption = False) -> None:
     if as_json:
         print_json([summarise(item) for item in sets])
         return
-    from rich.console import Console
-    from rich.table import Table
-
-    table = Table(box=None, pad_edge=False)
-    for column in ("Name", "Version", "Sequences", "Residues", "Lengths", "SHA-256", "Description"):
-        numeric = column in ("Version", "Sequences", "Residues", "Lengths")
-        table.add_column(column, justify="right" if numeric else "left")
-    for summary in map(summarise, sets):
-        table.add_row(
-            summary["name"],
-            str(summary["version"]),
-            f"{summary['num_sequences']:,}",
-            f"{summary['num_residues']:,}",
-            f"{summary['min_length']}-{summary['max_length']}",
-            summary["digest"][:12],
-            summary["description"],
-        )
-    Console().print(table)
+    width = max((len(item.label) for item in sets), default=0)
+    for item in sets:
+        summary = summarise(item)
+        typer.echo(f"{item.label:<{width}}  {_size_words(summary)}, SHA-256 {item.digest[:12]}")
+        if item.description:
+            typer.echo(f"{'':<{width}}  {item.description}")
 
 
 def show(name: NameArgument, as_json: JsonOption = False) -> None:
@@ -63,10 +51,7 @@ def show(name: NameArgument, as_json: JsonOption = False) -> None:
     summary = summarise(found)
     typer.echo(f"{found.label}  {found.description}".rstrip())
     typer.echo(f"SHA-256    {found.digest}")
-    typer.echo(
-        f"sequences  {summary['num_sequences']}, {summary['min_length']} to "
-        f"{summary['max_length']} residues, {summary['num_residues']:,} in all"
-    )
+    typer.echo(f"size       {_size_words(summary)}")
     if summary["num_truncated"]:
         typer.echo(
             f"truncated  {summary['num_truncated']} to their first {MAX_RESIDUES:,} residues, the "
@@ -101,6 +86,15 @@ def add(
         say(f"Froze {count(len(added.sequences), 'sequence')} as {added.label}.")
     if as_json:
         print_json(summarise(added))
+
+
+def _size_words(summary: dict[str, Any]) -> str:
+    from virnucpro_monitor.report.text import count
+
+    return (
+        f"{count(summary['num_sequences'], 'sequence')} of {summary['min_length']:,} to "
+        f"{summary['max_length']:,} residues, {summary['num_residues']:,} in all"
+    )
 
 
 def summarise(item: "BenchmarkSet") -> dict[str, Any]:

@@ -48,7 +48,8 @@ def synthesize(
         typer.Option(
             "--family",
             metavar="NAME",
-            help="esmc, prott5 or e1: of MODEL's depth and width, as a Hugging Face folder.",
+            help="Of another family, esmc, prott5 or e1: MODEL's depth and width, as a "
+            "Hugging Face folder.",
         ),
     ] = "esm2",
     as_json: JsonOption = False,
