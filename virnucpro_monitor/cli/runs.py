@@ -45,7 +45,7 @@ def list_runs(
     benchmark: BenchmarkFilter = None,
     outcome: Annotated[
         list[str] | None,
-        typer.Option("--outcome", metavar="OUTCOME", help="Only such runs; repeatable."),
+        typer.Option("--outcome", metavar="OUTCOME", help=f"{', '.join(Outcome)}; repeatable."),
     ] = None,
     limit: Annotated[
         int | None,
