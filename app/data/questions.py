@@ -246,7 +246,7 @@ def load_group(run: Run) -> str:
 
 @kept()
 def load_incidents_of(card: SeriesCard) -> tuple[Incident, ...]:
-    """The incidents in a series' newest runs, mended ones too, oldest first."""
+    """The incidents in a series' newest runs, fixed ones too, oldest first."""
     return questions.judge_incidents(engine(), load_series_runs(card, RECENT_RUNS))
 
 

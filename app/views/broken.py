@@ -11,24 +11,24 @@ from virnucpro_monitor.analysis.incidents import Cause, Incident, IncidentState
 from virnucpro_monitor.analysis.series import commit_date
 from virnucpro_monitor.records import Outcome, Run
 from virnucpro_monitor.report.sentences import before_words, cause_words
-from virnucpro_monitor.report.words import deciding_words
+from virnucpro_monitor.report.words import STATE_WORDS, deciding_words
 
 MAX_CAUSES = 4
-MAX_MENDED = 2
+MAX_FIXED = 2
 MAX_NAMED = 6
 
 
 def put_broken(series: Sequence[data.SeriesCard], selected: data.SeriesCard, now: datetime) -> None:
-    """Open causes over all series, the newest first; without any, the last mended one."""
+    """Open causes over all series, the newest first; without any, the last fixed ones."""
     groups = _causes(series)
     title = "Broken now, the newest first"
     if not groups:
-        mended = [one for one in data.load_incidents_of(selected) if one.fixed_by is not None]
-        if not mended:
+        fixed = [one for one in data.load_incidents_of(selected) if one.fixed_by is not None]
+        if not fixed:
             return
-        newest = sorted(mended, key=lambda one: commit_date(one.first_bad), reverse=True)
-        groups = [[one] for one in newest[:MAX_MENDED]]
-        title = "Broke last and was mended, the newest first"
+        newest = sorted(fixed, key=lambda one: commit_date(one.first_bad), reverse=True)
+        groups = [[one] for one in newest[:MAX_FIXED]]
+        title = "Broke last and was fixed, the newest first"
     shown = "".join(_cause(group, now).code for group in groups[:MAX_CAUSES])
     more = ""
     if len(groups) > MAX_CAUSES:
@@ -93,7 +93,7 @@ def _cause(group: Sequence[Incident], now: datetime) -> Html:
         rows.append(("reason", reason_words(first, 160)))
     rows.append(("sequences", sequences_words(incident)))
     if fixed is not None:
-        rows.append(("mended", _mended(incident, now)))
+        rows.append(("fixed", _fixed(incident, now)))
     facts = "".join(f"<dt>{name}</dt><dd>{markup.render(value)}</dd>" for name, value in rows)
     steps: list[Value] = [markup.anchor(links.link("incidents", incident=incident.key), "incident")]
     if good is not None:
@@ -120,7 +120,7 @@ def _state(incident: Incident) -> str:
         return f"not measured since {incident.last_bad.commit.short}"
     if incident.acknowledgement and incident.state is IncidentState.ACKNOWLEDGED:
         return f"acknowledged by {one_line(incident.acknowledgement.who, 40)}"
-    return "mended" if incident.state is IncidentState.FIXED else incident.state.value
+    return STATE_WORDS[incident.state]
 
 
 def _where(group: Sequence[Incident]) -> str:
@@ -136,7 +136,7 @@ def _where(group: Sequence[Incident]) -> str:
     )
 
 
-def _mended(incident: Incident, now: datetime) -> Value:
+def _fixed(incident: Incident, now: datetime) -> Value:
     fixed = incident.fixed_by
     if fixed is None:
         return ""

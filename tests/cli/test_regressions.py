@@ -83,7 +83,7 @@ def test_people_get_a_sentence_and_tables(
     url, commits = history
     assert run_command(["regressions", "--db", url, "--until", commits[1].hash]) == 0
     printed = capsys.readouterr().out
-    assert printed.startswith("1 incident begun and not mended; 1 of 1 series could be judged.")
+    assert printed.startswith("1 incident begun and not fixed; 1 of 1 series could be judged.")
     assert commits[1].hash[:10] in printed
     assert run_command(["regressions", "--db", url, "--since", "0d"]) == 0
     printed = capsys.readouterr().out

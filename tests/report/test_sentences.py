@@ -87,7 +87,7 @@ def test_regressions_are_told_with_what_could_be_judged() -> None:
     runs = [*history("PFPF"), *history("P", benchmark="gone")]
     found = find_regressions(runs, derive_incidents(runs, now=NOW), since=commit(0))
     assert regressions_sentence(found) == (
-        "1 incident begun and not mended and 1 incident begun and mended; 1 of 2 series could be "
+        "1 incident begun and not fixed and 1 incident begun and fixed; 1 of 2 series could be "
         "judged; 1 vanished."
     )
     quiet = find_regressions(history("PP"), [])

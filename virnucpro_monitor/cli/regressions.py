@@ -66,9 +66,9 @@ def regressions(
     else:
         typer.echo(regressions_sentence(found))
         for title, listed in (
-            ("Began and last", found.broken),
-            ("Began and recovered", found.recovered),
-            ("From before, fixed", found.fixed),
+            ("Began and not fixed", found.broken),
+            ("Began and fixed", found.recovered),
+            ("From before and fixed", found.fixed),
         ):
             if listed:
                 typer.echo(f"\n{title}:")

@@ -175,9 +175,9 @@ def regressions_sentence(found: Regressions) -> str:
     parts = [
         f"{count(len(incidents), 'incident')} {words}"
         for incidents, words in (
-            (found.broken, "begun and not mended"),
-            (found.recovered, "begun and mended"),
-            (found.fixed, "from before mended"),
+            (found.broken, "begun and not fixed"),
+            (found.recovered, "begun and fixed"),
+            (found.fixed, "from before and fixed"),
         )
         if incidents
     ]
