@@ -36,7 +36,7 @@ def test_how_far_behind_and_when_it_last_spoke(
     assert (one["last_exit_code"], one["last_state"]) == (3, "finished")
     assert one["commits_behind"] == 2
     assert run_command(["status", "--db", database]) == 0
-    assert "seconds ago, exit code 3" in capsys.readouterr().out
+    assert "just now, exit code 3" in capsys.readouterr().out
 
 
 def test_a_repository_that_has_gone_is_told(

@@ -59,18 +59,18 @@ def target_status(settings: Settings, name: str) -> list[str]:
 
 def describe_status(one: TargetStatus) -> list[str]:
     """A target's status in lines for a person."""
-    from virnucpro_monitor.report.text import count
+    from virnucpro_monitor.report.text import count, format_age
 
-    lines = []
+    lines, now = [], datetime.now(UTC)
     if one.last_heartbeat is None:
         lines.append("last heard  never; runs by hand do not count")
     else:
-        age = _age(one.last_heartbeat)
+        age = format_age(one.last_heartbeat, now)
         said = visible(f"{one.last_state}: {one.last_message}")
-        lines.append(f"last heard  {age} ago, {said}")
+        lines.append(f"last heard  {age}, {said}")
     if one.last_finished_at is not None:
-        age = _age(one.last_finished_at)
-        lines.append(f"last end    {age} ago, exit code {one.last_exit_code}")
+        age = format_age(one.last_finished_at, now)
+        lines.append(f"last end    {age}, exit code {one.last_exit_code}")
     if one.repository_problem:
         lines.append(f"behind      unknown: {visible(one.repository_problem)}")
     elif one.commits_behind is not None:
@@ -100,11 +100,3 @@ def _describe_host(host: WorkHost) -> str:
         if cards.seconds_per_commit is not None:
             parts[-1] += f", {cards.seconds_per_commit:.1f} s a commit"
     return f"host        {visible(host.host)}: {'; '.join(parts) or 'nothing measured'}"
-
-
-def _age(moment: datetime) -> str:
-    seconds = max((datetime.now(UTC) - moment).total_seconds(), 0)
-    for unit, size in (("days", 86400), ("hours", 3600), ("minutes", 60)):
-        if seconds >= 2 * size:
-            return f"{seconds / size:.0f} {unit}"
-    return f"{seconds:.0f} seconds"
