@@ -231,7 +231,7 @@ def _card_row(host: WorkHost, one: HostCards) -> list[Value]:
     return [
         one_line(host.host, 60) + (" (here)" if host.is_here else ""),
         name,
-        UNKNOWN if one.seconds_per_commit is None else f"{one.seconds_per_commit:,.1f}",
+        UNKNOWN if one.seconds_per_commit is None else f"{one.seconds_per_commit:,.1f} s",
         UNKNOWN if host.num_queued is None else f"{host.num_queued:,}",
         UNKNOWN if one.utilisation is None else f"{one.utilisation} %",
         f"{one.num_commits:,}",

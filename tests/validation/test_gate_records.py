@@ -164,7 +164,7 @@ def judged(results: list[SequenceResult], **limits: float) -> dict[str, GateResu
     return {gate.name: gate for gate in found}
 
 
-GAIN = "Difference in length between packed and unpacked (norm ratio - 1):"
+GAIN = "Difference in norm between packed and unpacked (norm ratio - 1):"
 GAINS = [
     (
         [sequence(0, gain=1 + 2**-11), sequence(1, gain=1 - 2**-10)], True, 2**-10, None,

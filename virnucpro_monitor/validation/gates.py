@@ -34,7 +34,7 @@ from virnucpro_monitor.validation.protocol import limits_for, seed_rule
 CLEAR_FACTOR = 2.0
 
 # What each gate of the sequences measures, for the sentences that a person reads.
-GAIN = "difference in length between packed and unpacked"
+GAIN = "difference in norm between packed and unpacked"
 RESIDUE = "difference of the worst residue, packed against unpacked"
 ORACLE = "packed's distance to FP32 beyond twice unpacked's"
 DISTANCE = "{side}'s distance to FP32"
