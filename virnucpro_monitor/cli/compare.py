@@ -173,7 +173,7 @@ def print_comparison(comparison: "Comparison", *, everything: bool = False) -> N
                 for change in listed
             ],
         )
-    marks = {change.mark for change in (*changed_gates, *listed)}
+    marks = {change.mark for change in changed_gates} | {change.mark for change in listed}
     if marks:
         used = [mark for mark in Mark if mark in marks]
         say("; ".join(f"{mark.value} {MARK_MEANINGS[mark].split(':')[0]}" for mark in used))
