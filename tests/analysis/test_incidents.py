@@ -466,6 +466,32 @@ def test_the_same_figures_are_the_same_fault_whatever_it_is_called() -> None:
     assert incident.key == unnamed.key
 
 
+LEAKS = ["seed", "leak", "position", "order"]
+
+
+def test_a_leak_alone_is_no_other_fault_than_the_one_that_leaked() -> None:
+    """As in transformers, packed by arguments: positions were mended, the leak has stayed."""
+    runs = [
+        run(0, "F", failing=LEAKS, similarity=0.510),
+        run(1, "F", failing=LEAKS[:2], similarity=0.571),
+        run(2, "F", failing=LEAKS, similarity=0.52),
+        run(3),
+    ]
+    named = found(r0="one segment", r1="leak", r2="one segment")
+    assert causes(runs, named) == [("one segment", 0, 3)]
+    # What is found out later of a leak is its cause; a second leak's cause is another one.
+    later = found(r0="leak", r1="one segment", r2=("one segment", "boundary late"))
+    assert causes(runs, later) == [("leak, one segment", 0, 3), ("boundary late", 2, 3)]
+    # Under another fault a leak is new, as is another cause; a hundredth of it is another leak.
+    under = found(r0=MASK, r1="leak")
+    seed_first = [run(0, "F", failing=["seed"], similarity=0.510), runs[1], runs[3]]
+    assert causes(seed_first, under) == [(MASK, 0, 1), ("leak", 1, 3)]
+    swapped = found(r0="one segment", r1="scale twice")
+    assert causes([*runs[:2], runs[3]], swapped) == [("one segment", 0, 1), ("scale twice", 1, 3)]
+    small = [runs[0], run(1, "F", failing=LEAKS[:2], similarity=0.995), runs[3]]
+    assert causes(small, named) == [("one segment", 0, 1), ("leak", 1, 3)]
+
+
 def test_a_side_that_goes_wrong_too_is_another_cause() -> None:
     runs = [
         run(0),

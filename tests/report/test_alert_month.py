@@ -29,7 +29,7 @@ RESCALE, MASK = "rescale missing", "<mask> not zeroed"
 EXPECTED = [
     # day, kind, what the title says
     (3, "broken", "broken since 0003000000 “Change number 3”"),
-    (5, "mended", f"mended by 0005000000: packed side, {RESCALE}"),
+    (5, "mended", f"mended by 0005000000, which fails for another cause: packed side, {RESCALE}"),
     (7, "mended", f"mended by 0007000000: packed side, {MASK}"),
     (11, "moved", "slower since 0009000000 “Change number 9”"),
     (12, "broken", "broken since 000c000000 “Change number 12”"),

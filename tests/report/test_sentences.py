@@ -3,7 +3,15 @@ from datetime import timedelta
 
 import pytest
 
-from tests.analysis.histories import START, acknowledgement, commit, configuration, history, run
+from tests.analysis.histories import (
+    START,
+    acknowledgement,
+    commit,
+    configuration,
+    gate_history,
+    history,
+    run,
+)
 from tests.report.samples import plain_comparison
 from virnucpro_monitor.analysis.comparison import compare_runs
 from virnucpro_monitor.analysis.incidents import Incident, derive_incidents
@@ -67,6 +75,11 @@ def test_an_incident_says_since_when_and_what_can_be_to_blame() -> None:
     assert incident_sentence(first_incident("EP")) == (
         "Could not be run, since 0000000000 (2026-01-01); no good commit before it is known; "
         "fixed by 0000000000 (2026-01-02)."
+    )
+    # What fails itself is not said to have mended all.
+    one = derive_incidents(gate_history([["seed"], ["leak"]]), now=NOW)[0]
+    assert incident_sentence(one).endswith(
+        "; fixed by 0000000000 (2026-01-02), which fails for another cause."
     )
     # What another cause had broken already is not called good.
     other = derive_incidents(history("PFE"), now=NOW)[-1]

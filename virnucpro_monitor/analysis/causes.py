@@ -13,6 +13,15 @@ WHOLE_VERDICT = "verdict"
 SYMPTOMS = frozenset({WHOLE_VERDICT, "seed", "gain", "residue", "oracle", "ceiling", "baseline"})
 """Gates that say how far results are off. Whatever is wrong fails them; the others name what."""
 
+OBSERVATIONS = {
+    "leak": "leak",
+    "leak into <cls>": "leak",
+    "not finite": "finite",
+    "not repeatable": "repeat",
+    "unwritten": "unwritten",
+}
+"""Names of findings that say what one gate saw, by that gate: what is behind it stays open."""
+
 MOVED_DECADES = 0.3
 """By how much a figure of a failing run must move to tell of another cause: a factor of two."""
 STILL_DECADES = 0.02

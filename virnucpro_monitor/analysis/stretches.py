@@ -13,15 +13,18 @@ counting as the one that it inherits from:
   where figures fell to less than half and one of its gates holds again (or fell to a tenth).
 - Figures that stay where they were are the same fault, whatever it is called this time: another
   version of the monitor may name it otherwise.
+- A name that only repeats what a gate saw (`causes.OBSERVATIONS`: "leak") is no other fault than
+  the one under which that gate fails already. Nor is the cause that is found of it later.
 - Where a run judges nothing (`error`, `not_run`, gates without a value), nothing begins or ends.
 """
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from enum import StrEnum
 
 from virnucpro_monitor.analysis.causes import (
     MOVED_DECADES,
+    OBSERVATIONS,
     STILL_DECADES,
     Symptoms,
     failing_gates,
@@ -81,6 +84,16 @@ class Stretch:
         for name, level in seen.levels.items():
             self.highest[name] = max(level, self.highest.get(name, level))
             self.lowest[name] = min(level, self.lowest.get(name, level))
+
+    def may_be(self, name: str, failing: Collection[str]) -> bool:
+        """Whether a fault's name can be that of this one.
+
+        It can where that name, or all that this one was called before, only repeats what gates saw
+        that fail here and there.
+        """
+        vague = [name] if name in OBSERVATIONS else self.names
+        seen_by = {OBSERVATIONS.get(one, "") for one in vague}
+        return bool(seen_by) and seen_by <= self.held & set(failing)
 
     def rose(self, seen: Symptoms) -> dict[str, float]:
         """What grew to more than twice all that it was, with its level before."""
@@ -208,7 +221,8 @@ def _is_mended(stretch: Stretch, seen: Symptoms) -> bool:
         return False
     if stretch.is_still(seen):
         return False
-    if stretch.names and seen.signatures:
+    renamed = any(stretch.may_be(name, seen.failing) for name in seen.signatures)
+    if stretch.names and seen.signatures and not renamed:
         return True
     if stretch.sides and seen.sides and not stretch.sides & seen.sides:
         return True
@@ -232,6 +246,11 @@ def _begin(
     held = {gate for one in broken for gate in one.held}
     known = {name for one in broken for name in one.names}
     signatures = [name for name in seen.signatures if name not in known]
+    for one in alive:
+        otherwise = [name for name in signatures if one.stretch.may_be(name, seen.failing)]
+        known_as = one.stretch.names
+        known_as += [name for name in otherwise if not known_as or name not in OBSERVATIONS]
+        signatures = [name for name in signatures if name not in otherwise]
     still = any(one.is_still for one in alive)
     if signatures and still and not known & set(seen.signatures):
         # Nothing moved: it is named only now, or otherwise than before.

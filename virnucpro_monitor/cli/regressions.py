@@ -91,7 +91,7 @@ def regressions(
 
 
 def print_incidents(incidents: "Sequence[Incident]") -> None:
-    from virnucpro_monitor.report.sentences import before_words, cause_words
+    from virnucpro_monitor.report.sentences import after_words, before_words, cause_words
     from virnucpro_monitor.report.text import UNKNOWN, format_error
     from virnucpro_monitor.report.words import STATE_WORDS, setup_words
 
@@ -112,7 +112,9 @@ def print_incidents(incidents: "Sequence[Incident]") -> None:
                 if good is None
                 else good.commit.short
                 + ("" if before_words(incident) == "last good" else ", without it"),
-                fixed.commit.short if fixed else UNKNOWN,
+                UNKNOWN
+                if fixed is None
+                else fixed.commit.short + (", fails otherwise" if after_words(incident) else ""),
                 str(incident.num_bad_runs),
                 "no value" if incident.lacks_values else format_error(incident.worst_error),
             ]

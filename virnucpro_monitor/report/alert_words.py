@@ -24,6 +24,7 @@ from virnucpro_monitor.records import (
     error_of,
 )
 from virnucpro_monitor.report.sentences import (
+    after_words,
     before_words,
     cause_words,
     movement_sentence,
@@ -86,7 +87,7 @@ def _incident_facts(one: Happening, context: Context) -> dict[str, Json]:
         words = "cannot be run" if lost else "broken"
         verdict = f"{'still ' if one.reason else ''}{words} since {since}"
     elif fixed is not None:
-        verdict = f"mended by {fixed.commit.short}: {cause_words(first)}"
+        verdict = f"mended by {fixed.commit.short}{after_words(first)}: {cause_words(first)}"
     else:
         verdict = f"over, {bad.commit.short} has left the branch: {cause_words(first)}"
     over = one.kind is AlertKind.MENDED

@@ -113,6 +113,13 @@ def before_words(incident: Incident) -> str:
     return "last good" if passed else "last without it"
 
 
+def after_words(incident: Incident) -> str:
+    """What to add where the run that ended an incident failed, for another cause; else nothing."""
+    end = incident.fixed_by
+    failed = end is not None and end.effective_outcome is Outcome.FAILED
+    return ", which fails for another cause" if failed else ""
+
+
 def incident_sentence(incident: Incident) -> str:
     """Since when, until when, what can be to blame and how bad."""
     first = incident.first_bad
@@ -128,7 +135,7 @@ def incident_sentence(incident: Incident) -> str:
     elif incident.worst_error is not None:
         parts.append(f"worst error {format_error(incident.worst_error)}")
     if incident.fixed_by is not None:
-        parts.append(f"fixed by {_commit_words(incident.fixed_by)}")
+        parts.append(f"fixed by {_commit_words(incident.fixed_by)}{after_words(incident)}")
     elif incident.acknowledgement is not None and incident.state is IncidentState.ACKNOWLEDGED:
         parts.append(f"acknowledged by {one_line(incident.acknowledgement.who, 60)}")
     elif incident.state is IncidentState.NOT_SEEN:
