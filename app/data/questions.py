@@ -257,7 +257,7 @@ def load_story(target: str, commit: str) -> reading.CommitStory | None:
 
 
 def load_failure(run: Run) -> Failure | None:
-    return reading.load_failure(engine(), run.id or 0)
+    return reading.load_failure(engine(), run.row_id)
 
 
 def load_residue_errors(run: Run) -> dict[str, Mapping[str, list[float | None]]]:
@@ -271,7 +271,7 @@ def load_residue_errors(run: Run) -> dict[str, Mapping[str, list[float | None]]]
 
 
 def load_document(run: Run, name: str) -> Json:
-    return reading.load_document(engine(), run.id or 0, name)
+    return reading.load_document(engine(), run.row_id, name)
 
 
 @kept()

@@ -48,6 +48,17 @@ def test_a_database_is_examined_with_its_remedy(tmp_path: Path) -> None:
     assert (away.name, away.level) == ("database", PROBLEM)
 
 
+def test_what_works_here_is_asked_of_the_settings_and_the_database_last(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    settings = load_settings(db=f"sqlite:///{tmp_path / 'm.db'}", cache_dir=tmp_path, device="cpu")
+    examined = Recorder(["found"])
+    monkeypatch.setattr(databases, "examine", examined)
+    found, last = databases.examine_everything(settings)
+    assert (found, last) == ("found", examine_database(settings.database_url))
+    assert examined.calls == [(("cpu", settings.model, settings.weights, tmp_path), {})]
+
+
 def test_roles_are_made_or_only_named(monkeypatch: pytest.MonkeyPatch) -> None:
     made = Recorder("roles")
     monkeypatch.setattr(databases.roles, "make_roles", made)

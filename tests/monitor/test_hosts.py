@@ -53,14 +53,14 @@ def engine(tmp_path: Path) -> Engine:
 def test_hosts_say_their_queue_their_cards_and_what_a_commit_costs(
     engine: Engine, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(os, "getloadavg", lambda: (1.0, 0.0, 0.0))
+    monkeypatch.setattr(os, "getloadavg", lambda: (2.0, 0.0, 0.0))
     monkeypatch.setattr(os, "cpu_count", lambda: 4)
     far, here, idle = load_hosts(engine, TARGET.name, look=CARDS.get, count=lambda: 3)
     assert (here.host, here.is_here, here.num_queued) == (HERE, True, 7)
     assert here.cards == (
         HostCards(card="H200", num_cards=2, utilisation=60, num_commits=2,
                   seconds_per_commit=4.0, last_at=NOW - timedelta(days=2)),
-        HostCards(card="", num_cards=1, utilisation=25),
+        HostCards(card="", num_cards=1, utilisation=50),
         HostCards(card="A100", num_cards=1),
     )  # fmt: skip
     assert (far.host, far.is_here, far.num_queued) == ("far", False, None)

@@ -141,7 +141,8 @@ def test_a_first_new_start_names_the_way_to_the_whole_history(
 
 
 def test_commits_are_chosen_one_way() -> None:
-    with pytest.raises(ConfigurationError, match="choose one way"):
+    both = r"^Commits are named one by one, as new ones or as all of them: choose one way\.$"
+    with pytest.raises(ConfigurationError, match=both):
         RunOptions(new=True, revisions=["HEAD"])
     with pytest.raises(ConfigurationError, match="wait_s is nan"):
         RunOptions(wait_s=float("nan"))

@@ -37,6 +37,7 @@ def settings(tmp_path: Path) -> Settings:
     return load_settings(
         db=f"sqlite:///{tmp_path / 'monitor.db'}", cache_dir=tmp_path / "cache", device="cpu",
         dtype="float32", backend="sdpa", token_budget=512, timeout_s=90.0, network=True,
+        confine=False,
     )  # fmt: skip
 
 
@@ -77,7 +78,7 @@ def test_three_sequences_are_asked_for_and_told(settings: Settings, asked: Asked
     assert benchmark.digest == benchmark_digest(benchmark.sequences)
     assert plan.request == request_of(settings)
     assert plan.protocol == load_protocol(None)
-    assert (plan.timeout_s, plan.network, plan.confine) == (90.0, True, settings.confine)
+    assert (plan.timeout_s, plan.network, plan.confine) == (90.0, True, False)
     assert plan.cache_folder == settings.cache_folder
     assert plan.memory_limit_gib == settings.memory_limit_gib
     assert plan.hidden == secret_places(settings)
@@ -120,6 +121,8 @@ def test_a_set_is_judged_with_every_probe(settings: Settings, asked: Asked) -> N
 
 TRACE = """Traceback (most recent call last):
   File "adapters.py", line 3, in load
+    call()
+  File "between.py", line 5, in pass_on
     call()
   File "mine.py", line 9, in alone
     raise ValueError

@@ -6,17 +6,20 @@ import re
 import sqlite3
 from collections.abc import Callable
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
 
-from tests.store.builders import CONFIGURATION, make_report
+from tests.store.builders import CONFIGURATION, PROTOCOL, make_gate, make_report
 from tests.validation.conftest import FakeSubject, fake, make_benchmark, protocol
 from virnucpro_monitor.cli.main import run_command
 from virnucpro_monitor.errors import StoreError
+from virnucpro_monitor.monitor import verifying
 from virnucpro_monitor.monitor.sink import Sink
 from virnucpro_monitor.monitor.verifying import check_everything, require_founded
 from virnucpro_monitor.records import Culprit, Outcome, Protocol, RunReport
+from virnucpro_monitor.validation.protocol import limits_of
 from virnucpro_monitor.validation.validate import validate_subject
 
 __all__ = ["fake", "protocol"]  # fixtures, by their import
@@ -171,3 +174,98 @@ def test_each_measured_attempt_is_judged_again_and_nothing_else(
     assert {problem.partition(" is not what")[0] for problem in problems} == {"Run 1"}
     assert any("its outcome is stored as passed and would be failed" in one for one in problems)
     require_founded(with_run(passed, outcome=Outcome.NOT_RUN, **nothing))
+
+
+NO_LONGER = {"p01_similarity": None, "median_similarity": None}
+
+
+@pytest.mark.parametrize(
+    ("stored", "again", "version", "told"),
+    [
+        ({}, {}, "2", []),
+        ({}, {"value": 1.0 + 1e-13}, "2", []),
+        ({}, {"value": 1.0 + 1e-9}, "2", ["its gate 'x' would be passed by 1.000000001"]),
+        ({}, {"limit": 3.0}, "2", ["its gate 'x' would be passed by 1.0"]),
+        ({}, {"passed": False}, "2", ["its gate 'x' would be failed by 1.0"]),
+        ({}, {"passed": None}, "2", ["its gate 'x' would be not judged by 1.0"]),
+        ({"passed": None}, {}, "2", ["its gate 'x' would be passed by 1.0"]),
+        ({"name": "newer"}, {"passed": False}, "2", []),
+        # A number that stood beside missing values under protocol 1 is no contradiction there.
+        ({}, {"value": None}, "1", []),
+        ({}, {"value": None}, "2", ["its gate 'x' would be passed by None"]),
+    ],
+)
+def test_how_a_gate_differs_is_one_sentence(
+    stored: dict[str, Any], again: dict[str, Any], version: str, told: list[str],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:  # fmt: skip
+    gate = make_gate("x", True, 1.0, limit=2.0)
+    content = {"limits": {}}
+    held = dataclasses.replace(PROTOCOL, version=version, content=content)
+    configuration = dataclasses.replace(CONFIGURATION, model="esm2_t6_8M_UR50D")
+    report = make_report(0, protocol=held, configuration=configuration)
+    run = dataclasses.replace(report.run, gates=(dataclasses.replace(gate, **stored),))
+    asked: list[Any] = []
+
+    def judge(*given: Any, **named: Any) -> Any:
+        asked.append((given, named))
+        return SimpleNamespace(
+            outcome=run.outcome, culprit=run.culprit, figures=run.figures,
+            gates=(dataclasses.replace(gate, **again),),
+        )  # fmt: skip
+
+    monkeypatch.setattr(verifying, "judge", judge)
+    documents = {"noise": {}}
+    found = list(verifying.contradictions(run, report.sequences, documents, held))
+    assert found == told
+    assert asked == [
+        ((report.sequences, documents, held), {"limits_name": limits_of(configuration)})
+    ]
+
+
+@pytest.mark.parametrize(
+    ("again", "version", "told"),
+    [
+        (NO_LONGER, "1", []),
+        (NO_LONGER, "2", []),
+        ({"min_similarity": None}, "1", []),
+        (
+            {"min_similarity": None},
+            "2",
+            ["its min_similarity is stored as 0.99999 and would be None"],
+        ),
+        ({"num_failed": 1}, "1", ["its num_failed is stored as 0 and would be 1"]),
+        (
+            {"p01_similarity": 0.5},
+            "2",
+            ["its p01_similarity is stored as 0.99999 and would be 0.5"],
+        ),
+    ],
+)
+def test_how_a_figure_differs_is_one_sentence(
+    again: dict[str, Any], version: str, told: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Older builds took some over the sequences whose value is known: those may go."""
+    held = dataclasses.replace(PROTOCOL, version=version, content={"limits": {}})
+    report = make_report(0, protocol=held)
+    run = report.run
+    assert run.figures is not None
+    judged = SimpleNamespace(
+        outcome=Outcome.FAILED, culprit=Culprit.PACKED, gates=(),
+        figures=dataclasses.replace(run.figures, **again),
+    )  # fmt: skip
+    monkeypatch.setattr(verifying, "judge", lambda *_, **__: judged)
+    found = list(verifying.contradictions(run, report.sequences, {}, held))
+    assert found == [
+        "its outcome is stored as passed and would be failed",
+        "its culprit is stored as none and would be packed",
+        *told,
+    ]
+
+    def fail(*_: Any, **__: Any) -> None:
+        raise ValueError("no such length")
+
+    monkeypatch.setattr(verifying, "judge", fail)
+    assert list(verifying.contradictions(run, (), {}, held)) == [
+        "it cannot be judged again (ValueError: no such length)"
+    ]

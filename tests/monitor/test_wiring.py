@@ -120,8 +120,9 @@ def test_what_is_judged_again(engine: Engine, monkeypatch: pytest.MonkeyPatch) -
         again("all", **options)
         assert sorted(one or 0 for one in asked) == ids
     assert kept.calls[-1] == ((judgement, "protocol"), {})
-    again(make_commit(17).hash, target="other", benchmark="second")
-    assert asked == [4]
+    for benchmark, run_id in (("seed", 3), ("second", 4)):
+        again(make_commit(17).hash, target="other", benchmark=benchmark)
+        assert asked == [run_id]
     with pytest.raises(ProtocolError, match="no limits"):
         again("1")
 

@@ -85,7 +85,7 @@ def list_runs(
     is_cut = limit is not None and len(runs) > limit
     runs = runs[-limit:] if limit is not None else runs
     if as_json:
-        print_json([run_values(run) | {"flips": flips.get(run.id or 0, 0)} for run in runs])
+        print_json([run_values(run) | {"flips": flips.get(run.row_id, 0)} for run in runs])
         return
     if not runs:
         say("No stored run fits: virnucpro-monitor run stores some.")
@@ -111,10 +111,10 @@ def print_runs(
                 run.commit.subject[:40],
                 run.benchmark_label,
                 setup_words(run.configuration),
-                outcome_text(run) + _flips_text(flips.get(run.id or 0, 0)),
+                outcome_text(run) + _flips_text(flips.get(run.row_id, 0)),
                 agreement(run.figures),
                 deciding_words(run),
-                failing_words(run, findings.get(run.inherited_run_id or run.id or 0)),
+                failing_words(run, findings.get(run.inherited_run_id or run.row_id)),
             ]
         )
     print_table(

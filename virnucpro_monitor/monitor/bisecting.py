@@ -98,9 +98,8 @@ def as_measured_last(settings: Settings, target: Target) -> Settings:
         "model": used.model,
         "dtype": used.dtype,
         "token_budget": used.token_budget,
+        "device": "cpu" if used.device == "cpu" else settings.device,  # which card is not stored
     }
-    if used.device != settings.device.partition(":")[0]:
-        stored["device"] = "cpu" if used.device == "cpu" else f"{used.device}:0"
     if used.weights in NAMED_WEIGHTS:  # a file's place is not stored
         stored["weights"] = used.weights
     unset = stored.keys() - settings.model_fields_set
@@ -114,7 +113,7 @@ def _newest_run(settings: Settings, target: str) -> Run | None:
             runs = load_runs(engine, target=target, limit=1)
         finally:
             engine.dispose()
-        return runs[-1] if runs else None
+        return runs[0] if runs else None
     return None
 
 

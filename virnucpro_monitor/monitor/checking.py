@@ -178,7 +178,7 @@ def check_and_store(
         commit: {run.benchmark_digest: run for run in runs if run.commit.hash == commit}
         for commit in wanted
     }
-    bases = found.get(base or "", {})
+    bases = found[base] if base else {}
     with open_database(settings.database_url) as engine:
         results = tuple(
             _checked(engine, run, bases.get(digest)) for digest, run in found[head].items()
@@ -186,7 +186,7 @@ def check_and_store(
     commits = {run.commit.hash: run.commit for run in runs}
     return Check(
         target=target,
-        base=commits.get(base or ""),
+        base=commits.get(base) if base else None,
         head=commits[head],
         only_new=options.only_new,
         results=results,
@@ -232,7 +232,7 @@ def _checked(engine: Engine, run: Run, base: Run | None) -> Checked:
     return Checked(
         run=run,
         sequences=tuple(load_measured(engine, run)[1]),
-        failure=load_failure(engine, run.id or 0),
+        failure=load_failure(engine, run.row_id),
         thresholds=load_thresholds(engine, run),
         comparison=None if base is None else compare_pair(engine, base, run),
         attempts=load_attempts(engine, run),

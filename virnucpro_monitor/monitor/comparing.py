@@ -109,7 +109,7 @@ def newest_commit(engine: Engine, target: Target) -> Commit:
     runs = reader.load_runs(engine, target=target.name, on_branch=True, limit=1)
     if not runs:
         raise NotFoundError(f"No commit of {target.name} has a stored run.")
-    return runs[-1].commit
+    return runs[0].commit
 
 
 def _default_commits(
@@ -186,7 +186,7 @@ def compare_pair(engine: Engine, base: Run, head: Run) -> Comparison:
     head_measured, head_sequences = load_measured(engine, head)
     protocol = reader.load_protocol(engine, head_measured.protocol_digest)
     noise = [
-        reader.load_document(engine, run.id or 0, "noise")
+        reader.load_document(engine, run.row_id, "noise")
         for run in (base_measured, head_measured)
         if run.outcome is Outcome.PASSED
     ]
@@ -226,9 +226,7 @@ def _sides_apart(run: Run, sequences: Sequence[SequenceResult]) -> list[Json]:
 
 def _embeddings_of(engine: Engine, run: Run) -> PooledEmbeddings | None:
     names = (EMBEDDINGS, EMBEDDING_DATA)
-    return read_embeddings(
-        {name: reader.load_document(engine, run.id or 0, name) for name in names}
-    )
+    return read_embeddings({name: reader.load_document(engine, run.row_id, name) for name in names})
 
 
 def suggest_pairs(engine: Engine) -> tuple[tuple[Run, Run], ...]:

@@ -66,7 +66,7 @@ def copy_database(source_url: str, target_url: str) -> Copied:
     return copying.copy_database(source_url, target_url)
 
 
-def prune_database(url: str, before: datetime, *, apply: bool, embeddings: bool = False) -> Pruning:
+def prune_database(url: str, before: datetime, *, apply: bool, embeddings: bool) -> Pruning:
     """Delete superseded attempts that started before a moment and that nothing points to.
 
     Args:

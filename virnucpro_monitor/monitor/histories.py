@@ -277,7 +277,6 @@ def load_neighbours(engine: Engine, run: Run) -> tuple[Run | None, Run | None]:
         before = series_runs(engine, key, configurations, commits=run.commit.parents[:1])
         return (before[-1] if before else None), None
     before = series_runs(engine, key, configurations, to_position=position - 1, limit=1)
-    after: list[Run] = []
     for window in WINDOWS:
         after = series_runs(
             engine,
@@ -288,7 +287,7 @@ def load_neighbours(engine: Engine, run: Run) -> tuple[Run | None, Run | None]:
         )
         if after:
             break
-    return (before[-1] if before else None), (after[0] if after else None)
+    return (before[0] if before else None), (after[0] if after else None)
 
 
 def load_last_good(engine: Engine, run: Run) -> Run | None:

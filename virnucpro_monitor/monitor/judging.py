@@ -75,7 +75,7 @@ def judge_run(engine: Engine, run: Run, protocol: Protocol) -> Judgement:
         ProtocolError: the run holds no measures, the protocol has no limits for its dtype, or one
             that lies below the noise of healthy runs.
     """
-    run_id = run.id or 0
+    run_id = run.row_id
     sequences = reader.load_sequences(engine, run_id)
     if not sequences:
         if run.inherited_from is not None:

@@ -217,7 +217,7 @@ def find_run(
     runs = reader.load_runs(engine, target=stored.name, commits=[commit.hash], benchmark=benchmark)
     if not runs:
         raise NotFoundError(f"Commit {commit.short} of {stored.name} has no stored run.")
-    latest = max(runs, key=lambda one: (one.started_at, one.id or 0))
+    latest = max(runs, key=lambda one: (one.started_at, one.row_id))
     return latest, [one for one in runs if one is not latest]
 
 

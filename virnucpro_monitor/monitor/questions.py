@@ -71,7 +71,7 @@ def load_flips(engine: Engine, runs: Iterable[Run]) -> dict[int, int]:
     flips: dict[int, int] = {}
     for target in {run.target for run in listed}:
         flips |= load_target_flips(engine, target)
-    found = {run.id or 0: count_flips(run, flips) for run in listed}
+    found = {run.row_id: count_flips(run, flips) for run in listed}
     return {run_id: count for run_id, count in found.items() if count}
 
 
@@ -86,7 +86,7 @@ def load_target_flips(engine: Engine, target: str) -> dict[int, int]:
 
 def count_flips(run: Run, flips: Mapping[int, int]) -> int:
     """Those of `run`, out of its target's; a run that inherits has those of the measured one."""
-    return flips.get(run.inherited_run_id or run.id or 0, 0)
+    return flips.get(run.inherited_run_id or run.row_id, 0)
 
 
 def load_noise(engine: Engine, run: Run) -> float | None:
@@ -99,7 +99,7 @@ def load_noise(engine: Engine, run: Run) -> float | None:
     if healthy is None:
         return None
     measured = measured_run(engine, healthy)
-    document = reader.load_document(engine, measured.id or 0, "noise")
+    document = reader.load_document(engine, measured.row_id, "noise")
     floor = Noise.of_documents([document]).floor
     return floor if floor > ERROR_FLOOR else None
 

@@ -98,7 +98,7 @@ def load_sequences(
     """
     return reader.load_sequences(
         engine,
-        run.id or 0,
+        run.row_id,
         only_failing=only_failing,
         search=search or None,
         order_by=SEQUENCE_ORDERS[order],
@@ -108,7 +108,7 @@ def load_sequences(
 
 def load_pack(engine: Engine, run: Run, pack: int) -> list[SequenceResult]:
     """What was packed together as one pack, in the order of the pack."""
-    results = reader.load_sequences(engine, run.id or 0, pack=pack)
+    results = reader.load_sequences(engine, run.row_id, pack=pack)
     return sorted(results, key=lambda result: result.slot or 0)
 
 
@@ -139,7 +139,7 @@ def finding_of(run: Run, measured: Run, findings: Mapping[int, Finding]) -> Find
     """
     if run.effective_outcome is not Outcome.FAILED:
         return None
-    return findings.get(measured.id or 0)
+    return findings.get(measured.row_id)
 
 
 def load_protocol_thresholds(engine: Engine, digest: str) -> Thresholds:

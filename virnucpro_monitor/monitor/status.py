@@ -90,7 +90,7 @@ def _flips(engine: Engine, runs: Sequence[Run]) -> dict[str, int]:
     found: dict[str, int] = {}
     flips = load_flips(engine, [run for run in runs if run.outcome.has_verdict])
     for run in runs:
-        if count := flips.get(run.id or 0):
+        if count := flips.get(run.row_id):
             found[run.commit.hash] = max(count, found.get(run.commit.hash, 0))
     return found
 

@@ -111,7 +111,7 @@ def load_details(
     """
     run, others = find_run(engine, text, target=target, benchmark=benchmark)
     measured, sequences = load_measured(engine, run)
-    run_id = run.id or 0
+    run_id = run.row_id
     return RunDetails(
         run=run,
         others=tuple(others),
@@ -121,6 +121,6 @@ def load_details(
         target=reader.load_target(engine, run.target),
         judgements=tuple(notes_reader.load_judgements(engine, run_id)),
         thresholds=load_thresholds(engine, run),
-        oracle=read_oracle({"oracle": reader.load_document(engine, measured.id or 0, "oracle")}),
+        oracle=read_oracle({"oracle": reader.load_document(engine, measured.row_id, "oracle")}),
         attempts=load_attempts(engine, measured),
     )

@@ -121,7 +121,7 @@ def store_target(
     keep_password(target.location, say)
     former = [one for one in stored_targets(settings) if one.name == target.name]
     with Sink(settings.database_url, target, say=say) as sink:
-        sink.writer.save_target(target)
+        sink.writer.save_target(sink.target)
     if former and former[0].location != target.location:
         _say_policy(settings, former[0], say)
     return len(history)

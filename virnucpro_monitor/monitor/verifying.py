@@ -49,7 +49,7 @@ def find_unfounded(engine: Engine) -> Iterator[str]:
         digest = run.protocol_digest
         if digest not in protocols:
             protocols[digest] = reader.load_protocol(engine, digest)
-        run_id = run.id or 0
+        run_id = run.row_id
         sequences = reader.load_sequences(engine, run_id)
         documents = reader.load_documents(engine, run_id)
         for what in contradictions(run, sequences, documents, protocols[digest]):

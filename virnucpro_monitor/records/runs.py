@@ -338,6 +338,11 @@ class Run:
     duration_s: float
 
     @property
+    def row_id(self) -> int:
+        """Its id in the database; 0, which no row has, until it is stored."""
+        return self.id or 0
+
+    @property
     def benchmark_label(self) -> str:
         """What `--benchmark` takes: "seed@1"."""
         return benchmark_label(self.benchmark, self.benchmark_version)

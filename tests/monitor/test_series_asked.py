@@ -1,0 +1,460 @@
+"""What questions on series, branches and pairs ask of the store, and what they make of the rows."""
+
+from collections.abc import Iterator
+from dataclasses import replace
+from datetime import timedelta
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+
+from tests.monitor.test_wiring import Recorder
+from tests.runner.tiny_target import TinyRepository
+from tests.store.builders import (
+    BENCHMARK,
+    CONFIGURATION,
+    START,
+    TARGET,
+    make_commit,
+    make_report,
+    make_run,
+)
+from virnucpro_monitor.analysis.comparison import Noise, Thresholds
+from virnucpro_monitor.analysis.series import series_key
+from virnucpro_monitor.errors import ConfigurationError
+from virnucpro_monitor.monitor import (
+    branches,
+    comparing,
+    databases,
+    histories,
+    naming,
+    questions,
+    reading,
+    status,
+    stored_runs,
+)
+from virnucpro_monitor.records import Outcome, Run
+from virnucpro_monitor.runner.builtin import builtin_target
+from virnucpro_monitor.store.engine import Engine, create_database, open_engine
+from virnucpro_monitor.store.writer import Writer
+
+BAD = (0.99, 1.0, 0.9999)
+OTHER = replace(TARGET, name="other", location="https://example.org/other.git", branch="trunk")
+NARROW = replace(CONFIGURATION, token_budget=512)
+SECOND, THIRD, FOURTH = (
+    replace(BENCHMARK, name=name, digest=name[0] * 64) for name in ("second", "third", "fourth")
+)
+
+
+@pytest.fixture
+def engine(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Engine]:
+    monkeypatch.setenv("VIRNUCPRO_MONITOR_CACHE_DIR", str(tmp_path / "cache"))
+    url = f"sqlite:///{tmp_path / 'monitor.db'}"
+    create_database(url)
+    engine = open_engine(url)
+    yield engine
+    engine.dispose()
+
+
+def keep(engine: Engine, *reports: Any) -> list[int]:
+    return [Writer(engine).save_run(report) for report in reports]
+
+
+class Series:
+    """Stands for the runs of a series: gives one answer after another, and keeps the questions."""
+
+    def __init__(self, *answers: list[Run]) -> None:
+        self.answers = list(answers)
+        self.asked: list[tuple[tuple[Any, ...], dict[str, Any]]] = []
+
+    def __call__(
+        self, _: Any, key: Any, configurations: Any, limit: Any = None, **named: Any
+    ) -> Any:
+        self.asked.append(((key, tuple(configurations), limit), named))
+        return self.answers.pop(0)
+
+
+def with_series(monkeypatch: pytest.MonkeyPatch, module: Any, *answers: list[Run]) -> Series:
+    series = Series(*answers)
+    monkeypatch.setattr(module, "series_runs", series)
+    monkeypatch.setattr(histories, "series_of", lambda engine, run: ("key", ("first", "second")))
+    return series
+
+
+GOOD_RUN, INHERITS = (
+    make_run(3),
+    replace(make_run(4), outcome=Outcome.SKIPPED, inherited_outcome=Outcome.FAILED),
+)
+
+
+@pytest.mark.parametrize(
+    ("answers", "found"),
+    [
+        ([[GOOD_RUN]], GOOD_RUN),
+        ([[]], None),
+        ([[INHERITS], [GOOD_RUN, INHERITS]], GOOD_RUN),
+        ([[INHERITS], [INHERITS]], None),  # fewer than were asked for: that is all there is
+        ([[INHERITS], 20 * [INHERITS], [GOOD_RUN, INHERITS]], GOOD_RUN),
+        ([[INHERITS], 20 * [INHERITS], 500 * [INHERITS], [GOOD_RUN, INHERITS]], GOOD_RUN),
+        ([[INHERITS], 20 * [INHERITS], 500 * [INHERITS], [INHERITS]], None),
+    ],
+)
+def test_the_last_good_run_is_looked_for_near_by_first(
+    answers: list[list[Run]], found: Run | None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    series = with_series(monkeypatch, histories, *answers)
+    engine: Any = "engine"
+    assert histories.find_good_before(engine, make_run(9)) == found
+    conditions = {"to_position": 8, "outcomes": [Outcome.PASSED, Outcome.SKIPPED]}
+    assert series.asked == [
+        (("key", ("first",), limit), conditions) for limit in (1, 20, 500, None)[: len(answers)]
+    ]
+    assert series.answers == []
+
+
+def test_neighbours_are_looked_for_near_by_first(monkeypatch: pytest.MonkeyPatch) -> None:
+    engine: Any = "engine"
+    whole = ("key", ("first", "second"))
+    before, after = make_run(8), [make_run(10), make_run(11)]
+    windows = [{"from_position": 10, "to_position": end} for end in (29, 509, None)]
+    for answers in ([after], [[], after], [[], [], after], [[], [], []]):
+        series = with_series(monkeypatch, histories, [before], *answers)
+        found = histories.load_neighbours(engine, make_run(9))
+        assert found == (before, answers[-1][0] if answers[-1] else None)
+        assert series.asked == [
+            ((*whole, 1), {"to_position": 8}),
+            *(((*whole, None), window) for window in windows[: len(answers)]),
+        ]
+    off = make_run(9, commit=make_commit(9, position=None, parents=("p" * 40, "q" * 40)))
+    series = with_series(monkeypatch, histories, [make_run(2), before])
+    assert histories.load_neighbours(engine, off) == (before, None)
+    assert series.asked == [((*whole, None), {"commits": ("p" * 40,)})]
+
+
+def test_the_newest_good_run_counts_through_what_inherits_a_failure(engine: Engine) -> None:
+    fails = replace(
+        make_report(1).run, outcome=Outcome.SKIPPED, inherited_outcome=Outcome.FAILED,
+        inherited_from=make_commit(9).hash, figures=None, gates=(),
+    )  # fmt: skip
+    keep(
+        engine,
+        make_report(0), replace(make_report(1), run=fails, sequences=()), make_report(2, BAD),
+        make_report(3, BAD),
+    )  # fmt: skip
+    runs = {run.commit.position: run for run in reading.load_history(engine)}
+    assert histories.find_good_before(engine, runs[2]) == runs[0]
+    assert histories.load_last_good(engine, runs[3]) == runs[0]
+    assert histories.load_last_good(engine, runs[0]) is None
+    assert histories.load_neighbours(engine, runs[2]) == (runs[1], runs[3])
+    assert histories.load_neighbours(engine, runs[0]) == (None, runs[1])
+    assert histories.load_neighbours(engine, runs[3]) == (runs[2], None)
+
+
+def test_a_range_of_a_series_is_cut_by_the_store_and_then_to_the_commit(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    runs = [make_run(number) for number in range(6)]
+    engine: Any = "engine"
+    card: Any = SimpleNamespace(key="key", configurations=("first", "second"))
+    day = START + timedelta(days=4, hours=1)
+    unknown = make_commit(9, position=None, committed_at=START + timedelta(days=2))
+    for start, end, conditions, places in (
+        (None, None, {}, [0, 1, 2, 3, 4, 5]),
+        (make_commit(2), None, {"from_position": 2}, [2, 3, 4, 5]),
+        (None, make_commit(3), {"to_position": 3}, [0, 1, 2, 3]),
+        (make_commit(1), day, {"from_position": 1, "until": day}, [1, 2, 3, 4]),
+        (day, make_commit(5), {"since": day, "to_position": 5}, [4, 5]),
+        (unknown, None, {}, [2, 3, 4, 5]),
+    ):
+        series = with_series(monkeypatch, branches, runs)
+        found = branches.runs_between(engine, card, start, end)
+        assert [run.commit.position for run in found] == places
+        assert series.asked == [
+            (("key", ("first", "second"), None), {"on_branch": True, **conditions})
+        ]
+    # Commits whose dates the store does not know are found by when they were run.
+    series = with_series(monkeypatch, branches, [], runs)
+    late = START + timedelta(days=5)
+    assert branches.runs_between(engine, card, late, None) == tuple(runs[5:])
+    assert series.asked[1] == (("key", ("first", "second"), None), {})
+
+
+def test_a_branchs_runs_are_asked_for_no_more_than_are_shown(
+    engine: Engine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    off = [
+        make_report(commit=make_commit(20 + number, position=None, on_branch=False,
+                    parents=(make_commit(parent).hash,),
+                    committed_at=START + timedelta(days=number)),
+                    documents={"branches": ["fix"]})
+        for number, parent in ((2, 1), (3, 22))
+    ]  # fmt: skip
+    keep(engine, *(make_report(number) for number in range(4)), *off)
+    (card,) = histories.list_series(engine)
+    real = histories.series_runs
+    asked: list[tuple[int | None, dict[str, Any]]] = []
+
+    def ask(*given: Any, **named: Any) -> Any:
+        asked.append((given[3] if len(given) > 3 else None, named))
+        return real(*given, **named)
+
+    monkeypatch.setattr(branches, "series_runs", ask)
+    mine = [one.run.commit.hash for one in off]
+
+    def shown(branch: str, limit: int | None) -> list[str]:
+        asked.clear()
+        return [run.commit.hash for run in branches.branch_runs(engine, card, branch, limit)]
+
+    assert shown("fix", 3) == [make_commit(1).hash, *mine]
+    (first, own), second = asked
+    assert (first, own.pop("on_branch"), sorted(own.pop("commits")), own) == (
+        3, False, sorted(mine), {},
+    )  # fmt: skip
+    assert second == (1, {"on_branch": True, "to_position": 1})
+    assert shown("fix", 2) == mine
+    assert len(asked) == 1
+    assert shown("fix", None) == [make_commit(0).hash, make_commit(1).hash, *mine]
+    assert [limit for limit, _ in asked] == [None, None]
+    assert shown(branches.EVERY_BRANCH, 2) == [mine[1], make_commit(3).hash]
+    assert asked == [(2, {}), (2, {"on_branch": False})]
+
+
+def test_cards_come_the_bad_first_and_say_what_tells_them_apart(engine: Engine) -> None:
+    keep(
+        engine,
+        make_report(0), make_report(1, BAD, configuration=NARROW),
+        make_report(2, benchmark=SECOND), make_report(3, target=OTHER, benchmark=SECOND),
+    )  # fmt: skip
+    cards = histories.list_series(engine)
+    assert [(card.key.target, card.key.benchmark) for card in cards] == [
+        ("sample", "seed"), ("other", "second"), ("sample", "second"), ("sample", "seed"),
+    ]  # fmt: skip
+    label = "esm2_t6_8M_UR50D · float32 · sdpa · cpu · synthetic weights"
+    assert [card.label for card in cards] == [
+        f"{label} aaaaaaaa · packs of 512", *(3 * [f"{label} aaaaaaaa · packs of 4,096"]),
+    ]  # fmt: skip
+    other = replace(NARROW, dtype="bfloat16")
+    assert histories.configuration_labels([NARROW, other, NARROW]) == {
+        NARROW.digest: label, other.digest: label.replace("float32", "bfloat16"),
+    }  # fmt: skip
+    assert [incident.state for incident in cards[0].incidents] == ["not_seen"]
+    assert [card.is_unwatched for card in cards] == [True, False, False, False]
+    assert cards[0].words == f"sample seed {cards[0].label} failed".lower()
+
+
+def test_one_commit_is_compared_in_two_environments(engine: Engine) -> None:
+    ids = keep(
+        engine,
+        make_report(17), make_report(17, configuration=NARROW),
+        make_report(17, benchmark=THIRD),
+        make_report(17, target=OTHER, configuration=NARROW), make_report(17, target=OTHER),
+        make_report(17, target=OTHER, benchmark=FOURTH), make_report(18), make_report(18, BAD),
+    )  # fmt: skip
+    commit = make_commit(17).hash
+    found = comparing.compare_commits(engine, f"sample:{commit}", f"other:{commit}")
+    assert (found.target, found.base, found.head) == ("other", make_commit(17), make_commit(17))
+    pairs = {(one.base.run.id, one.head.run.id) for one in found.comparisons}
+    assert pairs == {(ids[0], ids[4]), (ids[1], ids[3])}, "by set-up, whatever the target"
+    assert [run.id for run in found.only_base] == [ids[2]]
+    assert [run.id for run in found.only_head] == [ids[5]]
+    one_target = comparing.compare_commits(engine, commit, make_commit(18).hash, target="sample")
+    assert (one_target.target, one_target.base, one_target.head) == (
+        "sample", make_commit(17), make_commit(18),
+    )  # fmt: skip
+    assert [(one.base.run.id, one.head.run.id) for one in one_target.comparisons] == [
+        (ids[0], ids[7])
+    ]
+    assert comparing.compare_commits(engine, commit, target="sample") == one_target
+    with pytest.raises(ConfigurationError, match="choose by --target"):
+        comparing.compare_commits(engine, commit, commit)
+
+
+def test_without_names_the_newest_run_is_compared_with_the_last_good_one(engine: Engine) -> None:
+    keep(
+        engine,
+        make_report(0), make_report(2, BAD), make_report(0, benchmark=SECOND),
+        make_report(1, benchmark=SECOND), make_report(0, target=OTHER),
+        make_report(5, BAD, target=OTHER),
+    )  # fmt: skip
+
+    def places(**options: str) -> tuple[int | None, int | None, list[str]]:
+        found = comparing.compare_commits(engine, **options)
+        sets = [one.head.run.benchmark for one in found.comparisons]
+        return found.base.position, found.head.position, sets
+
+    assert places(target="sample") == (0, 2, ["seed"])
+    assert places(target="sample", benchmark="second") == (0, 1, ["second"])
+    assert places(target="sample", benchmark="second@1") == (0, 1, ["second"])
+    assert places(target="other") == (0, 5, ["seed"])
+    assert places(head="HEAD", base=make_commit(0).hash, target="sample") == (0, 2, ["seed"])
+
+
+def test_a_comparison_goes_by_the_noise_of_healthy_runs_and_the_heads_protocol(
+    engine: Engine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    quiet, loud = ({"noise": {"reordered": value}} for value in (1e-5, 0.5))
+    strict = {"thresholds": {"strict": 0.9999, "lenient": 0.99, "lenient_fraction": 0.5}}
+    protocol = replace(make_report(0).protocol, digest="e" * 64, content=strict)
+    keep(engine, make_report(20, documents=quiet),
+         make_report(21, BAD, documents=loud, protocol=protocol))  # fmt: skip
+    base, head = reading.load_history(engine)
+    real = comparing.compare_runs
+    asked: list[Any] = []
+
+    def compare(*given: Any, **named: Any) -> Any:
+        asked.append((given, named))
+        return real(*given, **named)
+
+    monkeypatch.setattr(comparing, "compare_runs", compare)
+    found = comparing.compare_pair(engine, base, head)
+    rows = [reading.load_sequences(engine, run) for run in (base, head)]
+    assert asked == [
+        (
+            (base, rows[0], head, rows[1]),
+            {
+                "noise": Noise.of_documents([quiet["noise"]]),
+                "thresholds": Thresholds(strict=0.9999, lenient=0.99, fraction=0.5),
+                "base_measured": base,
+                "head_measured": head,
+            },
+        )
+    ]
+    assert (found.base.run, found.head.run) == (base, head)
+
+
+def test_the_newest_commit_of_a_branch_is_on_it(
+    engine: Engine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    off = make_commit(9, position=None, on_branch=False, committed_at=START + timedelta(days=99))
+    theirs = replace(off, hash="d" * 40, committed_at=START + timedelta(days=100))
+    keep(
+        engine,
+        make_report(0), make_report(1), make_report(commit=off, documents={"branches": ["fix"]}),
+        make_report(commit=theirs, target=OTHER, documents={"branches": ["fix"]}),
+        make_report(commit=off, target=OTHER, documents={"branches": ["fix"]}),
+    )  # fmt: skip
+    assert comparing.newest_commit(engine, TARGET) == make_commit(1)
+    for name in ("HEAD", "main"):
+        assert naming.find_commit(engine, name, TARGET) == make_commit(1)
+    assert naming.find_commit(engine, "fix", TARGET).hash == off.hash
+    assert naming.find_commit(engine, "fix", OTHER).hash == theirs.hash
+    # No repository is asked for what the built-in target is: it has none of its own.
+    monkeypatch.setattr(naming, "is_here", lambda *_: True)
+    folder: Any = "folder"
+    assert naming._has_repository(builtin_target(), folder) is False
+    assert naming._has_repository(TARGET, folder) is True
+    assert naming.of_target("https://example.org/a.git:main") == (
+        "https://example.org/a.git", "main",
+    )  # fmt: skip
+    assert naming.of_target("main") == (None, "main")
+
+
+def test_exports_are_of_the_target_and_the_set_that_are_asked_for(
+    engine: Engine, tmp_path: Path
+) -> None:
+    keep(
+        engine,
+        make_report(0), make_report(0, benchmark=SECOND), make_report(0, target=OTHER),
+        make_report(0, target=OTHER, benchmark=SECOND),
+    )  # fmt: skip
+    url = f"sqlite:///{tmp_path / 'monitor.db'}"
+    for options, ids in (
+        ({}, [1, 2, 3, 4]),
+        ({"target": "other"}, [3, 4]),
+        ({"target": OTHER.location, "benchmark": "second@1"}, [4]),
+        ({"benchmark": "second"}, [2, 4]),
+    ):
+        found = [run.id for batch in databases.export_runs(url, **options) for run in batch]
+        assert found == ids
+        batches = databases.export_sequences(url, **options)
+        assert [one for batch in batches for one in batch.runs] == ids
+
+
+def test_flips_are_the_most_of_any_set_up(engine: Engine) -> None:
+    for configuration, turns in (
+        (CONFIGURATION, (BAD, (1.0,) * 3, BAD)),
+        (NARROW, (BAD, (1.0,) * 3)),
+    ):
+        keep(engine, *(make_report(0, turn, configuration=configuration) for turn in turns))
+    keep(engine, make_report(1), make_report(0, target=OTHER))
+    runs = reading.load_history(engine)
+    first = {run.configuration: run for run in runs if run.row_id in (3, 5)}
+    flips = questions.load_flips(engine, runs)
+    assert flips == {3: 2, 5: 1}
+    assert questions.count_flips(first[CONFIGURATION], flips) == 2
+    assert questions.count_flips(make_run(7, id=99), flips) == 0
+    assert questions.count_flips(make_run(7, id=99, inherited_run_id=5), flips) == 1
+    statuses = status.load_statuses(engine)
+    assert [(one.target, one.flips) for one in statuses] == [
+        ("other", {}), ("sample", {make_commit(0).hash: 2}),
+    ]  # fmt: skip
+    assert [one.target for one in status.load_statuses(engine, OTHER.location)] == ["other"]
+
+
+def test_what_is_behind_is_counted_from_the_last_commit_with_a_run(
+    engine: Engine, tmp_path: Path
+) -> None:
+    tiny = TinyRepository(tmp_path / "tiny")
+    hashes = [tiny.commit({"a": str(number)}) for number in range(4)]
+    target = replace(TARGET, location=str(tiny.folder))
+    for seen, behind in (([], 4), (hashes[:1], 3), ([hashes[2], hashes[0]], 1), (hashes, 0)):
+        assert status.count_commits_behind(target, seen) == (behind, None)
+    assert status.count_commits_behind(builtin_target(), hashes) == (None, None)
+    none, why = status.count_commits_behind(replace(target, location=str(tmp_path / "gone")), [])
+    assert none is None
+    assert why is not None
+    assert "gone" in why
+
+
+def test_runs_are_listed_as_they_are_asked_for(
+    engine: Engine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    keep(engine, make_report(0), make_report(0, BAD), make_report(1, target=OTHER))
+    loaded = Recorder(["runs"])
+    monkeypatch.setattr(stored_runs.reader, "load_runs", loaded)
+    found = stored_runs.list_runs(
+        engine, target=OTHER.location, benchmark="seed", outcomes=["failed", "error"], limit=3,
+        all_attempts=True,
+    )  # fmt: skip
+    stored_runs.list_runs(engine)
+    assert found == ["runs"]
+    assert loaded.calls == [
+        ((engine,), {"target": "other", "benchmark": "seed", "limit": 3, "all_attempts": True,
+                     "outcomes": [Outcome.FAILED, Outcome.ERROR]}),
+        ((engine,), {"target": None, "benchmark": None, "limit": None, "all_attempts": False,
+                     "outcomes": None}),
+    ]  # fmt: skip
+    for limit in (0, 1.5):
+        with pytest.raises(ConfigurationError) as caught:
+            stored_runs.list_runs(engine, limit=limit)  # type: ignore[arg-type]
+        assert str(caught.value) == (
+            f"{limit!r} is not a number of commits: use a whole number, at least 1."
+        )
+    for outcomes, sentence in (
+        ("failed", "'failed' is not a list of outcomes: write ['failed']."),
+        (["odd"], "'odd' is not a valid Outcome: an outcome is one of passed, failed, error, "
+         "skipped, not_run."),
+    ):  # fmt: skip
+        with pytest.raises(ConfigurationError) as caught:
+            stored_runs.list_runs(engine, outcomes=outcomes)
+        assert str(caught.value) == sentence
+
+
+def test_the_packs_of_a_run_are_its_own_and_in_order(engine: Engine) -> None:
+    turned = make_report(1)
+    turned = replace(
+        turned,
+        sequences=tuple(
+            replace(one, pack=int(one.index == 1), slot=9 - one.index) for one in turned.sequences
+        ),
+    )
+    keep(engine, make_report(0), turned)
+    first, second = reading.load_history(engine)
+    assert [one.sequence_id for one in reading.load_pack(engine, first, 0)] == [
+        "short_1", "short_2", "short_3",
+    ]  # fmt: skip
+    assert [one.sequence_id for one in reading.load_pack(engine, second, 0)] == [
+        "short_3", "short_1",
+    ]  # fmt: skip
+    assert series_key(first) == series_key(second)
