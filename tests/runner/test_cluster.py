@@ -79,7 +79,7 @@ def test_a_cluster_gives_the_bits_of_this_host_in_its_order(plan: RunPlan, dask:
     assert [report.run.commit.hash for report in there] == [one.hash for one in plan.commits]
     environment = there[0].run.environment
     assert environment is not None
-    assert environment.host == f"Dask cluster at {dask.scheduler_address}"
+    assert environment.host == "Dask cluster"
     assert said == []
 
 
@@ -104,6 +104,25 @@ def test_a_lost_worker_s_commit_is_measured_elsewhere(plan: RunPlan, dask: Any) 
     assert killed
     assert [report.run.outcome for report in there] == [Outcome.PASSED] * 2
     assert len({report.run.commit.hash for report in there}) == 2
+
+
+def test_workers_that_come_after_all_have_gone_go_on(
+    plan: RunPlan, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(cluster_pool, "LOOK_S", 0.5)
+    alone = replace(plan, workers=1)
+    with (
+        distributed.LocalCluster(n_workers=1, threads_per_worker=1, dashboard_address=":0") as dask,
+        distributed.Client(dask, set_as_default=False) as client,
+    ):
+        (first,) = client.scheduler_info(n_workers=-1)["workers"]
+        over_dask = replace(alone, engine="dask", scheduler=dask.scheduler_address)
+        reports = run_commits(over_dask)
+        found = [next(reports)]
+        os.kill(client.run(os.getpid)[first], signal.SIGKILL)  # and its nanny starts another
+        found += reports
+        assert list(client.scheduler_info(n_workers=-1)["workers"]) != [first]
+    assert [report.run.outcome for report in found] == [Outcome.PASSED] * 2
 
 
 def test_a_host_that_shares_no_folder_is_sent_the_code_and_the_weights(
@@ -153,8 +172,8 @@ def test_a_job_that_keeps_taking_its_worker_down_is_given_up(dask: Any) -> None:
 
         def do() -> list[bytes]:
             future = client.submit(
-                cluster_task.do_job, encode(job), paths, None, "given-up", None,
-                key="one job", pure=False,
+                cluster_task.do_job, encode(job), paths, None, "given-up", None, "one job",
+                key="its first future", pure=False,
             )  # fmt: skip
             lines: list[bytes] = future.result(timeout=120)
             future.release()
@@ -214,7 +233,7 @@ def test_a_scheduler_that_goes_ends_the_start_and_keeps_what_was_measured(
 class StandInCluster:
     """A cluster of two Dask workers, of which the second says what a test has it say."""
 
-    name = "Dask cluster at tcp://stand-in"
+    name = "Dask cluster"
     shares_folder = True
 
     def __init__(self, answers: dict[str, Ready]) -> None:
@@ -238,8 +257,14 @@ class StandInCluster:
     def next_progress(self, key: str) -> None:
         return None
 
+    def is_stranded(self, future: Any) -> bool:
+        return True
+
     def is_any_left(self) -> bool:
         return False
+
+    def newcomers(self) -> list[str]:
+        return []
 
     def leave_out(self, address: str, why: str) -> None:
         self.left_out.append(f"{address}: {why}")
@@ -273,7 +298,9 @@ def test_a_dask_worker_with_another_torch_card_or_weights_is_left_out_and_the_re
     other: Ready, sentence: str
 ) -> None:
     stand_in = StandInCluster({"tcp://one": READY, "tcp://two": other})
-    ready, ended = cluster_pool.ClusterPool(cast(Any, stand_in)).run(PREPARE)
+    pool = cluster_pool.ClusterPool(cast(Any, stand_in))
+    ready, ended = pool.run(PREPARE)
+    pool.close()
     assert stand_in.left_out == [f"tcp://two: {sentence}"]
     assert list(stand_in.places) == ["tcp://one"]
     assert isinstance(ready, Ready)
@@ -288,5 +315,5 @@ def test_a_start_whose_workers_have_all_gone_ends_with_a_sentence(
     stand_in = StandInCluster({"tcp://one": READY})
     waiting = SimpleNamespace(key="job", status="pending", done=lambda: False)
     monkeypatch.setattr(stand_in, "submit", lambda *_: waiting)
-    with pytest.raises(ClusterError, match=r"No worker of the Dask cluster at .* is left"):
+    with pytest.raises(ClusterError, match="No worker of the Dask cluster is left"):
         list(cluster_pool.ClusterPool(cast(Any, stand_in)).run(PREPARE))

@@ -25,6 +25,7 @@ class Capacity:
             not this host's.
         held: how many commits' processes stand by on a device.
         say: receives lines while a busy GPU is waited for, and when one is left out.
+        limit: how many may be measured at once, asked anew each time: a cluster grows and shrinks.
     """
 
     def __init__(
@@ -36,8 +37,10 @@ class Capacity:
         say: Say,
         look: Callable[[str], Gpu | None] = find_gpu,
         held: Callable[[str], int] = lambda _: 0,
+        limit: Callable[[], int] | None = None,
     ) -> None:
         self._plan = plan
+        self._limit = limit
         self._held = held
         self._say = say
         self._look = look
@@ -47,7 +50,12 @@ class Capacity:
         self._said: set[str] = set()
         self._seen: set[Card] = set()
         self._slots = share_workers(plan, cards, num_commits, self._needed_bytes, look)
-        self.num_workers = sum(self._slots.values())
+        self.most = sum(self._slots.values())
+
+    @property
+    def num_workers(self) -> int:
+        """How many commits may be measured at once now, `most` at any time."""
+        return self.most if self._limit is None else max(1, min(self.most, self._limit()))
 
     def why_not(self, active: Collection[Card | None]) -> str | None:
         """Why no further commit is begun by this start, None where one may be.
@@ -76,6 +84,8 @@ class Capacity:
     def free_card(self, active: Collection[Card | None]) -> Card | None:
         """The card to begin the next commit on, the least busy first; None where none has room."""
         used = Counter(active)
+        if len(active) >= self.num_workers:
+            return None
         for card in sorted(self._slots, key=lambda card: (used[card], card.place)):
             if used[card] < self._slots[card] and (
                 not self._on_gpu or self._is_usable(card, used[card])

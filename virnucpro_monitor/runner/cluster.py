@@ -7,19 +7,15 @@ one; how a cluster is started (SSH, SLURM, PBS, LSF, Kubernetes) is Dask's own a
     runner ── ClusterPool.run ── scheduler ── Dask worker ── fork server ── worker
 """
 
-import io
 import queue
-import tarfile
 import uuid
-from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Hashable, Sequence
 from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 from virnucpro_monitor.errors import ClusterError
-from virnucpro_monitor.models.weight_digests import file_digest
 from virnucpro_monitor.records.messages import (
     Advanced,
     Job,
@@ -28,13 +24,16 @@ from virnucpro_monitor.records.messages import (
     encode,
 )
 from virnucpro_monitor.records.progress import Say
+from virnucpro_monitor.runner.cluster_files import pack_checkout, send_file
 from virnucpro_monitor.runner.plan import RunPlan
 
 CONNECT_S = 10.0
 POLL_S = 0.2
-PIECE_BYTES = 8 * 1024**2
 MAX_ON_PLACE = 4  # commits at once on one card, as on one of this host
 RESOURCE = "GPU"
+# Not its scheduler's address: a batch system gives each start another, and alike workers give the
+# same bits wherever they are, so a later start would take all that is known for unknown.
+CLUSTER_NAME = "Dask cluster"
 
 
 class Cluster:
@@ -64,6 +63,11 @@ class Cluster:
         self._say = say
         self._task: Any = cluster_task
         self.places: dict[str, Any] = {}
+        self._joining: dict[str, Any] = {}  # described, and not yet known to be like the others
+        self._looked_at: set[str] = set()
+        self._threads: dict[str, int] = {}
+        self._cards: dict[str, tuple[Hashable, int]] = {}
+        self._askable: dict[str, list[str]] = {}  # by a job's key, who may do it
         self.topic = f"virnucpro-monitor-{uuid.uuid4().hex}"
         self._queues: dict[str, queue.SimpleQueue[tuple[str, int, int, int] | None]] = {}
         try:
@@ -74,7 +78,7 @@ class Cluster:
                 f"No Dask scheduler answers at {plan.scheduler}: start one, or correct --scheduler."
             ) from error
         try:
-            self.places = self._find_places()
+            self._find_places()
             self.client.subscribe_topic(self.topic, self._take)
         except BaseException:
             self.close()
@@ -87,47 +91,50 @@ class Cluster:
 
     @property
     def name(self) -> str:
-        return f"Dask cluster at {self._plan.scheduler}"
+        return CLUSTER_NAME
 
     @property
     def num_at_once(self) -> int:
-        """How many commits are measured at once."""
+        """How many commits are measured at once, by those that are there now."""
         room = self.on_one_place * len(self.places)
         return room if self._plan.workers is None else min(room, self._plan.workers)
 
     @property
     def on_one_place(self) -> int:
         """How many commits one Dask worker measures at once: as many as it has threads for."""
-        fewest: int = min(self._threads[address] for address in self.places)
+        fewest = min((self._threads[address] for address in list(self.places)), default=1)
         return max(1, min(MAX_ON_PLACE, fewest))
 
-    def submit(self, job: Job, address: str | None = None) -> Any:
+    def submit(self, job: Job, address: str | None = None, *, name: str = "") -> Any:
         """Begin a job, as a Dask future, and listen to its progress (`next_progress`).
 
         Args:
             address: the Dask worker that is to do it; None: any that can.
+            name: of an earlier future of this job, whose beginnings count with its own.
         """
         # Dask takes equal arguments for one task, and 1, 1.0 and True for different ones.
-        name = job.checkout.rpartition("/")[2] if isinstance(job, MeasureJob) else "prepare"
-        key = f"virnucpro-monitor-{name}-{uuid.uuid4().hex}"
+        what = job.checkout.rpartition("/")[2] if isinstance(job, MeasureJob) else "prepare"
+        key = f"virnucpro-monitor-{what}-{uuid.uuid4().hex}"
         told: queue.SimpleQueue[tuple[str, int, int, int] | None] = queue.SimpleQueue()
         self._queues[key] = told
         import dask.config
 
         resources = {RESOURCE: 1 / self.on_one_place} if self._on_cards else None
+        self._askable[key] = list(self.places) if address is None else [address]
         # A commit's files travel with its task: kept elsewhere, they would be lost with that host.
         with dask.config.set({"distributed.admin.large-graph-warning-threshold": "1GiB"}):
             future = self.client.submit(
                 self._task.do_job,
                 encode(job),
-                self.places,
+                {**self.places, **self._joining},
                 self._packed(job),
                 self.topic,
                 self._plan.fork,
+                name or key,
                 key=key,
                 pure=False,
                 retries=0,
-                workers=list(self.places) if address is None else [address],
+                workers=self._askable[key],
                 resources=resources,
             )
         future.add_done_callback(lambda _: told.put(None))  # so that nobody waits any longer
@@ -147,30 +154,67 @@ class Cluster:
     def forget(self, future: Any) -> None:
         """End listening to a job, and the job itself where it still runs."""
         self._queues.pop(future.key, None)
+        self._askable.pop(future.key, None)
         with suppress(Exception):
             future.cancel()
 
     def is_any_left(self) -> bool:
-        """Whether any of the places is still part of the cluster.
+        """Whether any of the places is still part of the cluster."""
+        present = self._present()
+        return present is None or any(address in present for address in list(self.places))
 
-        Dask starts a worker that was killed again, but under another address: nobody has looked at
-        what it has.
+    def is_stranded(self, future: Any) -> bool:
+        """Whether all that may do a job have left the cluster: Dask would wait for them for ever.
+
+        It starts a worker that was killed again, but under another address.
         """
+        present, may = self._present(), self._askable.get(future.key, [])
+        return present is not None and not any(address in present for address in may)
+
+    def newcomers(self) -> list[str]:
+        """Describe the Dask workers that have joined since the last look, and that may fit.
+
+        They are places only once they have been found to be like the others (`use`); those that
+        have left are none any more, as soon as others are.
+        """
+        present = self._present()
+        if present is None:
+            return []
+        self._looked_at &= set(present)
+        gone = [address for address in self.places if address not in present]
+        if len(gone) < len(self.places):
+            for address in gone:
+                del self.places[address]
+        fit = [address for address in self._fit(present) if address not in self._looked_at]
+        if fit:
+            self._joining = self._described(fit)
+        return [address for address in fit if address in self._joining]
+
+    def _present(self) -> dict[str, Any] | None:
+        """The cluster's workers by address; None where the scheduler does not say."""
         try:
-            present = self.client.scheduler_info(n_workers=-1)["workers"]
+            workers: dict[str, Any] = self.client.scheduler_info(n_workers=-1)["workers"]
         except (OSError, RuntimeError):  # the scheduler's own trouble, which is seen elsewhere
-            return True
-        return any(address in present for address in self.places)
+            return None
+        return workers
+
+    def _fit(self, workers: dict[str, Any]) -> list[str]:
+        return [
+            address
+            for address, one in workers.items()
+            if not self._on_cards or one["resources"].get(RESOURCE, 0) >= 1
+        ]
 
     def leave_out(self, address: str, why: str) -> None:
         """Measure nothing more at this Dask worker."""
-        if self.places.pop(address, None) is not None:
-            self._say(f"The Dask worker {address} is left out: {why}.")
+        self.places.pop(address, None)
+        self._joining.pop(address, None)
+        self._say(f"The Dask worker {address} is left out: {why}.")
 
     def use(self, address: str, ready: Ready) -> None:
         """Note where a Dask worker found what a commit needs."""
         self.places[address] = replace(
-            self.places[address],
+            self._joining.pop(address, None) or self.places[address],
             checkpoint=ready.checkpoint,
             regression=ready.regression,
             torch_home=ready.torch_home,
@@ -185,25 +229,26 @@ class Cluster:
     def _on_cards(self) -> bool:
         return self._plan.request.device.startswith("cuda")
 
-    def _find_places(self) -> dict[str, Any]:
-        """Paths by address of each Dask worker that can measure as this host would."""
-        workers = self.client.scheduler_info(n_workers=-1)["workers"]
-        self._threads = {address: int(one["nthreads"]) for address, one in workers.items()}
-        fit = [
-            address
-            for address, one in workers.items()
-            if not self._on_cards or one["resources"].get(RESOURCE, 0) >= 1
-        ]
+    def _find_places(self) -> None:
+        """Describe each Dask worker that can measure as this host would."""
+        fit = self._fit(self.client.scheduler_info(n_workers=-1)["workers"])
         if not fit:
             needed = " with a card: start them with --resources GPU=1" if self._on_cards else ""
             raise ClusterError(f"The Dask cluster at {self._plan.scheduler} has no worker{needed}.")
-        return self._described(fit)
+        self.places = self._described(fit)
+        if not self.places:
+            raise ClusterError(
+                f"No worker of the Dask cluster at {self._plan.scheduler} can be used, for "
+                f"what was said of each: start it anew, or install this version of "
+                f"virnucpro-monitor[cluster] there."
+            )
 
     def _described(self, addresses: Sequence[str]) -> dict[str, Any]:
+        """Paths by address of those of these Dask workers that have this version."""
+        self._looked_at |= set(addresses)
         token = self._plan.cache_folder / f".{self.topic}"
         token.parent.mkdir(parents=True, exist_ok=True)
         token.touch()
-        self.places = dict.fromkeys(addresses)
         found = []
         try:
             for address, place in self._each(addresses, self._task.look_around, str(token)):
@@ -213,24 +258,35 @@ class Cluster:
                     found.append(place)
         finally:
             token.unlink()
-        if not found:
-            raise ClusterError(
-                f"No worker of the Dask cluster at {self._plan.scheduler} can be used, for "
-                f"what was said of each: start it anew, or install this version of "
-                f"virnucpro-monitor[cluster] there."
-            )
-        self.shares_folder = all(place.shares for place in found)
-        cards: Counter[tuple[str, str | None]] = Counter()
-        paths = {}
-        for place in sorted(found, key=lambda place: place.address):
-            same = (place.host, place.visible)  # Dask workers that see the same cards share them
-            number = cards[same] if place.visible is None or "," in place.visible else 0
-            cards[same] += 1
-            device = f"cuda:{number}" if self._on_cards else self._plan.request.device
-            paths[place.address] = self._task.Paths(device=device)
+        if not self.places:
+            self.shares_folder = all(place.shares for place in found)
+        elif self.shares_folder:  # commits are not sent then
+            for place in found:
+                if not place.shares:
+                    self.leave_out(place.address, "it does not see the cache folder (cache_dir)")
+            found = [place for place in found if place.shares]
+        found.sort(key=lambda place: place.address)
+        paths = {place.address: self._task.Paths(device=self._device(place)) for place in found}
         if not self.shares_folder:
             self._send_files(paths, found)
         return paths
+
+    def _device(self, place: Any) -> str:
+        """Dask workers that see the same cards share them: each takes the first that is free."""
+        workers = self._present() or {}
+        self._threads[place.address] = int(workers.get(place.address, {}).get("nthreads", 1))
+        if not self._on_cards:
+            return self._plan.request.device
+        same = (place.host, place.visible)
+        taken = {
+            number
+            for address, (cards, number) in self._cards.items()
+            if cards == same and address in workers
+        }
+        number = next(one for one in range(len(taken) + 1) if one not in taken)
+        self._cards[place.address] = same, number
+        several = place.visible is None or "," in place.visible
+        return f"cuda:{number if several else 0}"
 
     def _each(
         self, addresses: Sequence[str], function: Callable[..., Any], *arguments: Any
@@ -245,7 +301,7 @@ class Cluster:
             try:
                 answers.append((address, future.result(timeout=self._plan.timeout_s)))
             except Exception as error:  # whatever its installation raises
-                self.leave_out(address, f"{type(error).__name__}: {error}".splitlines()[0])
+                self.leave_out(address, _first_line(error))
         return answers
 
     def _send_files(self, paths: dict[str, Any], found: Sequence[Any]) -> None:
@@ -260,42 +316,26 @@ class Cluster:
             model, cache = self._plan.request.model, self._plan.cache_folder
             file = checkpoint_file(model, Path(weights), cache)
             for host, address in first_of.items():
-                sent[host] = self._send(file, address)
+                try:
+                    sent[host] = send_file(self.client, self._task.keep_piece, file, address)
+                except Exception as error:  # its disk is full, or it has gone
+                    for place in found:
+                        if place.host == host:
+                            del paths[place.address]
+                            self.leave_out(place.address, _first_line(error))
         folders = dict(self._each(list(paths), self._task.own_cache_folder))
         for place in found:
-            paths[place.address] = replace(
-                paths[place.address],
-                cache_folder=folders[place.address],
-                weights=sent[place.host],
-            )
-
-    def _send(self, path: Path, address: str) -> str:
-        digest = file_digest(path)
-
-        def keep(offset: int, data: bytes) -> str:
-            future = self.client.submit(
-                self._task.keep_piece, digest, path.name, offset, data,
-                workers=[address], pure=False,
-            )  # fmt: skip
-            kept: str = future.result()
-            return kept
-
-        there = keep(0, b"")
-        if not there:
-            with path.open("rb") as file:
-                while piece := file.read(PIECE_BYTES):
-                    if there := keep(file.tell() - len(piece), piece):
-                        return there
-            there = keep(path.stat().st_size, b"")
-        return there
+            if (path := paths.pop(place.address, None)) and place.address in folders:
+                paths[place.address] = replace(
+                    path, cache_folder=folders[place.address], weights=sent[place.host]
+                )
 
     def _packed(self, job: Job) -> bytes | None:
         """The commit's files, for Dask workers that don't see them."""
         if self.shares_folder or not isinstance(job, MeasureJob):
             return None
-        content = io.BytesIO()
-        with tarfile.open(fileobj=content, mode="w:gz", compresslevel=1) as archive:
-            for path in sorted(Path(job.checkout).iterdir()):
-                if path.name != ".git":
-                    archive.add(path, arcname=path.name)
-        return content.getvalue()
+        return pack_checkout(Path(job.checkout))
+
+
+def _first_line(error: Exception) -> str:
+    return f"{type(error).__name__}: {error}".splitlines()[0]

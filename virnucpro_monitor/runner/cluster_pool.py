@@ -3,7 +3,7 @@
 import dataclasses
 import threading
 import time
-from collections.abc import Generator, Sequence
+from collections.abc import Generator, Iterable, Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -26,19 +26,29 @@ from virnucpro_monitor.runner.cluster import POLL_S, Cluster
 from virnucpro_monitor.runner.endings import last_line
 
 LOST_S = 30.0  # without a scheduler, before the start is given up
-LOOK_S = 5.0  # between looks at whether any of its workers is left
+LOOK_S = 5.0  # between looks at which of its workers are left, and which have joined
+END_S = 5.0  # for looking at those that join, once the start is over
 
 
 class ClusterPool:
-    """Does jobs on a cluster as `WorkerPool` does them on this host."""
+    """Does jobs on a cluster as `WorkerPool` does them on this host.
+
+    Once the yardstick is set up, Dask workers that join the cluster are looked at as the first ones
+    were, and measure from then on: a batch system starts its jobs when it has room.
+    """
 
     def __init__(self, cluster: Cluster) -> None:
         self._cluster = cluster
         self._closed = threading.Event()
+        self._first: Ready | None = None
+        self._welcoming = threading.Event()
+        self._doorman: threading.Thread | None = None
 
     def close(self) -> None:
         """End all jobs."""
         self._closed.set()
+        if self._doorman is not None:
+            self._doorman.join(timeout=END_S)
 
     def run(self, job: Job, accept: Accept | None = None) -> Generator[Said | Ended]:
         """As `WorkerPool.run`; a `PrepareJob` is done by every Dask worker.
@@ -56,51 +66,91 @@ class ClusterPool:
             yield from self._prepare(job)
             return
         future = self._cluster.submit(job)
+        name = future.key
         try:
-            yield from self._follow(future, accept)
+            while True:
+                ended = yield from self._follow(future, accept)
+                if ended is not None:
+                    yield ended
+                    return
+                self._cluster.forget(future)
+                future = self._cluster.submit(job, name=name)
         finally:
             self._cluster.forget(future)
 
     def _prepare(self, job: PrepareJob) -> Generator[Said | Ended]:
         """Prepare each Dask worker; those unlike the first are left out."""
         cluster = self._cluster
-        futures = {address: cluster.submit(job, address) for address in cluster.places}
-        first: Ready | None = None
+        last = yield from self._prepare_each(job, list(cluster.places))
+        if self._first is None:
+            yield from last
+            return
+        # Which host it will be is open, and alike ones give the same.
+        somewhere = replace(self._first.environment, host=cluster.name)
+        yield replace(self._first, environment=somewhere)
+        yield Ended(cause="exit", code=0, log="")
+        if self._doorman is None:
+            self._doorman = threading.Thread(target=self._welcome, args=(job,), daemon=True)
+            self._doorman.start()
+
+    def _prepare_each(
+        self, job: PrepareJob, addresses: Iterable[str]
+    ) -> Generator[Said | Ended, None, list[Said | Ended]]:
+        """Prepare these Dask workers; yields their progress, returns what the last one said."""
+        cluster = self._cluster
+        futures = {address: cluster.submit(job, address) for address in addresses}
         last: list[Said | Ended] = []
         for address, future in futures.items():
             events: list[Said | Ended] = []
+            ended = None
             try:
-                for event in self._follow(future, None):
+                following = self._follow(future, None)
+                while True:
+                    try:
+                        event = next(following)
+                    except StopIteration as stop:
+                        ended = stop.value
+                        break
                     if isinstance(event, Advanced):
                         yield event
                     else:
                         events.append(event)
             finally:
                 cluster.forget(future)
+            events.append(ended or Ended(cause="lost", code=0, log="it has left the cluster"))
             ready = next((event for event in events if isinstance(event, Ready)), None)
             last = events
             if ready is None:
                 cluster.leave_out(address, _why(events))
-            elif first is not None and (why := _unlike(first, ready)):
+            elif self._first is not None and (why := _unlike(self._first, ready)):
                 cluster.leave_out(address, why)
             else:
                 cluster.use(address, ready)
-                if first is None:
-                    first = ready
-        if first is None:
-            yield from last
-        else:
-            # Which host it will be is open, and alike ones give the same.
-            somewhere = replace(first.environment, host=cluster.name)
-            yield replace(first, environment=somewhere)
-            yield Ended(cause="exit", code=0, log="")
+                self._first = self._first or ready
+        return last
 
-    def _follow(self, future: Any, accept: Accept | None) -> Generator[Said | Ended]:
+    def _welcome(self, job: PrepareJob) -> None:
+        """Let those join that come later, until the start ends."""
+        while not self._closed.wait(LOOK_S):
+            try:
+                joining = self._cluster.newcomers()
+                if joining:
+                    self._welcoming.set()
+                    for _ in self._prepare_each(job, joining):
+                        pass
+            except Exception:  # the scheduler has gone, which whoever waits for a job says
+                pass
+            finally:
+                self._welcoming.clear()
+
+    def _follow(
+        self, future: Any, accept: Accept | None
+    ) -> Generator[Said | Ended, None, Ended | None]:
+        """Yield a job's events but the last, and return that; None where it is to be begun anew."""
         without_s, last_look, looks_in_vain = 0.0, time.monotonic(), 0
         while not future.done():
             if self._closed.is_set():
-                yield Ended(cause="cancelled", code=0, log="")
-                return
+                return Ended(cause="cancelled", code=0, log="")
             progress = self._cluster.next_progress(future.key)
             if progress is not None:
                 yield progress
@@ -109,14 +159,19 @@ class ClusterPool:
             without_s = without_s + POLL_S if away else 0.0
             if without_s > LOST_S:
                 break
-            if not away and time.monotonic() - last_look > LOOK_S:
-                last_look = time.monotonic()
-                looks_in_vain = 0 if self._cluster.is_any_left() else looks_in_vain + 1
+            if away or time.monotonic() - last_look < LOOK_S:
+                continue
+            last_look = time.monotonic()
+            if not self._cluster.is_stranded(future):
+                looks_in_vain = 0
+            elif self._cluster.is_any_left():
+                return None
+            elif not self._welcoming.is_set():
+                looks_in_vain += 1
                 if looks_in_vain > 1:
                     raise ClusterError(
-                        f"No worker of the {self._cluster.name} is left that was there when this "
-                        f"start began: what was measured is stored, and the same command goes on "
-                        f"from there with the workers of then."
+                        f"No worker of the {self._cluster.name} is left: what was measured is "
+                        f"stored, and the same command goes on from there with the workers of then."
                     )
         if future.status in ("cancelled", "lost", "pending"):
             raise ClusterError(
@@ -126,12 +181,11 @@ class ClusterPool:
         try:
             lines: list[bytes] = future.result()
         except Exception as error:  # of Dask's own: its worker was lost, or could not begin
-            yield Ended(cause="lost", code=0, log=f"{type(error).__name__}: {error}")
-            return
-        yield from _checked(lines, accept)
+            return Ended(cause="lost", code=0, log=f"{type(error).__name__}: {error}")
+        return (yield from _checked(lines, accept))
 
 
-def _checked(lines: Sequence[bytes], accept: Accept | None) -> Generator[Said | Ended]:
+def _checked(lines: Sequence[bytes], accept: Accept | None) -> Generator[Said | Ended, None, Ended]:
     ended = decode_ended(lines[-1])
     try:
         for line in lines[:-1]:
@@ -141,7 +195,7 @@ def _checked(lines: Sequence[bytes], accept: Accept | None) -> Generator[Said | 
             yield said
     except MessageError as error:
         ended = replace(ended, cause="garbage", detail=str(error))
-    yield ended
+    return ended
 
 
 def _why(events: Sequence[Said | Ended]) -> str:

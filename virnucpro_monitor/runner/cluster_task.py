@@ -121,6 +121,7 @@ def do_job(
     checkout: bytes | None,
     topic: str,
     fork: bool | None,
+    name: str,
 ) -> list[bytes]:
     """Do one job here; its events but progress come back, each as its line, `Ended` last.
 
@@ -129,10 +130,11 @@ def do_job(
         places: by a Dask worker's address.
         checkout: the commit's files as a tar; None where the job's folder is seen here.
         topic: where progress is told, and that the job has begun.
+        name: under which its beginnings are counted.
     """
     worker = distributed.get_worker()
     key = str(worker.get_current_task())
-    if _times_begun(worker, topic, key) > MAX_STARTS:
+    if _times_begun(worker, topic, name) > MAX_STARTS:
         detail = f"Its worker was lost {MAX_STARTS} times."
         return [encode(Ended(cause="lost", code=0, log="", detail=detail))]
     job = _here(decode_job(line), places[worker.address])
@@ -165,20 +167,20 @@ def _events(job: Job, pool: WorkerPool, worker: Any, topic: str, key: str) -> It
         over.set()
 
 
-def _times_begun(worker: Any, topic: str, key: str) -> int:
+def _times_begun(worker: Any, topic: str, name: str) -> int:
     """Note that a job begins, and count how often it has; the scheduler remembers."""
-    name = f"{topic}-begun"
+    begun = f"{topic}-begun"
     client = distributed.get_client()
-    before = _count(client, name, key)
-    worker.log_event(name, key)
+    before = _count(client, begun, name)
+    worker.log_event(begun, name)
     end = time.monotonic() + CONFIRM_S
-    while (times := _count(client, name, key)) == before and time.monotonic() < end:
+    while (times := _count(client, begun, name)) == before and time.monotonic() < end:
         time.sleep(0.01)  # a job that ends its worker at once must have been counted
     return times
 
 
-def _count(client: Any, name: str, key: str) -> int:
-    return sum(one == key for _, one in client.get_events(name) or ())
+def _count(client: Any, begun: str, name: str) -> int:
+    return sum(one == name for _, one in client.get_events(begun) or ())
 
 
 def _here(job: Job, paths: Paths) -> Job:

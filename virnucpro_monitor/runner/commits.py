@@ -145,8 +145,12 @@ class CommitRunner:
             return Capacity(
                 self._plan, self._cards, num_commits, self._checkpoint, self._say, held=held
             )
-        plan = replace(self._plan, workers=self._cluster.num_at_once)
-        return Capacity(plan, self._cards, num_commits, None, self._say, look=lambda _: None)
+        cluster, plan = self._cluster, replace(self._plan, workers=num_commits)
+        return Capacity(
+            plan, self._cards, num_commits, None, self._say,
+            look=lambda _: None,
+            limit=lambda: cluster.num_at_once,
+        )  # fmt: skip
 
     def _bridge(self) -> Iterator[RunReport]:
         """Measure the last commit again where the environment has changed since."""
@@ -160,7 +164,7 @@ class CommitRunner:
         """Measure several commits at once: (place in `todo`, report), in order."""
         turns = Turns(len(todo))
         waiting = dict(enumerate(todo))
-        with Crew(capacity.num_workers, len(todo), self._measure, self._workers.end) as crew:
+        with Crew(capacity, len(todo), self._measure, self._workers.end) as crew:
             while not turns.over:
                 self._begin(waiting, crew, turns, capacity)
                 for report in turns.ready():

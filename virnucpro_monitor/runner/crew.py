@@ -8,6 +8,7 @@ from types import TracebackType
 
 from virnucpro_monitor.records import RunReport
 from virnucpro_monitor.records.progress import OnProgress, Progress, Say
+from virnucpro_monitor.runner.capacity import Capacity
 from virnucpro_monitor.runner.decide import Work
 
 Measure = Callable[[Work, OnProgress, Say], Iterator[RunReport]]
@@ -24,20 +25,23 @@ Event = Progress | str | RunReport | Finished  # a string is a line for a person
 
 
 class Crew:
-    """Measures as many commits at once as it has threads.
+    """Measures as many commits at once as there is room for.
 
     Args:
+        capacity: asked each time that a commit is to begin.
         total: commits to cover, for their progress.
         measure: called in a thread; may take minutes.
         end: makes the threads that still measure end soon.
     """
 
-    def __init__(self, size: int, total: int, measure: Measure, end: Callable[[], None]) -> None:
-        self._size = size
+    def __init__(
+        self, capacity: Capacity, total: int, measure: Measure, end: Callable[[], None]
+    ) -> None:
+        self._capacity = capacity
         self._total = total
         self._measure = measure
         self._end = end
-        self._threads = ThreadPoolExecutor(size, thread_name_prefix="commit")
+        self._threads = ThreadPoolExecutor(capacity.most, thread_name_prefix="commit")
         self._events: queue.SimpleQueue[tuple[int, Event]] = queue.SimpleQueue()
         self.active: dict[int, Work] = {}  # by the commit's place in the plan
 
@@ -56,7 +60,7 @@ class Crew:
 
     def has_room_for(self, work: Work) -> bool:
         alone = work.alone or any(one.alone for one in self.active.values())
-        return len(self.active) < (1 if alone else self._size)
+        return len(self.active) < (1 if alone else self._capacity.num_workers)
 
     def start(self, index: int, work: Work) -> None:
         """Begin one commit; its events come by `next_event`."""

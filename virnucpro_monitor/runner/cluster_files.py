@@ -1,0 +1,45 @@
+"""Files for those hosts of a Dask cluster that see no folder of the start's."""
+
+import io
+import tarfile
+from pathlib import Path
+from typing import Any
+
+from virnucpro_monitor.models.weight_digests import file_digest
+
+PIECE_BYTES = 8 * 1024**2
+
+
+def send_file(client: Any, keep_piece: Any, path: Path, address: str) -> str:
+    """Send a file to one Dask worker's host, unless it has it, and return its path there.
+
+    Raises:
+        Exception: whatever that worker raises, an `OSError` for a full disk or damaged pieces.
+    """
+    digest = file_digest(path)
+
+    def keep(offset: int, data: bytes) -> str:
+        future = client.submit(
+            keep_piece, digest, path.name, offset, data, workers=[address], pure=False
+        )
+        kept: str = future.result()
+        return kept
+
+    there = keep(0, b"")
+    if not there:
+        with path.open("rb") as file:
+            while piece := file.read(PIECE_BYTES):
+                if there := keep(file.tell() - len(piece), piece):
+                    return there
+        there = keep(path.stat().st_size, b"")
+    return there
+
+
+def pack_checkout(folder: Path) -> bytes:
+    """A commit's files as a tar."""
+    content = io.BytesIO()
+    with tarfile.open(fileobj=content, mode="w:gz", compresslevel=1) as archive:
+        for path in sorted(folder.iterdir()):
+            if path.name != ".git":
+                archive.add(path, arcname=path.name)
+    return content.getvalue()
