@@ -196,9 +196,10 @@ def _shared_pool() -> Iterator[object]:
 def shared_workers(_shared_pool: object, monkeypatch: pytest.MonkeyPatch) -> None:
     """Let every plan that asks for the usual worker pool use the same one."""
     from tests.workers import choose_pool
-    from virnucpro_monitor.runner import workers
+    from virnucpro_monitor.runner import client, workers
 
-    monkeypatch.setattr(workers, "WorkerPool", functools.partial(choose_pool, _shared_pool))
+    for place in (client, workers):
+        monkeypatch.setattr(place, "WorkerPool", functools.partial(choose_pool, _shared_pool))
 
 
 @pytest.fixture(scope="session")

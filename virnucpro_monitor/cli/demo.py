@@ -91,18 +91,21 @@ def validate_sample(settings: Settings) -> list[Run]:
     Raises:
         MonitorError: the repository cannot be built, or the runner cannot be set up.
     """
-    from virnucpro_monitor.cli.run import stopping_on_terminate
-    from virnucpro_monitor.cli.run_display import listening, open_display
-    from virnucpro_monitor.cli.sample.repository import build_repository
-    from virnucpro_monitor.monitor.running import RunOptions, run_and_store
+    from virnucpro_monitor.cli.run import stopping_on_terminate, workers_ahead
 
-    folder = sample_folder(settings)
-    hashes = build_repository(folder)
-    say(f"Validating the {len(hashes)} commits of {folder} on the CPU.")
-    target = Target(name=TARGET_NAME, location=str(folder), package=TARGET_NAME, branch="main")
-    with stopping_on_terminate(), open_display() as display:
-        outcome = run_and_store(settings, target, RunOptions(revisions=hashes), listening(display))
-        display.message(outcome.summary)
+    with workers_ahead(settings) as pool:
+        from virnucpro_monitor.cli.run_display import listening, open_display
+        from virnucpro_monitor.cli.sample.repository import build_repository
+        from virnucpro_monitor.monitor.running import RunOptions, run_and_store
+
+        folder = sample_folder(settings)
+        hashes = build_repository(folder)
+        say(f"Validating the {len(hashes)} commits of {folder} on the CPU.")
+        target = Target(name=TARGET_NAME, location=str(folder), package=TARGET_NAME, branch="main")
+        options = RunOptions(revisions=hashes)
+        with stopping_on_terminate(), open_display() as display:
+            outcome = run_and_store(settings, target, options, listening(display), pool)
+            display.message(outcome.summary)
     return in_history_order([*outcome.settled, *outcome.runs], hashes)
 
 

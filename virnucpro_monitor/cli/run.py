@@ -3,7 +3,7 @@
 import signal
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
@@ -24,6 +24,9 @@ from virnucpro_monitor.cli.options import (
 )
 from virnucpro_monitor.errors import ConfigurationError
 from virnucpro_monitor.settings import RUN_SETTINGS, Settings
+
+if TYPE_CHECKING:
+    from virnucpro_monitor.runner.client import WorkerPool
 
 COMMIT_HELP = "A hash, tag or branch; may be given several times."
 
@@ -85,27 +88,28 @@ def run(
             "--new and --all pick the commits themselves: give one of them, or --commit and "
             "--commits."
         )
-    from virnucpro_monitor.cli.run_display import listening, open_display
-    from virnucpro_monitor.monitor.running import RunOptions, find_run_targets, run_and_store
+    with workers_ahead(settings) as pool:
+        from virnucpro_monitor.cli.run_display import listening, open_display
+        from virnucpro_monitor.monitor.running import RunOptions, find_run_targets, run_and_store
 
-    options = RunOptions(
-        revisions=revisions,
-        new=new,
-        everything=everything,
-        order=order,
-        max_time_s=max_time,
-        force=force,
-        retry_errors=retry_errors,
-        wait_s=wait or 0.0,
-        gpu_wait_s=DEFAULT_GPU_WAIT_S if gpu_wait is None else gpu_wait,
-    )
-    chosen = find_run_targets(settings, target, package)
-    outcomes = []
-    with advising_to_wait(), stopping_on_terminate(), open_display() as display:
-        for one in chosen:
-            outcomes.append(run_and_store(settings, one, options, listening(display)))
-            name = f"{one.name}: " if len(chosen) > 1 else ""
-            display.message(f"{name}{outcomes[-1].summary}")
+        options = RunOptions(
+            revisions=revisions,
+            new=new,
+            everything=everything,
+            order=order,
+            max_time_s=max_time,
+            force=force,
+            retry_errors=retry_errors,
+            wait_s=wait or 0.0,
+            gpu_wait_s=DEFAULT_GPU_WAIT_S if gpu_wait is None else gpu_wait,
+        )
+        chosen = find_run_targets(settings, target, package)
+        outcomes = []
+        with advising_to_wait(), stopping_on_terminate(), open_display() as display:
+            for one in chosen:
+                outcomes.append(run_and_store(settings, one, options, listening(display), pool))
+                name = f"{one.name}: " if len(chosen) > 1 else ""
+                display.message(f"{name}{outcomes[-1].summary}")
     from virnucpro_monitor.report.alerting import alert_after_run
     from virnucpro_monitor.report.prometheus import write_metrics_after_run
 
@@ -118,6 +122,17 @@ def run(
         print_json([run_values(run) for outcome in outcomes for run in outcome.runs])
     codes = {outcome.exit_code for outcome in outcomes}
     raise typer.Exit(next(code for code in (2, 3, 0) if code in codes))
+
+
+@contextmanager
+def workers_ahead(settings: Settings) -> Iterator["WorkerPool"]:
+    """Measuring processes, which begin to start before this one has imported what it needs."""
+    from virnucpro_monitor.runner.client import WorkerPool
+
+    with WorkerPool() as pool:
+        if settings.engine == "local":
+            pool.start()
+        yield pool
 
 
 @contextmanager

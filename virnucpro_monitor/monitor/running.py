@@ -15,6 +15,7 @@ from virnucpro_monitor.monitor.sink import Sink, holding_locks
 from virnucpro_monitor.records import Outcome, Request, Run, Target
 from virnucpro_monitor.runner.adapter_names import is_plain, parse_adapter, with_oracle
 from virnucpro_monitor.runner.builtin import builtin_commit
+from virnucpro_monitor.runner.client import WorkerPool
 from virnucpro_monitor.runner.commits import run_commits
 from virnucpro_monitor.runner.matrix import environments_of
 from virnucpro_monitor.runner.passwords import keep_password, public_address
@@ -240,13 +241,17 @@ def run_and_store(
     target: Target,
     options: RunOptions = LAST_COMMIT,
     listener: Listener = SILENT,
+    pool: WorkerPool | None = None,
 ) -> RunOutcome:
     """Validate commits of a target and store each result as it comes.
+
+    Args:
+        pool: of measuring processes, perhaps started already; it is closed in the end.
 
     Raises:
         MonitorError: nothing could be run at all; nothing is stored then.
     """
-    runs = stream_runs(settings, target, options, listener)
+    runs = stream_runs(settings, target, options, listener, pool)
     while True:
         try:
             next(runs)
@@ -260,6 +265,7 @@ def stream_runs(
     target: Target,
     options: RunOptions = LAST_COMMIT,
     listener: Listener = SILENT,
+    pool: WorkerPool | None = None,
 ) -> Generator[Run, None, RunOutcome]:
     """Validate commits of a target: yields each run once it is stored, with its id.
 
@@ -292,6 +298,7 @@ def stream_runs(
             on_progress=listener.on_progress,
             on_message=listener.on_message,
             on_settled=settled.append,
+            pool=pool,
         ):
             if not stored:
                 sink.begin(selection)

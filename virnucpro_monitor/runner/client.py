@@ -67,6 +67,7 @@ class WorkerPool:
         self._connections: set[socket.socket] = set()
         self._held: list[_Held] = []
         self._num_closed = 0  # times; what ran then must not begin anew
+        self._idle = True  # whether the server has had no job yet
 
     def __enter__(self) -> "WorkerPool":
         return self
@@ -78,6 +79,12 @@ class WorkerPool:
         trace: TracebackType | None,
     ) -> None:
         self.close()
+
+    def start(self) -> None:
+        """Start the server before the first job is known, so that it is ready by then."""
+        with self._lock:
+            if self._process is None:
+                self._start()
 
     def run(
         self, job: Job, accept: Accept | None = None, *, cancel: threading.Event | None = None
@@ -223,6 +230,7 @@ class WorkerPool:
                 try:
                     descriptors = [theirs.fileno(), *([] if go_fd is None else [go_fd])]
                     socket.send_fds(self._control, [b"j" if go_fd is None else b"h"], descriptors)
+                    self._idle = False
                     break
                 except (BrokenPipeError, ConnectionResetError):
                     self._stop()
@@ -238,6 +246,7 @@ class WorkerPool:
         environment.setdefault("PYTORCH_NVML_BASED_CUDA_CHECK", "1")
         # Threads that spin while they wait make a shared machine many times slower.
         environment.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+        self._idle = True
         self._control, theirs = socket.socketpair()
         self._errors = tempfile.TemporaryFile()  # noqa: SIM115 (closed by _stop)
         with theirs:
@@ -289,6 +298,8 @@ class WorkerPool:
             self._control.close()
             self._control = None
         if process is not None:
+            if self._idle:
+                process.kill()  # else it is heard of only once it has imported everything
             try:
                 process.wait(timeout=STOP_TIMEOUT_S)
             except subprocess.TimeoutExpired:

@@ -18,6 +18,7 @@ from virnucpro_monitor.records.progress import OnProgress, Progress, Say
 from virnucpro_monitor.runner.branches import with_branches
 from virnucpro_monitor.runner.capacity import Capacity
 from virnucpro_monitor.runner.cards import Card, find_cards
+from virnucpro_monitor.runner.client import WorkerPool
 from virnucpro_monitor.runner.cluster import Cluster
 from virnucpro_monitor.runner.crew import Crew, Finished
 from virnucpro_monitor.runner.decide import Decider, Work
@@ -36,6 +37,7 @@ def run_commits(
     on_progress: OnProgress | None = None,
     on_message: Say | None = None,
     on_settled: Callable[[Run], None] | None = None,
+    pool: WorkerPool | None = None,
 ) -> Iterator[RunReport]:
     """Cover the plan's commits and yield one report for each commit and benchmark set.
 
@@ -49,6 +51,7 @@ def run_commits(
         known: this target's stored runs, oldest first.
         on_message: receives lines for a person (waiting, environment changed, …).
         on_settled: receives each known run that made measuring needless.
+        pool: of processes on this host, perhaps started already; it is closed in the end.
 
     Raises:
         MonitorError: the yardstick itself cannot be set up (weights, device, benchmark).
@@ -59,6 +62,7 @@ def run_commits(
         on_progress=on_progress,
         on_message=on_message,
         on_settled=on_settled,
+        pool=pool,
     ) as runner:
         yield from runner.cover(plan.commits)
 
@@ -77,9 +81,11 @@ class CommitRunner:
         on_progress: OnProgress | None = None,
         on_message: Say | None = None,
         on_settled: Callable[[Run], None] | None = None,
+        pool: WorkerPool | None = None,
     ) -> None:
         self._plan = plan
         self._known = known
+        self._pool = pool
         self._stack = ExitStack()
         self._on_progress = on_progress or (lambda _: None)
         self._say = on_message or (lambda _: None)
@@ -98,7 +104,9 @@ class CommitRunner:
                 if self._cluster is None
                 else (Card(0, plan.request.device),)  # which of its cards is the cluster's affair
             )
-            self._workers = stack.enter_context(Workers(plan, self._cards[0], self._cluster))
+            self._workers = stack.enter_context(
+                Workers(plan, self._cards[0], self._cluster, self._pool)
+            )
             base = self._workers.prepared(None, self._on_progress)
             self._ledger = Ledger(self._known, plan.request, base.weights_digest, plan.protocol)
             begun = self._workers.begun

@@ -32,10 +32,18 @@ class Workers:
     Args:
         card: that oracles are computed on, and commits that name none.
         cluster: that measures instead of this host; None for none.
+        pool: of processes on this host, which is closed with this; None to make one when needed.
     """
 
-    def __init__(self, plan: RunPlan, card: Card, cluster: Cluster | None = None) -> None:
+    def __init__(
+        self,
+        plan: RunPlan,
+        card: Card,
+        cluster: Cluster | None = None,
+        pool: WorkerPool | None = None,
+    ) -> None:
         self._plan = plan
+        self._given = pool
         self._card = card
         self._cluster = cluster
         self._stack = ExitStack()
@@ -77,7 +85,7 @@ class Workers:
     def _pool(self) -> WorkerPool | ClusterPool:
         if self._cluster is not None:
             return ClusterPool(self._cluster)
-        return WorkerPool(fork=self._plan.fork)
+        return WorkerPool(fork=self._plan.fork) if self._given is None else self._given
 
     def num_held(self, device: str) -> int:
         """How many commits' processes stand by on a device."""
