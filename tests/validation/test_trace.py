@@ -256,6 +256,30 @@ def test_layers_in_parts_are_the_same_trace(
     assert parts[:3] == [(0,), (1,), (0, 1)]
 
 
+def test_the_shorter_pack_is_embedded_once(
+    fake: FakeSubject, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    fake.slots = 8
+    fake.on_packed = lambda rows, pack, layer: rows + torch.arange(rows.shape[1]) * (layer >= 1)
+    found = measure(fake, make_benchmark({str(n): "MKTAYIAK"[: n + 1] for n in range(8)}), None)
+    asked: list[tuple[tuple[str, ...], tuple[int, ...]]] = []
+    embed = fake.embed_packed_layers
+
+    def embed_layers(batch, layers):
+        asked.append((batch.sequence_ids, tuple(layers)))
+        return embed(batch, layers)
+
+    monkeypatch.setattr(fake, "embed_packed_layers", embed_layers)
+    told = trace(fake, found.worst[:1], found.batches, None)
+    assert told["finding"] == "departs in layer 1"
+    whole = found.batches[0].sequence_ids
+    of_set = [one for one in asked if len(one[0]) > 1 and set(one[0]) <= set(whole)]
+    assert [(names == whole, layers) for names, layers in of_set] == [
+        (True, (2,)),
+        (False, (0, 1, 2)),
+    ]
+
+
 def test_a_target_without_hidden_layers_is_not_traced(fake: FakeSubject) -> None:
     def last_only(rows, pack, layer):
         if layer != 2:

@@ -1,15 +1,18 @@
 """One sequence of a pack: its tokens, its surroundings, and a shorter pack that shows the same."""
 
 import itertools
+from collections.abc import Callable, Sequence
 
 import torch
 
 from virnucpro_monitor.validation.hypotheses import Surroundings
 from virnucpro_monitor.validation.perturb import bounds_of, reorder
 from virnucpro_monitor.validation.subject import (
+    Layers,
     PackedBatch,
     Subject,
     embed_packed,
+    embed_slot_layers,
     embed_unpacked,
 )
 from virnucpro_monitor.validation.worst_rows import WorstRows
@@ -21,21 +24,31 @@ def tokens_of(batch: PackedBatch, slot: int) -> torch.Tensor:
 
 
 def shorten(
-    subject: Subject, batch: PackedBatch, slot: int, seen: WorstRows | None = None
-) -> tuple[PackedBatch, int]:
+    subject: Subject,
+    batch: PackedBatch,
+    slot: int,
+    seen: WorstRows | None = None,
+    *,
+    asked: Callable[[PackedBatch], Sequence[int]],
+) -> tuple[PackedBatch, int, Layers]:
     """A pack of the sequence, its neighbours, the first and the longest, if it is as wrong there.
 
     A trace keeps every layer of a pack, so a short one saves time and memory.
 
     Args:
         seen: the sequence's rows in the whole pack and alone, where they are known.
+        asked: the layers, the last one among them, that are to be told of such a pack.
+
+    Returns:
+        The pack, the sequence's slot, and its rows there: of the layers that were asked, or none
+        where it is the whole pack.
     """
     bounds = bounds_of(batch)
     lengths = [end - start for start, end in itertools.pairwise(bounds)]
     longest = lengths.index(max(lengths))
     kept = sorted({0, slot - 1, slot, slot + 1, longest} & set(range(len(lengths))))
     if len(kept) == len(lengths):
-        return batch, slot
+        return batch, slot, {}
     short = reorder(batch, kept)
     new_slot = kept.index(slot)
     start = int(short.cu_seqlens[new_slot])
@@ -46,12 +59,12 @@ def shorten(
         alone = embed_unpacked(subject, batch.input_ids[here].to(subject.device)).to(before)
     else:
         before, alone = seen.packed.double(), seen.alone.to(seen.packed).double()
-    after = embed_packed(subject, short)[start : start + lengths[slot]]
-    moved = (after.double() - before).norm()
+    after = embed_slot_layers(subject, short, (start, start + lengths[slot]), asked(short))
+    moved = (after[subject.num_layers].double() - before).norm()
     # False, too, where a value is not finite.
     if bool(moved <= 0.5 * (before - alone).norm()):
-        return short, new_slot
-    return batch, slot
+        return short, new_slot, after
+    return batch, slot, {}
 
 
 def surroundings(batch: PackedBatch, slot: int, other_lengths: tuple[int, ...]) -> Surroundings:

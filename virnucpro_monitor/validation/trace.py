@@ -296,17 +296,22 @@ class _Tracer:
         subject, last = self.subject, self.layers[-1]
         sequence_id = batch.sequence_ids[slot]
         named = None if expected is None else name_token_fault(expected, tokens_of(batch, slot))
-        batch, slot = shorten(subject, batch, slot, seen)
         packed_errors: Errors = []
         unpacked_errors: Errors = []
         between: Errors = []
         pooled: float | None = None
         width = self._right(tokens_of(batch, slot), [last])[last].shape[-1]
+
+        def parts(one: PackedBatch) -> list[Sequence[int]]:
+            layer_bytes = one.input_ids.numel() * width * subject.dtype.itemsize
+            return list(_in_parts(self.layers, layer_bytes))
+
+        batch, slot, known = shorten(
+            subject, batch, slot, seen, asked=lambda short: parts(short)[-1]
+        )
         sides: tuple[Layers, Layers, Layers] = {}, {}, {}
-        for some in _in_parts(
-            self.layers, batch.input_ids.numel() * width * subject.dtype.itemsize
-        ):
-            sides = packed, unpacked, exact = self._embed_three_ways(batch, slot, some)
+        for some in parts(batch):
+            sides = packed, unpacked, exact = self._embed_three_ways(batch, slot, some, known)
             packed_errors += errors_of(packed, exact, some)
             between += errors_of(packed, unpacked, some)
             if self.exact is not None:
@@ -337,12 +342,19 @@ class _Tracer:
         }
 
     def _embed_three_ways(
-        self, batch: PackedBatch, slot: int, layers: Sequence[int]
+        self, batch: PackedBatch, slot: int, layers: Sequence[int], known: Layers | None = None
     ) -> tuple[Layers, Layers, Layers]:
-        """One sequence packed, unpacked and by the oracle model (without one: unpacked again)."""
+        """One sequence packed, unpacked and by the oracle model (without one: unpacked again).
+
+        Args:
+            known: its rows in this pack, of layers that were asked before.
+        """
         subject, bounds = self.subject, bounds_of(batch)
         tokens = tokens_of(batch, slot).to(subject.device)
-        packed = embed_slot_layers(subject, batch, (bounds[slot], bounds[slot + 1]), layers)
+        if known is not None and known.keys() >= set(layers):
+            packed: Layers = {layer: known[layer] for layer in layers}
+        else:
+            packed = embed_slot_layers(subject, batch, (bounds[slot], bounds[slot + 1]), layers)
         unpacked = subject.embed_unpacked_layers(tokens, layers)
         if self.exact is None:
             return packed, unpacked, unpacked
