@@ -8,7 +8,12 @@ import torch
 
 from tests.runner.conftest import MODEL
 from virnucpro_monitor.models.weights import Weights, resolve_weights
-from virnucpro_monitor.runner.warm import build_model, install_loader, make_torch_home
+from virnucpro_monitor.runner.warm import (
+    build_model,
+    install_loader,
+    install_tokenizer,
+    make_torch_home,
+)
 
 
 @pytest.fixture(scope="module")
@@ -79,3 +84,38 @@ def test_building_a_model_imports_no_compiler(weights: Weights) -> None:
     )
     paths = [str(weights.path), str(weights.regression_path)]
     assert subprocess.run([sys.executable, "-c", code, *paths], check=False).returncode == 0
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "MKTAYIAKQRQISFVKSHFSRQ",
+        "LAGVSERTIDPKQNFYMHWCXBUZO.-LLLLAALAGG",
+        "",
+        "MK<mask>TA<mask><mask>",
+        "MK TA  YI ",
+        "mkta",
+        "MK*TA",
+        "<cls>MK<eos>",
+    ],
+)
+def test_the_quick_tokenizer_is_fair_esms(text: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    alphabet = esm.Alphabet.from_architecture("ESM-1b")
+    other = esm.Alphabet(["L", "A", "LA", "."])  # one token spelt by others
+    expected = [one.tokenize(text) for one in (alphabet, other)]
+    monkeypatch.setattr(esm.Alphabet, "tokenize", esm.Alphabet.tokenize)  # put back afterwards
+    install_tokenizer()
+    assert [one.tokenize(text) for one in (alphabet, other)] == expected
+
+
+def test_the_quick_tokenizer_does_no_more_than_look_at_a_plain_text(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    asked: list[str] = []
+    monkeypatch.setattr(esm.Alphabet, "tokenize", lambda self, text: asked.append(text))
+    install_tokenizer()
+    alphabet = esm.Alphabet.from_architecture("ESM-1b")
+    assert alphabet.encode("MKX") == [alphabet.get_idx(one) for one in "MKX"]
+    assert asked == []
+    alphabet.tokenize("MK<mask>")
+    assert asked == ["MK<mask>"]

@@ -91,7 +91,8 @@ def validate_sample(settings: Settings) -> list[Run]:
     Raises:
         MonitorError: the repository cannot be built, or the runner cannot be set up.
     """
-    from virnucpro_monitor.cli.run import stopping_on_terminate, workers_ahead
+    from virnucpro_monitor.cli.run import stopping_on_terminate
+    from virnucpro_monitor.monitor.starting import workers_ahead
 
     with workers_ahead(settings) as pool:
         from virnucpro_monitor.cli.run_display import listening, open_display

@@ -3,7 +3,7 @@
 import signal
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import TYPE_CHECKING, Annotated
+from typing import Annotated
 
 import typer
 
@@ -24,9 +24,6 @@ from virnucpro_monitor.cli.options import (
 )
 from virnucpro_monitor.errors import ConfigurationError
 from virnucpro_monitor.settings import RUN_SETTINGS, Settings
-
-if TYPE_CHECKING:
-    from virnucpro_monitor.runner.client import WorkerPool
 
 COMMIT_HELP = "A hash, tag or branch; may be given several times."
 
@@ -88,6 +85,8 @@ def run(
             "--new and --all pick the commits themselves: give one of them, or --commit and "
             "--commits."
         )
+    from virnucpro_monitor.monitor.starting import workers_ahead
+
     with workers_ahead(settings) as pool:
         from virnucpro_monitor.cli.run_display import listening, open_display
         from virnucpro_monitor.monitor.running import RunOptions, find_run_targets, run_and_store
@@ -122,17 +121,6 @@ def run(
         print_json([run_values(run) for outcome in outcomes for run in outcome.runs])
     codes = {outcome.exit_code for outcome in outcomes}
     raise typer.Exit(next(code for code in (2, 3, 0) if code in codes))
-
-
-@contextmanager
-def workers_ahead(settings: Settings) -> Iterator["WorkerPool"]:
-    """Measuring processes, which begin to start before this one has imported what it needs."""
-    from virnucpro_monitor.runner.client import WorkerPool
-
-    with WorkerPool() as pool:
-        if settings.engine == "local":
-            pool.start()
-        yield pool
 
 
 @contextmanager

@@ -111,7 +111,7 @@ class Host:
     def load(self) -> tuple[Answer, Sequence[Any]]:
         import torch
 
-        from virnucpro_monitor.runner.warm import install_loader
+        from virnucpro_monitor.runner.warm import install_loader, install_tokenizer
         from virnucpro_monitor.validation.poison import poisoned
         from virnucpro_monitor.validation.subject import dtype_name
 
@@ -121,6 +121,7 @@ class Host:
         checkpoint, regression = Path(job.checkpoint), Path(job.regression)
         if job.warm:
             install_loader(request.model, checkpoint, regression)
+            install_tokenizer()
         os.chdir(self._checkout)
         subject = self._loaded(request.device, request.dtype)
         self._subject = subject

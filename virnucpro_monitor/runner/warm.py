@@ -1,6 +1,7 @@
 """Checkpoints mapped once, and fair-esm models built from them without random initialisation.
 
 Mapping touches neither OpenMP nor CUDA, so it may happen before a fork; building happens after it.
+What fair-esm does slowly beside it, a target's process does quickly, with the same result.
 """
 
 import argparse
@@ -67,6 +68,28 @@ def install_loader(model_name: str, checkpoint: Path, regression: Path) -> None:
         return original(name)
 
     esm.pretrained.load_model_and_alphabet_hub = load
+
+
+def install_tokenizer() -> None:
+    """Let fair-esm's alphabets take plain residues apart at once, in this process.
+
+    fair-esm splits a text anew for each of its 33 tokens, which takes milliseconds for a long
+    sequence, and collators are asked for thousands. Texts with anything but one-letter tokens are
+    left to it.
+    """
+    from esm.data import Alphabet
+
+    original: Callable[..., list[str]] = Alphabet.tokenize
+
+    def tokenize(self: Any, text: Any, **options: Any) -> list[str]:
+        tokens = self.unique_no_split_tokens
+        letters = {one for one in tokens if len(one) == 1 and not one.isspace()}
+        plain = type(text) is str and letters.issuperset(text)
+        if plain and not any(len(one) > 1 and letters.issuperset(one) for one in tokens):
+            return list(text)
+        return original(self, text, **options)
+
+    Alphabet.tokenize = tokenize
 
 
 def make_torch_home(
