@@ -5,7 +5,6 @@ fails the test.
 """
 
 import os
-import socket
 import subprocess
 import time
 from collections.abc import Callable, Iterator
@@ -26,6 +25,7 @@ from playwright.sync_api import (
 
 from tests.app.conftest import sample_url  # noqa: F401 (a fixture)
 from tests.conftest import CHROMIUM
+from tests.ports import HOST, free_port
 from virnucpro_monitor.cli.dashboard import server_command, server_environment
 
 FLAGS = (
@@ -38,16 +38,8 @@ FLAGS = (
     "--disable-component-update",
     "--disable-sync",
 )
-HOST = "127.0.0.1"
 PATIENCE_MS = 120_000  # for one step, on a machine that is busy with others
 expect.set_options(timeout=PATIENCE_MS)
-
-
-def free_port() -> int:
-    """A port of the system's choice, so that tests at the same time do not choose the same one."""
-    with socket.socket() as probe:
-        probe.bind((HOST, 0))
-        return int(probe.getsockname()[1])
 
 
 @contextmanager
@@ -87,7 +79,7 @@ def _wait_until_healthy(address: str, server: "subprocess.Popen[bytes]", log: Pa
     pytest.fail(f"The server did not become healthy:\n{log.read_text()}")
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="package")
 def browser() -> Iterator[Browser]:
     with sync_playwright() as playwright:
         browser = playwright.chromium.launch(executable_path=CHROMIUM, args=list(FLAGS))
@@ -95,14 +87,14 @@ def browser() -> Iterator[Browser]:
         browser.close()
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="package")
 def demo_address(demo_database_url: str, tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     """The dashboard on the database that the real `demo` made."""
     with served(demo_database_url, tmp_path_factory.mktemp("server") / "demo.log") as address:
         yield address
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="package")
 def sample_address(
     sample_url: str,  # noqa: F811
     tmp_path_factory: pytest.TempPathFactory,

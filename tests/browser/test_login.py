@@ -7,9 +7,10 @@ from pathlib import Path
 import pytest
 from playwright.sync_api import expect
 
-from tests.browser.conftest import HOST, OpenPage, free_port, served
+from tests.browser.conftest import OpenPage, served
 from tests.browser.provider import USER, provider, secrets_toml
 from tests.browser.test_pages import settle
+from tests.ports import HOST, free_port
 from virnucpro_monitor.store import reader
 from virnucpro_monitor.store.engine import open_engine
 

@@ -3,7 +3,6 @@
 import email
 import email.policy
 import json
-import socket
 import ssl
 import subprocess
 import threading
@@ -16,6 +15,8 @@ from pathlib import Path
 from typing import Any, cast
 
 from aiosmtpd.controller import Controller
+
+from tests.ports import free_port
 
 
 @dataclass
@@ -38,12 +39,6 @@ class Mailbox:
         """The plain text of each mail, with a mail's own line breaks made plain."""
         bodies = [one.get_body(("plain",)) for one in self.mails]
         return [str(body.get_content()).replace("\r\n", "\n") for body in bodies if body]
-
-
-def free_port() -> int:
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        return int(free.getsockname()[1])
 
 
 @contextmanager

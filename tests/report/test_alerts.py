@@ -13,7 +13,8 @@ from typing import Any
 import pytest
 from sqlalchemy import Engine
 
-from tests.report.receivers import Hook, Mailbox, free_port, mail_server, self_signed, web_server
+from tests.ports import free_port
+from tests.report.receivers import Hook, Mailbox, mail_server, self_signed, web_server
 from tests.runner.tiny_target import HEALTHY, TinyRepository
 from tests.store.builders import START, TARGET, make_commit, make_report
 from virnucpro_monitor.cli.main import run_command

@@ -1,7 +1,13 @@
-"""A job's control group: nobody in it outlives it. Asked where groups can be made (conftest.py)."""
+"""A job's control group: nobody in it outlives it. Asked where groups can be made (conftest.py).
+
+Each test is a process of its own: to supervise ends every child of the process that does it, and
+one that is to be killed is made from scratch.
+"""
 
 import os
 import signal
+import subprocess
+import sys
 import time
 from pathlib import Path
 
@@ -11,6 +17,12 @@ from virnucpro_monitor.runner.containment import Inside, fork_contained
 from virnucpro_monitor.runner.supervisor import Limits, supervise
 
 RUNAWAY_S = 30.0
+ROOT = Path(__file__).resolve().parents[2]
+
+
+def command(function: str) -> list[str]:
+    """Call a function of this module."""
+    return [sys.executable, "-c", f"from tests.runner.test_cgroup import *; {function}()"]
 
 
 def run_away(until: float) -> None:
@@ -33,7 +45,7 @@ def wait_until_empty(folder: Path) -> bool:
     return is_empty(folder)
 
 
-def test_who_runs_away_from_its_watcher_is_ended() -> None:
+def watch_runaways() -> None:
     group = JobGroup.make()
     assert group is not None
     result, output = os.pipe(), os.pipe()
@@ -59,25 +71,33 @@ def test_who_runs_away_from_its_watcher_is_ended() -> None:
     assert not group.folder.exists()
 
 
+def test_who_runs_away_from_its_watcher_is_ended() -> None:
+    done = subprocess.run(
+        command("watch_runaways"), cwd=ROOT, capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 0, done.stderr
+
+
+def make_and_wait() -> None:
+    group = JobGroup.make()
+    assert group is not None
+    if os.fork() == 0:
+        os.setsid()
+        group.join()
+        os.write(1, f"{group.folder}\n".encode())
+    time.sleep(600)
+
+
 def test_the_group_of_a_killed_maker_is_swept() -> None:
-    read, write = os.pipe()
-    maker = os.fork()
-    if maker == 0:
-        group = JobGroup.make()
-        if group is not None and os.fork() == 0:
-            os.setsid()
-            group.join()
-            os.write(write, str(group.folder).encode())
-            time.sleep(600)
-        time.sleep(600)
-    left = Path(os.read(read, 1000).decode())
-    os.kill(maker, signal.SIGKILL)
-    os.waitpid(maker, 0)
+    maker = subprocess.Popen(command("make_and_wait"), cwd=ROOT, stdout=subprocess.PIPE, text=True)
+    assert maker.stdout is not None
+    left = Path(maker.stdout.readline().strip())
+    maker.send_signal(signal.SIGKILL)
+    maker.wait()
     assert not is_empty(left)
     end = time.monotonic() + 20
     while left.exists() and time.monotonic() < end:
         cgroup._sweep(left.parent)
         time.sleep(0.01)
     assert not left.exists()
-    os.close(read)
-    os.close(write)
+    maker.stdout.close()

@@ -3,7 +3,6 @@
 import os
 import pwd
 import shutil
-import socket
 import subprocess
 import tempfile
 from collections.abc import Iterator
@@ -12,6 +11,7 @@ from pathlib import Path
 import pytest
 from sqlalchemy import Engine, create_engine
 
+from tests.ports import free_port
 from virnucpro_monitor.store.anchors import Anchors
 from virnucpro_monitor.store.engine import create_database, open_engine
 from virnucpro_monitor.store.models import Base
@@ -34,9 +34,7 @@ class PostgresServer:
     def __init__(self) -> None:
         # The server refuses to run as root.
         self._owner = "postgres" if os.geteuid() == 0 else None
-        with socket.socket() as free:
-            free.bind(("127.0.0.1", 0))
-            self._port = free.getsockname()[1]
+        self._port = free_port()
         self.url = f"postgresql://monitor@127.0.0.1:{self._port}"
 
     def __enter__(self) -> "PostgresServer":
