@@ -14,18 +14,20 @@ from virnucpro_monitor.runner.shared_environment import PACKAGE_ROOT, shares_loa
 from virnucpro_monitor.runner.venv import HOST_PATHS, own_packages, site_packages
 
 _SAYS = """
+import importlib.metadata
 import sys
 import fair_name, packaging
 from importlib.metadata import version
 from virnucpro_monitor.runner.packages import imported_packages
 print(fair_name.__file__, packaging.__file__, version("fair_name"), sys.prefix, sys.executable)
 print("fair-name" in imported_packages())
+print(sorted(importlib.metadata.packages_distributions().items()))
 """
 _ENTERS = """
 from pathlib import Path
-from virnucpro_monitor.runner.packages import known_owners
+from virnucpro_monitor.runner.packages import known_distributions
 from virnucpro_monitor.runner.shared_environment import enter
-known_owners()
+known_distributions()
 enter(Path({python!r}))
 """
 
@@ -56,7 +58,8 @@ def test_entering_is_as_good_as_starting(python: Path) -> None:
 
     started = said(str(python), _SAYS)
     assert str(python.parent.parent) in started
-    assert started.endswith("\nTrue\n")
+    assert "\nTrue\n[" in started
+    assert "('fair_name', ['fair_name'])" in started
     assert said(sys.executable, _ENTERS.format(python=str(python)) + _SAYS) == started
 
 

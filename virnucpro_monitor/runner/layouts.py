@@ -14,8 +14,8 @@ PAD = 1  # ESM-2's <pad>
 
 # A padded batch takes the room of its longest sequence as often as it has sequences. As loaders do
 # that sort by length, a pack is put through in several batches where padding would be more than
-# half of the tokens, but for small ones, in which a few residues lie beside a hundred.
-MAX_PADDED_SHARE = 1.5
+# a quarter of the tokens, but for small ones, in which a few residues lie beside a hundred.
+MAX_PADDED_SHARE = 1.25
 SMALL_BATCH_TOKENS = 512
 MAX_PADDED_TOKENS = 4_096
 

@@ -1,12 +1,14 @@
 """Which distributions an interpreter has, and which of them a process has imported from."""
 
 import functools
+import importlib.metadata
 import re
 import sys
 from collections.abc import Sequence
-from importlib.metadata import distributions, packages_distributions
+from importlib.metadata import Distribution, distributions
 
 _OURS = "virnucpro-monitor"  # the yardstick: its protocol has a digest of its own
+_packages_distributions = importlib.metadata.packages_distributions
 
 
 def installed_packages(path: Sequence[str] | None = None) -> dict[str, str]:
@@ -17,36 +19,53 @@ def installed_packages(path: Sequence[str] | None = None) -> dict[str, str]:
     """
     found: dict[str, str] = {}
     for one in distributions() if path is None else distributions(path=list(path)):
-        name = _canonical(one.metadata["Name"] or "")
+        name, version = _name_and_version(one)
         if name and name != _OURS:
-            found.setdefault(name, one.version)  # the first on the path is what is imported
+            found.setdefault(name, version)  # the first on the path is what is imported
     return found
+
+
+def _name_and_version(one: Distribution) -> tuple[str, str]:
+    """Without parsing all else that its metadata says, which may be a long text."""
+    text = one.read_text("METADATA") or one.read_text("PKG-INFO") or ""
+    fields = dict(
+        re.findall(r"(?m)^(Name|Version):[ \t]*(.*?)[ \t\r]*$", text.partition("\n\n")[0])
+    )
+    return _canonical(fields.get("Name", "")), fields.get("Version", "")
 
 
 def imported_packages() -> tuple[str, ...]:
     """Names of the distributions that this process has imported modules of, sorted."""
     roots = {name.partition(".")[0] for name in list(sys.modules)}
-    owners = known_owners()
-    found = {name for root in roots & owners.keys() for name in owners[root]}
+    owners = known_distributions()
+    found = {_canonical(name) for root in roots & owners.keys() for name in owners[root]}
     return tuple(sorted(found - {_OURS}))
 
 
 @functools.cache
-def known_owners() -> dict[str, frozenset[str]]:
+def known_distributions() -> dict[str, list[str]]:
     """Names of the distributions behind each importable name. Takes half a second once."""
-    return {
-        root: frozenset(map(_canonical, names)) for root, names in packages_distributions().items()
+    return dict(_packages_distributions())
+
+
+def enter_packages(folder: str) -> None:
+    """Know the distributions of one more folder, in front of those that were looked for before.
+
+    From here on this process is told so where it asks for all of them: packages do as they are
+    imported, and would look through everything again.
+    """
+    known = known_distributions()
+    path = sys.path
+    sys.path = [folder]
+    try:
+        own = _packages_distributions()
+    finally:
+        sys.path = path
+    for root, names in own.items():
+        known[root] = [*names, *known.get(root, ())]
+    importlib.metadata.packages_distributions = lambda: {
+        root: list(names) for root, names in known.items()
     }
-
-
-def learn_owners(folder: str) -> None:
-    """Know the distributions of one more folder, as those that were looked for before."""
-    owners = known_owners()
-    for one in distributions(path=[folder]):
-        declared = (one.read_text("top_level.txt") or "").split()
-        roots = declared or [file.parts[0].partition(".")[0] for file in one.files or ()]
-        for root in roots:
-            owners[root] = owners.get(root, frozenset()) | {_canonical(one.metadata["Name"] or "")}
 
 
 def _canonical(name: str) -> str:

@@ -45,7 +45,8 @@ def install(python: Path, requirements: Path | None, lines: Sequence[str] = ()) 
         DiskError: there is no room for it.
     """
     if uv := shutil.which("uv"):
-        command = [uv, "pip", "install", "--python", str(python)]
+        # Compiled as pip does it: a commit's process may write nothing into its environment.
+        command = [uv, "pip", "install", "--compile-bytecode", "--python", str(python)]
     else:
         command = [sys.executable, "-m", "pip", "--python", str(python), "install"]
         command += ["--disable-pip-version-check", "--quiet"]

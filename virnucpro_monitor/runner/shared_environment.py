@@ -54,7 +54,7 @@ def load_for(job: MeasureJob) -> None:
 
 def enter(python: Path) -> None:
     """Make this process one of the environment, which `shares_loaded`."""
-    from virnucpro_monitor.runner.packages import learn_owners
+    from virnucpro_monitor.runner.packages import enter_packages
 
     folder = _folder(python)
     own = str(own_packages(folder))
@@ -64,7 +64,7 @@ def enter(python: Path) -> None:
     sys.executable, sys.prefix, sys.exec_prefix = str(python), str(folder), str(folder)
     os.environ["PYTHONPATH"] = PACKAGE_ROOT  # for interpreters that it starts itself
     importlib.invalidate_caches()
-    learn_owners(own)
+    enter_packages(own)
 
 
 def _folder(python: Path) -> Path:

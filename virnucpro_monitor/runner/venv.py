@@ -13,6 +13,7 @@ from packaging.utils import canonicalize_name
 from virnucpro_monitor.errors import TargetError
 from virnucpro_monitor.records import Target, content_digest
 from virnucpro_monitor.runner.pip import InstallerError, install, make_environment
+from virnucpro_monitor.runner.shown_packages import packages_shown
 
 PACKAGE_PREFIX = "pypi:"
 RELEASE_FILE = "requirements.txt"
@@ -141,7 +142,8 @@ def _make(folder: Path, requirements: Path | None, lines: Sequence[str]) -> list
     own_packages(folder).joinpath(HOST_PATHS).write_text(
         "".join(f"{path}\n" for path in site_packages())
     )
-    warned = install(folder / "bin" / "python", requirements, lines)
+    with packages_shown(own_packages(folder), site_packages()):
+        warned = install(folder / "bin" / "python", requirements, lines)
     own = {canonicalize_name(one.name) for one in distributions(path=[str(own_packages(folder))])}
     if "esm" in own:
         raise PrivateEnvironmentError(
