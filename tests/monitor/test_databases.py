@@ -1,6 +1,7 @@
 """What is asked of a database as a whole, and what a demo of releases runs: each part as it is."""
 
 import sqlite3
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -8,6 +9,7 @@ from typing import Any
 import pytest
 
 from tests.monitor.test_wiring import Recorder
+from tests.store.builders import BENCHMARK, TARGET, make_report
 from virnucpro_monitor.host.doctor import OK, PROBLEM, WARNING, Finding
 from virnucpro_monitor.monitor import databases, release_demo, targets, validating
 from virnucpro_monitor.monitor.databases import examine_database
@@ -143,3 +145,24 @@ def test_a_password_goes_with_the_last_target_of_its_address(
         targets.delete_target(settings, name)
         kept.append((passwords.password_of(public), passwords.password_of(other)))
     assert kept == [("pa55", "pa55"), (None, "pa55")]
+
+
+def test_exports_are_of_the_target_and_the_set_that_are_asked_for(
+    url: str, store: Callable[..., list[int]]
+) -> None:
+    other = replace(TARGET, name="other", location="https://example.org/other.git")
+    second = replace(BENCHMARK, name="second", digest="c" * 64)
+    store(
+        make_report(0), make_report(0, benchmark=second), make_report(0, target=other),
+        make_report(0, target=other, benchmark=second),
+    )  # fmt: skip
+    for options, ids in (
+        ({}, [1, 2, 3, 4]),
+        ({"target": "other"}, [3, 4]),
+        ({"target": other.location, "benchmark": "second@1"}, [4]),
+        ({"benchmark": "second"}, [2, 4]),
+    ):
+        found = [run.id for batch in databases.export_runs(url, **options) for run in batch]
+        assert found == ids
+        batches = databases.export_sequences(url, **options)
+        assert [one for batch in batches for one in batch.runs] == ids

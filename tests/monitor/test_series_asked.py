@@ -26,7 +26,6 @@ from virnucpro_monitor.errors import ConfigurationError
 from virnucpro_monitor.monitor import (
     branches,
     comparing,
-    databases,
     histories,
     naming,
     questions,
@@ -348,27 +347,6 @@ def test_the_newest_commit_of_a_branch_is_on_it(
         "https://example.org/a.git", "main",
     )  # fmt: skip
     assert naming.of_target("main") == (None, "main")
-
-
-def test_exports_are_of_the_target_and_the_set_that_are_asked_for(
-    engine: Engine, tmp_path: Path
-) -> None:
-    keep(
-        engine,
-        make_report(0), make_report(0, benchmark=SECOND), make_report(0, target=OTHER),
-        make_report(0, target=OTHER, benchmark=SECOND),
-    )  # fmt: skip
-    url = f"sqlite:///{tmp_path / 'monitor.db'}"
-    for options, ids in (
-        ({}, [1, 2, 3, 4]),
-        ({"target": "other"}, [3, 4]),
-        ({"target": OTHER.location, "benchmark": "second@1"}, [4]),
-        ({"benchmark": "second"}, [2, 4]),
-    ):
-        found = [run.id for batch in databases.export_runs(url, **options) for run in batch]
-        assert found == ids
-        batches = databases.export_sequences(url, **options)
-        assert [one for batch in batches for one in batch.runs] == ids
 
 
 def test_flips_are_the_most_of_any_set_up(engine: Engine) -> None:
