@@ -32,15 +32,26 @@ def prepare_job(cache_folder: Path, weights: str = "synthetic") -> PrepareJob:
 @pytest.fixture(scope="module")
 def pool() -> Any:
     with WorkerPool() as pool:
+        pool.start()
         yield pool
 
 
 def test_a_job_answers_and_ends(pool: WorkerPool, cache_folder: Path) -> None:
+    started = pool._process
     ready, ended = pool.run(prepare_job(cache_folder))
+    assert pool._process is started is not None
     assert isinstance(ready, Ready)
     assert len(ready.weights_digest) == 64
     assert Path(ready.torch_home, "hub", "checkpoints", f"{MODEL}.pt").exists()
     assert ended == Ended(cause="exit", code=0, log="")
+
+
+def test_a_server_that_never_had_a_job_is_not_waited_for() -> None:
+    with WorkerPool() as idle:
+        idle.start()
+        process = idle._process
+    assert process is not None
+    assert process.returncode == -signal.SIGKILL
 
 
 def test_a_refusal_keeps_its_kind(pool: WorkerPool, cache_folder: Path) -> None:

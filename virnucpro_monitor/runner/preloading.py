@@ -20,9 +20,7 @@ def preload() -> None:
     import virnucpro_monitor.runner.warm
     import virnucpro_monitor.validation.oracle
     import virnucpro_monitor.validation.validate  # noqa: F401
-    from virnucpro_monitor.runner.packages import known_distributions
 
-    known_distributions()  # of modules: half a second, once here instead of in each job
     with suppress(Exception):  # not installed, or built for another torch: the targets' affair
         importlib.import_module("flash_attn")
 

@@ -57,6 +57,7 @@ from virnucpro_monitor.runner.containment import (
     fork_contained,
 )
 from virnucpro_monitor.runner.isolating import give_up, territory_of, trial_pids, try_confined_cuda
+from virnucpro_monitor.runner.packages import known_distributions
 from virnucpro_monitor.runner.preloading import (
     holds_gpu,
     map_checkpoints,
@@ -103,6 +104,7 @@ def main() -> None:
         if line and (go_fd is None or forking):
             job = decode_job(line)
             if forking and isinstance(job, MeasureJob):
+                known_distributions()
                 if job.warm:
                     map_checkpoints(job)
                 load_for(job)
@@ -116,9 +118,12 @@ def main() -> None:
         connection.close()
         if go_fd is not None:
             os.close(go_fd)
-        if forking and line and isinstance(job, PrepareJob) and job.request.device != "cpu":
-            preload_for_card()
-            forking = not holds_gpu("/dev/nvidia-uvm")
+        if forking and line and isinstance(job, PrepareJob):  # while a worker prepares
+            known_distributions()
+            gc.freeze()
+            if job.request.device != "cpu":
+                preload_for_card()
+                forking = not holds_gpu("/dev/nvidia-uvm")
     end_children(but=supervisors)
     while supervisors:  # each ends its job once its own socket is closed
         _tend(supervisors)
