@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import replace
+from datetime import UTC, datetime
 
 import pytest
 
@@ -13,6 +14,7 @@ from virnucpro_monitor.analysis.accuracy import (
     find_movement,
 )
 from virnucpro_monitor.analysis.comparison import Mark, compare_runs
+from virnucpro_monitor.analysis.incidents import derive_incidents
 from virnucpro_monitor.analysis.regressions import find_regressions
 from virnucpro_monitor.records import SequenceResult
 from virnucpro_monitor.report.sentences import comparison_sentence, regressions_sentence
@@ -117,3 +119,20 @@ def test_the_head_line_counts_what_moved_to_or_from_fp32() -> None:
     found = find_regressions(runs, [])
     assert len(found.accuracy) == 2
     assert "2 figures moved below the gates, 1 for the worse" in regressions_sentence(found)
+
+
+def test_what_an_incident_tells_of_is_not_told_as_a_move_below_the_gates() -> None:
+    runs = [
+        run(
+            place,
+            letter,
+            figures=figures(max_packed_relative_l2=packed, max_unpacked_relative_l2=1e-3),
+        )
+        for place, (letter, packed) in enumerate(
+            [("P", 1e-3), ("F", 0.5), ("P", 1e-3), ("P", 2e-3)]
+        )
+    ]
+    incidents = derive_incidents(runs, now=datetime(2026, 6, 1, tzinfo=UTC))
+    found = find_regressions(runs, incidents)
+    assert [one.after.commit.position for one in found.accuracy] == [3]
+    assert [one.after.commit.position for one in find_regressions(runs, []).accuracy] == [1, 2, 3]

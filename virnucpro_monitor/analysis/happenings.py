@@ -14,7 +14,7 @@ from datetime import datetime, timedelta
 from virnucpro_monitor.analysis.change_points import ChangeKind
 from virnucpro_monitor.analysis.environment_moves import EnvironmentMove
 from virnucpro_monitor.analysis.incidents import OVER, Incident, IncidentState, place_of
-from virnucpro_monitor.analysis.regressions import SeriesMovement
+from virnucpro_monitor.analysis.regressions import SeriesMovement, is_explained
 from virnucpro_monitor.analysis.series import commit_date
 from virnucpro_monitor.analysis.silence import Silence, SilenceReason
 from virnucpro_monitor.records import Alert, AlertKind, Run
@@ -239,7 +239,9 @@ def _movements(
                     told[family].append(places[commit])
     groups: dict[str, list[SeriesMovement]] = defaultdict(list)
     for one in movements:
-        if not _is_worth_telling(one) or _is_explained(one, incidents):
+        moved = one.movement
+        explained = not moved.figure.is_speed and is_explained(one.key, moved.run, incidents)
+        if explained or not _is_worth_telling(one):
             continue
         groups[_family(one)].append(one)
     found = []
@@ -277,19 +279,6 @@ def _is_worth_telling(one: SeriesMovement) -> bool:
     if not moved.is_worse or moved.kind is ChangeKind.BURST:
         return False
     return moved.kind is ChangeKind.DRIFT or moved.num_after >= MIN_STEP_RUNS
-
-
-def _is_explained(one: SeriesMovement, incidents: Iterable[Incident]) -> bool:
-    """Whether an incident of the same series tells of it already."""
-    if one.movement.figure.is_speed:
-        return False
-    place = _place(one)
-    return any(
-        incident.series == one.key
-        and place_of(incident.first_bad.commit) <= place
-        and (incident.fixed_by is None or place <= place_of(incident.fixed_by.commit))
-        for incident in incidents
-    )
 
 
 def _environment(

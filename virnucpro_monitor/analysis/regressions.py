@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from datetime import datetime
 
 from virnucpro_monitor.analysis.accuracy import AccuracyMove, find_accuracy_moves
-from virnucpro_monitor.analysis.incidents import Incident, IncidentState
+from virnucpro_monitor.analysis.incidents import Incident, IncidentState, place_of
 from virnucpro_monitor.analysis.movements import LOOKED_AT, Movement, find_movements
 from virnucpro_monitor.analysis.series import SeriesKey, commit_date, split_series
 from virnucpro_monitor.records import Commit, Run
@@ -46,6 +46,7 @@ class Regressions:
             known.
         moved: figures below the gates that changed their level in the range, worse ones first.
         accuracy: where a side's worst distance to FP32 moved from one measured run to the next.
+            Of both only what no incident tells of.
     """
 
     since: Bound | None
@@ -89,6 +90,7 @@ def find_regressions(
         until: the range ends with it; None for the end of history.
         movements: of the runs of one series; who asks for many ranges keeps what it gives.
     """
+    incidents = tuple(incidents)
     broken: list[Incident] = []
     recovered: list[Incident] = []
     fixed: list[Incident] = []
@@ -116,11 +118,12 @@ def find_regressions(
             SeriesMovement(key=key, movement=one)
             for one in movements(known)
             if _in_range(one.run, since, until)
+            and (one.figure.is_speed or not is_explained(key, one.run, incidents))
         ]
         accuracy += [
             one
             for one in find_accuracy_moves(known[-LOOKED_AT:])
-            if _in_range(one.after, since, until)
+            if _in_range(one.after, since, until) and not is_explained(key, one.after, incidents)
         ]
         if not inside:
             vanished.append(SeriesNote(key=key, latest=known[-1], note=_since_when(known[-1])))
@@ -144,6 +147,17 @@ def find_regressions(
         appeared=tuple(appeared),
         moved=tuple(sorted(moved, key=lambda one: not one.movement.is_worse)),
         accuracy=tuple(accuracy),
+    )
+
+
+def is_explained(key: SeriesKey, run: Run, incidents: Iterable[Incident]) -> bool:
+    """Whether an incident of the series tells of what changed at a run, its mend included."""
+    place = place_of(run.commit)
+    return any(
+        incident.series == key
+        and place_of(incident.first_bad.commit) <= place
+        and (incident.fixed_by is None or place <= place_of(incident.fixed_by.commit))
+        for incident in incidents
     )
 
 
