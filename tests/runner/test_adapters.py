@@ -106,6 +106,23 @@ class PaddedWrapper(Wrapper):
         }
 
 
+class LoopingWrapper(Wrapper):
+    """Its packed path goes through the layers once for each sequence, time first."""
+
+    def forward_packed(
+        self, ids: torch.Tensor, bounds: torch.Tensor, longest: int, repr_layers: list[int]
+    ) -> Any:
+        found = [
+            self.model.run(ids[start:end, None], repr_layers)
+            for start, end in itertools.pairwise(bounds.tolist())
+        ]
+        return {
+            "representations": {
+                layer: torch.cat([one[layer][:, 0] for one in found]) for layer in repr_layers
+            }
+        }
+
+
 def make_subject(model: Any, tmp_path: Path, collator: Any = None) -> ModelSubject:
     return ModelSubject(model, CONVERTER, collator, request(tmp_path))
 
@@ -118,7 +135,7 @@ PACK = PackedBatch(
 )
 
 
-@pytest.mark.parametrize("model", [Wrapper, PaddedWrapper])
+@pytest.mark.parametrize("model", [Wrapper, PaddedWrapper, LoopingWrapper])
 @pytest.mark.parametrize("layer", [0, 1, 2])
 def test_layers_are_numbered_as_fair_esm_does(
     model: type[Wrapper], layer: int, tmp_path: Path
@@ -138,7 +155,7 @@ def test_layers_are_numbered_as_fair_esm_does(
     assert subject.backend == "own_attention"
 
 
-@pytest.mark.parametrize("model", [Wrapper, PaddedWrapper])
+@pytest.mark.parametrize("model", [Wrapper, PaddedWrapper, LoopingWrapper])
 def test_several_layers_come_from_one_pass(model: type[Wrapper], tmp_path: Path) -> None:
     wrapper = model()
     subject = make_subject(wrapper, tmp_path)

@@ -4,6 +4,7 @@ An adapter is any object with the method of the `Adapter` protocol; `runner.load
 """
 
 import importlib
+import math
 import os
 import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -280,18 +281,19 @@ class ModelSubject:
     ) -> dict[int, torch.Tensor]:
         """Run the model and return layers, numbered as fair-esm numbers them."""
         entrances = {layer: self._entrance(layer) for layer in layers}
-        caught: dict[int, torch.Tensor] = {}
+        caught: dict[int, list[torch.Tensor]] = {}
+        num_tokens = math.prod(leading)
         with ExitStack() as hooks:
             for layer, entrance in entrances.items():
                 if entrance is not None:
-                    hook = entrance.register_forward_pre_hook(_catch(caught, layer))
+                    hook = entrance.register_forward_pre_hook(_catch(caught, layer, num_tokens))
                     hooks.callback(hook.remove)
             shown = any(entrance is not None for entrance in entrances.values())
             result = run([self.num_layers]) if shown or self.num_layers in layers else None
         found: dict[int, torch.Tensor] = {}
         for layer in layers:
             if layer in caught:
-                rows = caught[layer]
+                rows = _joined(caught[layer], num_tokens)
                 if rows.dim() == 3 and rows.shape[:2] != leading:
                     rows = rows.transpose(0, 1)  # fair-esm keeps time first: [T, B, D] -> [B, T, D]
                 found[layer] = rows
@@ -327,12 +329,25 @@ class ModelSubject:
                     yield _packed_batch(pack)
 
 
-def _catch(caught: dict[int, torch.Tensor], layer: int) -> Callable[[torch.nn.Module, Any], None]:
+def _catch(
+    caught: dict[int, list[torch.Tensor]], layer: int, num_tokens: int
+) -> Callable[[torch.nn.Module, Any], None]:
     def hook(_: torch.nn.Module, inputs: Any) -> None:
-        if layer not in caught:
-            caught[layer] = inputs[0].clone()  # a target may go on adding in place
+        pieces = caught.setdefault(layer, [])
+        if sum(piece[..., 0].numel() for piece in pieces) < num_tokens:
+            pieces.append(inputs[0].clone())  # a target may go on adding in place
 
     return hook
+
+
+def _joined(pieces: Sequence[torch.Tensor], num_tokens: int) -> torch.Tensor:
+    """What entered a layer in one pass; of a target that goes through it once for each sequence,
+    [T, 1, D] or [1, T, D] each, all sequences in their order: [tokens, D]."""
+    of_one = all(piece.dim() == 2 or 1 in piece.shape[:-1] for piece in pieces)
+    rows = [piece.reshape(-1, piece.shape[-1]) for piece in pieces]
+    if len(pieces) == 1 or not of_one or sum(map(len, rows)) != num_tokens:
+        return pieces[0]
+    return torch.cat(rows)
 
 
 def _within_budget(
