@@ -284,19 +284,27 @@ def test_what_nobody_has_set_is_as_in_the_newest_run(
     settings: Settings, tiny: TinyRepository, target: Target
 ) -> None:
     assert as_measured_last(settings, target) == settings
-    assert only_stored_repository(settings) is None
+    assert only_stored_repository(settings, "HEAD") is None
     used = replace(CONFIGURATION, dtype="bfloat16", token_budget=512, device="cuda")
     writer_engine = _created(settings)
     writer = Writer(writer_engine)
     writer.save_run(make_report(3, target=target, configuration=used))
     writer.save_target(Target(name="other", location="/nowhere"))
     writer_engine.dispose()
-    assert only_stored_repository(settings) == "tiny"  # the other has no runs
+    assert only_stored_repository(settings, "HEAD") == "tiny"  # the other has no runs
     writer_engine = open_engine(settings.database_url)
     writer = Writer(writer_engine)
     writer.save_run(make_report(4, target=builtin_target()))  # which is no repository
     writer_engine.dispose()
-    assert only_stored_repository(settings) == "tiny"
+    assert only_stored_repository(settings, "HEAD") == "tiny"
+    writer_engine = open_engine(settings.database_url)
+    writer = Writer(writer_engine)
+    other = make_report(5, target=Target(name="other", location="/nowhere"))
+    writer.save_run(other)
+    writer_engine.dispose()
+    assert only_stored_repository(settings, other.run.commit.hash) == "other"
+    with pytest.raises(ConfigurationError, match="choose by --target"):
+        only_stored_repository(settings, "nosuch")
     filled = as_measured_last(load_settings(db=settings.db), target)
     assert (filled.dtype, filled.token_budget, filled.device) == ("bfloat16", 512, "cuda:0")
     assert (filled.model, filled.weights) == ("esm2_t6_8M_UR50D", "synthetic")

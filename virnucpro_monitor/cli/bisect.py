@@ -69,7 +69,7 @@ def bisect(
     )
     from virnucpro_monitor.monitor.running import find_run_target
 
-    chosen = find_run_target(settings, target or only_stored_repository(settings), package)
+    chosen = find_run_target(settings, target or only_stored_repository(settings, good), package)
     options = BisectOptions(
         gate=gate,
         max_time_s=max_time,

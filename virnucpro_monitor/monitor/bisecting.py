@@ -6,6 +6,7 @@ from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 
 from virnucpro_monitor.errors import ConfigurationError, MissingDatabase, RepositoryError
+from virnucpro_monitor.monitor.naming import find_commits
 from virnucpro_monitor.monitor.running import (
     SILENT,
     Listener,
@@ -79,12 +80,29 @@ class BisectOptions:
 WHOLE_VERDICT = BisectOptions()
 
 
-def only_stored_repository(settings: Settings) -> str | None:
-    """The name of the one stored target that has runs of a repository; None if it is not one."""
+def only_stored_repository(settings: Settings, revision: str) -> str | None:
+    """The name of the stored target that has runs of a repository; None where there is none.
+
+    Args:
+        revision: tells which is meant, where there are several.
+
+    Raises:
+        ConfigurationError: several could be meant.
+    """
     repositories = [one.name for one in stored_targets(settings) if one.adapter != "builtin"]
     if len(repositories) > 1:
         repositories = [name for name in repositories if _newest_run(settings, name) is not None]
-    return repositories[0] if len(repositories) == 1 else None
+    if len(repositories) > 1:
+        engine = open_engine(settings.database_url, read_only=True)
+        try:
+            having = {found.target for found in find_commits(engine, revision)}
+        finally:
+            engine.dispose()
+        repositories = [name for name in repositories if name in having] or repositories
+    if len(repositories) > 1:
+        names = ", ".join(repositories)
+        raise ConfigurationError(f"Several targets are stored: choose by --target ({names}).")
+    return repositories[0] if repositories else None
 
 
 def as_measured_last(settings: Settings, target: Target) -> Settings:
