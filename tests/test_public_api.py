@@ -168,6 +168,10 @@ def test_questions_are_answered_from_what_is_stored(
     assert run.commit == commits[2]
     assert [one.similarity for one in monitor.sequences(run)] == [0.99, 1.0, 0.9999999]
     assert monitor.find_run(run.id or 0) == run
+    details = monitor.details("v1")
+    assert (details.run, details.measured.commit, details.flips) == (run, commits[1], 0)
+    assert list(details.sequences) == monitor.sequences(run)
+    assert monitor.policy("sample") == []
     (status,) = monitor.status()
     assert (status.commits_measured, status.commits_not_measured) == (5, 1)
     assert [one.name for one in monitor.targets()] == ["sample"]
@@ -278,7 +282,8 @@ def test_every_answer_of_a_closed_monitor_is_one_typed_error(monitor: Monitor) -
     run = monitor.runs()[0]
     asked: dict[str, Callable[[], object]] = {
         "targets": monitor.targets, "runs": monitor.runs, "runs_frame": monitor.runs_frame,
-        "find_run": lambda: monitor.find_run(1), "sequences": lambda: monitor.sequences(run),
+        "find_run": lambda: monitor.find_run(1), "details": lambda: monitor.details(1),
+        "policy": lambda: monitor.policy("sample"), "sequences": lambda: monitor.sequences(run),
         "compare": lambda: monitor.compare("v1", "main"), "regressions": monitor.regressions,
         "incidents": monitor.incidents, "bisections": monitor.bisections, "status": monitor.status,
         "acknowledge": lambda: monitor.acknowledge("a", who="b", why="c"),

@@ -17,6 +17,7 @@ from virnucpro_monitor.monitor import (
     acknowledging,
     comparing,
     naming,
+    policies,
     questions,
     reading,
     status,
@@ -45,7 +46,15 @@ from virnucpro_monitor.monitor.running import (
     stream_runs,
 )
 from virnucpro_monitor.monitor.status import TargetStatus
-from virnucpro_monitor.records import Acknowledgement, Bisection, Run, SequenceResult, Target
+from virnucpro_monitor.monitor.stored_runs import RunDetails
+from virnucpro_monitor.records import (
+    Acknowledgement,
+    Bisection,
+    PolicyRule,
+    Run,
+    SequenceResult,
+    Target,
+)
 from virnucpro_monitor.report.values import run_values
 from virnucpro_monitor.settings import Settings, load_settings
 
@@ -194,6 +203,29 @@ class Monitor:
         found, _ = naming.find_run(self._engine, str(run), target=target, benchmark=benchmark)
         return found
 
+    def details(
+        self, run: int | str, *, target: str | None = None, benchmark: str | None = None
+    ) -> RunDetails:
+        """All that is stored of the run that a number or a commit means: its oracle, its
+        sequences, the verdicts of all attempts, its failure.
+
+        Raises:
+            NotFoundError: there is none.
+            AmbiguousRevision: a short hash fits several commits.
+        """
+        return stored_runs.load_details(self._engine, str(run), target=target, benchmark=benchmark)
+
+    def policy(self, target: str, *, withdrawn: bool = False) -> list[PolicyRule]:
+        """Which gates inform for a target and do not fail it, who said so and why, oldest first.
+
+        Args:
+            withdrawn: also rules that were taken back.
+
+        Raises:
+            NotFoundError: there is no such target.
+        """
+        return policies.list_policy(self._engine, target, withdrawn=withdrawn)
+
     def sequences(self, run: Run) -> list[SequenceResult]:
         """The per-sequence results that stand for a run: a skipped one's are those it inherits."""
         return questions.load_measured(self._engine, run)[1]
@@ -234,7 +266,7 @@ class Monitor:
         """Stretches of bad runs with one cause, oldest first.
 
         Args:
-            state: "open", "acknowledged" or "fixed"; None for all.
+            state: "open", "acknowledged", "not_seen", "rewritten" or "fixed"; None for all.
 
         Raises:
             NotFoundError: there is no such target.
@@ -348,7 +380,7 @@ class Monitor:
             ConfigurationError: `good` is not good, or `bad` is not bad.
         """
         own = self._settings(settings)
-        chosen = find_run_target(own, target or only_stored_repository(own), package)
+        chosen = find_run_target(own, target or only_stored_repository(own, good), package)
         return bisect_and_store(as_measured_last(own, chosen), chosen, good, bad, options, listener)
 
     def _settings(self, own: Mapping[str, Any]) -> Settings:

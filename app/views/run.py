@@ -38,6 +38,7 @@ from virnucpro_monitor.report.words import (
     deciding_words,
     failing_words,
     flips_words,
+    policy_words,
     ratio_words,
 )
 
@@ -237,7 +238,7 @@ def _figures(run: Run) -> None:
                     "Worst error, 1 - cos",
                     format_error(error_of(figures.min_similarity))
                     if figures.min_similarity is not None
-                    else "not finite",
+                    else "no value",
                     f"similarity {format_similarity(figures.min_similarity)}",
                 ),
                 (
@@ -358,6 +359,7 @@ def _setup(run: Run) -> None:
                     ("protocol", f"{run.protocol_version}"),
                     ("protocol digest", _digest(run.protocol_digest)),
                     ("oracle", _oracle(run)),
+                    ("policy", policy_words(run)),
                     ("code digest", _digest(run.code_digest)),
                 ]
             )

@@ -178,7 +178,7 @@ def test_show_prints_all_that_a_verdict_rests_on(
     for part in (
         commits[1].hash,
         "seed@1 SHA-256 bbbb",
-        "culprit       packed",
+        "wrong side    packed",
         "torch 2.13.0",
         "1 digest",
         "seed  FAILED",

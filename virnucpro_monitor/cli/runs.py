@@ -1,6 +1,5 @@
 """`virnucpro-monitor runs list/show/judge`: what is stored."""
 
-import dataclasses
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -198,6 +197,7 @@ def show(
             run_detail_values(found.run)
             | {
                 "measured_run": found.measured.id,
+                "oracle": found.oracle,
                 "attempts": list(found.attempts),
                 "flips": found.flips,
                 "worst_sequences": worst,
@@ -236,7 +236,7 @@ def _print_run(found: "RunDetails", worst: "list[SequenceResult]") -> None:
     if run.gates:
         typer.echo("")
         print_table(
-            ["Gate", "Result", ">Value", ">Limit", "Unit", "Side", "Detail"],
+            ["Gate", "Result", ">Value", ">Limit", "Unit", "Wrong side", "Detail"],
             [
                 [
                     gate.name,
@@ -262,6 +262,8 @@ def _print_run(found: "RunDetails", worst: "list[SequenceResult]") -> None:
 
 
 def _facts(run: Run, measured: Run, oracle: str | None) -> list[tuple[str, str]]:
+    from virnucpro_monitor.report.words import policy_words
+
     used, commit = run.configuration, run.commit
     facts = [
         ("run", f"{run.id}, started {run.started_at:%Y-%m-%d %H:%M:%S %Z}, {run.duration_s:.1f} s"),
@@ -273,7 +275,8 @@ def _facts(run: Run, measured: Run, oracle: str | None) -> list[tuple[str, str]]
         ("token budget", str(used.token_budget)),
         ("protocol", f"{run.protocol_version}  digest {run.protocol_digest}"),
         ("oracle", oracle or "not known"),
-        ("culprit", run.culprit.value if run.culprit else "not known"),
+        ("policy", policy_words(run)),
+        ("wrong side", run.culprit.value if run.culprit else "not known"),
     ]
     if run.figures is not None:
         facts.append(("figures", _figures_text(run)))
@@ -299,8 +302,7 @@ def _figures_text(run: Run) -> str:
 
 
 def _environment_text(environment: Environment) -> str:
-    values = dataclasses.asdict(environment)
-    return ", ".join(f"{name} {value}" for name, value in values.items() if value is not None)
+    return "; ".join(f"{name} {value}" for name, value in environment.facts)
 
 
 def gate_word(gate: "GateResult") -> str:
@@ -325,7 +327,7 @@ def _print_sequences(results: "list[SequenceResult]", thresholds: "Thresholds") 
             ">Unpacked vs FP32",
             ">Gain - 1",
             ">Worst residue",
-            "Pack",
+            "Pack, place",
         ],
         [
             [
@@ -339,7 +341,7 @@ def _print_sequences(results: "list[SequenceResult]", thresholds: "Thresholds") 
                 format_error(result.unpacked_relative_l2),
                 UNKNOWN if result.gain is None else f"{result.gain - 1.0:+.1e}",
                 format_error(error_of(result.worst_residue_similarity)),
-                UNKNOWN if result.pack is None else f"{result.pack} (place {result.slot})",
+                UNKNOWN if result.pack is None else f"{result.pack + 1}, {(result.slot or 0) + 1}",
             ]
             for result in results
         ],

@@ -278,8 +278,8 @@ def policy(
         taken = rule.withdrawn_at
         until = f", taken back {taken:%Y-%m-%d} by {rule.withdrawn_by}" if taken else ""
         typer.echo(
-            f"{rule.gate} informs, says {visible(rule.who)} since {rule.created_at:%Y-%m-%d}"
-            f"{until}: {visible(rule.why)}"
+            f"{rule.gate} {'informed' if taken else 'informs'}, says {visible(rule.who)} since "
+            f"{rule.created_at:%Y-%m-%d}{until}: {visible(rule.why)}"
         )
 
 

@@ -105,6 +105,12 @@ def deciding_words(run: Run) -> str:
     return f"{gate.name} {_times(ratio)} its limit"
 
 
+def policy_words(run: Run) -> str:
+    """Which gates informed and could not fail this run, who said so and why."""
+    told = [f"{gate.name} informs by {gate.informs}" for gate in run.gates if gate.informs]
+    return one_line("; ".join(told), 400) or "every gate fails the target"
+
+
 def flips_words(flips: int) -> str:
     """That a verdict changed with the same code in the same set-up."""
     return f"flipped {flips:,} x"
