@@ -12,8 +12,10 @@ import numpy as np
 import plotly.graph_objects as go
 
 from app.marks import GREY
+from app.text import format_error
 
 MAX_TICKS = 7
+DASHES = {"strict": "dash", "lenient": "dot", "noise floor": "dashdot"}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -51,10 +53,11 @@ class ErrorAxis:
             ticks.insert(0, (self.foot, "exactly 0"))
         if self.has_shelf:
             ticks = [tick for tick in ticks if tick[0] < self.shelf]
-            ticks.append((self.shelf, "not finite"))
+            ticks.append((self.shelf, "no value"))
         return {
             "type": "log",
-            "range": [self.low, self.high],
+            # The topmost label stands in the plot, also below an axis that lies.
+            "range": [self.low, self.high + (0.07 * (self.high - self.low)) * self.has_shelf],
             "tickvals": [value for value, _ in ticks],
             "ticktext": [text for _, text in ticks],
             "title": {"text": title},
@@ -118,37 +121,29 @@ def draw_thresholds(
     *,
     axis: str = "y",
 ) -> None:
-    """Constant thresholds by name as dashed lines across the plot.
+    """Constant thresholds by name, errors 1 - cos, as lines across the plot.
+
+    Their names stand in the legend: beside the lines they would cross what is drawn there.
 
     Args:
-        axis: "y", a logarithmic axis, or "x", a linear one.
+        axis: "y", a logarithmic axis, or "x", a linear one of exponents of ten.
     """
     for name, value in thresholds.items():
-        line = {"color": GREY, "width": 1.2, "dash": "dash" if name == "strict" else "dot"}
-        label: Any = {"text": name, "showarrow": False, "font": {"size": 11, "color": GREY}}
-        if axis == "y":
-            figure.add_shape(
-                type="line", xref="x domain", x0=0, x1=1, y0=value, y1=value, line=line
-            )
-            # An annotation's place on a logarithmic axis is an exponent, a shape's is a value.
-            figure.add_annotation(
-                xref="x domain",
-                x=1,
-                xanchor="right",
-                y=math.log10(value),
-                # The two thresholds lie close together: their names point away from each other.
-                yanchor="top" if name == "strict" else "bottom",
-                **label,
-            )
-        else:
-            figure.add_shape(
-                type="line", yref="y domain", y0=0, y1=1, x0=value, x1=value, line=line
-            )
-            side = {"strict": "right", "lenient": "left"}.get(name, "center")
-            # Upright, so that the outer name does not run off the plot's edge.
-            figure.add_annotation(
-                yref="y domain", y=1, yanchor="top", x=value, xanchor=side, textangle=-90, **label
-            )
+        place = value if axis == "y" else math.log10(value)
+        other = "x" if axis == "y" else "y"
+        figure.add_shape(
+            {
+                "type": "line",
+                f"{other}ref": f"{other} domain",
+                f"{other}0": 0,
+                f"{other}1": 1,
+                f"{axis}0": place,
+                f"{axis}1": place,
+                "line": {"color": GREY, "width": 1.2, "dash": DASHES.get(name, "dot")},
+                "name": f"{name} {format_error(value)}",
+                "showlegend": True,
+            }
+        )
 
 
 def listed(values: Iterable[object]) -> Any:

@@ -42,16 +42,28 @@ def glance(info: TrendInfo, *, caption: str) -> Html:
             axis.settings("")["tickvals"], axis.settings("")["ticktext"], strict=True
         )
     )
-    names = "".join(
-        f'<span class="limit {name}" style="top:{_top(axis, value):.1f}%">'
-        f"{name} {format_error(value)}</span>"
-        for name, value in limits.items()
-    )
     return Html(
-        f'<div class="vm-glance" role="group" aria-label="{html_text(caption)}">'
+        f'<div class="vm-glance" role="group" aria-label="{html_text(caption)}">{_key(limits)}'
         f'<div class="plot"><img class="vm-lines" alt="" src="{_picture(info, axis, limits)}">'
-        f"{names}{ticks}{marks}</div>"
+        f"{ticks}{marks}</div>"
         f'<div class="hashes" aria-hidden="true">{_hashes(points)}</div></div>'
+    )
+
+
+def _key(limits: dict[str, float]) -> str:
+    """What the lines are. Beside them, their names would cross the marks."""
+    lines = [("solid", BLUE, "worst sequence"), ("dashed", GREY, "median")]
+    lines += [
+        ("dashed" if name == "strict" else "dotted", AMBER, f"{name} {format_error(value)}")
+        for name, value in limits.items()
+    ]
+    return (
+        '<div class="key">'
+        + "".join(
+            f'<span><i style="border-top:2px {line} {colour}"></i>{html_text(text)}</span>'
+            for line, colour, text in lines
+        )
+        + f'<span><i class="bad" style="background:{VERMILION}"></i>bad run</span></div>'
     )
 
 
@@ -88,7 +100,7 @@ def _words(point: TrendPoint) -> str:
     figures = run.figures
     if figures is not None:
         text += f"; {format_share(figures.num_strict, figures.num_sequences)} agree"
-        worst = "not finite" if point.worst is None else format_error(point.worst)
+        worst = "no value" if point.worst is None else format_error(point.worst)
         text += f"; worst 1 - cos {worst}, median {format_error(point.median)}"
     return text
 

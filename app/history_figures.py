@@ -144,7 +144,7 @@ def residues_figure(benchmark: BenchmarkSet) -> go.Figure:
             hovertemplate=HOVER,
         )
     )
-    figure.update_xaxes(type="category", tickangle=0)
+    figure.update_xaxes(type="category", tickangle=0, title={"text": "residue"})
     figure.update_yaxes(title={"text": "share"}, tickformat=".0%")
     return figure
 
@@ -152,8 +152,8 @@ def residues_figure(benchmark: BenchmarkSet) -> go.Figure:
 def usage_figure(usage: Sequence[DayUsage]) -> go.Figure:
     """Minutes of run time per day and kind of device."""
     figure = go.Figure()
-    style(figure, 300, barmode="stack")
-    for device, colour, pattern in (("cuda", BLUE, ""), ("cpu", GREY, "/")):
+    style(figure, 300, barmode="stack", showlegend=True)
+    for device, colour in (("cuda", BLUE), ("cpu", GREY)):
         days = [day for day in usage if day.device == device]
         if days:
             figure.add_trace(
@@ -162,7 +162,7 @@ def usage_figure(usage: Sequence[DayUsage]) -> go.Figure:
                     y=[day.run_s / 60 for day in days],
                     width=BAR_DAYS * 86_400_000,  # a date axis counts in milliseconds
                     name="GPU" if device == "cuda" else "CPU",
-                    marker={"color": colour, "pattern": {"shape": pattern}},
+                    marker={"color": colour},
                     customdata=listed(
                         [None, f"{day.day}: {day.run_s / 60:,.1f} min in {day.num_runs:,} runs"]
                         for day in days

@@ -21,7 +21,6 @@ from virnucpro_monitor.records import Outcome, SequenceResult, SequenceStatus
 from virnucpro_monitor.report.words import LEVEL_WORDS
 
 BINS_PER_DECADE = 4
-ROOM_FOR_NAMES = 1.16  # of the thresholds, above the bars
 FEW_SEQUENCES = 5  # up to here an axis would show fractions of a sequence
 MAX_LABELLED_PACKS = 24
 HOVER = "%{customdata[1]}<extra></extra>"
@@ -155,7 +154,7 @@ def distribution_figure(
     if noise:
         drawn["noise floor"] = noise
     # A bar chart's own axis cannot be logarithmic without uneven bars: draw exponents instead.
-    draw_thresholds(figure, {name: math.log10(value) for name, value in drawn.items()}, axis="x")
+    draw_thresholds(figure, drawn, axis="x")
     settings = axis.settings("error, 1 - cos")
     settings["type"] = "linear"
     settings["tickvals"] = [math.log10(value) for value in settings["tickvals"]]
@@ -165,7 +164,7 @@ def distribution_figure(
     )
     figure.update_yaxes(
         title={"text": "sequences"},
-        range=[0, max(1, most) * ROOM_FOR_NAMES],
+        rangemode="tozero",
         dtick=1 if most <= FEW_SEQUENCES else None,
     )
     return figure
@@ -187,7 +186,7 @@ def _histogram(errors: Sequence[float | None], axis: ErrorAxis) -> list[tuple[fl
         if axis.has_zero and place == foot:
             label, centre = "exactly equal", place / BINS_PER_DECADE
         elif axis.has_shelf and place == shelf:
-            label, centre = "without a finite result", place / BINS_PER_DECADE
+            label, centre = "without a value", place / BINS_PER_DECADE
         bins.append((centre, count, label))
     return bins
 

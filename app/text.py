@@ -77,7 +77,9 @@ def format_duration(seconds: float | None) -> str:
         return f"{seconds / 60:.0f} min"
     if seconds < 172_800:
         return f"{seconds / 3600:.1f} h"
-    return f"{seconds / 86_400:.0f} days"
+    days = seconds / 86_400
+    # As ages do, whole days count what is over: "3 days ago" has not lasted four.
+    return f"{days:.1f} days" if days < 10 else f"{int(days):,} days"
 
 
 def zone(name: str | None) -> ZoneInfo:

@@ -215,24 +215,29 @@ def _hosts() -> None:
         markup.Column(name="Commits", kind="num extra"),
         markup.Column(name="Last run", kind="nowrap extra"),
     ]
-    rows = [_card_row(host, one) for host in hosts for one in host.cards or (HostCards(card=""),)]
+    rows = [_card_row(host, one) for host in hosts for one in host.cards or (None,)]
     shell.put(
         markup.table(columns, rows, caption="Hosts and cards", is_grid=True),
         markup.paragraph("Commits and their cost are of the last 90 days.", kind="quiet"),
     )
 
 
-def _card_row(host: WorkHost, one: HostCards) -> list[Value]:
+def _card_row(host: WorkHost, one: HostCards | None) -> list[Value]:
+    """One card of a host; None where nothing was measured there yet."""
+    where = one_line(host.host, 60) + (" (here)" if host.is_here else "")
+    waiting = UNKNOWN if host.num_queued is None else f"{host.num_queued:,}"
+    if one is None:
+        return [where, UNKNOWN, UNKNOWN, waiting, UNKNOWN, "0", "nothing measured"]
     name = one_line(one.card, 60) or "CPU"
     if (one.num_cards or 0) > 1:
         name = f"{one.num_cards} x {name}"
     elif one.num_cards == 0:
         name += " (not there now)"
     return [
-        one_line(host.host, 60) + (" (here)" if host.is_here else ""),
+        where,
         name,
         UNKNOWN if one.seconds_per_commit is None else f"{one.seconds_per_commit:,.1f} s",
-        UNKNOWN if host.num_queued is None else f"{host.num_queued:,}",
+        waiting,
         UNKNOWN if one.utilisation is None else f"{one.utilisation} %",
         f"{one.num_commits:,}",
         markup.age(one.last_at, shell.now()),

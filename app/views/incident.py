@@ -92,7 +92,7 @@ def _place_in_history(incident: Incident) -> None:
         ("Worst gate", deciding_words(incident.worst)),
         (
             "Worst 1 - cos",
-            "not finite" if incident.lacks_values else format_error(incident.worst_error),
+            "no value" if incident.lacks_values else format_error(incident.worst_error),
         ),
         ("Reason", reason_words(first)),
     ]

@@ -28,7 +28,6 @@ def incident_table(incidents: Sequence[Incident], *, caption: str) -> Html:
     columns = [
         markup.Column(name="State", kind="nowrap"),
         markup.Column(name="Cause", kind="words"),
-        markup.Column(name="Side", kind="nowrap"),
         markup.Column(name="First bad commit", kind="wide"),
         markup.Column(name="Author", kind="nowrap"),
         markup.Column(name="Began", kind="nowrap", help="By the commit's date"),
@@ -40,16 +39,16 @@ def incident_table(incidents: Sequence[Incident], *, caption: str) -> Html:
     rows: list[list[Value]] = []
     for incident in incidents:
         first = incident.first_bad
-        side, cause = split_cause(incident)
         rows.append(
             [
                 markup.mark_label(STATES[incident.state]),
-                markup.anchor(links.link("incidents", incident=incident.key), cause),
-                side,
+                markup.anchor(
+                    links.link("incidents", incident=incident.key), cause_words(incident)
+                ),
                 markup.commit_label(
                     first.commit.hash, shortened(first.commit.subject, 70), links.run_link(first)
                 ),
-                shortened(first.commit.author, 30) or "unknown author",
+                shortened(first.commit.author, 24) or "unknown author",
                 markup.when(commit_date(first), shell.reader_zone()),
                 lasted(incident),
                 _fixed_by(incident),
@@ -75,9 +74,13 @@ def _fixed_by(incident: Incident) -> Value:
 
 
 def lasted(incident: Incident) -> str:
-    """From the first bad commit to the fix, or until now."""
+    """From the first bad commit to the fix, or until now; where it is not seen any more, as long as
+    it was."""
+    known = format_duration(incident.duration.total_seconds())
     if incident.fixed_by is not None:
-        return format_duration(incident.duration.total_seconds())
+        return known
+    if incident.state in (IncidentState.NOT_SEEN, IncidentState.REWRITTEN):
+        return f"{known} at least" if incident.duration else "not known"
     age = shell.now() - commit_date(incident.first_bad)
     return f"{format_duration(age.total_seconds())}, still"
 

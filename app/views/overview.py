@@ -43,6 +43,10 @@ VIEWS = {
     "gates": "Gates",
     "speed": "Speed",
 }
+SHADES = {
+    "agreement": "Shaded: bad runs.",
+    "speed": "Grey bands: what like runs lead one to expect, noise included.",
+}
 DRAWINGS = {"agreement": trend_figure, "gates": gates_figure, "speed": speed_figure}
 MAX_ROWS, MAX_ROWS_ALL = 30, 200
 MAX_GLANCE_RUNS = 200
@@ -332,6 +336,8 @@ def _explore(kind: str, order: str, runs: Sequence[Run], bad: int) -> None:
     notes: list[Value] = [
         f"{format_count(len(runs), 'run')}, {bad} bad. Click a mark to open its run."
     ]
+    if kind in SHADES:
+        notes.append(SHADES[kind])
     if len(runs) > max_points:
         notes.append(f"Of so many, about {max_points:,} are drawn: only healthy runs are left out.")
     shell.put(markup.paragraph(*notes, kind="quiet"))

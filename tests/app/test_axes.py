@@ -23,7 +23,7 @@ def test_without_zeros_no_place_is_marked() -> None:
 def test_what_is_not_finite_stands_above_all_errors() -> None:
     axis = error_axis([1e-6, None, math.inf])
     assert axis.place(None) == axis.place(math.inf) == axis.shelf > 1e-6
-    assert axis.settings("error")["ticktext"][-1] == "not finite"
+    assert axis.settings("error")["ticktext"][-1] == "no value"
 
 
 def test_thresholds_are_inside_the_axis() -> None:
