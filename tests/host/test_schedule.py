@@ -23,6 +23,7 @@ def job(**fields: object) -> Job:
         "cron": "*/5 * * * *",
         "calendar": "*:0/5",
         "environment": {"PATH": "/usr/bin", "CUDA_VISIBLE_DEVICES": "1"},
+        "purpose": "Validate new commits of pack",
     }
     return Job(**(values | fields))  # type: ignore[arg-type]
 

@@ -58,9 +58,11 @@ def try_channels(
 
     file = _read_file()
     chosen = [one for one in file.channels if channel in (None, one.rules.name)]
+    if not file.channels:
+        raise ConfigurationError(f"{file.path} has no channel yet: fill one in.")
     if not chosen:
-        names = ", ".join(one.rules.name for one in file.channels) or "none yet"
-        raise ConfigurationError(f"{file.path} has no such channel; its channels: {names}.")
+        names = ", ".join(one.rules.name for one in file.channels)
+        raise ConfigurationError(f"{file.path} has no channel {channel!r}; it has {names}.")
     for line in template_problems(file):
         say(line)
     failed = False
@@ -106,7 +108,7 @@ def check(
             }
         )
         return
-    for line in [*template_problems(file), *pass_lines(done)]:
+    for line in [*template_problems(file), *pass_lines(done)] or ["Nothing to tell."]:
         say(line)
 
 

@@ -154,7 +154,7 @@ def in_history_order(runs: Iterable[Run], hashes: Sequence[str]) -> list[Run]:
 
 
 def print_verdicts(runs: Sequence[Run]) -> None:
-    """Print one line a commit: outcome, how many sequences pass, worst error, side, reason."""
+    """Print one line a commit: outcome, how many sequences agree, worst error, side, reason."""
     from virnucpro_monitor.analysis.series import worst_error
     from virnucpro_monitor.cli.tables import OUTCOME_STYLES, print_table
     from virnucpro_monitor.report.text import UNKNOWN, format_error
@@ -175,7 +175,7 @@ def print_verdicts(runs: Sequence[Run]) -> None:
             )
         )
     print_table(
-        ("Commit", "Subject", "Outcome", ">Pass", ">1 - cos", "Culprit", "Reason"),
+        ("Commit", "Subject", "Outcome", ">Agree", ">1 - cos", "Wrong side", "Reason"),
         rows,
         styles=[OUTCOME_STYLES[run.effective_outcome] for run in runs],
     )

@@ -96,7 +96,8 @@ def print_verdict(verdict: Verdict) -> None:
     console.print(f"{verdict.outcome.upper()}: {lines}", highlight=False, markup=False)
     console.print(
         f"\n{figures.num_strict} of {figures.num_sequences} sequences agree; "
-        f"lowest similarity {similarity_text(figures.min_similarity)}; culprit: {verdict.culprit}.",
+        f"lowest similarity {similarity_text(figures.min_similarity)}; "
+        f"wrong side: {verdict.culprit}.",
         highlight=False,
     )
     gates = Table(box=None, pad_edge=False, header_style="bold")
@@ -129,8 +130,8 @@ def print_verdict(verdict: Verdict) -> None:
         console.print()
     console.print(table, highlight=False, markup=False)
     say(
-        "1 - cos and gain - 1: how far packed is from unpacked in direction and length, of the "
-        "mean over\nresidues. packed-FP32 and unpacked-FP32: relative L2 distance to unmodified "
+        "1 - cos and gain - 1: how far packed is from unpacked in direction and norm, of the mean "
+        "over\nresidues. packed-FP32 and unpacked-FP32: relative L2 distance to unmodified "
         "fair-esm in FP32.\nAll measures, residue by residue and layer by layer: --json."
     )
 

@@ -42,8 +42,8 @@ class Job:
     cron: str
     calendar: str | None
     environment: Mapping[str, str]
+    purpose: str
     private: Mapping[str, str] = field(default_factory=dict)
-    purpose: str = "Validate new commits"
 
     def command(self) -> list[str]:
         """The whole command, by absolute paths; it holds its own lock and rotates its log."""

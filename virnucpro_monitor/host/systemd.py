@@ -27,7 +27,7 @@ def systemd_units(job: Job) -> dict[str, str]:
     )
     return {
         f"{name}.service": (
-            f"[Unit]\nDescription={job.purpose} of {job.name}\n\n"
+            f"[Unit]\nDescription={job.purpose}\n\n"
             f"[Service]\nType=oneshot\n{environment}ExecStart={quoted}\n"
             # Failed equivalence (2) and commits that cannot be run (3) are results, not faults.
             "SuccessExitStatus=2 3\n"

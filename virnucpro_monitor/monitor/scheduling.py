@@ -88,6 +88,7 @@ def make_job(
         calendar=calendar,
         environment=environment,
         private=private,
+        purpose=f"Validate new commits of {chosen.name}",
     )
 
 
@@ -117,7 +118,7 @@ def make_alert_job(job: schedule.Job) -> schedule.Job | None:
         cron=cron,
         calendar=calendar,
         private={},
-        purpose="Tell what has happened",
+        purpose=f"Tell what has happened of {job.name}",
     )
 
 
