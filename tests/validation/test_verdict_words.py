@@ -60,6 +60,13 @@ def test_a_pass_says_what_it_was_held_against(kind: str, sentence: str) -> None:
     assert make_reason([sequence(0)], [SEED], Culprit.NONE, documents) == sentence
 
 
+def test_a_gate_that_is_not_judged_is_not_said_to_hold() -> None:
+    gates = [SEED, make_gate("embedding", None), make_gate("mask", None)]
+    assert make_reason([sequence(0)], gates, Culprit.NONE, {}) == (
+        f"Packed equals unpacked: {SIMILAR}; all gates but embedding, mask, not judged, hold."
+    )
+
+
 def test_where_nothing_is_judged_against_an_oracle_each_gate_says_so() -> None:
     documents = {"oracle": {"kind": "none"}}
     found = judge_gates([sequence(0)], documents, limits_of(), limits_name="float32")

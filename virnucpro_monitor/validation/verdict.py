@@ -159,6 +159,8 @@ def make_reason(
                 f"model: {_lower(seed.detail[:-1])}; all gates that could be judged hold{rest}."
             )
         all_gates = "all gates that need no probes" if unprobed else "all gates"
+        if unknown := [gate.name for gate in gates if gate.passed is None and not gate.informs]:
+            all_gates = f"{all_gates} but {', '.join(unknown)}, not judged,"
         held = {None: "", FAIR_ESM_ORACLE: "", OWN_ORACLE: _OWN}.get(oracle, f" against {oracle}")
         equal = f"Packed equals unpacked: {_lower(seed.detail[:-1])}"
         return f"{equal}; {all_gates} hold{held}{rest}."
