@@ -169,10 +169,11 @@ def test_a_start_hands_on_its_listener_its_locks_and_its_branch(
     stream.close()
     assert given.pop("known") == []
     given["on_settled"](first)
+    (((of, sink), named),) = locks
     assert {name: one for name, one in given.items() if name != "on_settled"} == {
         "on_progress": listener.on_progress, "on_message": listener.on_message,
+        "on_hosts": sink.note_hosts, "pool": None,
     }  # fmt: skip
-    (((of, sink), named),) = locks
     assert (of, sink.target.name) == (settings, "tiny")
     assert named == {"wait_s": 4.0, "on_wait": listener.on_message}
     place = (target, settings.cache_folder)

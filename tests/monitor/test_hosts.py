@@ -12,7 +12,7 @@ from tests.store.builders import BENCHMARK, TARGET, make_environment, make_repor
 from virnucpro_monitor.cli.status import describe_status
 from virnucpro_monitor.monitor.hosts import load_hosts
 from virnucpro_monitor.monitor.status import load_status
-from virnucpro_monitor.records import HostCards
+from virnucpro_monitor.records import ClusterHost, HostCards, WorkHost
 from virnucpro_monitor.runner.gpu import GIB, Gpu
 from virnucpro_monitor.store.engine import Engine, ensure_database, open_engine
 from virnucpro_monitor.store.writer import Writer
@@ -69,6 +69,37 @@ def test_hosts_say_their_queue_their_cards_and_what_a_commit_costs(
     ]
     assert (idle.host, idle.num_queued, idle.cards) == ("idle", 0, ())
     assert load_hosts(engine, "another target", look=CARDS.get, count=lambda: 3) == ()
+
+
+def test_a_cluster_has_its_runner_s_queue_and_its_hosts_while_that_is_at_work(
+    engine: Engine,
+) -> None:
+    writer = Writer(engine)
+    members = (
+        ClusterHost(host="node1", card="", num_workers=2, utilisation=93),
+        ClusterHost(host="node2", card="H200", num_workers=4),
+    )
+    writer.heartbeat("head", TARGET.name, "running", "at work", num_queued=3, cluster=members)
+
+    def found() -> dict[str, WorkHost]:
+        return {host.host: host for host in load_hosts(engine, TARGET.name, look=CARDS.get)}
+
+    *_, one, two = found().values()
+    cluster = found()["Dask cluster"]
+    assert (cluster.host, cluster.num_queued, cluster.cards) == ("Dask cluster", 3, ())
+    assert (one.host, one.cards) == (
+        "Dask cluster: node1", (HostCards(card="", num_cards=1, utilisation=93),)
+    )  # fmt: skip
+    assert (two.host, two.cards) == (
+        "Dask cluster: node2", (HostCards(card="H200", num_cards=4),)
+    )  # fmt: skip
+    assert [one.is_here, two.is_here] == [False, False]
+    long_ago = NOW - timedelta(hours=2)  # a runner that was killed says "running" for ever
+    writer.heartbeat("head", TARGET.name, "running", "", long_ago, num_queued=3, cluster=members)
+    assert (found()["Dask cluster"], one.host in found()) == (cluster, False)
+    writer.heartbeat("head", TARGET.name, "finished", "done", num_queued=0, cluster=members)
+    assert found()["Dask cluster"] == replace(cluster, num_queued=0)
+    assert [name for name in found() if name.startswith("Dask cluster: ")] == []
 
 
 def test_a_card_that_has_gone_since_is_told_and_status_shows_it_in_a_line(engine: Engine) -> None:

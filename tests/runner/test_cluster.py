@@ -2,6 +2,7 @@
 
 import os
 import signal
+import socket
 import threading
 import time
 from collections.abc import Iterator
@@ -19,7 +20,7 @@ from tests.store.builders import make_environment
 from virnucpro_monitor.data.benchmarks import load_benchmark
 from virnucpro_monitor.errors import ClusterError
 from virnucpro_monitor.models.weights import synthesize
-from virnucpro_monitor.records import Outcome, Request, RunReport, Target
+from virnucpro_monitor.records import ClusterHost, Outcome, Request, RunReport, Target
 from virnucpro_monitor.records.messages import Ended, PrepareJob, Ready, decode_ended, encode
 from virnucpro_monitor.runner import cluster, cluster_pool, cluster_task
 from virnucpro_monitor.runner.checkout import Repository
@@ -58,10 +59,12 @@ def dask() -> Iterator[Any]:
         yield it
 
 
-def cover(plan: RunPlan, dask: Any) -> tuple[list[RunReport], list[str]]:
+def cover(
+    plan: RunPlan, dask: Any, on_hosts: cluster.OnHosts | None = None
+) -> tuple[list[RunReport], list[str]]:
     said: list[str] = []
     over_dask = replace(plan, engine="dask", scheduler=dask.scheduler_address)
-    return list(run_commits(over_dask, on_message=said.append)), said
+    return list(run_commits(over_dask, on_message=said.append, on_hosts=on_hosts)), said
 
 
 def measures(report: RunReport) -> str:
@@ -73,8 +76,15 @@ def measures(report: RunReport) -> str:
 def test_a_cluster_gives_the_bits_of_this_host_in_its_order(plan: RunPlan, dask: Any) -> None:
     seed = replace(plan, benchmarks=(load_benchmark("seed"),))
     here = list(run_commits(seed))
-    there, said = cover(seed, dask)
+    hosts: list[tuple[ClusterHost, ...]] = []
+    there, said = cover(seed, dask, hosts.append)
     assert [report.run.outcome for report in there] == [Outcome.PASSED] * 2
+    (host,) = next(told for told in hosts if told and told[0].num_workers == 2)
+    assert replace(host, utilisation=None) == ClusterHost(
+        host=socket.gethostname(), card="", num_workers=2
+    )
+    assert host.utilisation is not None
+    assert 0 <= host.utilisation <= 100
     assert [measures(report) for report in there] == [measures(report) for report in here]
     assert [report.run.commit.hash for report in there] == [one.hash for one in plan.commits]
     environment = there[0].run.environment
@@ -201,7 +211,11 @@ def test_cards_are_asked_for_by_their_resource(plan: RunPlan, dask: Any) -> None
 
 @pytest.mark.parametrize(
     ("scheduler", "sentence"),
-    [("", "give --scheduler"), ("tcp://127.0.0.1:9", "No Dask scheduler answers at")],
+    [
+        ("", "give --scheduler"),
+        ("tcp://127.0.0.1:9", "No Dask scheduler answers at"),
+        ("tcp://127.0.0.1", "No Dask scheduler answers at"),  # its client would take 20 s to end
+    ],
 )
 def test_no_scheduler_is_one_sentence(
     plan: RunPlan, scheduler: str, sentence: str, monkeypatch: pytest.MonkeyPatch
@@ -209,6 +223,27 @@ def test_no_scheduler_is_one_sentence(
     monkeypatch.setattr(cluster, "CONNECT_S", 0.5)
     with pytest.raises(ClusterError, match=sentence):
         list(run_commits(replace(plan, engine="dask", scheduler=scheduler)))
+
+
+def test_another_service_in_place_of_the_scheduler_is_one_sentence(
+    plan: RunPlan,
+) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        port = server.getsockname()[1]
+
+        def greet() -> None:
+            with server.accept()[0] as caller:
+                caller.sendall(b"SSH-2.0-OpenSSH_9.2p1\r\n")  # Dask takes it for a length
+                while caller.recv(4096):
+                    pass
+
+        thread = threading.Thread(target=greet)
+        thread.start()
+        with pytest.raises(
+            ClusterError, match=f"No Dask scheduler answers at tcp://127.0.0.1:{port}"
+        ):
+            list(run_commits(replace(plan, engine="dask", scheduler=f"tcp://127.0.0.1:{port}")))
+        thread.join()
 
 
 def test_a_scheduler_that_goes_ends_the_start_and_keeps_what_was_measured(
@@ -249,6 +284,9 @@ class StandInCluster:
         )
 
     def forget(self, future: Any) -> None:
+        pass
+
+    def tell_hosts(self) -> None:
         pass
 
     def use(self, address: str, ready: Ready) -> None:
@@ -312,6 +350,7 @@ def test_a_start_whose_workers_have_all_gone_ends_with_a_sentence(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.setattr(cluster_pool, "LOOK_S", 0.01)
+    monkeypatch.setattr(cluster_pool, "LOST_S", 0.1)
     stand_in = StandInCluster({"tcp://one": READY})
     waiting = SimpleNamespace(key="job", status="pending", done=lambda: False)
     monkeypatch.setattr(stand_in, "submit", lambda *_: waiting)

@@ -1,17 +1,19 @@
 """Where the work is: hosts and their cards, what waits for them, what a commit costs there."""
 
-import os
 import socket
 import statistics
 from collections import defaultdict
 from collections.abc import Callable, Sequence
+from datetime import UTC, datetime, timedelta
 
-from virnucpro_monitor.records import Heartbeat, HostCards, MachineUse, WorkHost
+from virnucpro_monitor.records import CLUSTER_NAME, Heartbeat, HostCards, MachineUse, WorkHost
+from virnucpro_monitor.runner.cards import cpu_utilisation
 from virnucpro_monitor.runner.gpu import Gpu, count_gpus, find_gpu
 from virnucpro_monitor.store import health_reader
 from virnucpro_monitor.store.engine import Engine
 
 CPU = ""
+HEARD_WITHIN = timedelta(hours=1)  # a runner that was killed says "running" for ever
 
 
 def load_hosts(
@@ -23,7 +25,8 @@ def load_hosts(
 ) -> tuple[WorkHost, ...]:
     """The hosts that measured one target, or any, or whose runners have reported.
 
-    This host is one of them where it measured; its cards are there even before their first run.
+    This host is one of them where it measured; its cards are there even before their first run. A
+    Dask cluster is one, and each of its hosts while its runner is at work.
 
     Args:
         look, count: ask for this host's cards.
@@ -34,9 +37,9 @@ def load_hosts(
     queues: dict[str, list[Heartbeat]] = defaultdict(list)
     for beat in health_reader.load_heartbeats(engine):
         if target in (None, beat.target):
-            queues[beat.host].append(beat)
+            queues[beat.host if beat.cluster is None else CLUSTER_NAME].append(beat)
     here = socket.gethostname()
-    return tuple(
+    hosts = tuple(
         WorkHost(
             host=host,
             is_here=host == here,
@@ -44,6 +47,26 @@ def load_hosts(
             cards=_cards(machines[host], _cards_here(look, count) if host == here else None),
         )
         for host in dict.fromkeys([*machines, *queues])
+    )
+    return hosts + _cluster_hosts(queues[CLUSTER_NAME])
+
+
+def _cluster_hosts(beats: Sequence[Heartbeat]) -> tuple[WorkHost, ...]:
+    """The hosts that a cluster measures on now, as its runners last said."""
+    found: dict[str, dict[str, HostCards]] = defaultdict(dict)
+    for beat in beats:  # the latest first
+        if beat.state == "finished" or datetime.now(UTC) - beat.at > HEARD_WITHIN:
+            continue
+        for one in beat.cluster or ():
+            cards = HostCards(
+                card=one.card,
+                num_cards=one.num_workers if one.card else 1,
+                utilisation=one.utilisation,
+            )
+            found[f"{CLUSTER_NAME}: {one.host}"].setdefault(one.card, cards)
+    return tuple(
+        WorkHost(host=host, is_here=False, num_queued=None, cards=tuple(cards.values()))
+        for host, cards in sorted(found.items())
     )
 
 
@@ -81,8 +104,7 @@ def _cards_here(
         gpu = look(f"cuda:{index}")
         if gpu is not None:
             kinds[gpu.name].append(gpu.utilisation)
-    busy = min(100, round(100 * os.getloadavg()[0] / (os.cpu_count() or 1)))
-    found = {CPU: HostCards(card=CPU, num_cards=1, utilisation=busy)}
+    found = {CPU: HostCards(card=CPU, num_cards=1, utilisation=cpu_utilisation())}
     for name, shares in kinds.items():
         told = [share for share in shares if share is not None]
         found[name] = HostCards(

@@ -299,6 +299,7 @@ def stream_runs(
             on_message=listener.on_message,
             on_settled=settled.append,
             pool=pool,
+            on_hosts=sink.note_hosts,
         ):
             if not stored:
                 sink.begin(selection)

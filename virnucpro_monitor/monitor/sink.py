@@ -9,7 +9,7 @@ from virnucpro_monitor.disks import explain
 from virnucpro_monitor.errors import DatabaseAway, LockedError, MissingDatabase, MonitorError
 from virnucpro_monitor.host.lock import file_lock, lease, lock_path
 from virnucpro_monitor.monitor.verifying import require_founded
-from virnucpro_monitor.records import Commit, Run, RunReport, Target
+from virnucpro_monitor.records import ClusterHost, Commit, Run, RunReport, Target
 from virnucpro_monitor.runner.selection import Selection
 from virnucpro_monitor.secrecy import masked
 from virnucpro_monitor.settings import Settings
@@ -56,6 +56,7 @@ class Sink:
         self._spool = Spool(spool_folder(url))
         self._anchors = Anchors(url)
         self._open_commits: set[str] = set()
+        self._cluster: tuple[ClusterHost, ...] | None = None
 
     def __enter__(self) -> "Sink":
         with suppress(MissingDatabase):
@@ -160,6 +161,10 @@ class Sink:
         except DatabaseAway:
             pass  # the next look notes it
 
+    def note_hosts(self, hosts: tuple[ClusterHost, ...]) -> None:
+        """Take where the cluster now measures; told with the next heartbeat."""
+        self._cluster = hosts
+
     def end(self, exit_code: int, message: str) -> None:
         """Say how the start ended, as the last word of the target's runner."""
         self._open_commits = set()
@@ -177,6 +182,7 @@ class Sink:
                 masked(message),
                 num_queued=len(self._open_commits),
                 exit_code=exit_code,
+                cluster=self._cluster,
             )
 
 

@@ -45,9 +45,11 @@ from virnucpro_monitor.records.embeddings import (
 from virnucpro_monitor.records.findings import Finding
 from virnucpro_monitor.records.gates import GATE, GATES, LIMIT_GATES, Gate
 from virnucpro_monitor.records.monitoring import (
+    CLUSTER_NAME,
     Acknowledgement,
     Bisection,
     BisectStep,
+    ClusterHost,
     Coverage,
     DayUsage,
     Health,
@@ -86,6 +88,7 @@ from virnucpro_monitor.records.runs import (
 from virnucpro_monitor.records.thresholds import Level, Thresholds, error_of
 
 __all__ = [
+    "CLUSTER_NAME",
     "EMBEDDINGS",
     "EMBEDDING_DATA",
     "FAIR_ESM_ORACLE",
@@ -102,6 +105,7 @@ __all__ = [
     "BisectStep",
     "Bisection",
     "ChannelRules",
+    "ClusterHost",
     "Commit",
     "Configuration",
     "Coverage",

@@ -90,6 +90,25 @@ class Coverage:
     missing: tuple[Commit, ...] = ()
 
 
+CLUSTER_NAME = "Dask cluster"  # the host of runs that one of its workers measured
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ClusterHost:
+    """One host of a Dask cluster, as it was when a runner spoke.
+
+    Attributes:
+        card: the GPU's name; empty for the CPU.
+        num_workers: Dask workers, each with one card where cards are measured on.
+        utilisation: percent, as in `HostCards`.
+    """
+
+    host: str
+    card: str
+    num_workers: int
+    utilisation: int | None = None
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Heartbeat:
     """When a runner last spoke, and what it said.
@@ -99,6 +118,7 @@ class Heartbeat:
         state: "running", "waiting", "idle" or "finished".
         num_queued: commits still to be run, None where unknown.
         exit_code, finished_at: of the last invocation that ended.
+        cluster: hosts of the Dask cluster that it measures on; None where it measures on its own.
     """
 
     host: str
@@ -109,6 +129,7 @@ class Heartbeat:
     num_queued: int | None = None
     exit_code: int | None = None
     finished_at: datetime | None = None
+    cluster: tuple[ClusterHost, ...] | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -1,5 +1,6 @@
 """The cards of this host that a start measures on: all of one kind."""
 
+import os
 from collections.abc import Callable
 from dataclasses import dataclass
 
@@ -46,6 +47,11 @@ def find_cards(
     if len(devices) > 1:
         devices = _of_one_kind(devices, say, look)
     return tuple(Card(place, one) for place, one in enumerate(devices))
+
+
+def cpu_utilisation() -> int:
+    """Percent: this host's load of the last minute over its cores, 100 at most."""
+    return min(100, round(100 * os.getloadavg()[0] / (os.cpu_count() or 1)))
 
 
 def _all(number: int) -> list[str]:

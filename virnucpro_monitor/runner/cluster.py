@@ -7,15 +7,20 @@ one; how a cluster is started (SSH, SLURM, PBS, LSF, Kubernetes) is Dask's own a
     runner ── ClusterPool.run ── scheduler ── Dask worker ── fork server ── worker
 """
 
+import asyncio
 import queue
 import uuid
+from collections import defaultdict
 from collections.abc import Callable, Hashable, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
+from statistics import fmean
 from typing import Any
 
 from virnucpro_monitor.errors import ClusterError
+from virnucpro_monitor.records import CLUSTER_NAME, ClusterHost
 from virnucpro_monitor.records.messages import (
     Advanced,
     Job,
@@ -31,9 +36,8 @@ CONNECT_S = 10.0
 POLL_S = 0.2
 MAX_ON_PLACE = 4  # commits at once on one card, as on one of this host
 RESOURCE = "GPU"
-# Not its scheduler's address: a batch system gives each start another, and alike workers give the
-# same bits wherever they are, so a later start would take all that is known for unknown.
-CLUSTER_NAME = "Dask cluster"
+
+OnHosts = Callable[[tuple[ClusterHost, ...]], None]
 
 
 class Cluster:
@@ -41,12 +45,13 @@ class Cluster:
 
     Args:
         say: receives a line for each Dask worker that cannot be used.
+        on_hosts: receives where it measures now, each time that `tell_hosts` is called.
 
     Raises:
         ClusterError: `distributed` is not installed, no scheduler answers, or no Dask worker fits.
     """
 
-    def __init__(self, plan: RunPlan, say: Say) -> None:
+    def __init__(self, plan: RunPlan, say: Say, on_hosts: OnHosts = lambda _: None) -> None:
         try:
             import distributed
 
@@ -61,6 +66,7 @@ class Cluster:
             )
         self._plan = plan
         self._say = say
+        self._on_hosts = on_hosts
         self._task: Any = cluster_task
         self.places: dict[str, Any] = {}
         self._joining: dict[str, Any] = {}  # described, and not yet known to be like the others
@@ -72,10 +78,12 @@ class Cluster:
         self._queues: dict[str, queue.SimpleQueue[tuple[str, int, int, int] | None]] = {}
         try:
             dask: Any = distributed
+            _knock(dask, plan.scheduler)
             self.client: Any = dask.Client(plan.scheduler, timeout=CONNECT_S, set_as_default=False)
-        except (OSError, ValueError, TimeoutError) as error:
+        except Exception as error:  # another service's answer is read as a length: MemoryError
             raise ClusterError(
-                f"No Dask scheduler answers at {plan.scheduler}: start one, or correct --scheduler."
+                f"No Dask scheduler answers at {plan.scheduler}: start one, or correct --scheduler "
+                f"(as tcp://HOST:8786)."
             ) from error
         try:
             self._find_places()
@@ -91,6 +99,8 @@ class Cluster:
 
     @property
     def name(self) -> str:
+        # Not its scheduler's address: a batch system gives each start another, and alike workers
+        # give the same bits wherever they are, so a start would take what is known for unknown.
         return CLUSTER_NAME
 
     @property
@@ -189,6 +199,23 @@ class Cluster:
         if fit:
             self._joining = self._described(fit)
         return [address for address in fit if address in self._joining]
+
+    def tell_hosts(self) -> None:
+        """Tell where it measures now, and how busy that is."""
+        present, uses = self._present(), defaultdict(list)
+        for address in list(self.places):
+            told = (present or {}).get(address, {}).get("metrics", {}).get(self._task.USE)
+            if told is not None:  # one that has just joined has told nothing yet
+                host, card, share = told
+                uses[host, card].append(share)
+        self._on_hosts(
+            tuple(
+                ClusterHost(
+                    host=host, card=card, num_workers=len(shares), utilisation=_mean(shares)
+                )
+                for (host, card), shares in sorted(uses.items())
+            )
+        )
 
     def _present(self) -> dict[str, Any] | None:
         """The cluster's workers by address; None where the scheduler does not say."""
@@ -335,6 +362,23 @@ class Cluster:
         if self.shares_folder or not isinstance(job, MeasureJob):
             return None
         return pack_checkout(Path(job.checkout))
+
+
+def _knock(dask: Any, address: str) -> None:
+    """Speak to whatever is at this address, or raise: a client that fails takes long to end."""
+
+    async def speak() -> None:
+        arguments = dask.Security().get_connection_args("client")
+        comm = await dask.comm.connect(address, timeout=CONNECT_S, **arguments)
+        await comm.close()
+
+    with ThreadPoolExecutor(1) as thread:  # which has no event loop yet
+        thread.submit(asyncio.run, speak()).result()
+
+
+def _mean(shares: Sequence[int | None]) -> int | None:
+    known = [share for share in shares if share is not None]
+    return round(fmean(known)) if known else None
 
 
 def _first_line(error: Exception) -> str:

@@ -25,7 +25,7 @@ from virnucpro_monitor.runner.client import Accept
 from virnucpro_monitor.runner.cluster import POLL_S, Cluster
 from virnucpro_monitor.runner.endings import last_line
 
-LOST_S = 30.0  # without a scheduler, before the start is given up
+LOST_S = 30.0  # without a scheduler, or any worker, before the start is given up
 LOOK_S = 5.0  # between looks at which of its workers are left, and which have joined
 END_S = 5.0  # for looking at those that join, once the start is over
 
@@ -131,8 +131,9 @@ class ClusterPool:
 
     def _welcome(self, job: PrepareJob) -> None:
         """Let those join that come later, until the start ends."""
-        while not self._closed.wait(LOOK_S):
+        while not self._closed.is_set():
             try:
+                self._cluster.tell_hosts()
                 joining = self._cluster.newcomers()
                 if joining:
                     self._welcoming.set()
@@ -142,12 +143,13 @@ class ClusterPool:
                 pass
             finally:
                 self._welcoming.clear()
+            self._closed.wait(LOOK_S)
 
     def _follow(
         self, future: Any, accept: Accept | None
     ) -> Generator[Said | Ended, None, Ended | None]:
         """Yield a job's events but the last, and return that; None where it is to be begun anew."""
-        without_s, last_look, looks_in_vain = 0.0, time.monotonic(), 0
+        without_s, last_look, last_seen = 0.0, time.monotonic(), time.monotonic()
         while not future.done():
             if self._closed.is_set():
                 return Ended(cause="cancelled", code=0, log="")
@@ -162,17 +164,15 @@ class ClusterPool:
             if away or time.monotonic() - last_look < LOOK_S:
                 continue
             last_look = time.monotonic()
-            if not self._cluster.is_stranded(future):
-                looks_in_vain = 0
+            if not self._cluster.is_stranded(future) or self._welcoming.is_set():
+                last_seen = last_look
             elif self._cluster.is_any_left():
                 return None
-            elif not self._welcoming.is_set():
-                looks_in_vain += 1
-                if looks_in_vain > 1:
-                    raise ClusterError(
-                        f"No worker of the {self._cluster.name} is left: what was measured is "
-                        f"stored, and the same command goes on from there with the workers of then."
-                    )
+            elif last_look - last_seen > LOST_S:
+                raise ClusterError(
+                    f"No worker of the {self._cluster.name} is left: what was measured is stored, "
+                    f"and the same command goes on from there with the workers of then."
+                )
         if future.status in ("cancelled", "lost", "pending"):
             raise ClusterError(
                 "The Dask scheduler has gone: what was measured is stored, and the same command "

@@ -23,11 +23,14 @@ import distributed
 from virnucpro_monitor.disks import sha256_of
 from virnucpro_monitor.records.messages import Advanced, Ended, Job, MeasureJob, decode_job, encode
 from virnucpro_monitor.runner.builtin import source_digest
+from virnucpro_monitor.runner.cards import cpu_utilisation
 from virnucpro_monitor.runner.client import WorkerPool
+from virnucpro_monitor.runner.gpu import find_gpu
 from virnucpro_monitor.settings import Settings
 
 MAX_STARTS = 2  # of one job; Dask itself would start one that takes its worker down four times
 LOOK_S = 0.5
+USE = "virnucpro-monitor"  # the name of what a Dask worker tells its scheduler of its use
 CONFIRM_S = 5.0
 
 _pools: dict[bool | None, WorkerPool] = {}
@@ -80,6 +83,14 @@ def look_around(token: str) -> Place:
         visible=os.environ.get("CUDA_VISIBLE_DEVICES"),
         shares=Path(token).exists(),
     )
+
+
+def look_at_use(device: str) -> tuple[str, str, int | None]:
+    """How busy this place is: as `records.ClusterHost`, (host, card, utilisation)."""
+    gpu = find_gpu(device) if device.startswith("cuda") else None
+    if gpu is None:
+        return socket.gethostname(), "", cpu_utilisation()
+    return socket.gethostname(), gpu.name, gpu.utilisation
 
 
 def own_cache_folder() -> str:
@@ -137,7 +148,9 @@ def do_job(
     if _times_begun(worker, topic, name) > MAX_STARTS:
         detail = f"Its worker was lost {MAX_STARTS} times."
         return [encode(Ended(cause="lost", code=0, log="", detail=detail))]
-    job = _here(decode_job(line), places[worker.address])
+    paths = places[worker.address]
+    worker.metrics[USE] = lambda _: look_at_use(paths.device)  # goes with the worker's own beats
+    job = _here(decode_job(line), paths)
     with _unpacked(checkout) as folder:
         if folder is not None and isinstance(job, MeasureJob):
             job = replace(job, checkout=folder)

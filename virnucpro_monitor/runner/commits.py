@@ -19,7 +19,7 @@ from virnucpro_monitor.runner.branches import with_branches
 from virnucpro_monitor.runner.capacity import Capacity
 from virnucpro_monitor.runner.cards import Card, find_cards
 from virnucpro_monitor.runner.client import WorkerPool
-from virnucpro_monitor.runner.cluster import Cluster
+from virnucpro_monitor.runner.cluster import Cluster, OnHosts
 from virnucpro_monitor.runner.crew import Crew, Finished
 from virnucpro_monitor.runner.decide import Decider, Work
 from virnucpro_monitor.runner.ledger import Ledger
@@ -38,6 +38,7 @@ def run_commits(
     on_message: Say | None = None,
     on_settled: Callable[[Run], None] | None = None,
     pool: WorkerPool | None = None,
+    on_hosts: OnHosts | None = None,
 ) -> Iterator[RunReport]:
     """Cover the plan's commits and yield one report for each commit and benchmark set.
 
@@ -52,6 +53,7 @@ def run_commits(
         on_message: receives lines for a person (waiting, environment changed, …).
         on_settled: receives each known run that made measuring needless.
         pool: of processes on this host, perhaps started already; it is closed in the end.
+        on_hosts: receives, in any thread, where a cluster measures now; called every few seconds.
 
     Raises:
         MonitorError: the yardstick itself cannot be set up (weights, device, benchmark).
@@ -63,6 +65,7 @@ def run_commits(
         on_message=on_message,
         on_settled=on_settled,
         pool=pool,
+        on_hosts=on_hosts,
     ) as runner:
         yield from runner.cover(plan.commits)
 
@@ -82,8 +85,10 @@ class CommitRunner:
         on_message: Say | None = None,
         on_settled: Callable[[Run], None] | None = None,
         pool: WorkerPool | None = None,
+        on_hosts: OnHosts | None = None,
     ) -> None:
         self._plan = plan
+        self._on_hosts = on_hosts or (lambda _: None)
         self._known = known
         self._pool = pool
         self._stack = ExitStack()
@@ -95,7 +100,7 @@ class CommitRunner:
         plan = self._plan
         with ExitStack() as stack:
             self._cluster = (
-                stack.enter_context(closing(Cluster(plan, self._say)))
+                stack.enter_context(closing(Cluster(plan, self._say, self._on_hosts)))
                 if plan.engine == "dask"
                 else None
             )

@@ -26,7 +26,7 @@ from virnucpro_monitor.errors import (
 )
 from virnucpro_monitor.secrecy import masked, masked_url
 
-REVISIONS = ("0001", "0002", "0003", "0004", "0005")
+REVISIONS = ("0001", "0002", "0003", "0004", "0005", "0006")
 """Every schema revision, oldest first. Kept here because reading Alembic's takes half a second."""
 
 SCHEMA_REVISION = REVISIONS[-1]

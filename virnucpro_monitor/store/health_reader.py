@@ -6,11 +6,14 @@ from datetime import UTC, datetime, timedelta
 from sqlalchemy import Connection, Engine, func, select, text
 
 from virnucpro_monitor.records import (
+    ClusterHost,
     DayUsage,
     Health,
     Heartbeat,
+    Json,
     Lease,
     MachineUse,
+    from_json,
 )
 from virnucpro_monitor.store.connection import reading
 from virnucpro_monitor.store.models import (
@@ -38,7 +41,11 @@ def load_heartbeats(engine: Engine) -> list[Heartbeat]:
 def _read_heartbeats(connection: Connection) -> list[Heartbeat]:
     table = table_of(HeartbeatRow)
     rows = connection.execute(select(table).order_by(table.c.at.desc(), table.c.host))
-    return [Heartbeat(**row._mapping) for row in rows]
+    return [Heartbeat(**{**row._mapping, "cluster": _cluster_hosts(row.cluster)}) for row in rows]
+
+
+def _cluster_hosts(stored: Json) -> tuple[ClusterHost, ...] | None:
+    return None if stored is None else tuple(from_json(ClusterHost, one) for one in stored)
 
 
 def load_health(engine: Engine, *, now: datetime | None = None) -> Health:

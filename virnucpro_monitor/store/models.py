@@ -372,6 +372,7 @@ class HeartbeatRow(Base):
     num_queued: Mapped[int | None]
     exit_code: Mapped[int | None]
     finished_at: Mapped[datetime | None]
+    cluster: Mapped[Json] = mapped_column(OptionalJsonText, nullable=True)
 
 
 class LeaseRow(Base):

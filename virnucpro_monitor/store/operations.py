@@ -11,6 +11,7 @@ from virnucpro_monitor.records import (
     Acknowledgement,
     Bisection,
     BisectStep,
+    ClusterHost,
     Judgement,
     PolicyRule,
     Protocol,
@@ -61,12 +62,14 @@ class OperationsWriter:
         *,
         num_queued: int | None = None,
         exit_code: int | None = None,
+        cluster: tuple[ClusterHost, ...] | None = None,
     ) -> None:
         """Say that the runner of `target` on `host` is alive.
 
         Args:
             at: now, if not given.
             exit_code: given when an invocation has ended; kept until the next one ends.
+            cluster: the hosts that it measures on, where that is a cluster.
         """
         at = at or datetime.now(UTC)
         values = {
@@ -76,6 +79,7 @@ class OperationsWriter:
             "message": message,
             "at": at,
             "num_queued": num_queued,
+            "cluster": to_json(cluster),
         }
         if exit_code is not None:
             values |= {"exit_code": exit_code, "finished_at": at}
