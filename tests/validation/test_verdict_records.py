@@ -197,10 +197,11 @@ def test_the_sentence_of_a_run_that_passed_is_the_seed_s() -> None:
         failing("seed", passed=True, detail="All 3 are similar; the lowest is a."),
     ]
     assert make_reason([sequence(0)], gates, NONE, {}) == (
-        "Packed equals unpacked: all 3 are similar; the lowest is a; all gates hold."
+        "Packed equals unpacked: all 3 are similar; the lowest is a; all gates but mask, not "
+        "judged, hold."
     )
     said = make_reason([sequence(0)], gates[1:], NONE, {"packs": {}})
-    assert said.endswith("all gates that need no probes hold.")
+    assert said.endswith("all gates that need no probes but mask, not judged, hold.")
 
 
 CLOSER = "unpacked is 4.0 x closer to FP32 than packed"
