@@ -174,7 +174,8 @@ class HostCards:
 
     Attributes:
         card: the GPU's name; empty for the CPU.
-        num_cards: how many are there now; None on another host than the one that asks.
+        num_cards: how many are there now; None where nobody there tells (another host than the one
+            that asks, unless it is one of a cluster that measures).
         utilisation: percent now, their mean (of the CPU: its load of the last minute over its
             cores); None where it cannot be asked.
         num_commits: different ones, in the last 90 days.
