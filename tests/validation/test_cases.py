@@ -168,9 +168,20 @@ def test_the_healthy_target_passes(judge: Judge, base: str) -> None:
     assert failing(verdict) == {}
     assert verdict.packed_outcome is verdict.unpacked_outcome is Outcome.PASSED
     told = {gate.name: gate.detail for gate in verdict.gates}
-    assert "15 lengths from 1 to 1,022, 25 letters, 8 pack shapes" in told["probes"]
+    assert "16 lengths from 1 to 1,022, 25 letters, 8 pack shapes" in told["probes"]
     assert "2,297 sequences" in told["collator"]
-    assert "up to 64 tokens long, in packs with up to 513" in told["mask"]
+    assert "up to 256 tokens long, in packs with up to 513" in told["mask"]
+
+
+def test_a_batch_padded_at_the_left_passes(judge: Judge) -> None:
+    """Where its hidden rows lie is told by the tokens that it embedded."""
+    padded = "padding_value=self.alphabet.padding_idx"
+    verdict = judge(
+        PADDED_WHEN_SHORT,
+        (MODELS, padded, f"{padded}, padding_side='left'"),
+        (MODELS, "torch.cat([row[: len(ids)] for", "torch.cat([row[-len(ids) :] for"),
+    )
+    assert failing(verdict) == {}, verdict.reason
 
 
 # Of these the cause is named too; of the others the gate's sentence says all, or it is arithmetic
@@ -180,17 +191,21 @@ CAUSES = {
     "the pack's mask share in long packs": "mask rescale of the pack",
     "a window of 512": "window",
     "one length loses a key": "last key dropped",
+    "hundreds in a pack": "scale off",
     "a pack of one is causal": "causal",
     "rare letters read as X": "letters",
     "no EOS": "eos missing",
     "a table kept from the first pack": "rotary table short",
     "rows that nobody writes": "unwritten",
+    "exactly 256 tokens lose a key": "last key dropped",
+    "sequences of one length handed back in another order": "rows of others",
 }
 
 # And of these whom it strikes.
 GROUPS = {
     "a window of 512": "long sequences",
     "one length loses a key": "one length",
+    "exactly 256 tokens lose a key": "one length",
     "hundreds in a pack": "many in a pack",
     "a pack of one is causal": "alone",
 }
@@ -259,6 +274,26 @@ PACKED_FAULTS = {
     "a table kept from the first pack": (
         ALWAYS_PACKED,
         [(MODELS, TABLES, STALE_TABLES)],
+        {"probes"},
+    ),
+    "sequences of one length handed back in another order": (
+        ALWAYS_PACKED,
+        [
+            (
+                MODELS,
+                "self.model.emb_layer_norm_after(x)\n",
+                "self.model.emb_layer_norm_after(x)\n"
+                "        lengths = [rows.stop - rows.start for rows in sequences]\n"
+                "        places = sorted(range(len(lengths)), key=lambda n: (-lengths[n], -n))\n"
+                "        parts = hidden[number].split(lengths)\n"
+                "        hidden[number] = torch.cat([parts[n] for n in places])\n",
+            )
+        ],
+        {"probes"},
+    ),
+    "exactly 256 tokens lose a key": (
+        ALWAYS_PACKED,
+        [attention("k, v = (k[:, :-1], v[:, :-1]) if len(k[0]) == 256 else (k, v)")],
         {"probes"},
     ),
     "rows that nobody writes": (

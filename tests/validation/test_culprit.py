@@ -18,6 +18,13 @@ def test_a_gate_that_sees_its_side_outranks_the_seed_s_inference(sided: str, sid
     assert find_culprit([failing("seed", other)]) is other
 
 
+def test_an_unpacked_pass_that_changes_the_weights_is_to_blame_for_what_both_show() -> None:
+    packed, unpacked = failing("ceiling", Culprit.PACKED), failing("baseline", Culprit.UNPACKED)
+    changed = failing("weights", Culprit.UNPACKED)
+    assert find_culprit([packed, unpacked, changed]) is Culprit.UNPACKED
+    assert find_culprit([packed, unpacked, failing("weights", Culprit.BOTH)]) is Culprit.BOTH
+
+
 def test_two_gates_that_see_other_sides_blame_both() -> None:
     gates = [failing("leak", Culprit.PACKED), failing("baseline", Culprit.UNPACKED)]
     assert find_culprit(gates) is Culprit.BOTH

@@ -62,6 +62,9 @@ def lengths(pack: PackedBatch) -> list[int]:
         (lambda pack, slot, own: len(lengths(pack)) > 1, "packs of more than one sequence"),
         (lambda pack, slot, own: len(own) == 68, "sequences of exactly 68 tokens"),
         (lambda pack, slot, own: len(own) > 40, "sequences of 41 tokens or more"),
+        (lambda pack, slot, own: len(own) > 10, "sequences of 11 tokens or more"),
+        (lambda pack, slot, own: slot == 1, "the second of each pack"),
+        (lambda pack, slot, own: slot >= 64, "packs of 65 sequences or more"),
         (lambda pack, slot, own: len(lengths(pack)) >= 150, "packs of 150 sequences or more"),
         (lambda pack, slot, own: True, None),
         # Neither place, nor length, nor letters.
@@ -93,6 +96,20 @@ def test_long_packs(fake: FakeSubject) -> None:
     found = group_of(fake, strikes)
     assert found is not None
     assert found.startswith("packs of more than about 2")
+
+
+def test_what_fades_with_the_length_strikes_all(fake: FakeSubject) -> None:
+    """It stays above a tenth of the longest's error down to a quarter, and is never right."""
+
+    def fade(rows, pack, layer):
+        length = pack.cu_seqlens.diff().repeat_interleave(pack.cu_seqlens.diff())[:, None]
+        return rows + (length / 68) ** 2 * torch.arange(rows.shape[1])
+
+    fake.on_packed = fade
+    tokens = encode(LONG)
+    reference = lambda tokens: embed_unpacked(fake, tokens)  # noqa: E731
+    asked = (fake, tokens, reference, 9.0, "float32")
+    assert find_group(*asked, num_tokens=68, num_sequences=1) is None
 
 
 def test_a_sequence_without_residues_has_no_group(fake: FakeSubject) -> None:

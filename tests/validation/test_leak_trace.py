@@ -47,6 +47,18 @@ def test_a_row_that_no_embedding_is_made_of(fake: FakeSubject) -> None:
     assert "only the <cls> row after the last layer" in found.signature.text
 
 
+def test_what_is_never_finite_is_no_leak(fake: FakeSubject) -> None:
+    def ruin(rows, pack, layer):
+        rows = rows.clone()
+        for start in pack.cu_seqlens.tolist()[:-1]:
+            rows[start] = float("nan")
+        return rows
+
+    fake.on_packed = ruin
+    (pack,) = fake.pack(PAIRS)
+    assert trace_leak(fake, pack) is None
+
+
 def test_nothing_leaks_in_a_healthy_pack_or_a_pack_of_one(fake: FakeSubject) -> None:
     (pack,) = fake.pack(PAIRS)
     assert trace_leak(fake, pack) is None

@@ -1,5 +1,6 @@
 """Probes, on a model whose answers are known."""
 
+import itertools
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
 
@@ -12,7 +13,7 @@ from virnucpro_monitor.validation import perturb
 from virnucpro_monitor.validation.builtin import BuiltinSubject
 from virnucpro_monitor.validation.perturb import bounds_of, mask_tokens, other_residues, reorder
 from virnucpro_monitor.validation.probe_neighbours import probe_leak
-from virnucpro_monitor.validation.probe_packs import Problems, collator_probe
+from virnucpro_monitor.validation.probe_packs import Problems, collate, collator_probe
 from virnucpro_monitor.validation.probes import run_probes
 from virnucpro_monitor.validation.protocol import load_protocol
 from virnucpro_monitor.validation.subject import PackedBatch, embed_packed
@@ -81,6 +82,46 @@ def test_a_path_that_does_not_repeat_makes_the_leak_test_void(wide, protocol) ->
     assert found["repeat"].value > 0
     assert found["repeat"].sides[1] == 0.0
     assert found["leak"].not_judged
+
+
+def test_an_unpacked_side_that_moves_by_itself_is_not_held_against_packed(wide, protocol) -> None:
+    calls = iter(range(10**6))
+    wide.on_alone = lambda rows, tokens, layer: rows + 1e-3 * next(calls)
+    found = run_probes(wide, protocol, None)
+    assert found["state"].value == 0.0
+    assert not found["state"].spoils_unpacked
+    assert found["repeat"].sides[0] == 0.0
+    assert found["repeat"].sides[1] > 0
+
+
+def test_a_letter_that_is_zeroed_and_counted_does_not_make_layer_0_another_one(
+    wide, protocol
+) -> None:
+    """Each sequence has a factor of its own then, as masks give it too."""
+
+    def zero_x(rows, pack, layer):
+        if layer:
+            return rows
+        rows = rows.clone()
+        bounds = bounds_of(pack)
+        for start, end in itertools.pairwise(bounds):
+            is_x = pack.input_ids[start:end] == alphabet().get_idx("X")
+            rows[start:end] /= 1 - is_x.float().mean()
+            rows[start:end][is_x] = 0.0
+        return rows
+
+    wide.on_packed = zero_x
+    assert run_probes(wide, protocol, None)["embedding"].value > 0.01
+
+
+def test_sequences_under_each_others_ids_are_told_from_letters_read_as_others(wide) -> None:
+    wide.on_pack = lambda packs: [
+        replace(pack, sequence_ids=pack.sequence_ids[::-1]) for pack in packs
+    ]
+    problems = Problems()
+    collate(wide, [("a", "C"), ("b", "H"), ("c", "K")], "", problems)
+    assert problems.signature is not None
+    assert problems.signature.name == "ids exchanged"
 
 
 def test_masks_that_only_one_side_rescales_are_seen(wide, protocol) -> None:

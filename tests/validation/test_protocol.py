@@ -23,7 +23,7 @@ from virnucpro_monitor.validation.protocol import (
 
 DIGESTS = {
     "1": "9316aacbf2dabf538f88916c9774e17fadd4d0cb044e7b099e7b0fb1b8b87383",
-    "2": "cd5ad2c9320475456186a0af745fe0ab7915eee8df63225355663c7a5ca23b36",
+    "2": "9742f8f43261b5672cc7e8637e123708f9045cc91ba269d1c06ffccca5fa039d",
 }
 
 
@@ -145,7 +145,9 @@ def test_an_old_protocol_still_judges_by_its_own_probes() -> None:
 def test_the_probes_hold_every_length_and_letter_they_promise() -> None:
     sequences = probe_benchmark(load_protocol()).sequences
     lengths = {len(one.residues) for one in sequences}
-    assert {1, 2, 14, 30, 61, 62, 63, 126, 127, 128, 256, 511, 1022} <= lengths
+    assert {1, 2, 14, 30, 61, 62, 63, 126, 127, 128, 254, 256, 511, 1022} <= lengths
+    (tiny,) = [s for s in load_protocol().content["probes"]["shapes"] if s.get("times")]
+    assert len({text for text in tiny["sequences"] if len(text) == 1}) >= 3  # of one length
     long = [one.residues for one in sequences if len(one.residues) >= 30]
     assert all(set(text) == set(RESIDUE_LETTERS) for text in long)
     assert len(RESIDUE_LETTERS) == 25

@@ -9,7 +9,8 @@ from virnucpro_monitor.validation import embedding_faults, outside, signatures
 from virnucpro_monitor.validation.embedding_faults import (
     name_embedding_fault,
 )
-from virnucpro_monitor.validation.hypotheses import Surroundings
+from virnucpro_monitor.validation.layer_faults import Surroundings
+from virnucpro_monitor.validation.one_layer import Hypothesis, run_layer
 from virnucpro_monitor.validation.perturb import expected_embedding, mask_tokens
 from virnucpro_monitor.validation.signature import Signature
 from virnucpro_monitor.validation.signatures import (
@@ -81,6 +82,40 @@ def test_a_missing_final_norm_is_told_from_a_layer_off_by_one(fair_esm, exact) -
     # Where the last layer adds little, both are near and the nearer one is named.
     near = {**exact, last - 1: before_norm + 1e-3 * exact[last - 1]}
     assert finding(last, near, near[last - 1], None)[1] == "layer off by one"
+
+
+@torch.no_grad()
+def test_a_fault_inside_the_last_layer_is_named_behind_the_final_norm(fair_esm, exact) -> None:
+    last = max(exact)
+    wrong = Hypothesis(name="", text="", causal=True)
+    rows, _ = run_layer(fair_esm, TOKENS, wrong, last, exact[last - 1])
+    found = finding(last, exact, fair_esm.emb_layer_norm_after(rows), fair_esm)
+    assert found == ("departs in layer 6 attention: looks like causal attention", "causal")
+    noise = torch.randn(exact[last].shape, generator=torch.Generator().manual_seed(4))
+    unknown = finding(last, exact, exact[last] + 0.3 * noise, fair_esm)
+    assert unknown == ("departs in the last layer or after it", None)
+
+
+@torch.no_grad()
+def test_another_epsilon_of_the_final_norm_is_named(fair_esm, exact) -> None:
+    last, norm = max(exact), fair_esm.emb_layer_norm_after
+    stream = fair_esm.layers[last - 1](exact[last - 1][:, None])[0][:, 0]
+    rows = torch.nn.functional.layer_norm(stream, stream.shape[1:], norm.weight, norm.bias, 1e-3)
+    text, name = finding(last, exact, rows, fair_esm)
+    assert name == "final norm epsilon"
+    assert text.endswith("a final LayerNorm with epsilon 0.001 instead of 1e-5")
+
+
+@torch.no_grad()
+def test_of_an_unpacked_side_no_boundaries_are_told(fair_esm, exact) -> None:
+    cut = Hypothesis(name="boundary late", text="", skip_first=1)
+    rows, at = run_layer(fair_esm, TOKENS, cut)
+    seen = {**exact, 1: exact[1].clone()}
+    seen[1][at] = rows
+    asked = (seen, exact, fair_esm, TOKENS, ALONE, max(exact))
+    named = {side: describe(1, side, *asked)[1] for side in ("packed", "unpacked")}
+    assert named["packed"].name == "boundary late"
+    assert named["unpacked"].text == "its first token left out of attention"
 
 
 def test_a_hidden_layer_off_by_one_in_the_middle(fair_esm, exact) -> None:
@@ -163,6 +198,52 @@ def test_no_explanation_speaks_of_what_the_sequence_does_not_hold() -> None:
     assert "<mask>" not in found.text
     assert name_embedding_fault(exact * float("nan"), exact, TOKENS) is None
     assert name_embedding_fault(exact * 1.3, exact, TOKENS) is None
+
+
+def test_rows_of_other_tokens_are_not_taken_for_masks_left_in() -> None:
+    table = torch.randn(33, 16, generator=torch.Generator().manual_seed(3))
+    tokens = mask_tokens(TOKENS, 0.5)
+    exact = expected_embedding(table, tokens)
+    masked = tokens == alphabet().mask_idx
+
+    def named(read: torch.Tensor) -> str:
+        seen = exact.clone()
+        seen[masked] = 0.9 * table.double()[read[masked]]
+        found = name_embedding_fault(seen, exact, tokens, table=table)
+        assert found is not None
+        return found.text
+
+    assert named(tokens) == "<mask> tokens that are not zeroed"
+    assert named(torch.full_like(tokens, alphabet().get_idx("X"))) == "<mask> read as X"
+    assert "as a stale cache gives" in named(TOKENS)
+    plain = expected_embedding(table, TOKENS)
+    without_k = torch.where(TOKENS.eq(alphabet().get_idx("K"))[:, None], 0.0, plain)
+    found = name_embedding_fault(without_k, plain, TOKENS, table=table)
+    assert found is not None
+    assert found.text == "K set to zero"
+
+
+def test_a_share_of_masks_among_residues_alone_is_named() -> None:
+    _, exact, tokens = embedded(True, True)
+    count, masked = len(tokens), int((tokens == alphabet().mask_idx).sum())
+    seen = exact * (1 - masked / count) / (1 - masked / (count - 2))
+    found = name_embedding_fault(seen, exact, tokens)
+    assert found is not None
+    assert found.name == "mask rescale of residues"
+
+
+@pytest.mark.parametrize(
+    ("tokens", "name"),
+    [
+        (encode("C"), None),  # nothing else in it tells that it is the same sequence
+        (torch.cat([TOKENS[:1], TOKENS]), "bos doubled"),
+        (torch.cat([TOKENS[-1:], TOKENS[1:-1], TOKENS[:1]]), "bos and eos swapped"),
+        (torch.cat([TOKENS, TOKENS[-1:]]), "eos doubled"),
+    ],
+)
+def test_token_faults(tokens: torch.Tensor, name: str | None) -> None:
+    found = outside.name_token_fault(TOKENS if name else encode("H"), tokens)
+    assert (found.name if found else None) == name
 
 
 def test_several_embedding_faults_are_named_together() -> None:

@@ -4,6 +4,7 @@ import pytest
 import torch
 
 from tests.validation.conftest import MODEL, FakeSubject, make_benchmark
+from virnucpro_monitor.errors import TargetError
 from virnucpro_monitor.models.weights import load_checkpoint
 from virnucpro_monitor.records import SequenceStatus
 from virnucpro_monitor.validation import trace as tracing
@@ -13,11 +14,13 @@ from virnucpro_monitor.validation.departure import (
     first_departure,
     is_within_noise,
 )
-from virnucpro_monitor.validation.hypotheses import (
+from virnucpro_monitor.validation.hypotheses import explain
+from virnucpro_monitor.validation.layer_faults import (
     Surroundings,
-    explain,
+    bias_hypotheses,
     head_hypotheses,
     hypotheses,
+    rarer_hypotheses,
     weight_hypotheses,
 )
 from virnucpro_monitor.validation.measure import measure
@@ -66,7 +69,8 @@ def every_hypothesis(fair_esm, number: int) -> list[Hypothesis]:
     ]
     # So near 1e-5 that rounding hides them.
     hidden = ("LayerNorm epsilon 1e-06", "LayerNorm epsilon 1e-12")
-    found = [*hypotheses(len(TOKENS), around), *weight_hypotheses(), *single, *out]
+    found = [*hypotheses(len(TOKENS), around), *rarer_hypotheses(len(TOKENS))]
+    found += [*weight_hypotheses(), *bias_hypotheses(), *single, *out]
     found = [h for h in found if not h.text.startswith(hidden)]
     first = {h.name: h for h in reversed(found)}
     last = {h.name: h for h in found} if number == 1 else {}
@@ -101,12 +105,57 @@ def test_a_size_that_is_in_no_list_is_found(fair_esm) -> None:
     for odd in (
         Hypothesis(name="window", text="", window=37),
         Hypothesis(name="rotary table short", text="", table=71, beyond="last"),
+        Hypothesis(name="rotary table short", text="", table=len(tokens) - 2, beyond="last"),
     ):
         seen, _ = run_layer(fair_esm, tokens, odd)
         found = explain(fair_esm, tokens, seen, around)
         assert found is not None
         assert (found.hypothesis.window, found.hypothesis.table) == (odd.window, odd.table)
         assert f"{odd.window or odd.table} " in found.hypothesis.text
+
+
+@pytest.mark.parametrize(
+    ("fields", "name", "says"),
+    [
+        ({"score_factor": 1.01}, "scale off", "attention scores multiplied by 1.01"),
+        ({"score_factor": -1.0}, "scale off", "attention scores multiplied by -1"),
+        (
+            {"score_factor": 0.9, "factor_heads": (6,)},
+            "scale off",
+            "attention scores of head 7 of 20 multiplied by 0.9",
+        ),
+        ({"attention_factor": 0.99}, "factor", "what attention adds multiplied by 0.99"),
+        ({"feed_forward_factor": 2.5}, "factor", "what the feed-forward part adds multiplied by"),
+        ({"residual_factor": 2.0}, "factor", "the residual stream multiplied by 2"),
+        ({"position_factor": 0.5}, "factor", "rotary positions multiplied by 0.5"),
+    ],
+)
+@torch.no_grad()
+def test_a_factor_is_found_with_its_size(fair_esm, fields, name: str, says: str) -> None:
+    before = fair_esm(TOKENS[None], repr_layers=[3])["representations"][3][0]
+    seen, _ = run_layer(fair_esm, TOKENS, Hypothesis(name="", text="", **fields), 4, before)
+    found = explain(fair_esm, TOKENS, seen, AROUND, 4, before)
+    assert found is not None
+    assert (found.hypothesis.name, found.hypothesis.text[: len(says)]) == (name, says)
+
+
+@torch.no_grad()
+def test_fair_esm_under_autocast_is_named(fair_esm) -> None:
+    with torch.autocast("cpu", torch.bfloat16):
+        seen = fair_esm(TOKENS[None], repr_layers=[1])["representations"][1][0].float()
+    found = explain(fair_esm, TOKENS, seen, Surroundings.alone(TOKENS))
+    assert found is not None
+    assert found.hypothesis.text == "matrix products in bfloat16, as autocast makes them"
+
+
+@torch.no_grad()
+def test_rounded_positions_show_where_they_are_no_longer_exact(fair_esm) -> None:
+    tokens = encode("MKTAYIAKQR" * 27)
+    rounded = torch.arange(len(tokens)).bfloat16().double()
+    seen, _ = run_layer(fair_esm, tokens, Hypothesis(name="", text="", positions=rounded))
+    found = explain(fair_esm, tokens, seen, Surroundings.alone(tokens))
+    assert found is not None
+    assert found.hypothesis.name == "rotary bfloat16"
 
 
 @torch.no_grad()
@@ -278,6 +327,27 @@ def test_the_shorter_pack_is_embedded_once(
         (True, (2,)),
         (False, (0, 1, 2)),
     ]
+
+
+def test_a_target_that_lacks_a_layer_is_not_traced_and_no_error(fake: FakeSubject) -> None:
+    def last_only(rows, pack, layer):
+        if layer != 2:
+            raise TargetError(f"no representations[{layer}]")
+        return rows * 1.5
+
+    fake.on_packed = last_only
+    assert "no representations[0]" in traced(fake)["not_traced"]
+
+
+def test_rows_of_another_sequence_are_told_from_wrong_ones(fake: FakeSubject) -> None:
+    def exchange(rows, pack, layer):
+        lengths = pack.cu_seqlens.diff().tolist()
+        return torch.cat(rows.split(lengths)[::-1]) if layer == 2 else rows
+
+    fake.on_packed = exchange
+    found = traced(fake)
+    assert found["signature"] == "rows of others"
+    assert "rows of other sequences of the pack" in found["finding"]
 
 
 def test_a_target_without_hidden_layers_is_not_traced(fake: FakeSubject) -> None:

@@ -11,6 +11,7 @@ from virnucpro_monitor.models.families import FAMILIES
 from virnucpro_monitor.records import Culprit, Outcome, SequenceStatus, Verdict
 from virnucpro_monitor.validation.measure import measure
 from virnucpro_monitor.validation.perturb import reorder
+from virnucpro_monitor.validation.tokens import alphabet
 from virnucpro_monitor.validation.validate import validate_subject
 from virnucpro_monitor.validation.verdict import judge
 
@@ -50,6 +51,55 @@ def test_an_oracle_of_something_else_is_refused(subject, oracle, protocol, bench
     other = replace(oracle, model_name="esm2_t12_35M_UR50D")
     with pytest.raises(ConfigurationError, match="35M"):
         validate_subject(subject, benchmark_set, oracle=other, protocol=protocol)
+
+
+def test_wrong_tokens_are_a_failure_whatever_they_break(fake, protocol) -> None:
+    fake.on_pack = lambda packs: [
+        replace(pack, cu_seqlens=pack.cu_seqlens - torch.arange(len(pack.cu_seqlens)).int())
+        for pack in packs
+    ]
+
+    def refuse(rows, pack, layer):
+        if int(pack.cu_seqlens[-1]) != len(rows):
+            raise RuntimeError("The size of tensor a must match")
+        return rows
+
+    fake.on_packed = refuse
+    verdict = validate_subject(fake, BENCHMARK, oracle=None, protocol=protocol)
+    assert failing(verdict) == {"tokens", "collator"}
+    assert verdict.culprit is Culprit.PACKED
+    assert verdict.figures.num_failed == 0
+
+    fake.on_pack = lambda packs: packs
+    fake.on_packed = lambda rows, pack, layer: [][0]
+    with pytest.raises(IndexError):  # the tokens are right: it is the target that cannot be run
+        validate_subject(fake, BENCHMARK, oracle=None, protocol=protocol)
+
+
+def test_a_pass_that_writes_into_its_input_is_told_so_and_harms_no_other(fake, protocol) -> None:
+    def write(rows, pack, layer):
+        if layer == fake.num_layers:
+            pack.input_ids[0] = alphabet().padding_idx
+        return rows
+
+    fake.on_packed = write
+    verdict = validate_subject(fake, BENCHMARK, oracle=None, protocol=protocol)
+    assert failing(verdict) == {"state"}
+    assert verdict.culprit is Culprit.PACKED
+    assert "a pass of packed changed the `input_ids` that it was given, by up to 1" in (
+        verdict.reason
+    )
+    assert verdict.documents["trace"]["signature"] == "input changed"
+
+    def write_alone(rows, tokens, layer):
+        if layer == fake.num_layers:
+            tokens[0] = alphabet().padding_idx
+        return rows
+
+    fake.on_packed, fake.on_alone = (lambda rows, pack, layer: rows), write_alone
+    verdict = validate_subject(fake, BENCHMARK, oracle=None, protocol=protocol)
+    assert failing(verdict) == {"state"}
+    assert verdict.culprit is Culprit.UNPACKED
 
 
 def test_without_an_oracle_the_seed_and_the_probes_are_judged(fake, protocol) -> None:

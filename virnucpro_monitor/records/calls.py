@@ -113,14 +113,14 @@ class Loaded:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Embedded:
-    """Tensors: one for each layer [tokens, D]; then the input's tokens where the pass changed them.
+    """Tensors: one for each layer [tokens, D]; then each input that the pass changed.
 
     Attributes:
-        changed: whether it did.
+        changed: which inputs those are, by their place in the call.
     """
 
     layers: tuple[int, ...]
-    changed: bool = False
+    changed: tuple[int, ...] = ()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -19,6 +19,7 @@ from esm.rotary_embedding import RotaryEmbedding
 
 from virnucpro_monitor.errors import TargetError
 from virnucpro_monitor.runner.embedder import Embedder
+from virnucpro_monitor.runner.hidden_rows import in_pack_order
 from virnucpro_monitor.runner.interface import find_names
 from virnucpro_monitor.validation.subject import Layers, PackedBatch, Subject, dtype_name
 
@@ -264,12 +265,11 @@ class ModelSubject:
                 ids, bounds, batch.max_seqlen, repr_layers=asked
             ),
             (ids.numel(),),
+            batch,
         )
-        lengths = batch.cu_seqlens.diff().tolist()
         for layer, rows in found.items():
-            if rows.dim() == 3:  # a padded fallback was read at its layers: [n, T, D]
-                pairs = zip(rows, lengths, strict=True)
-                found[layer] = torch.cat([row[:length] for row, length in pairs])
+            if rows.dim() == 3:  # a padded fallback that gives its last layer as it is
+                found[layer] = in_pack_order(rows, (), batch)
             _checked(found[layer], ids.numel(), "forward_packed")
         return found
 
@@ -278,12 +278,22 @@ class ModelSubject:
         layers: Sequence[int],
         run: Callable[[list[int]], Any],
         leading: tuple[int, ...],
+        pack: PackedBatch | None = None,
     ) -> dict[int, torch.Tensor]:
-        """Run the model and return layers, numbered as fair-esm numbers them."""
+        """Run the model and return layers, numbered as fair-esm numbers them.
+
+        Args:
+            pack: in whose order rows are wanted that the layers saw in another one.
+        """
         entrances = {layer: self._entrance(layer) for layer in layers}
         caught: dict[int, list[torch.Tensor]] = {}
+        embedded: list[torch.Tensor] = []
         num_tokens = math.prod(leading)
         with ExitStack() as hooks:
+            table = getattr(self._trunk, "embed_tokens", None)
+            if pack is not None and isinstance(table, torch.nn.Module):
+                hook = table.register_forward_pre_hook(lambda _, seen: embedded.extend(seen[:1]))
+                hooks.callback(hook.remove)
             for layer, entrance in entrances.items():
                 if entrance is not None:
                     hook = entrance.register_forward_pre_hook(_catch(caught, layer, num_tokens))
@@ -296,8 +306,10 @@ class ModelSubject:
                 rows = _joined(caught[layer], num_tokens)
                 if rows.dim() == 3 and rows.shape[:2] != leading:
                     rows = rows.transpose(0, 1)  # fair-esm keeps time first: [T, B, D] -> [B, T, D]
+                if pack is not None:
+                    rows = in_pack_order(rows, embedded, pack)
                 found[layer] = rows
-            elif layer == self.num_layers or entrances[layer] is not None:
+            elif layer == self.num_layers:
                 found[layer] = _representation(result, layer)
             else:
                 found[layer] = _representation(run([layer]), layer)

@@ -207,14 +207,16 @@ class RemoteSubject:
 
     def _embed(self, call: EmbedAlone | EmbedPack, *inputs: torch.Tensor) -> Layers:
         answer, tensors = self.ask(call, Embedded, inputs)
-        wanted = len(call.layers) + answer.changed
+        wanted = len(call.layers) + len(answer.changed)
         if answer.layers != call.layers or len(tensors) != wanted:
             raise MessageError("Rows came of other layers than were asked for.")
-        if answer.changed:  # what the target did to its input is part of what it does
-            tokens = tensors.pop()
-            if tokens.shape != inputs[0].shape or tokens.dtype != inputs[0].dtype:
-                raise MessageError("Changed tokens came in another shape.")
-            inputs[0].copy_(tokens)
+        if not set(answer.changed) <= set(range(len(inputs))):
+            raise MessageError("Inputs came back that were not given.")
+        for place in reversed(answer.changed):  # what the target did to its input is what it does
+            given, now = inputs[place], tensors.pop()
+            if now.shape != given.shape or now.dtype != given.dtype:
+                raise MessageError("A changed input came in another shape.")
+            given.copy_(now)
         return {
             layer: rows.to(self.device) for layer, rows in zip(call.layers, tensors, strict=True)
         }

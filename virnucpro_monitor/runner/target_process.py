@@ -222,7 +222,7 @@ class Host:
         from virnucpro_monitor.validation.subject import PackedBatch
 
         subject, layers = self._subject, list(call.layers)
-        kept = tensors[0].clone()
+        kept = [tensor.clone() for tensor in tensors]
         with filled(subject.device, call.fill):
             if isinstance(call, EmbedPack):
                 batch = PackedBatch(tensors[0], tensors[1], call.max_seqlen, call.sequence_ids)
@@ -231,10 +231,11 @@ class Host:
                     found = {layer: found[layer][slice(*call.span)] for layer in layers}
             else:
                 found = subject.embed_unpacked_layers(tensors[0].to(subject.device), layers)
-        changed = not torch.equal(tensors[0], kept)
+        pairs = enumerate(zip(tensors, kept, strict=True))
+        changed = tuple(place for place, (now, before) in pairs if not torch.equal(now, before))
         rows = [found[layer] for layer in layers]
         embedded = Embedded(layers=call.layers, changed=changed)
-        return embedded, [*rows, tensors[0]] if changed else rows
+        return embedded, [*rows, *(tensors[place] for place in changed)]
 
     def _pack(self, call: MakePacks) -> tuple[Answer, Sequence[Any]]:
         self._subject.token_budget = call.token_budget

@@ -8,6 +8,7 @@ from collections.abc import Iterator
 
 import torch
 
+from virnucpro_monitor.data.limits import SPECIAL_TOKENS
 from virnucpro_monitor.validation import measures
 from virnucpro_monitor.validation.signature import Signature
 from virnucpro_monitor.validation.tokens import alphabet
@@ -30,6 +31,13 @@ MASK_RESCALE_MISSING = Signature(
 )
 MASK_RESCALE_OF_PACK = Signature(
     "mask rescale of the pack", "a rescale by the whole pack's share of <mask> tokens"
+)
+MASK_RESCALE_OF_RESIDUES = Signature(
+    "mask rescale of residues",
+    "a rescale by the share of <mask> among residues, without <cls>, <eos>",
+)
+OTHER_ROWS = Signature(
+    "other tokens' rows", "rows of other tokens than the pack's, as a stale cache gives"
 )
 DROPOUT_OFF = Signature(
     "token dropout off", "token dropout switched off (no 0.88, and <mask> tokens not zeroed)"
@@ -61,13 +69,20 @@ def name_embedding_fault(
     error = measures.relative_l2(plain_seen, plain_exact)
     scaled = factor is not None and abs(factor - 1.0) >= _FACTOR_TOLERANCE
     if scaled and factor is not None and _explains(plain_seen, factor * plain_exact):
-        named = _named_factor(factor, share, pack_share)
+        named = _named_factor(factor, share, pack_share, len(tokens))
         found += [named] if named else []
     elif error and table is not None:
         kept = tokens[~masked]
         found += [one for one in _by_the_table(plain_seen, plain_exact, kept, table) if one]
     if share > 0 and float(seen[masked].double().norm()) > _LEFT_IN * float(plain_seen.norm()):
-        found.append(MASK_NOT_ZEROED)
+        read = None if table is None else _read_as(seen[masked], table)
+        if read == {alphabet().mask_idx} or read is None:
+            found.append(MASK_NOT_ZEROED)
+        elif len(read) == 1:
+            letter = alphabet().get_tok(read.pop())
+            return Signature("letters", f"<mask> read as {letter}")
+        else:
+            return OTHER_ROWS
     if {RESCALE_MISSING.name, MASK_NOT_ZEROED.name} == {one.name for one in found}:
         return DROPOUT_OFF
     if not found:
@@ -75,13 +90,18 @@ def name_embedding_fault(
     return Signature(found[-1].name, " and ".join(one.text for one in found))
 
 
-def _named_factor(factor: float, share: float, pack_share: float | None) -> Signature | None:
-    """`share`: of the sequence's own tokens that are `<mask>`."""
+def _named_factor(
+    factor: float, share: float, pack_share: float | None, num_tokens: int
+) -> Signature | None:
+    """`share`: of the sequence's own `num_tokens` that are `<mask>`."""
     observed = 1.0 - share
     known = [(-1.0, SIGN), (0.0, ZERO), (1.0 / _RATIO, RESCALE_MISSING), (_RATIO, RESCALE_TWICE)]
     if share > 0:
         # Without token dropout neither the 0.88 nor the observed share is applied.
         known += [(observed / _RATIO, RESCALE_MISSING), (observed, MASK_RESCALE_MISSING)]
+        of_residues = share * num_tokens / (num_tokens - SPECIAL_TOKENS)
+        if of_residues < 1:
+            known.append((observed / (1.0 - of_residues), MASK_RESCALE_OF_RESIDUES))
     if pack_share is not None and abs(pack_share - share) > 0.001:
         known.append((observed / (1.0 - pack_share), MASK_RESCALE_OF_PACK))
     distance, signature = min(
@@ -107,6 +127,15 @@ def _by_the_table(
             return
 
 
+def _read_as(seen: torch.Tensor, table: torch.Tensor) -> set[int] | None:
+    """The tokens whose rows these are, at whatever scale; None where they are no tokens' rows."""
+    known = torch.nn.functional.normalize(table.double(), dim=-1)
+    cosines = torch.nn.functional.normalize(seen.double(), dim=-1) @ known.T
+    if not bool((cosines.max(-1).values > 1.0 - _EXPLAINED**2).all()):
+        return None
+    return set(cosines.argmax(-1).tolist())
+
+
 def _letters(
     seen: torch.Tensor, exact: torch.Tensor, tokens: torch.Tensor, table: torch.Tensor
 ) -> Signature | None:
@@ -118,13 +147,19 @@ def _letters(
     pairs: dict[str, str] = {}
     known = scale * table.double()
     for place in off.nonzero().flatten().tolist():
+        token = int(tokens[place])
+        if not bool(seen[place].any()):
+            pairs[alphabet().get_tok(token)] = "nothing"
+            continue
         distances = (known - seen[place].double()).norm(dim=-1)
         read = int(distances.argmin())
-        token = int(tokens[place])
         if float(distances[read]) > _EXPLAINED * float(known[read].norm()) or read == token:
             return None
         pairs[alphabet().get_tok(token)] = alphabet().get_tok(read)
-    said = ", ".join(f"{letter} read as {other}" for letter, other in sorted(pairs.items()))
+    said = ", ".join(
+        f"{letter} set to zero" if other == "nothing" else f"{letter} read as {other}"
+        for letter, other in sorted(pairs.items())
+    )
     return Signature("letters", said)
 
 

@@ -128,6 +128,7 @@ def judge_weights(
     """
     by_unpacked = changed(watch.loaded, watch.after_unpacked)
     by_packed = changed(watch.after_unpacked, watch.after_packed)
+    by_packed = [name for name in by_packed if name in watch.loaded]  # others are work space
     tensors = subject.tensors()
     found = fingerprints(tensors)
     if not found and not watch.loaded:
@@ -135,7 +136,9 @@ def judge_weights(
             unit=_UNIT, not_judged="The target shows no parameters or buffers (tensors)."
         )
     now = changed(watch.after_packed, found)
-    by_packed = [*by_packed, *(name for name in now if name not in by_packed)]
+    # What came only later is the packed side's, unless an unpacked pass was seen to change weights.
+    doer = by_unpacked if by_unpacked and not by_packed else by_packed
+    doer += [name for name in now if name in watch.loaded and name not in doer]
     covers = f"{len(watch.loaded)} parameters and buffers before and after"
     if by_packed or by_unpacked:
         names = by_packed or by_unpacked

@@ -21,21 +21,27 @@ Reference = Callable[[torch.Tensor], torch.Tensor]
 
 _PARTNER = "MKTAYIAKQRQISFVK"
 _LENGTH_STEPS = 64
+_MUCH_SHORTER = 16
 _TILES = (128, 64, 32, 16)
 # An error of less than this share of the one that is looked into is another matter.
 _SHARE = 0.1
 _STANDARD = "ACDEFGHIKLMNPQRSTVWY"
 # Where the sequence lies in each of the packs that are tried: alone, first, last, longest.
-_PLACES = ("alone", "first", "last", "middle", "first short", "last short", "middle short")
+_PLACES = (
+    "alone", "first", "last", "middle", "third", "first short", "last short", "middle short",
+)  # fmt: skip
 _MOST_PLACED = 3  # sequences in the largest of them
 _GROUPS: tuple[tuple[str, str, frozenset[str]], ...] = (
-    ("longest", "the longest of each pack", frozenset({"alone", "first", "last", "middle"})),
+    ("longest", "the longest of each pack", frozenset(
+        {"alone", "first", "last", "middle", "third"})),
     ("not longest", "all but the longest of each pack", frozenset(
         {"first short", "last short", "middle short"})),
     ("first", "the first of each pack", frozenset({"alone", "first", "first short"})),
-    ("last", "the last of each pack", frozenset({"alone", "last", "last short"})),
-    ("not first", "all but the first of each pack", frozenset(
+    ("last", "the last of each pack", frozenset({"alone", "last", "third", "last short"})),
+    ("second", "the second of each pack", frozenset(
         {"last", "middle", "last short", "middle short"})),
+    ("not first", "all but the first of each pack", frozenset(
+        {"last", "middle", "third", "last short", "middle short"})),
     ("not last", "all but the last of each pack", frozenset(
         {"first", "middle", "first short", "middle short"})),
     ("alone", "packs of one sequence", frozenset({"alone"})),
@@ -63,16 +69,24 @@ class _Trials:
         noise = layer_limits(key, subject.num_layers)[-1]
         self._limit = noise if error is None else max(noise, _SHARE * error)
         self._right: dict[tuple[int, ...], torch.Tensor] = {}
-        self._known: dict[tuple[int, tuple[tuple[int, ...], ...]], bool] = {}
+        self._noise = noise
+        self._known: dict[tuple[int, tuple[tuple[int, ...], ...]], float] = {}
 
     def is_wrong(self, segments: Sequence[torch.Tensor], slot: int) -> bool:
         """Whether the sequence in `slot` of this pack is wrong; each pack is made once."""
+        return self._error(segments, slot) > self._limit
+
+    def is_right(self, tokens: torch.Tensor) -> bool:
+        """Whether a sequence packed alone has no more than healthy runs have."""
+        return self._error([tokens], 0) <= self._noise
+
+    def _error(self, segments: Sequence[torch.Tensor], slot: int) -> float:
         asked = slot, tuple(tuple(segment.tolist()) for segment in segments)
         if asked not in self._known:
             self._known[asked] = self._try(segments, slot)
         return self._known[asked]
 
-    def _try(self, segments: Sequence[torch.Tensor], slot: int) -> bool:
+    def _try(self, segments: Sequence[torch.Tensor], slot: int) -> float:
         batch = make_pack(segments)
         rows = embed_packed(self._subject, batch)
         bounds = bounds_of(batch)
@@ -82,7 +96,7 @@ class _Trials:
             self._right[key] = self._reference(tokens)
         right = self._right[key].to(rows.device)
         error = pooled_error(rows[bounds[slot] : bounds[slot + 1]], right)
-        return error is None or error > self._limit
+        return float("inf") if error is None else error
 
 
 def make_pack(segments: Sequence[torch.Tensor]) -> PackedBatch:
@@ -122,12 +136,14 @@ def find_group(
     half = _of_length(tokens, max(SPECIAL_TOKENS + 1, len(tokens) // 2))
     if trials.is_wrong([tokens], 0) and not trials.is_wrong([half], 0):
         return _by_letters(trials, tokens) or _by_length(trials, tokens)
-    wrong = {
-        place
-        for place, (segments, slot) in _placements(tokens).items()
-        if trials.is_wrong(segments, slot)
-    }
-    tried = frozenset(_placements(tokens))
+    packs = _placements(tokens)
+    third = packs.pop("third")
+    wrong = {place for place, (pack, slot) in packs.items() if trials.is_wrong(pack, slot)}
+    # Only of what strikes the second and not the first it tells more than "last" does.
+    tells = "last" in wrong and "first" not in wrong
+    if trials.is_wrong(*third) if tells else "last" in wrong:
+        wrong.add("third")
+    tried = frozenset({*packs, "third"})
     if not wrong:
         return _by_pack_size(trials, tokens, num_tokens, num_sequences)
     for name, text, places in _GROUPS:
@@ -147,6 +163,7 @@ def _placements(tokens: torch.Tensor) -> dict[str, tuple[list[torch.Tensor], int
         "first": ([tokens, shorter], 0),
         "last": ([shorter, tokens], 1),
         "middle": ([shorter, tokens, shorter], 1),
+        "third": ([shorter, shorter, tokens], 2),
     }
     if size < 1 or len(residues) + len(_PARTNER) > MAX_RESIDUES:
         return packs
@@ -164,12 +181,16 @@ def _by_pack_size(
     """Right in small packs: from how many tokens, or sequences, of the pack on it is wrong."""
     filler, tiny = encode(_PARTNER), encode(_PARTNER[:1])
 
+    def at_either_end(other: torch.Tensor, count: int) -> bool:
+        return trials.is_wrong([tokens, *[other] * count], 0) or trials.is_wrong(
+            [*[other] * count, tokens], count
+        )
+
     def is_wrong(total: int) -> bool:
-        count = max(0, total - len(tokens)) // len(filler)
-        return trials.is_wrong([tokens, *[filler] * count], 0)
+        return at_either_end(filler, max(0, total - len(tokens)) // len(filler))
 
     def is_wrong_among(count: int) -> bool:
-        return trials.is_wrong([tokens, *[tiny] * (count - 1)], 0)
+        return at_either_end(tiny, count - 1)
 
     fewest = len(tokens) + 2 * len(filler)
     if num_tokens > fewest and is_wrong(num_tokens):
@@ -220,8 +241,16 @@ def _by_length(trials: _Trials, tokens: torch.Tensor) -> Group | None:
     def is_wrong(length: int) -> bool:
         return trials.is_wrong([_of_length(tokens, length)], 0)
 
-    if count <= SPECIAL_TOKENS + 2 or is_wrong(max(SPECIAL_TOKENS + 1, count // 2)):
+    shortest = SPECIAL_TOKENS + 1
+    if count <= shortest + 1:
         return None
+    if is_wrong(max(shortest, count // 2)):
+        if is_wrong(max(shortest, count // _MUCH_SHORTER)):
+            return None
+        while is_wrong(max(shortest, count // 2)):
+            count //= 2
+    if count < len(tokens) and not trials.is_right(_of_length(tokens, max(shortest, count // 2))):
+        return None  # it fades with the length, and strikes all
     longest = MAX_RESIDUES + SPECIAL_TOKENS
     if not is_wrong(count - 1) and count < longest and not is_wrong(count + 1):
         for tile in _TILES:

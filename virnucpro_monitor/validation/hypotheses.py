@@ -4,51 +4,38 @@
 the layer; those of single heads or matrices, of which there are many, only where no other does.
 """
 
-from collections.abc import Iterable, Iterator
+import math
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
 
 from virnucpro_monitor.validation import measures
-from virnucpro_monitor.validation.one_layer import PRODUCTS, Hypothesis, Shared, run_layer
-from virnucpro_monitor.validation.tokens import alphabet
+from virnucpro_monitor.validation.layer_faults import (
+    Surroundings,
+    bias_hypotheses,
+    head_hypotheses,
+    hypotheses,
+    rarer_hypotheses,
+    weight_hypotheses,
+    without_heads,
+)
+from virnucpro_monitor.validation.one_layer import Hypothesis, Shared, run_layer
 
 # A hypothesis explains the packed layer where it is this many times closer than the right layer.
 EXPLAINS_FACTOR = 4.0
-_LONGEST_CONTEXT = 2048
 # Rows of one layer depend on each other in attention alone: some of them tell as much as all.
 _MOST_ROWS = 96
 # Of two that explain about equally well, the one that speaks for more rows.
 _ABOUT_EQUAL = 1.5
-_HALF = (torch.bfloat16, torch.float16)
-# What people set windows and tables to.
-_SIZES = (8, 16, 32, 64, 100, 128, 200, 256, 400, 500, 512, 768, 1000, 1022, 1024)
 _MOST_HEADS_OUT = 4
-
-
-@dataclass(frozen=True, slots=True)
-class Surroundings:
-    """Where a sequence lies in its pack.
-
-    Attributes:
-        before, after: all tokens of the pack before and after the sequence, [n] int64.
-        previous, following: tokens of the direct neighbours; empty where there is none.
-        longest: tokens of the longest sequence in the pack.
-        other_lengths: tokens of the longest sequences of other packs.
-    """
-
-    before: torch.Tensor
-    after: torch.Tensor
-    previous: torch.Tensor
-    following: torch.Tensor
-    longest: int
-    other_lengths: tuple[int, ...] = ()
-
-    @staticmethod
-    def alone(tokens: torch.Tensor) -> "Surroundings":
-        """Of a sequence without neighbours."""
-        return Surroundings(*(tokens[:0],) * 4, longest=len(tokens))
+_BASE = 10_000.0  # of the rotary frequencies
+# Factors that are tried first, and how often the best one's surroundings are then narrowed.
+_FACTORS = (-1.0, 0.0, 0.25, 0.5, 0.7, 0.9, 1.1, 1.4, 2.0, 4.0)
+_NARROWINGS = 16
+_NUDGE = 1.1  # shows in which direction a factor moves the layer
+_GOLDEN = 0.618
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,10 +57,12 @@ class _Seen:
         rows: torch.Tensor,
         number: int,
         before: torch.Tensor | None,
+        after: Callable[[torch.Tensor], torch.Tensor] | None,
     ) -> None:
         device = next(model.parameters()).device
         self._model, self._tokens, self._number = model, tokens, number
         self._before = None if before is None else before.to(device)
+        self._after = after or (lambda rows: rows)
         self._rows = rows.double().to(device)
         count = len(tokens)
         # The outer ones, where boundaries show, and others evenly spread.
@@ -84,6 +73,19 @@ class _Seen:
 
     def error(self, hypothesis: Hypothesis, *, whole: bool = False) -> float | None:
         """Relative L2 over the residues that the hypothesis keeps; `whole`: BOS and EOS too."""
+        return measures.relative_l2(*self._both(hypothesis, whole=whole))
+
+    def turns_towards(self, hypothesis: Hypothesis) -> float:
+        """Cosine between what a hypothesis changes of the right layer and what is seen to be."""
+        right = self._both(Hypothesis(name="right", text=""))[1].double()
+        seen, rows = self._both(hypothesis)
+        change, wanted = (rows.double() - right).flatten(), (seen - right).flatten()
+        return float(change @ wanted / (change.norm() * wanted.norm()).clamp(min=1e-300))
+
+    def _both(
+        self, hypothesis: Hypothesis, *, whole: bool = False
+    ) -> tuple[torch.Tensor, torch.Tensor]:
+        """Rows as seen and under a hypothesis, each [n, D]."""
         rows, at = run_layer(
             self._model,
             self._tokens,
@@ -94,7 +96,7 @@ class _Seen:
             self._shared,
         )
         kept = (at >= (0 if whole else 1)) & (at < len(self._tokens) - (0 if whole else 1))
-        return measures.relative_l2(self._rows[at[kept]], rows[kept])
+        return self._rows[at[kept]], self._after(rows[kept])
 
 
 def explain(
@@ -104,6 +106,7 @@ def explain(
     surroundings: Surroundings,
     number: int = 1,
     before: torch.Tensor | None = None,
+    after: Callable[[torch.Tensor], torch.Tensor] | None = None,
 ) -> Explanation | None:
     """Find the hypothesis that reproduces the packed layer.
 
@@ -112,11 +115,12 @@ def explain(
         tokens: [T] int64 of the sequence alone.
         packed: [T, D], what the packed path gave after layer `number`.
         before: [T, D], that layer's right input; not needed for the first.
+        after: what comes between the layer and what was seen, [n, D] -> [n, D]: a final LayerNorm.
 
     Returns:
         The best one, or None where none is at least `EXPLAINS_FACTOR` times closer than right.
     """
-    seen = _Seen(model, tokens, packed, number, before if number > 1 else None)
+    seen = _Seen(model, tokens, packed, number, before if number > 1 else None, after)
     right = seen.error(Hypothesis(name="right", text=""))
     if right is None:
         return None
@@ -130,14 +134,16 @@ def explain(
         clamp=largest,
     )
     for tried in (
-        (clamped, *hypotheses(len(tokens), around)),
+        (*(() if after else (clamped,)), *hypotheses(len(tokens), around)),
+        rarer_hypotheses(len(tokens)),
         weight_hypotheses(),
+        bias_hypotheses(),
         head_hypotheses(heads),
     ):
         best = _best(seen, tried, right)
         if best is not None and best.error * EXPLAINS_FACTOR < right:
             return best
-    return _heads_out(seen, heads, right)
+    return _heads_out(seen, heads, right) or _factor(seen, heads, right)
 
 
 def _best(seen: _Seen, tried: Iterable[Hypothesis], right: float) -> Explanation | None:
@@ -149,6 +155,9 @@ def _best(seen: _Seen, tried: Iterable[Hypothesis], right: float) -> Explanation
             found.append(Explanation(hypothesis, error, right))
     if not found:
         return None
+    bases = [one for one in found if one.hypothesis.base != _BASE]
+    if bases:
+        found.append(_rebased(seen, min(bases, key=lambda one: one.error)))
     sized: dict[tuple[object, ...], Explanation] = {}
     for one in sorted(found, key=lambda one: one.error):
         h = one.hypothesis
@@ -183,258 +192,91 @@ def _refined(seen: _Seen, best: Explanation) -> Explanation:
     return replace(best, hypothesis=replace(best.hypothesis, text=text))
 
 
+def _rebased(seen: _Seen, best: Explanation) -> Explanation:
+    """The rotary base near the one that was tried."""
+    low, high = math.log10(best.hypothesis.base) - 1, math.log10(best.hypothesis.base) + 1
+
+    def at(exponent: float) -> Explanation:
+        h = replace(best.hypothesis, base=10**exponent)
+        error = seen.error(h)
+        return replace(best, hypothesis=h, error=math.inf if error is None else error)
+
+    for _ in range(_NARROWINGS):
+        one, other = high - _GOLDEN * (high - low), low + _GOLDEN * (high - low)
+        low, high = (low, other) if at(one).error <= at(other).error else (one, high)
+    found = at((low + high) / 2)
+    text = f"rotary base {float(f'{found.hypothesis.base:.2g}'):,g} instead of 10,000"
+    return replace(found, hypothesis=replace(found.hypothesis, text=text))
+
+
 def _heads_out(seen: _Seen, heads: int, right: float) -> Explanation | None:
     """Several heads that give zero, the most telling first."""
     out: tuple[int, ...] = ()
     error = right
     while len(out) < min(_MOST_HEADS_OUT, heads):
         tried = [(*out, head) for head in range(heads) if head not in out]
-        errors = [seen.error(_without_heads(some, heads)) for some in tried]
+        errors = [seen.error(without_heads(some, heads)) for some in tried]
         known = [(e, some) for e, some in zip(errors, tried, strict=True) if e is not None]
         if not known or min(known)[0] >= 0.9 * error:
             return None
         error, out = min(known)
         if error * EXPLAINS_FACTOR < right:
-            return Explanation(_without_heads(tuple(sorted(out)), heads), error, right)
+            return Explanation(without_heads(tuple(sorted(out)), heads), error, right)
     return None
 
 
-def _without_heads(out: tuple[int, ...], heads: int) -> Hypothesis:
-    numbers = ", ".join(str(head + 1) for head in out)
-    which = f"head {numbers}" if len(out) == 1 else f"heads {numbers}"
-    return Hypothesis(
-        name="head left out", text=f"{which} of {heads} left out of attention", heads_out=out
+# Field of `Hypothesis` -> its part of the layer, and what is multiplied.
+_FACTORED: dict[str, tuple[str, str]] = {
+    "score_factor": ("attention", "attention scores"),
+    "position_factor": ("attention", "rotary positions"),
+    "attention_factor": ("attention", "what attention adds"),
+    "feed_forward_factor": ("feed-forward", "what the feed-forward part adds"),
+    "residual_factor": ("", "the residual stream"),
+}
+
+
+def _factor(seen: _Seen, heads: int, right: float) -> Explanation | None:
+    """One part of the layer multiplied by some number, or the attention scores of one head."""
+    for field in _FACTORED:
+        found = _fitted(seen, field, heads, (), right)
+        if found.error * EXPLAINS_FACTOR < right:
+            return found
+    likely = max(
+        range(heads),
+        key=lambda head: abs(seen.turns_towards(_with_factor("score_factor", _NUDGE, (head,)))),
     )
+    found = _fitted(seen, "score_factor", heads, (likely,), right)
+    return found if found.error * EXPLAINS_FACTOR < right else None
 
 
-def hypotheses(num_tokens: int, around: Surroundings) -> Iterator[Hypothesis]:
-    """Every known fault of a layer that applies to a sequence of `num_tokens`."""
-    own = torch.arange(num_tokens, dtype=torch.float64)
-    yield Hypothesis(name="scale missing", text="a missing softmax scale", scale_power=0)
-    yield Hypothesis(name="scale twice", text="the softmax scale applied twice", scale_power=2)
-    for base in (1e5, 1e6):
-        text = f"rotary base 1e{len(f'{base:.0f}') - 1} instead of 1e4"
-        yield Hypothesis(name="rotary base", text=text, base=base)
-    yield Hypothesis(
-        name="rotary interleaved", text="interleaved instead of half-split RoPE", interleaved=True
+def _fitted(
+    seen: _Seen, field: str, heads: int, some: tuple[int, ...], right: float
+) -> Explanation:
+    """The best factor, by narrowing around the best of a few."""
+    errors = {factor: _error_with(seen, field, factor, some) for factor in _FACTORS}
+    place = _FACTORS.index(min(errors, key=lambda one: errors[one]))
+    low, high = _FACTORS[max(0, place - 1)], _FACTORS[min(len(_FACTORS) - 1, place + 1)]
+    for _ in range(_NARROWINGS):
+        one, other = high - _GOLDEN * (high - low), low + _GOLDEN * (high - low)
+        nearer = _error_with(seen, field, one, some) <= _error_with(seen, field, other, some)
+        low, high = (low, other) if nearer else (one, high)
+    factor = (low + high) / 2
+    part, what = _FACTORED[field]
+    what += f" of head {some[0] + 1} of {heads}" if some else ""
+    hypothesis = replace(
+        _with_factor(field, factor, some),
+        name="scale off" if field == "score_factor" else "factor",
+        text=f"{what} multiplied by {factor:.3g}",
+        part=part,
     )
-    yield Hypothesis(name="rotary q only", text="RoPE on q only", rotate_k=False)
-    yield Hypothesis(name="rotary missing", text="missing RoPE", rotate_q=False, rotate_k=False)
-    yield Hypothesis(name="rotary reversed", text="RoPE turned the other way", positions=-own)
-    yield Hypothesis(name="positions doubled", text="doubled positions", positions=2 * own)
-    for half in (num_tokens // 2, (num_tokens + 1) // 2):
-        yield Hypothesis(
-            name="positions restarted",
-            text="positions restarted in mid-sequence",
-            positions=own % max(1, half),
-        )
-    if len(around.previous):
-        for late in (len(around.previous), len(around.previous) - 1):
-            yield Hypothesis(
-                name="positions late",
-                text="positions reset one token late",
-                positions=torch.cat([torch.tensor([float(late)]), own[:-1]]).double(),
-            )
-    yield from _table_hypotheses(num_tokens, around)
-    yield from _key_hypotheses(num_tokens, around)
-    yield from _precision_hypotheses()
-    yield from _boundary_hypotheses(num_tokens, around)
-    for gelu, text in (
-        ("tanh", "tanh instead of erf GELU"),
-        ("relu", "ReLU instead of GELU"),
-        ("silu", "SiLU instead of GELU"),
-    ):
-        yield Hypothesis(name=f"gelu {gelu}", text=text, part="feed-forward", gelu=gelu)
-    yield Hypothesis(
-        name="feed-forward left out",
-        text="a feed-forward part that is left out",
-        part="feed-forward",
-        without_feed_forward=True,
-    )
-    for eps in (1e-2, 1e-3, 1e-6, 1e-12):
-        yield Hypothesis(
-            name="layer norm epsilon",
-            text=f"LayerNorm epsilon {eps:g} instead of 1e-5",
-            part="LayerNorm",
-            layer_norm_eps=eps,
-        )
+    return Explanation(hypothesis, _error_with(seen, field, factor, some), right)
 
 
-def _table_hypotheses(num_tokens: int, around: Surroundings) -> Iterator[Hypothesis]:
-    """Rotary tables that end before the sequence does."""
-    for size in sorted({*_SIZES, *around.other_lengths}):
-        if not 1 < size < num_tokens:
-            continue
-        for beyond, what in (
-            ("last", "all later tokens take its last row"),
-            ("wrap", "it starts again there"),
-            ("none", "later tokens are not turned"),
-        ):
-            yield Hypothesis(
-                name="rotary table short",
-                text=f"a rotary table of {size} positions, too short or stale ({what})",
-                table=size,
-                beyond=beyond,
-            )
+def _error_with(seen: _Seen, field: str, factor: float, some: tuple[int, ...]) -> float:
+    error = seen.error(_with_factor(field, factor, some))
+    return float("inf") if error is None else error
 
 
-def _key_hypotheses(num_tokens: int, around: Surroundings) -> Iterator[Hypothesis]:
-    """Keys that a query should see and does not, or the other way round."""
-    yield Hypothesis(name="causal", text="causal attention", causal=True)
-    for size in _SIZES:
-        if size < num_tokens - 1:
-            text = f"attention within a window of {size} tokens to either side"
-            yield Hypothesis(name="window", text=text, window=size)
-            yield Hypothesis(name="window", text=f"causal {text}", window=size, causal=True)
-    fills = {(-num_tokens) % step for step in (2, 4, 8, 16, 32, 64, 128)}
-    for count in sorted({*fills, around.longest - num_tokens, 1} - {0}):
-        yield Hypothesis(
-            name="zero keys",
-            text=f"{count} {'key' if count == 1 else 'keys'} of zeros attended to, as padding "
-            "without a mask",
-            zero_keys=count,
-        )
-    for count in (1, 2):
-        if num_tokens > 2 * count:
-            last = "last key" if count == 1 else f"last {count} keys"
-            yield Hypothesis(
-                name="last key dropped",
-                text=f"the sequence's {last} left out of attention",
-                hidden_keys=count,
-            )
-
-
-def _precision_hypotheses() -> Iterator[Hypothesis]:
-    for dtype in _HALF:
-        name = str(dtype).removeprefix("torch.")
-        text = f"rotary tables in {name}"
-        yield Hypothesis(name=f"rotary {name}", text=text, rotary_dtype=dtype)
-        yield Hypothesis(name=f"rotary {name}", text=text, angle_dtype=dtype)
-        yield Hypothesis(name=f"rotary {name}", text=text, angle_dtype=dtype, rotary_dtype=dtype)
-        yield Hypothesis(name=f"softmax {name}", text=f"softmax in {name}", softmax_dtype=dtype)
-        text = f"attention in {name}"
-        yield Hypothesis(name=f"attention {name}", text=text, attention_dtype=dtype)
-        yield Hypothesis(
-            name=f"attention {name}", text=text, attention_dtype=dtype, rounds_shares=True
-        )
-        text = f"a residual stream in {name}"
-        yield Hypothesis(name=f"stream {name}", text=text, part="", stream_dtype=dtype)
-        text = f"matrix products in {name}, as autocast makes them"
-        for attention in (None, dtype):
-            yield Hypothesis(
-                name=f"products {name}",
-                text=text,
-                part="",
-                product_dtype=dtype,
-                attention_dtype=attention,
-                rounds_shares=attention is not None,
-            )
-
-
-def weight_hypotheses() -> Iterator[Hypothesis]:
-    """Weights of a layer rounded to half precision, all of them or one matrix."""
-    for dtype in _HALF:
-        name = str(dtype).removeprefix("torch.")
-        for some in (PRODUCTS, PRODUCTS[:3], *((one,) for one in PRODUCTS)):
-            which = "all of the layer's" if len(some) == len(PRODUCTS) else ", ".join(some)
-            yield Hypothesis(
-                name=f"weights {name}",
-                text=f"weights rounded to {name} ({which})",
-                part="",
-                rounded=some,
-                weights_dtype=dtype,
-            )
-
-
-def head_hypotheses(num_heads: int) -> Iterator[Hypothesis]:
-    """Faults of one head of a layer, or of all together."""
-    yield Hypothesis(
-        name="attention left out",
-        text="attention that gives zero",
-        heads_out=tuple(range(num_heads)),
-    )
-    for head in range(num_heads):
-        yield _without_heads((head,), num_heads)
-        for roll in (1, -1):
-            yield Hypothesis(
-                name="head rolled",
-                text=f"V of one head (head {head + 1} of {num_heads}) moved by one token against K",
-                rolled_head=head,
-                roll=roll,
-            )
-
-
-def _swapped_hypotheses(num_tokens: int, around: Surroundings) -> Iterator[Hypothesis]:
-    """The lengths of the sequence and of a neighbour exchanged.
-
-    The neighbour's tokens between the wrong boundary and the right one fall to the sequence, or its
-    own to the neighbour; then either part is a segment that can be recognised.
-    """
-    name, text = "boundaries swapped", "the boundaries of two neighbours swapped"
-    more = len(around.previous) - num_tokens
-    if len(around.previous) and more > 0:
-        yield Hypothesis(name=name, text=text, left=around.previous[num_tokens:])
-    elif len(around.previous) and more < 0:
-        yield Hypothesis(name=name, text=text, skip_first=-more)
-        yield Hypothesis(name=name, text=text, left=around.previous, skip_last=len(around.previous))
-    more = len(around.following) - num_tokens
-    if len(around.following) and more > 0:
-        yield Hypothesis(name=name, text=text, right=around.following[:more])
-    elif len(around.following) and more < 0:
-        yield Hypothesis(name=name, text=text, skip_last=-more)
-        yield Hypothesis(
-            name=name, text=text, skip_first=len(around.following), right=around.following
-        )
-
-
-def _boundary_hypotheses(num_tokens: int, around: Surroundings) -> Iterator[Hypothesis]:
-    off_by_one = "a boundary (`cu_seqlens`) off by one"
-    if len(around.after):
-        yield Hypothesis(
-            name="boundary late", text=off_by_one, skip_first=1, right=around.after[:1]
-        )
-        yield Hypothesis(name="boundary late", text=off_by_one, right=around.after[:1])
-    if len(around.before):
-        yield Hypothesis(
-            name="boundary early", text=off_by_one, skip_last=1, left=around.before[-1:]
-        )
-        yield Hypothesis(name="boundary early", text=off_by_one, left=around.before[-1:])
-    for token, side in ((around.following[:1], "after"), (around.previous[-1:], "before")):
-        if len(token):
-            own = torch.arange(num_tokens, dtype=torch.float64)
-            place = 0.0 if side == "after" else float(len(around.previous) - 1)
-            yield Hypothesis(
-                name="neighbour token",
-                text=f"one token of the sequence {side} it attended to (a boundary off by one)",
-                left=token if side == "before" else token[:0],
-                right=token if side == "after" else token[:0],
-                positions=torch.cat(
-                    [own, own.new_tensor([place])]
-                    if side == "after"
-                    else [own.new_tensor([place]), own]
-                ),
-            )
-    yield Hypothesis(name="boundary late", text=off_by_one, skip_first=1)
-    yield Hypothesis(name="boundary early", text=off_by_one, skip_last=1)
-    merged = "two sequences merged into one"
-    if len(around.previous):
-        yield Hypothesis(name="merged", text=merged, left=around.previous)
-    if len(around.following):
-        yield Hypothesis(name="merged", text=merged, right=around.following)
-    total = len(around.before) + len(around.after) + num_tokens
-    if total <= _LONGEST_CONTEXT and len(around.before) + len(around.after):
-        yield Hypothesis(
-            name="one segment",
-            text="the whole pack taken as one sequence",
-            left=around.before,
-            right=around.after,
-        )
-    yield from _swapped_hypotheses(num_tokens, around)
-    missing = around.longest - num_tokens
-    if missing > 0:
-        for token, name in ((alphabet().cls_idx, "<cls>"), (alphabet().padding_idx, "<pad>")):
-            yield Hypothesis(
-                name=f"padding {name}",
-                text=f"padding with {name} that is attended to",
-                right=torch.full((missing,), token, dtype=torch.int64),
-            )
+def _with_factor(field: str, factor: float, some: tuple[int, ...]) -> Hypothesis:
+    changes: dict[str, Any] = {field: factor, "factor_heads": some}
+    return replace(Hypothesis(name="", text=""), **changes)

@@ -3,6 +3,8 @@
 import itertools
 from dataclasses import dataclass
 
+import torch
+
 from virnucpro_monitor.validation.perturb import bounds_of, other_residues
 from virnucpro_monitor.validation.signature import Signature
 from virnucpro_monitor.validation.subject import (
@@ -45,10 +47,10 @@ def trace_leak(subject: Subject, batch: PackedBatch) -> Leak | None:
             segment = tokens[bounds[slot] : bounds[slot + 1]]
             segment[:] = other_residues(segment)
         other = batch.with_tokens(tokens)
-        moved = (embed_packed(subject, other).double() - base.double()).abs().amax(-1).cpu()
+        moved = _moved(embed_packed(subject, other), base)
         for slot in sorted(set(range(slots)) - set(changed)):
             size = float(moved[bounds[slot] : bounds[slot + 1]].max())
-            if size != 0 and (worst is None or size > worst[0]):
+            if size > 0 and (worst is None or size > worst[0]):
                 worst = size, slot, other
     return None if worst is None else _locate(subject, batch, *worst)
 
@@ -59,6 +61,14 @@ def _changes(slots: int) -> list[list[int]]:
     return [list(one) for one, _ in itertools.groupby(found)]
 
 
+def _moved(after: torch.Tensor, before: torch.Tensor) -> torch.Tensor:
+    """[tokens], by how much each row has moved; infinite where it is finite only once."""
+    apart = (after.double() - before.double()).abs()
+    same = (after == before) | (after.isfinite().logical_not() & before.isfinite().logical_not())
+    apart = torch.where(same, 0.0, apart.nan_to_num(nan=torch.inf, posinf=torch.inf))
+    return apart.amax(-1).cpu()
+
+
 def _locate(
     subject: Subject, batch: PackedBatch, size: float, slot: int, other: PackedBatch
 ) -> Leak | None:
@@ -66,9 +76,7 @@ def _locate(
     bounds = bounds_of(batch)
     span = bounds[slot], bounds[slot + 1]
     base, after = (embed_slot_layers(subject, one, span, layers) for one in (batch, other))
-    moved = {
-        layer: (after[layer].double() - base[layer].double()).abs().amax(-1) for layer in layers
-    }
+    moved = {layer: _moved(after[layer], base[layer]) for layer in layers}
     first = next((layer for layer in layers if bool(moved[layer].ne(0).any())), None)
     if first is None:
         return None

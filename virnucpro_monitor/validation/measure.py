@@ -26,6 +26,7 @@ from virnucpro_monitor.records import (
 from virnucpro_monitor.validation import measures
 from virnucpro_monitor.validation.oracle import Oracle
 from virnucpro_monitor.validation.poison import poisoned
+from virnucpro_monitor.validation.probe_packs import own_pack
 from virnucpro_monitor.validation.subject import PackedBatch, Subject, embed_packed, embed_unpacked
 from virnucpro_monitor.validation.tokens import encode
 from virnucpro_monitor.validation.worst_rows import KeptRows, WorstRows
@@ -87,14 +88,17 @@ def measure(
     indices = {sequence.id: index for index, sequence in enumerate(benchmark.sequences)}
     expected = [encode(text) for text in texts]
     pairs = [(s.id, text) for s, text in zip(benchmark.sequences, texts, strict=True)]
+    own_tokens = {name: expected[index] for name, index in indices.items()}
     notes, batches, done = _Notes(), [], set[int]()
     for number, batch in enumerate(subject.pack(pairs)):
-        batches.append(batch)
-        notes.num_tokens += int(batch.input_ids.numel())
+        of_others = _other_tokens(batch, own_tokens)
+        notes.other_tokens += of_others
         with poisoned(subject.device):
             started = _now_s(subject)
-            rows = embed_packed(subject, batch)
+            batch, rows = _embed(subject, batch, dict(pairs) if of_others else {})
             notes.packed_s += _now_s(subject) - started
+        batches.append(batch)
+        notes.num_tokens += int(batch.input_ids.numel())
         bounds = check_batch(batch, rows)
         notes.width = _check_width(rows, oracle)
         pairs_of_pack: list[_Pair] = []
@@ -105,9 +109,6 @@ def measure(
                 continue
             index = indices[sequence_id]
             start, end = bounds[slot], bounds[slot + 1]
-            tokens = batch.input_ids[start:end].cpu()
-            if tokens.shape != expected[index].shape or not bool((tokens == expected[index]).all()):
-                notes.other_tokens.append(sequence_id)
             alone, spent_s = _embed_alone(subject, expected[index])
             if notes.unpacked_s is not None:
                 notes.unpacked_s = None if spent_s is None else notes.unpacked_s + spent_s
@@ -134,6 +135,37 @@ def measure(
         _gathered(notes, len(texts)),
         notes.worst.sorted(sequences),
     )
+
+
+def _other_tokens(batch: PackedBatch, own_tokens: Mapping[str, torch.Tensor]) -> list[str]:
+    """Ids under which a pack holds other tokens than the sequence's own."""
+    tokens = batch.input_ids.cpu()
+    bounds = [int(bound) for bound in batch.cu_seqlens.tolist()]
+    return [
+        name
+        for name, (start, end) in zip(batch.sequence_ids, itertools.pairwise(bounds), strict=False)
+        if name in own_tokens and not torch.equal(tokens[start:end], own_tokens[name])
+    ]
+
+
+def _embed(
+    subject: Subject, batch: PackedBatch, texts: Mapping[str, str]
+) -> tuple[PackedBatch, torch.Tensor]:
+    """A pack and its rows [tokens, D].
+
+    Args:
+        texts: by id, where the pack's tokens are wrong already: whatever they break, a pack of our
+            own making takes its place, and the model is judged by that.
+    """
+    try:
+        return batch, embed_packed(subject, batch)
+    except torch.OutOfMemoryError:
+        raise
+    except Exception:
+        if not any(name in texts for name in batch.sequence_ids):
+            raise
+        own = own_pack(batch, texts)
+        return own, embed_packed(subject, own)
 
 
 def _gathered(notes: _Notes, num_sequences: int) -> PooledEmbeddings:

@@ -204,7 +204,12 @@ NUMERIC_FAULTS: tuple[Fault, ...] = (
         plain=True,
         patches=_layers(lambda original, hidden, attend: hidden, only=3),
     ),
-    Fault(name="LayerNorm without its bias", plain=True, patches=_norm_without_bias),
+    Fault(
+        name="LayerNorm without its bias",
+        signature="bias missing",
+        plain=True,
+        patches=_norm_without_bias,
+    ),
     Fault(
         name="rotary table of 32 positions",
         signature="rotary table short",

@@ -20,6 +20,7 @@ Projected = tuple[
 Shared = dict[tuple[int, int], Projected]
 
 PRODUCTS = ("q_proj", "k_proj", "v_proj", "out_proj", "fc1", "fc2")
+NORMS = ("self_attn_layer_norm", "final_layer_norm")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -37,8 +38,15 @@ class Hypothesis:
         table: rows of the rotary table; what lies beyond is what `beyond` says: "last" (the last
             row), "wrap" (from the first row on) or "none" (not turned).
         scale_power: how often the softmax scale 1/sqrt(d) is applied.
+        score_factor: what attention scores are multiplied by besides, of `factor_heads` or, where
+            that is empty, of all heads.
+        residual_factor, attention_factor, feed_forward_factor: what the layer's input, the
+            attention's output and the feed-forward part's are multiplied by as they are added.
+        position_factor: what counted positions are multiplied by.
+        without_bias: of `PRODUCTS` and `NORMS`, those that leave their bias out.
         rotary_dtype: what cos and sin are rounded to; angle_dtype: what positions and inverse
-            frequencies are rounded to; product_dtype: what all matrix products are computed in.
+            frequencies are rounded to; product_dtype: what matrix products are computed in, those
+            of `in_product_dtype`; `as_autocast`: fair-esm's scores, shares and GELU, too.
         attention_dtype: what q, k and v are rounded to; `rounds_shares`: the softmax, too.
         causal, window: which keys a query sees: none after itself, none further than `window`.
         zero_keys: keys and values of zeros that are attended to besides.
@@ -61,6 +69,13 @@ class Hypothesis:
     table: int | None = None
     beyond: str = "last"
     scale_power: int = 1
+    score_factor: float = 1.0
+    factor_heads: tuple[int, ...] = ()
+    residual_factor: float = 1.0
+    attention_factor: float = 1.0
+    feed_forward_factor: float = 1.0
+    position_factor: float = 1.0
+    without_bias: tuple[str, ...] = ()
     base: float = 10000.0
     interleaved: bool = False
     rotate_q: bool = True
@@ -71,6 +86,8 @@ class Hypothesis:
     attention_dtype: torch.dtype | None = None
     rounds_shares: bool = False
     product_dtype: torch.dtype | None = None
+    in_product_dtype: tuple[str, ...] = PRODUCTS
+    as_autocast: bool = False
     causal: bool = False
     window: int | None = None
     zero_keys: int = 0
@@ -89,7 +106,8 @@ class Hypothesis:
     @property
     def projects_plainly(self) -> bool:
         """Whether q, k and v before their rotation are the right ones."""
-        changed = self.product_dtype or self.rounded or self.layer_norm_eps != _EPS
+        other_numbers = self.product_dtype or self.rounded or self.without_bias
+        changed = other_numbers or self.layer_norm_eps != _EPS
         return not (changed or self.looks_at_neighbours)
 
     @property
@@ -133,11 +151,13 @@ def run_layer(
             shared[first, end] = found
     x, asked, at, q, k, v = found
     counted = torch.arange(k.shape[1], dtype=torch.float64)
-    positions = counted if h.positions is None else h.positions
+    positions = counted * h.position_factor if h.positions is None else h.positions
     if h.rolled_head is not None:
         v = v.clone()
         v[h.rolled_head] = v[h.rolled_head].roll(h.roll, dims=0)
     q = q * float(q.shape[-1]) ** (-0.5 * h.scale_power)
+    if h.score_factor != 1.0:
+        q[list(h.factor_heads) or slice(None)] *= h.score_factor
     cos, sin = (table.to(x) for table in _rotary_tables(positions, q.shape[-1], h))
     q = _rotate(q, cos[at], sin[at], h.interleaved) if h.rotate_q else q
     k = _rotate(k, cos, sin, h.interleaved) if h.rotate_k else k
@@ -145,11 +165,12 @@ def run_layer(
     if h.heads_out:
         mixed[list(h.heads_out)] = 0.0
     mixed = mixed.transpose(0, 1).flatten(1)  # [H, n, d] -> [n, D]
-    x = x + _product(mixed, attention.out_proj, "out_proj", h)
-    normed = _layer_norm(layer.final_layer_norm, x, h.layer_norm_eps)
+    attended = _product(mixed, attention.out_proj, "out_proj", h)
+    x = h.residual_factor * x + h.attention_factor * attended
+    normed = _layer_norm(layer, "final_layer_norm", x, h)
     inner = _gelu(_product(normed, layer.fc1, "fc1", h), h)
     inner = torch.zeros_like(inner) if h.without_feed_forward else inner
-    x = x + _product(inner, layer.fc2, "fc2", h)
+    x = x + h.feed_forward_factor * _product(inner, layer.fc2, "fc2", h)
     if h.clamp is not None:
         x = x.clamp(-h.clamp, h.clamp)
     return (x if h.stream_dtype is None else x.to(h.stream_dtype).float()), asked
@@ -170,7 +191,7 @@ def _project(
     asked = torch.arange(len(tokens)) if wanted is None else wanted
     asked = asked[(asked >= first) & (asked < end)]
     at = (asked - first + len(h.left)).to(x.device)
-    normed = _layer_norm(layer.self_attn_layer_norm, x, h.layer_norm_eps)
+    normed = _layer_norm(layer, "self_attn_layer_norm", x, h)
     q, k, v = (
         _product(rows, getattr(attention, name), name, h).view(len(rows), heads, -1).transpose(0, 1)
         for name, rows in (("q_proj", normed[at]), ("k_proj", normed), ("v_proj", normed))
@@ -192,19 +213,26 @@ def _input(
 
 def _product(x: torch.Tensor, module: Any, name: str, h: Hypothesis) -> torch.Tensor:
     weight, bias = module.weight, module.bias
+    if name in h.without_bias:
+        bias = torch.zeros_like(bias)
     if h.weights_dtype is not None and name in h.rounded:
         weight = weight.to(h.weights_dtype).float()
-    if h.product_dtype is not None:
+    if h.product_dtype is not None and name in h.in_product_dtype:
         dtype = h.product_dtype
         return functional.linear(x.to(dtype), weight.to(dtype), bias.to(dtype)).float()
     return functional.linear(x, weight, bias)
 
 
 def _gelu(x: torch.Tensor, h: Hypothesis) -> torch.Tensor:
+    if h.as_autocast and h.product_dtype is not None:
+        x = x.to(h.product_dtype)
+        return (x * 0.5 * (1.0 + torch.erf(x / 2**0.5))).float()
     if h.gelu == "relu":
         return functional.relu(x)
     if h.gelu == "silu":
         return functional.silu(x)
+    if h.gelu == "sigmoid":
+        return x * torch.sigmoid(1.702 * x)
     return functional.gelu(x, approximate=h.gelu)
 
 
@@ -212,6 +240,10 @@ def _attend(
     q: torch.Tensor, k: torch.Tensor, v: torch.Tensor, at: torch.Tensor, h: Hypothesis
 ) -> torch.Tensor:
     """q [H, n, d] of the rows `at`, k and v [H, T, d] -> [H, n, d] float32."""
+    if h.as_autocast and h.product_dtype is not None:
+        q, k, v = (x.to(h.product_dtype) for x in (q, k, v))
+        shares = (q @ k.transpose(-1, -2)).float().softmax(-1).to(h.product_dtype)
+        return (shares @ v).float()
     if h.attention_dtype is not None:
         q, k, v = (x.to(h.attention_dtype) for x in (q, k, v))
         if h.rounds_shares:
@@ -237,8 +269,10 @@ def _attend(
     return mixed if h.attention_dtype is None else mixed.to(h.attention_dtype).float()
 
 
-def _layer_norm(module: Any, x: torch.Tensor, eps: float) -> torch.Tensor:
-    return functional.layer_norm(x, x.shape[-1:], module.weight, module.bias, eps)
+def _layer_norm(layer: Any, name: str, x: torch.Tensor, h: Hypothesis) -> torch.Tensor:
+    module = getattr(layer, name)
+    bias = None if name in h.without_bias else module.bias
+    return functional.layer_norm(x, x.shape[-1:], module.weight, bias, h.layer_norm_eps)
 
 
 def _rotary_tables(

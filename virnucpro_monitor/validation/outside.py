@@ -10,6 +10,13 @@ EOS_MISSING = Signature("eos missing", "<eos> is missing from the packed tokens"
 BOS_MISSING = Signature("bos missing", "<cls> is missing from the packed tokens")
 
 
+ENDS_SWAPPED = Signature("bos and eos swapped", "<cls> and <eos> are swapped in the packed tokens")
+BOS_DOUBLED = Signature("bos doubled", "<cls> stands twice in the packed tokens")
+EOS_DOUBLED = Signature("eos doubled", "<eos> stands twice in the packed tokens")
+EXCHANGED = Signature("ids exchanged", "sequences handed out under each other's ids")
+_SPECIAL = {alphabet().cls_idx, alphabet().eos_idx}
+
+
 def name_token_fault(expected: torch.Tensor, tokens: torch.Tensor) -> Signature | None:
     """How a pack's tokens [n] of a sequence differ from its own [T], if in a known way."""
     if torch.equal(expected, tokens):
@@ -22,6 +29,12 @@ def name_token_fault(expected: torch.Tensor, tokens: torch.Tensor) -> Signature 
         return Signature(
             "bos and eos missing", "<cls> and <eos> are missing from the packed tokens"
         )
+    if torch.equal(torch.cat([expected[-1:], expected[1:-1], expected[:1]]), tokens):
+        return ENDS_SWAPPED
+    if torch.equal(torch.cat([expected[:1], expected]), tokens):
+        return BOS_DOUBLED
+    if torch.equal(torch.cat([expected, expected[-1:]]), tokens):
+        return EOS_DOUBLED
     if len(tokens) < len(expected) and torch.equal(tokens[:-1], expected[: len(tokens) - 1]):
         return Signature("cut short", f"packed tokens cut to {len(tokens) - 2} residues")
     if torch.equal(tokens[1:-1].flip(0), expected[1:-1]):
@@ -38,7 +51,7 @@ def _letters(expected: torch.Tensor, tokens: torch.Tensor) -> Signature | None:
     consistent = len({a for a, _ in pairs}) == len(pairs)
     if not consistent or any(bool(((expected == a) & ~off).any()) for a, _ in pairs):
         return None
-    if len(pairs) > len(set(expected.tolist())) // 2:
+    if len(pairs) > len(set(expected.tolist()) - _SPECIAL) // 2:
         return None  # another sequence of the same length
     said = ", ".join(f"{alphabet().get_tok(a)} read as {alphabet().get_tok(b)}" for a, b in pairs)
     return Signature("letters", f"{said} in the packed tokens")

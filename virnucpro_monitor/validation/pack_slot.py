@@ -5,7 +5,7 @@ from collections.abc import Callable, Sequence
 
 import torch
 
-from virnucpro_monitor.validation.hypotheses import Surroundings
+from virnucpro_monitor.validation.layer_faults import Surroundings
 from virnucpro_monitor.validation.perturb import bounds_of, reorder
 from virnucpro_monitor.validation.subject import (
     Layers,

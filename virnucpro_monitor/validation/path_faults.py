@@ -142,6 +142,7 @@ PATH_FAULTS: tuple[Fault, ...] = (
     Fault(
         name="queries doubled among many sequences",
         probes=True,
+        signature="scale off",
         group="many in a pack",
         patches=parts.attention(_doubled_among_many),
     ),

@@ -15,7 +15,7 @@ import torch
 
 from virnucpro_monitor.data.limits import MAX_RESIDUES, SPECIAL_TOKENS
 from virnucpro_monitor.records import Json, ProbeDocument
-from virnucpro_monitor.validation.outside import name_token_fault
+from virnucpro_monitor.validation.outside import EXCHANGED, name_token_fault
 from virnucpro_monitor.validation.signature import Signature
 from virnucpro_monitor.validation.subject import PackedBatch, Subject
 from virnucpro_monitor.validation.tokens import encode
@@ -154,17 +154,25 @@ def _check(
         wrong |= dict.fromkeys(batch.sequence_ids, "with boundaries that do not rise from 0")
         return True
     broken = False
+    held: set[tuple[int, ...]] = set()
     tokens = batch.input_ids.cpu()
     for name, (start, end) in zip(batch.sequence_ids, itertools.pairwise(bounds), strict=True):
         if name not in texts:
             wrong[name], broken = "unknown", True
         elif not torch.equal(tokens[start:end], own := encode(texts[name])):
             wrong[name], broken = "with other tokens", True
-            signature = name_token_fault(own, tokens[start:end])
+            found = tokens[start:end]
+            held = held or {_key(encode(texts[one])) for one in batch.sequence_ids if one in texts}
+            exchanged = _key(found) in held
+            signature = EXCHANGED if exchanged else name_token_fault(own, found)
             if signature is not None:
                 named.append(signature)
                 wrong[name] += f" ({signature.text})"
     return broken
+
+
+def _key(tokens: torch.Tensor) -> tuple[int, ...]:
+    return tuple(tokens.tolist())
 
 
 def collator_probe(subject: Subject, definition: Mapping[str, Json], problems: Problems) -> None:

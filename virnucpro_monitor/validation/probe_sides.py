@@ -232,7 +232,7 @@ def probe_embedding(
             return not_judged(alone_rows.why)
         if (
             shares is None
-            and _mixes_positions(rows, tokens)
+            and any(_mixes_positions(rows[a:b], tokens[a:b]) for a, b in itertools.pairwise(bounds))
             and not _mostly_equal(rows.cpu(), torch.cat(singles))
         ):
             return not_judged(
@@ -250,7 +250,7 @@ def probe_embedding(
                 worst_rows = (packed, exact, own)
             if table is not None:
                 unpacked_worst.add(measures.relative_l2(alone, exact), where)
-    signature = None if worst_rows is None else name_embedding_fault(*worst_rows)
+    signature = None if worst_rows is None else name_embedding_fault(*worst_rows, table=table)
     covers = f"{len(letters)} tokens of the alphabet, with and without <mask>"
     if table is None:
         value, sides = packed_worst.value, None
@@ -294,13 +294,13 @@ def _mostly_equal(packed: torch.Tensor, alone: torch.Tensor) -> bool:
 
 
 def _mixes_positions(rows: torch.Tensor, tokens: torch.Tensor) -> bool:
-    """Whether rows of one token differ, which an embedding layer cannot do."""
+    """Whether rows of one token differ in a sequence, which an embedding layer cannot do."""
     if not bool(torch.isfinite(rows).all()):
         return False
     tokens = tokens.to(rows.device)
     for token in torch.unique(tokens).tolist():
         same = rows[tokens == token].double()
-        spread = (same - same[0]).norm(dim=-1).max() / same[0].norm()
-        if not bool(spread <= _SAME_TOKEN_TOLERANCE):
+        spread = (same - same[0]).norm(dim=-1).max()
+        if bool(spread > _SAME_TOKEN_TOLERANCE * same.norm(dim=-1).max()):
             return True
     return False

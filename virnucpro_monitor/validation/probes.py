@@ -19,6 +19,7 @@ from virnucpro_monitor.validation.fingerprints import (
     judge_weights,
 )
 from virnucpro_monitor.validation.oracle import Oracle, oracle_beside
+from virnucpro_monitor.validation.perturb import reorder
 from virnucpro_monitor.validation.probe_changes import (
     Steadiness,
     ask_changes,
@@ -249,7 +250,7 @@ def _probe_together(
         found["collator"] = opening.problems.document()
         moved, alone_repeat = _again_alone(subject, opening)
         found["repeat"] = _repeat_document(opening, steady, alone_repeat)
-        found["state"] = _state(subject, opening, moved)
+        found["state"] = _state(subject, opening, moved, alone_repeat)
         if opening.weights is not None:
             found["weights"] = judge_weights(subject, opening.weights, _checkpoint(oracle))
     return found
@@ -307,11 +308,20 @@ def probe_batches(
     if "long" not in definition:
         pairs = _named("probe", definition["sequences"])
         return [pack for pack in subject.pack(pairs) if len(pack.sequence_ids) > 0]
-    return [
+    packs = [
         pack.batch
         for key in ("long", "sequences")
         for pack in _collated(subject, definition, key, Problems())
     ]
+    if failing and {"position", "order"} & set(failing):
+        packs += [reorder(pack, order) for pack in packs for order in _other_orders(pack)]
+    return packs
+
+
+def _other_orders(pack: PackedBatch) -> list[list[int]]:
+    """A pack turned by one sequence, and reversed."""
+    slots = list(range(len(pack.sequence_ids)))
+    return [[*slots[1:], *slots[:1]], slots[::-1]] if len(slots) > 1 else []
 
 
 def _named(kind: str, texts: Sequence[Json]) -> list[tuple[str, str]]:
@@ -369,24 +379,35 @@ def _again_alone(subject: Subject, opening: Opening) -> tuple[float | None, floa
     return max_abs(after, before), max_abs(embed_unpacked(subject, tokens), after)
 
 
-def _state(subject: Subject, opening: Opening, moved: float | None) -> ProbeDocument:
+def _state(
+    subject: Subject, opening: Opening, moved: float | None, again: float | None
+) -> ProbeDocument:
     """Whether what ran before changes what comes out.
 
     Args:
-        moved: how far a sequence alone has, by `_again_alone`.
+        moved, again: how far a sequence alone has, and how far it repeats itself, by
+            `_again_alone`.
     """
     worst = opening.state
     if opening.smallest is not None:
         pack, first = opening.smallest
         worst.add(_moved(embed_poisoned(subject, pack.batch), first), "smallest pack")
-    worst.add(moved, "a sequence alone, after packed calls")
+    told = ""
+    changed: Mapping[tuple[Culprit, str], float] = getattr(subject, "changed", {})
+    for (side, name), size in changed.items():
+        if worst.add(size, f"`{name}`"):
+            told = f"A pass of {side} changed the `{name}` that it was given, by up to {size:g}."
+    if again == 0:  # else it moves by itself, which the gate "repeat" tells
+        worst.add(moved, "a sequence alone, after packed calls")
     return ProbeDocument(
         value=worst.value,
         unit="max abs",
-        culprit=Culprit.PACKED,
-        spoils_unpacked=moved != 0,
+        culprit=Culprit.UNPACKED
+        if told and not any(side is Culprit.PACKED for side, _ in changed)
+        else Culprit.PACKED,
+        spoils_unpacked=moved != 0 and again == 0,
         covers="a fresh model: smallest pack, longest, smallest, and again after the set",
-        detail=f"An embedding changes with what ran before by {worst.text}{worst.place}.",
+        detail=told or f"An embedding changes with what ran before by {worst.text}{worst.place}.",
     )
 
 

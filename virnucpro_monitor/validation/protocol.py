@@ -25,7 +25,7 @@ LATEST = "2"
 _OF_MODEL = ", "
 RELEASED_DIGESTS: dict[str, str] = {
     "1": "9316aacbf2dabf538f88916c9774e17fadd4d0cb044e7b099e7b0fb1b8b87383",
-    "2": "cd5ad2c9320475456186a0af745fe0ab7915eee8df63225355663c7a5ca23b36",
+    "2": "9742f8f43261b5672cc7e8637e123708f9045cc91ba269d1c06ffccca5fa039d",
 }
 
 

@@ -4,13 +4,17 @@ Each is a short name, which is stored, and the words for a person, told at the l
 departs first.
 """
 
+from collections.abc import Iterator
 from typing import Any
 
 import torch
+from torch.nn import functional
 
 from virnucpro_monitor.validation import measures
 from virnucpro_monitor.validation.embedding_faults import name_embedding_fault
-from virnucpro_monitor.validation.hypotheses import EXPLAINS_FACTOR, Surroundings, explain
+from virnucpro_monitor.validation.hypotheses import EXPLAINS_FACTOR, explain
+from virnucpro_monitor.validation.layer_faults import Surroundings
+from virnucpro_monitor.validation.one_layer import Hypothesis
 from virnucpro_monitor.validation.signature import Signature
 from virnucpro_monitor.validation.subject import Layers
 from virnucpro_monitor.validation.tokens import alphabet
@@ -30,6 +34,13 @@ NOT_FINITE = Signature("not finite", "NaN or infinity")
 ROWS_REPLACED = Signature("rows replaced", "rows overwritten after they were computed")
 UNWRITTEN = Signature(
     "unwritten", "rows are left unwritten, and hold what lay in memory before, often the right rows"
+)
+INPUT_CHANGED = Signature(
+    "input changed", "a pass writes into its input, and a caller may use that again"
+)
+ROWS_OF_OTHERS = Signature(
+    "rows of others",
+    "rows of other sequences of the pack, as an order that is restored wrongly gives",
 )
 DROPOUT_ON = Signature(
     "dropout", "dropout that is left on: each pass gives other values, around the right ones"
@@ -74,16 +85,20 @@ def describe(
         return _looks_like(text, signature), signature, "embedding"
     where = "after the last layer" if departs == last else f"in layer {departs}"
     text, signature, part = f"{who}{verb} {where}", None, None
+    after = None
     few = describe_few_rows(seen[departs], exact[departs])
     if few:
         return _looks_like(f"{text}: {few}", ROWS_REPLACED), ROWS_REPLACED, "output"
     if departs == last:
         signature = _name_last_layer(seen, exact, model, last)
-        if signature is not None or model is None:
+        if signature is not None:
             return _looks_like(text, signature), signature, "output"
+        # What the last layer gives is seen behind the final LayerNorm alone.
+        text = f"{who}{verb} in the last layer or after it"
+        after = None if model is None else model.emb_layer_norm_after
     elif _is_close(seen[departs], exact[departs - 1], exact[departs]):
         return _looks_like(text, LAYER_OFF_BY_ONE), LAYER_OFF_BY_ONE, "output"
-    elif model is not None:
+    if model is not None:
         found = explain(
             model,
             tokens,
@@ -91,12 +106,22 @@ def describe(
             _as_seen(around, tokens, side),
             departs,
             exact[departs - 1],
+            after,
         )
         if found is not None:
-            signature = Signature(found.hypothesis.name, found.hypothesis.text)
+            signature = _signature_of(found.hypothesis, side)
             part = found.hypothesis.part or None
+            text = f"{who}{verb} in layer {departs}"
             text += f" {part}" if part else ""
     return _looks_like(text, signature), signature, part
+
+
+def _signature_of(hypothesis: Hypothesis, side: str) -> Signature:
+    """A side without packs has no boundaries that could be wrong, but a token may be left out."""
+    if side != "packed" and (hypothesis.skip_first or hypothesis.skip_last):
+        which = "first" if hypothesis.skip_first else "last"
+        return Signature("token left out", f"its {which} token left out of attention")
+    return Signature(hypothesis.name, hypothesis.text)
 
 
 def _as_seen(around: Surroundings, tokens: torch.Tensor, side: str) -> Surroundings:
@@ -126,6 +151,7 @@ def _name_last_layer(seen: Layers, exact: Layers, model: Any, last: int) -> Sign
         stream = exact[last - 1].to(device)[:, None]
         before_norm = model.layers[last - 1](stream)[0][:, 0].cpu()
         candidates.append((before_norm, FINAL_NORM_MISSING))
+        candidates += _other_final_norms(before_norm, model.emb_layer_norm_after)
     errors = [(measures.relative_l2(seen[last], rows), named) for rows, named in candidates]
     known = [(error, named) for error, named in errors if error is not None]
     right = measures.relative_l2(seen[last], exact[last])
@@ -133,6 +159,21 @@ def _name_last_layer(seen: Layers, exact: Layers, model: Any, last: int) -> Sign
         return None
     error, named = min(known, key=lambda pair: pair[0])
     return named if error * EXPLAINS_FACTOR < right else None
+
+
+def _other_final_norms(before: torch.Tensor, norm: Any) -> Iterator[tuple[torch.Tensor, Signature]]:
+    """What the final LayerNorm gives with another epsilon, or without its bias or weight."""
+    weight, bias = norm.weight.detach().cpu(), norm.bias.detach().cpu()
+    shape = before.shape[-1:]
+    for eps in (1e-2, 1e-3, 1e-6, 1e-8, 1e-12):
+        rows = functional.layer_norm(before, shape, weight, bias, eps)
+        text = f"a final LayerNorm with epsilon {eps:g} instead of 1e-5"
+        yield rows, Signature("final norm epsilon", text)
+    for some, what in (((weight, None), "bias"), ((None, bias), "weight"), ((None, None), "both")):
+        missing = "weight and bias" if what == "both" else what
+        text = f"a final LayerNorm without its {missing}"
+        rows = functional.layer_norm(before, shape, some[0], some[1], norm.eps)
+        yield rows, Signature("final norm parameters", text)
 
 
 def describe_few_rows(seen: torch.Tensor, exact: torch.Tensor) -> str | None:

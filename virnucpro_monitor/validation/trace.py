@@ -7,14 +7,14 @@ are right and only a probe failed, the probe's own sequences are traced.
 """
 
 import itertools
-from collections.abc import Callable, Collection, Iterator, Sequence
-from functools import lru_cache
+from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
+from functools import lru_cache, partial
 from pathlib import Path
 
 import torch
 
 from virnucpro_monitor.data.benchmarks import truncate
-from virnucpro_monitor.errors import MonitorError
+from virnucpro_monitor.errors import MonitorError, TargetError
 from virnucpro_monitor.models.weights import load_checkpoint
 from virnucpro_monitor.records import GATES, BenchmarkSet, Json
 from virnucpro_monitor.validation.departure import (
@@ -33,12 +33,11 @@ from virnucpro_monitor.validation.oracle import Oracle, full_float32
 from virnucpro_monitor.validation.outside import OUTSIDE, name_token_fault
 from virnucpro_monitor.validation.pack_slot import shorten, surroundings, tokens_of
 from virnucpro_monitor.validation.perturb import bounds_of, mask_pack
-from virnucpro_monitor.validation.probe_rows import same
 from virnucpro_monitor.validation.protocol import limits_key
 from virnucpro_monitor.validation.signature import Signature
 from virnucpro_monitor.validation.signatures import (
-    DROPOUT_ON,
-    NOT_REPEATABLE,
+    NOT_FINITE,
+    ROWS_OF_OTHERS,
     UNWRITTEN,
     describe,
 )
@@ -52,18 +51,19 @@ from virnucpro_monitor.validation.subject import (
     embed_unpacked,
 )
 from virnucpro_monitor.validation.tokens import encode
+from virnucpro_monitor.validation.unsteady import name_unsteady
 from virnucpro_monitor.validation.worst_rows import WorstRows
 
 # Layers of a pack that are held at one time: 37 layers of 3B width would take gigabytes.
 _PART_BYTES = 128 * 1024**2
 # The result is off by this many times what the last layer is: then the layers are not to blame.
 _OUTSIDE_FACTOR = 10.0
-# Passes whose mean tells dropout, which is right on average, from a race.
-_DROPOUT_PASSES = 8
 _MASKED_SHARES = (0.15, 0.5)
 # Gates that probe sequences decide; where all others hold, these are what to trace.
 PROBE_GATES = frozenset(gate.name for gate in GATES if not gate.from_sequences)
 _LEAK_GATES = frozenset({"leak"})
+# Rows that are another sequence's are the same ones, but for what half precision rounds.
+_ROW_IS_THE_SAME, _NEARLY_ALL = 0.05, 0.9
 _A_FEW_RESIDUES = "MKTAYIAKQRQISFVK"
 
 
@@ -97,6 +97,8 @@ def trace(
             if by_probe:
                 return tracer.trace_probes(probe_batches(), failing)
             return tracer.trace_sequences(worst, batches, failing)
+    except TargetError as error:
+        return {"not_traced": f"The target does not give its hidden layers ({error})."}
     except (MonitorError, torch.OutOfMemoryError):
         raise
     except Exception as error:  # the target's own code, asked for layers it need not have
@@ -124,7 +126,7 @@ class _Tracer:
             return {}
         longest = tuple(sorted({batch.max_seqlen for batch in batches}))
         worst = batches[chosen[0].result.pack or 0]
-        unsteady = self._name_unsteady(worst, chosen[0])
+        unsteady = name_unsteady(self.subject, self._right, worst, chosen[0])
         if unsteady is not None:
             return {"finding": unsteady.text, "signature": unsteady.name, "sequences": []}
         traced = []
@@ -158,7 +160,9 @@ class _Tracer:
         if not batches:
             return {}
         for batch in batches:
-            unsteady = self._name_unsteady(batch) if "repeat" in failing else None
+            unsteady = None
+            if "repeat" in failing:
+                unsteady = name_unsteady(self.subject, self._right, batch)
             if unsteady is not None:
                 return {"finding": unsteady.text, "signature": unsteady.name, "sequences": []}
         if _LEAK_GATES & set(failing):
@@ -183,11 +187,27 @@ class _Tracer:
         }
         number, slot = max(errors, key=lambda at: max(map(_or_infinite, errors[at])))
         packed, _ = errors[number, slot]
+        if _is_noise(errors.values(), layer_limits(self.key, self.subject.num_layers)[-1]):
+            outer = self._name_outer_rows(batches)
+            if outer is not None:
+                return {"finding": outer, "signature": NOT_FINITE.name, "sequences": []}
         traced = [self._trace_one(tried[number], slot, None, packed, ())]
         group = None
         if traced[0]["side"] == "packed":
             group = self._group(tried[number], slot, traced[0]["packed"][-1])
         return self._document(traced[0], traced, group)
+
+    def _name_outer_rows(self, batches: Sequence[PackedBatch]) -> str | None:
+        """Which rows are not finite though every residue's is; None where all are."""
+        for batch in batches:
+            finite = torch.isfinite(embed_packed(self.subject, batch)).all(-1).cpu()
+            starts = [bool(finite[start]) for start in bounds_of(batch)[:-1]]
+            ends = [bool(finite[end - 1]) for end in bounds_of(batch)[1:]]
+            if not all(starts + ends):
+                both = not all(starts) and not all(ends)
+                which = "<cls> and <eos>" if both else "<eos>" if all(starts) else "<cls>"
+                return f"not finite after the last layer in {which} rows, in no residue's"
+        return None
 
     def _document(
         self, told: dict[str, Json], traced: list[dict[str, Json]], group: Group | None
@@ -205,38 +225,6 @@ class _Tracer:
             "noise": layer_limits(self.key, self.subject.num_layers),
             "sequences": traced,
         }
-
-    def _name_unsteady(self, batch: PackedBatch, seen: WorstRows | None = None) -> Signature | None:
-        """Whether the same pack twice gives other values, and whether they are right on average.
-
-        Args:
-            seen: rows of one of its sequences, from an earlier pass.
-        """
-        first = embed_packed(self.subject, batch)
-        if seen is not None:
-            start = seen.result.offset or 0
-            if same(first[start : start + len(seen.packed)], seen.packed):
-                return None
-        if same(first, embed_packed(self.subject, batch)):
-            return None
-        passes = [
-            self.subject.embed_packed_layers(batch, [1])[1].double() for _ in range(_DROPOUT_PASSES)
-        ]
-        mean = torch.stack(passes).mean(0)
-        spread = [float((one - mean).norm()) for one in passes]
-        bounds = bounds_of(batch)
-        right = torch.cat(
-            [
-                self._right(batch.input_ids[start:end], [1])[1].to(mean)
-                for start, end in itertools.pairwise(bounds)
-            ]
-        )
-        off = float((mean - right).norm())
-        steady = min(spread) > 0.5 * max(spread)
-        # The mean of n passes lies 1 / sqrt(n - 1) of their spread from the right values.
-        if steady and off < max(spread):
-            return DROPOUT_ON
-        return NOT_REPEATABLE
 
     def _right(self, tokens: torch.Tensor, layers: Sequence[int]) -> Layers:
         """A sequence alone, by the oracle model, or unpacked without one."""
@@ -326,6 +314,9 @@ class _Tracer:
         else:
             for departure in find_departures(packed_errors, unpacked_errors, self.key):
                 told = self._describe(batch, slot, departure, other_lengths, sides)
+                if told[1] is None and self._holds_rows_of_others(batch, slot, departure):
+                    text = f"after the last layer: {ROWS_OF_OTHERS.text}"
+                    told = (text, ROWS_OF_OTHERS, "output")
                 found.append((*told, departure))
         first = next((one for one in found if one[1] is not None), found[0] if found else None)
         departs = None if first is None else first[3]
@@ -340,6 +331,25 @@ class _Tracer:
             "unpacked": unpacked_errors,
             "packed_unpacked": between,
         }
+
+    def _holds_rows_of_others(self, batch: PackedBatch, slot: int, departure: Departure) -> bool:
+        """Whether nearly all of a sequence's rows are right ones of others in its pack."""
+        last, bounds = self.layers[-1], bounds_of(batch)
+        if departure.side != "packed" or departure.layer != last:
+            return False
+        span = bounds[slot], bounds[slot + 1]
+        seen = embed_slot_layers(self.subject, batch, span, [last])[last].cpu().double()
+        own = tokens_of(batch, slot)
+        right = {
+            tuple(tokens.tolist()): self._right(tokens, [last])[last].cpu().double()
+            for tokens in map(partial(tokens_of, batch), range(len(bounds) - 1))
+            if not torch.equal(tokens, own)
+        }
+        if not right:
+            return False
+        apart = torch.cdist(seen, torch.cat(list(right.values()))).min(-1).values
+        near = apart <= _ROW_IS_THE_SAME * seen.norm(dim=-1)
+        return float(near.double().mean()) >= _NEARLY_ALL
 
     def _embed_three_ways(
         self, batch: PackedBatch, slot: int, layers: Sequence[int], known: Layers | None = None
@@ -396,6 +406,10 @@ class _Tracer:
             surroundings(batch, slot, other_lengths),
             self.layers[-1],
         )
+
+
+def _is_noise(errors: Iterable[tuple[float | None, float | None]], limit: float) -> bool:
+    return all(error is not None and error <= limit for both in errors for error in both)
 
 
 def _or_infinite(error: float | None) -> float:

@@ -17,15 +17,17 @@ from virnucpro_monitor.records import (
     write_embeddings,
 )
 from virnucpro_monitor.validation.family_limits import limits_of_family
+from virnucpro_monitor.validation.kept_inputs import KeptInputs
 from virnucpro_monitor.validation.measure import measure
 from virnucpro_monitor.validation.memory import halving_packs
 from virnucpro_monitor.validation.noise import judge_within_noise, noise_of
 from virnucpro_monitor.validation.oracle import Oracle
-from virnucpro_monitor.validation.probe_packs import Problems
 from virnucpro_monitor.validation.probe_rows import not_judged
 from virnucpro_monitor.validation.probes import open_probes, probe_batches, run_probes
 from virnucpro_monitor.validation.protocol import limits_for, limits_key
 from virnucpro_monitor.validation.residue_trace import trace_residues
+from virnucpro_monitor.validation.signature import Signature
+from virnucpro_monitor.validation.signatures import INPUT_CHANGED
 from virnucpro_monitor.validation.subject import Subject, dtype_name
 from virnucpro_monitor.validation.trace import trace
 
@@ -78,6 +80,7 @@ def _validate(
     family: Family,
 ) -> Verdict:
     limits = limits_key(dtype_name(subject.dtype), subject.device.type, subject.model_name)
+    subject = inputs = KeptInputs(subject)
     opening = open_probes(subject, protocol) if probes else None
     measured = measure(subject, benchmark, oracle, on_progress)
     named = OracleDocument(
@@ -99,8 +102,12 @@ def _validate(
     verdict = judge_within_noise(measured.sequences, documents, protocol, limits_name=limits)
     if verdict.outcome is Outcome.FAILED:
         failing = {gate.name: gate.limit for gate in verdict.gates if gate.fails}
-        documents["trace"] = (
-            trace(
+        if opening is not None and set(failing) == {"collator"}:
+            documents["trace"] = _told(opening.problems.signature)
+        elif set(failing) == {"state"} and inputs.changed:
+            documents["trace"] = _told(INPUT_CHANGED)
+        else:
+            documents["trace"] = trace(
                 subject,
                 measured.worst,
                 measured.batches,
@@ -109,9 +116,6 @@ def _validate(
                 failing=failing,
                 probe_batches=lambda: probe_batches(subject, protocol, opening, failing),
             )
-            if opening is None or set(failing) != {"collator"}
-            else _trace_collator(opening.problems)
-        )
         documents["residues"] = trace_residues(benchmark, measured.worst, oracle)
         verdict = judge_within_noise(measured.sequences, documents, protocol, limits_name=limits)
     if keep_embeddings:
@@ -120,9 +124,8 @@ def _validate(
     return verdict
 
 
-def _trace_collator(problems: Problems) -> dict[str, Json]:
-    """Where the collator alone is wrong, the model has nothing to do with it."""
-    named = problems.signature
+def _told(named: Signature | None) -> dict[str, Json]:
+    """Where the collator, or what a pass does to its input, is wrong alone: no layer is."""
     if named is None:
         return {}
     return {"finding": named.text, "signature": named.name, "sequences": []}

@@ -92,6 +92,8 @@ def find_culprit(failing: Sequence[GateResult], *, spoilt: bool = False) -> Culp
         return Culprit.NONE
     if spoilt:
         return Culprit.PACKED
+    if any(gate.name == "weights" and gate.culprit is Culprit.UNPACKED for gate in failing):
+        return Culprit.UNPACKED  # by a pass that changed the weights which both sides use
     sided = {gate.culprit for gate in failing if GATE[gate.name].knows_side and gate.culprit}
     named = sided or {gate.culprit for gate in failing if gate.culprit}
     if not named:
