@@ -13,13 +13,14 @@ from pathlib import Path
 
 import pytest
 import torch
+from esm.data import Alphabet
 
 from virnucpro_monitor.cli.sample.repository import build_repository
 from virnucpro_monitor.models.weights import Weights
 from virnucpro_monitor.records import BenchmarkSet, Culprit, GateResult, Outcome, Verdict
 from virnucpro_monitor.runner.adapters import LoadRequest, SeedInterfaceAdapter
 from virnucpro_monitor.runner.reuse import ReusingSubject
-from virnucpro_monitor.runner.warm import make_torch_home
+from virnucpro_monitor.runner.warm import install_tokenizer, make_torch_home
 from virnucpro_monitor.validation.oracle import Oracle
 from virnucpro_monitor.validation.protocol import load_protocol
 from virnucpro_monitor.validation.subject import Subject
@@ -127,6 +128,8 @@ class Judge:
         )
         with imported(self.folder), pytest.MonkeyPatch.context() as patch:
             patch.setenv("TORCH_HOME", str(home))
+            patch.setattr(Alphabet, "tokenize", Alphabet.tokenize)  # put back afterwards
+            install_tokenizer()
             subject: Subject = SeedInterfaceAdapter().load(
                 LoadRequest(
                     checkout=self.folder / "checkout",
