@@ -2,14 +2,17 @@
 
 import pytest
 import torch
+from esm.model.esm2 import ESM2
 from torch.nn import functional
 
 from tests.validation.conftest import MODEL
 from virnucpro_monitor.errors import DeviceError, FaultNotInPlaceError, ProtocolError
 from virnucpro_monitor.models import esm2_flash, kernels
+from virnucpro_monitor.models.esm2_flash import ESM2WithFlashAttention
 from virnucpro_monitor.models.rotary import rotate
 from virnucpro_monitor.records import Culprit, Outcome
 from virnucpro_monitor.validation import measure, selftest
+from virnucpro_monitor.validation.builtin import BuiltinSubject
 from virnucpro_monitor.validation.faults import FAULTS
 from virnucpro_monitor.validation.faulty_subject import Fault, FaultySubject, fault_installed
 from virnucpro_monitor.validation.harmless import CONTROLS
@@ -66,6 +69,18 @@ KILLED_BY = {
 def material(weights, oracle_cache) -> Material:
     benchmark = selftest_benchmark()
     return Material(benchmark, prepare_oracle(MODEL, weights, benchmark, cache_folder=oracle_cache))
+
+
+@pytest.fixture(scope="module")
+def narrow() -> BuiltinSubject:
+    """A model with the layers and heads of the others, a quarter as wide."""
+    with torch.random.fork_rng():
+        torch.manual_seed(0)
+        fair = ESM2(num_layers=6, embed_dim=80, attention_heads=20).eval()
+    model = ESM2WithFlashAttention(fair, fair.alphabet)
+    return BuiltinSubject(
+        model, fair.alphabet.get_batch_converter(), model_name="narrow", token_budget=120
+    )
 
 
 def judge(fault: Fault, subject, benchmark_set, oracle, protocol):
@@ -197,9 +212,12 @@ def test_a_disarmed_fault_fails_the_report(subject, benchmark_set, oracle, proto
     ids=lambda fault: fault.name,
 )
 def test_every_fault_is_in_place_beside_the_kernels_too(
-    fault: Fault, subject, material, monkeypatch: pytest.MonkeyPatch
+    fault: Fault, narrow, material, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """The path of half precision on a GPU, with plain arithmetic in place of the kernels."""
+    """The path of half precision on a GPU, with plain arithmetic in place of the kernels.
+
+    Whether a part is reached does not depend on how wide the model is.
+    """
     monkeypatch.setattr(esm2_flash, "can_fuse", lambda device, dtype: True)
     monkeypatch.setattr(esm2_flash, "run_layers", run_layers_plainly)
     monkeypatch.setattr(kernels, "embed", embed_plainly)
@@ -208,12 +226,12 @@ def test_every_fault_is_in_place_beside_the_kernels_too(
     pairs = [(s.id, s.residues) for s in benchmark.sequences]
     many = [(f"tiny_{number}", "M<mask>" if number % 2 else "M") for number in range(50)]
     with fault_installed(fault, witness):
-        faulty = FaultySubject(subject, fault, witness)
+        faulty = FaultySubject(narrow, fault, witness)
         for asked in ([("one", "M")], [*pairs, ("masked", "MKTAYIA<mask>KQR")], many):
             for pack in faulty.pack(asked):
                 for _ in range(2):
-                    found = faulty.embed_packed_layers(pack, [subject.num_layers])
-                    rows = found[subject.num_layers]
+                    found = faulty.embed_packed_layers(pack, [narrow.num_layers])
+                    rows = found[narrow.num_layers]
                     measure.cut_residues(rows, 0, int(pack.cu_seqlens[1]))
         faulty.mend()
     assert idle_parts(witness) == ()
