@@ -15,6 +15,7 @@ from app.marks import GREY
 from app.text import format_error
 
 MAX_TICKS = 7
+LONG_AXIS = 6  # decades
 DASHES = {"strict": "dash", "lenient": "dot", "noise floor": "dashdot"}
 
 
@@ -44,8 +45,8 @@ class ErrorAxis:
     def settings(self, title: str) -> dict[str, Any]:
         """Settings of a Plotly axis."""
         lowest = math.ceil(self.low)
-        if self.has_zero:
-            lowest += 1  # the foot has a label of its own
+        if self.has_zero:  # the foot has a label of its own, as long as two decades of a long axis
+            lowest += 2 if self.high - self.low > LONG_AXIS else 1
         decades = range(lowest, math.floor(self.high + 1e-9) + 1)
         step = max(1, math.ceil(len(decades) / MAX_TICKS))
         ticks = [(10.0**decade, f"1e{decade}") for decade in decades if decade % step == 0]

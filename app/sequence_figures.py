@@ -294,7 +294,8 @@ def before_after_figure(comparison: Comparison, base_name: str, head_name: str) 
         ],
         limits.values(),
     )
-    figure = new_figure(420)
+    figure = new_figure(460)
+    figure.update_layout(margin={"t": 116})  # up to five rows of names on a narrow screen
     figure.add_trace(
         go.Scatter(
             x=[10**axis.low, 10**axis.high],

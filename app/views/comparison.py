@@ -309,7 +309,7 @@ def _charts(comparison: Comparison) -> None:
                     },
                     comparison.thresholds,
                     floor if floor > ERROR_FLOOR else None,
-                    height=420,
+                    height=460,
                 ),
                 "distributions",
                 *pair,

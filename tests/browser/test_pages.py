@@ -51,7 +51,8 @@ def test_a_page_opens_on_a_narrow_screen_and_everybody_can_use_it(
     page.wait_for_function(
         """() => {
             const main = document.querySelector("[data-testid=stMain]");
-            return main.scrollWidth <= main.clientWidth;
+            const tables = [...document.querySelectorAll(".vm-scroll")];
+            return [main, ...tables].every(one => one.scrollWidth <= one.clientWidth + 1);
         }"""
     )
     background = page.get_by_test_id("stApp").evaluate(
