@@ -1,6 +1,6 @@
 """Stretches of bad runs: since when, until when, who looks after them."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import streamlit as st
 
@@ -35,8 +35,8 @@ def show(default_state: str = "current", default_span: str = "all") -> None:
 def _list_incidents(default_state: str, default_span: str) -> None:
     """One table with two filters, the state and the time; then what else moved in that time."""
     incidents = data.load_incidents()
-    current = sum(_is_wanted(incident, "current") for incident in incidents)
-    count = {state: sum(i.state is state for i in incidents) for state in IncidentState}
+    number = _numbers(incidents, default_span)
+    present = {one.state for one in incidents}
     targets = {"": "All targets"} | {
         target.name: one_line(target.name, 60) for target in data.load_targets()
     }
@@ -45,13 +45,13 @@ def _list_incidents(default_state: str, default_span: str) -> None:
         state = filters.choose(
             "Show",
             {
-                "current": f"Current ({current})",
+                "current": f"Current{number('current')}",
                 **{
-                    one.value: f"{STATES[one].word.capitalize()} ({count[one]})"
+                    one.value: f"{STATES[one].word.capitalize()}{number(one.value)}"
                     for one in IncidentState
-                    if count[one] or one is IncidentState.FIXED or one == asked
+                    if one in present or one is IncidentState.FIXED or one == asked
                 },
-                "all": f"All ({len(incidents)})",
+                "all": f"All{number('all')}",
             },
             "state",
             default=default_state,
@@ -73,6 +73,16 @@ def _list_incidents(default_state: str, default_span: str) -> None:
     _table(known, state, words, ranged=found is not None)
     if found is not None:
         put_beside(found)
+
+
+def _numbers(incidents: Sequence[Incident], default_span: str) -> Callable[[str], str]:
+    """What stands behind the name of a state: how many of the chosen target there are; nothing
+    where the table below holds those of a range alone."""
+    ends = any(map(filters.parameter, ("since", "until")))
+    ranged = ends or (filters.parameter("span") or default_span) != "all"
+    target = filters.parameter("target")
+    known = [one for one in incidents if target in ("", one.series.target)]
+    return lambda state: "" if ranged else f" ({sum(_is_wanted(one, state) for one in known)})"
 
 
 def _table(incidents: Sequence[Incident], state: str, words: str, *, ranged: bool) -> None:

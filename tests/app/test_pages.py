@@ -507,3 +507,18 @@ def test_a_verdict_that_flipped_says_so_wherever_it_stands(
     assert "flipped" not in shown_html(run_page("run", url, run=str(steady)))
     coverage = shown_html(run_page("health", url)).partition("Flipped</th>")[2]
     assert 'data-name="Flipped"><bdi>1</bdi>' in coverage
+
+
+def test_the_numbers_beside_the_states_are_of_the_table_below(
+    run_page: PageRunner, sample_url: str
+) -> None:
+    def states(**address: str) -> list[str]:
+        page = run_page("incidents", sample_url, state="all", **address)
+        (group,) = page.get("button_group")
+        return list(group.options)
+
+    incidents = stored_incidents(sample_url)
+    of_other = [one for one in incidents if one.series.target == "other"]
+    assert f"All ({len(incidents)})" in states()
+    assert f"All ({len(of_other)})" in states(target="other")
+    assert "All" in states(span="30")  # those of a range stand in the table alone
