@@ -48,6 +48,8 @@ def explain(error: OSError, path: Path | None = None) -> str:
         return f"{where} is closed to this user: change its owner or rights."
     if error.errno in (errno.EIO, errno.ENXIO, errno.ENODEV, errno.ESTALE, errno.ENOTCONN):
         return f"the disk of {where} has gone or fails ({error.strerror}): check it."
+    if error.errno == errno.ENOENT and place is None and not _has_working_folder():
+        return "the working folder has been deleted: go to one that is there."
     if error.errno == errno.ENOENT:
         return f"{where} has gone: check that its disk is mounted."
     if error.errno in (errno.ENOTDIR, errno.EEXIST, errno.EISDIR):
@@ -55,6 +57,14 @@ def explain(error: OSError, path: Path | None = None) -> str:
     if error.errno == errno.EFBIG:
         return f"{where} is at its size limit: raise the limit (ulimit -f), or free some space."
     return f"{where}: {error.strerror or error}."
+
+
+def _has_working_folder() -> bool:
+    try:
+        os.getcwd()
+    except FileNotFoundError:
+        return False
+    return True
 
 
 def path_from(text: str) -> Path:

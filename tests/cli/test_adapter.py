@@ -9,6 +9,8 @@ import pytest
 
 from tests.runner.tiny_target import HEALTHY, TinyRepository
 from virnucpro_monitor.cli.main import run_command
+from virnucpro_monitor.monitor.trying import with_weights_to_spare
+from virnucpro_monitor.settings import load_settings
 
 README = (Path(__file__).parent.parent.parent / "README.md").read_text()
 SECTION = README.partition("## Any other encoder\n")[2].partition("\n## ")[0]
@@ -75,6 +77,30 @@ def test_the_readme_s_model_of_one_s_own_packs_as_alone(
     Path("my_model.py").write_text(leaking)
     assert run_command(["adapter", "check", "my_model.py:Mine:oracle=none", "--json"]) == 2
     assert json.loads(capsys.readouterr().out)["verdict"]["outcome"] == "failed"
+
+
+def test_weights_of_esm_2_are_asked_for_where_something_needs_them() -> None:
+    official = load_settings(weights=None)
+    named = load_settings(weights="official")
+    for adapter in ("m:Mine:oracle=none", "m:Mine:oracle=self-fp64", "m:Mine:oracle=file:a.npz"):
+        assert with_weights_to_spare(official, adapter).weights == "synthetic"
+        assert with_weights_to_spare(named, adapter).weights == "official"
+    assert with_weights_to_spare(official, "hf-esmc").weights == "synthetic"
+    for adapter in ("m:Mine", "hf-esm", "hf-esmc:oracle=hf:EsmModel@5.24.0"):
+        assert with_weights_to_spare(official, adapter) is official
+
+
+def test_a_deleted_working_folder_is_told(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    gone = tmp_path / "gone"
+    gone.mkdir()
+    monkeypatch.chdir(gone)
+    gone.rmdir()
+    for command in (["adapter", "check", "hf-esm"], ["adapter", "check", "my_adapter.py:Padded"]):
+        assert run_command(command) == 1
+        told = capsys.readouterr().err
+        assert told.endswith(": The working folder has been deleted: go to one that is there.\n")
 
 
 def test_an_adapter_and_what_it_imports_are_found_from_the_working_folder(

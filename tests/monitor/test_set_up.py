@@ -121,6 +121,7 @@ def test_what_is_looked_at_is_told_whole(
     opened = Recorder(source)
     monkeypatch.setattr(targets, "open_source", opened)
     monkeypatch.setattr(targets, "branch_history", lambda one, of: ("a" * 40, "c" * 40))
+    monkeypatch.setattr(targets, "with_own_adapter", lambda one, of, say: one)
     names = Recorder(
         SimpleNamespace(package="pack", loader_module="pack.a", collator_module="pack.b")
     )
@@ -139,7 +140,9 @@ def test_what_is_looked_at_is_told_whole(
     assert names.calls == [((tmp_path / "out", "pack"), {})]
     assert asked == ["c" * 40, "c" * 40]
     own = replace(target, adapter="hf-esm")
-    bare = replace(whole, commit=make_commit(11), package=None, loader=None, collator=None)
+    bare = replace(
+        whole, commit=make_commit(11), package=None, loader=None, collator=None, adapter="hf-esm"
+    )
     assert targets.look_at(settings, own, "v1") == bare
     assert len(names.calls) == 1
     for lacking, sentence in (

@@ -22,6 +22,7 @@ from virnucpro_monitor.monitor.running import (
     run_and_store,
     with_own_adapter,
 )
+from virnucpro_monitor.monitor.targets import look_at
 from virnucpro_monitor.records import Commit, Outcome, Run, RunReport, Target
 from virnucpro_monitor.runner import passwords
 from virnucpro_monitor.runner.builtin import builtin_digest, builtin_target
@@ -117,6 +118,10 @@ def test_a_first_start_takes_the_adapter_that_the_branch_names(
     assert start("two", branch="main") == (plain, 0)  # its last commit names none
     assert start("three", adapter="hf-esm:way=mask") == ("hf-esm:way=mask", 0)
     assert start("four", adapter="seed-interface:oracle=none") == (f"{named}:oracle=none", 1)
+    # It is looked at as it would be started.
+    found = look_at(settings, Target(name="new", location=str(tiny.folder), branch="own"))
+    assert found is not None
+    assert (found.adapter, found.package) == (named, None)
     # What is stored without one was stored so on purpose.
     kept = Target(name="five", location=str(tiny.folder), branch="own")
     engine = open_engine(settings.database_url)

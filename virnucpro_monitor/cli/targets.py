@@ -225,8 +225,8 @@ def describe_findings(target: Target, found: TargetFindings) -> list[str]:
         *(f"path        {path}, {count(number, 'file')}" for path, number in found.num_files),
         *([f"note        {found.note}"] if found.note else []),
     ]
-    if found.package is None:
-        return [*lines, f"adapter     {target.adapter}"]
+    if found.adapter is not None:
+        return [*lines, f"adapter     {found.adapter}"]
     return [
         *lines,
         f"package     {found.package}",

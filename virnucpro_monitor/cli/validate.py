@@ -60,8 +60,12 @@ def _judge(
     show: Callable[[str, int, int], None],
 ) -> Verdict:
     if adapter is not None:
-        from virnucpro_monitor.monitor.trying import validate_adapter
+        from virnucpro_monitor.monitor.trying import validate_adapter, with_weights_to_spare
 
+        spared = with_weights_to_spare(settings, adapter)
+        if spared is not settings:
+            say("No weights are named: an adapter that asks for ESM-2's gets synthetic ones.")
+            settings = spared
         return validate_adapter(settings, adapter, benchmark, show)
     from virnucpro_monitor.monitor.validating import validate_builtin
 

@@ -39,6 +39,7 @@ class TargetFindings:
         num_files: files that each of the target's paths covers.
         package, loader, collator: where the interface stands, as importable names; None where an
             adapter of its own loads the target.
+        adapter: that one, which the commit's pyproject.toml may name; else None.
     """
 
     num_commits: int
@@ -48,6 +49,7 @@ class TargetFindings:
     package: str | None = None
     loader: str | None = None
     collator: str | None = None
+    adapter: str | None = None
 
 
 def known_targets(settings: Settings, on_problem: Callable[[str], object]) -> list[Target]:
@@ -155,6 +157,8 @@ def look_at(settings: Settings, target: Target, commit: str | None = None) -> Ta
     repository = open_source(target, settings.cache_folder)
     history = branch_history(repository, target)
     full = repository.resolve(commit) if commit else history[-1]
+    if replace(target, location=absolute_location(target.location)) not in stored_targets(settings):
+        target = with_own_adapter(target, repository, lambda _: None)  # as a start takes it
     files = repository.files(full)
     num_files = tuple(
         (pattern, sum(covers(pattern, path) for path in files)) for pattern in target.paths
@@ -173,7 +177,7 @@ def look_at(settings: Settings, target: Target, commit: str | None = None) -> Ta
             num_files=num_files,
         )
         if not is_plain(target.adapter, "seed-interface"):
-            return found
+            return replace(found, adapter=target.adapter)
         names = find_names(folder, target.package)
         return replace(
             found,

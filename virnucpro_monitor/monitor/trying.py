@@ -186,6 +186,19 @@ def check_target(
     return _trial(settings, target, report)
 
 
+def with_weights_to_spare(settings: Settings, adapter: str) -> Settings:
+    """Settings that ask for no weights of ESM-2 where a model may have its own.
+
+    So it is where it is held against something else than fair-esm or Hugging Face's model, and
+    nobody has named weights: the adapter finds synthetic ones then, should it ask.
+    """
+    oracle = parse_oracle(parse_adapter(adapter).oracle).kind
+    if oracle in ("fair-esm", "hf") or "weights" in settings.model_fields_set:
+        return settings
+    spared = {**dict(settings), "weights": "synthetic"}
+    return Settings.model_construct(settings.model_fields_set, **spared)
+
+
 def validate_adapter(
     settings: Settings, adapter: str, benchmark: BenchmarkSet, on_progress: OnProgress = _ignore
 ) -> Verdict:
