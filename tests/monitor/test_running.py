@@ -92,7 +92,10 @@ def test_runs_are_streamed_as_they_are_stored(
 def test_only_the_targets_runner_has_a_last_word(settings: Settings, target: Target) -> None:
     run_and_store(settings, target, RunOptions(revisions=["HEAD"]))
     assert stored(settings)[1] == []
-    run_and_store(settings, target, RunOptions(new=True))
+    said: list[str] = []
+    run_and_store(settings, target, RunOptions(new=True), Listener(on_message=said.append))
+    assert len(said) == 1
+    assert said[0].endswith("Its whole history, 2 commits: --all")
     (beat,) = stored(settings)[1]
     assert (beat.state, beat.message, beat.exit_code) == ("finished", "1 passed.", 0)
     with pytest.raises(RepositoryError, match="'nosuch' is not known"):

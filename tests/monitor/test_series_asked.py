@@ -22,7 +22,7 @@ from tests.store.builders import (
 )
 from virnucpro_monitor.analysis.comparison import Noise, Thresholds
 from virnucpro_monitor.analysis.series import series_key
-from virnucpro_monitor.errors import ConfigurationError
+from virnucpro_monitor.errors import ConfigurationError, NotFoundError
 from virnucpro_monitor.monitor import (
     branches,
     comparing,
@@ -68,8 +68,9 @@ class Series:
         self.asked: list[tuple[tuple[Any, ...], dict[str, Any]]] = []
 
     def __call__(
-        self, _: Any, key: Any, configurations: Any, limit: Any = None, **named: Any
+        self, engine: Any, key: Any, configurations: Any, limit: Any = None, **named: Any
     ) -> Any:
+        assert engine == "engine"
         self.asked.append(((key, tuple(configurations), limit), named))
         return self.answers.pop(0)
 
@@ -77,7 +78,8 @@ class Series:
 def with_series(monkeypatch: pytest.MonkeyPatch, module: Any, *answers: list[Run]) -> Series:
     series = Series(*answers)
     monkeypatch.setattr(module, "series_runs", series)
-    monkeypatch.setattr(histories, "series_of", lambda engine, run: ("key", ("first", "second")))
+    belongs = {"engine": ("key", ("first", "second"))}
+    monkeypatch.setattr(histories, "series_of", lambda engine, run: belongs[engine])
     return series
 
 
@@ -125,6 +127,11 @@ def test_neighbours_are_looked_for_near_by_first(monkeypatch: pytest.MonkeyPatch
             ((*whole, 1), {"to_position": 8}),
             *(((*whole, None), window) for window in windows[: len(answers)]),
         ]
+    hashes = ("a" * 40, "b" * 40)
+    series = with_series(monkeypatch, histories, [before, after[0]])
+    runs = histories.load_outcomes(engine, before, hashes)
+    assert runs == {run.commit.hash: run for run in (before, after[0])}
+    assert series.asked == [((*whole, None), {"commits": [*hashes]})]
     off = make_run(9, commit=make_commit(9, position=None, parents=("p" * 40, "q" * 40)))
     series = with_series(monkeypatch, histories, [make_run(2), before])
     assert histories.load_neighbours(engine, off) == (before, None)
@@ -322,6 +329,17 @@ def test_a_comparison_goes_by_the_noise_of_healthy_runs_and_the_heads_protocol(
     assert (found.base.run, found.head.run) == (base, head)
 
 
+def test_a_runs_embeddings_are_its_own_two_documents(monkeypatch: pytest.MonkeyPatch) -> None:
+    asked: Any = lambda engine, run_id, name: (engine, run_id, name)  # noqa: E731
+    monkeypatch.setattr(comparing.reader, "load_document", asked)
+    monkeypatch.setattr(comparing, "read_embeddings", lambda documents: documents)
+    engine: Any = "engine"
+    assert comparing._embeddings_of(engine, make_run(3, id=7)) == {
+        "embeddings": ("engine", 7, "embeddings"),
+        "embedding data": ("engine", 7, "embedding data"),
+    }
+
+
 def test_the_newest_commit_of_a_branch_is_on_it(
     engine: Engine, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -332,11 +350,15 @@ def test_the_newest_commit_of_a_branch_is_on_it(
         make_report(0), make_report(1), make_report(commit=off, documents={"branches": ["fix"]}),
         make_report(commit=theirs, target=OTHER, documents={"branches": ["fix"]}),
         make_report(commit=off, target=OTHER, documents={"branches": ["fix"]}),
+        make_report(commit=replace(off, subject="Theirs"), target=replace(OTHER, name="third")),
     )  # fmt: skip
     assert comparing.newest_commit(engine, TARGET) == make_commit(1)
+    with pytest.raises(NotFoundError, match=r"^No commit of other has a stored run\.$"):
+        comparing.newest_commit(engine, OTHER)  # none on its branch
+    assert naming.find_commits(engine, "HEAD", "other") == ()
     for name in ("HEAD", "main"):
         assert naming.find_commit(engine, name, TARGET) == make_commit(1)
-    assert naming.find_commit(engine, "fix", TARGET).hash == off.hash
+    assert naming.find_commit(engine, "fix", TARGET) == off
     assert naming.find_commit(engine, "fix", OTHER).hash == theirs.hash
     # No repository is asked for what the built-in target is: it has none of its own.
     monkeypatch.setattr(naming, "is_here", lambda *_: True)

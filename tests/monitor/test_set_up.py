@@ -85,6 +85,9 @@ def test_a_target_is_tried_at_its_last_commit_and_stored_as_it_was_tried(
     assert repository.resolve("HEAD") == commit.hash
     say("A sentence.")
     assert said == [f"Created the database {settings.database_url}.", "A sentence."]
+    with pytest.raises(ConfigurationError) as caught:
+        targets.store_target(settings, replace(wanted, name="builtin"), said.append)
+    assert str(caught.value) == "The name 'builtin' stands for this package's own model."
     # Without a trial, and with the package's own interface, nothing is tried.
     plain = replace(stored, adapter="seed-interface")
     targets.store_target(settings, stored, said.append)
@@ -201,7 +204,9 @@ def test_a_schedule_of_alerts_has_a_log_of_its_own_and_no_secret(
     )
     assert "VIRNUCPRO_MONITOR_DB" not in job.environment
     assert "--db" not in job.arguments
-    assert (job.name, job.purpose) == ("builtin", "Validate new commits")
+    assert (job.name, job.purpose) == (
+        "builtin", "Validate new commits of builtin",
+    )  # fmt: skip
     look = scheduling.make_alert_job(job)
     assert look == schedule.Job(
         name="builtin.alerts",
@@ -211,7 +216,7 @@ def test_a_schedule_of_alerts_has_a_log_of_its_own_and_no_secret(
         calendar="*:0/15",
         environment=job.environment,
         private={},
-        purpose="Tell what has happened",
+        purpose="Tell what has happened of builtin",
     )
     plain = replace(job, arguments=("run", "--db", "sqlite:////m.db", "--new"))
     with_db = scheduling.make_alert_job(plain)
@@ -277,6 +282,7 @@ def test_a_runner_that_cannot_tell_goes_on_and_keeps_its_own_error(
     monkeypatch.setattr(Writer, "heartbeat", beat)
     say = Recorder()
     commits = (make_commit(0), make_commit(1))
+    hosts: Any = ("where the cluster measures",)
 
     def start() -> None:
         with sink.Sink(
@@ -285,18 +291,24 @@ def test_a_runner_that_cannot_tell_goes_on_and_keeps_its_own_error(
             asked.clear()
             place.begin(Selection(commits, commits))
             assert asked == [{"patience_s": 7.0, "on_wait": say}, {"patience_s": 0}]
+            place.note_hosts(hosts)
             assert place.save(make_report(0)) == 1
             problem[0] = StoreError("The disk is full.")
             raise RepositoryError("The repository has gone: https://me:pa55@example.org/a.git")
 
     with pytest.raises(RepositoryError, match="The repository has gone"):
         start()
-    open_commits = {"num_queued": 2, "exit_code": None}
     gone = "The repository has gone: https://me:***@example.org/a.git"
     assert beats == [
-        (("sample", "running", "2 commits to cover"), open_commits),
-        (("sample", "running", "0000000000 passed"), {"num_queued": 1, "exit_code": None}),
-        (("sample", "finished", gone), {"num_queued": 1, "exit_code": 1}),
+        (
+            ("sample", "running", "2 commits to cover"),
+            {"num_queued": 2, "exit_code": None, "cluster": None},
+        ),
+        (
+            ("sample", "running", "0000000000 passed"),
+            {"num_queued": 1, "exit_code": None, "cluster": hosts},
+        ),
+        (("sample", "finished", gone), {"num_queued": 1, "exit_code": 1, "cluster": hosts}),
     ]
 
 

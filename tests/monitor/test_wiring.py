@@ -38,7 +38,7 @@ from virnucpro_monitor.monitor import (
     validating,
 )
 from virnucpro_monitor.monitor.bisecting import as_measured_last
-from virnucpro_monitor.records import Judgement, Run, RunMark
+from virnucpro_monitor.records import Judgement, Outcome, Run, RunMark
 from virnucpro_monitor.runner.pip import InstallerError
 from virnucpro_monitor.runner.selection import Selection
 from virnucpro_monitor.settings import load_settings
@@ -107,6 +107,8 @@ def test_what_is_judged_again(engine: Engine, monkeypatch: pytest.MonkeyPatch) -
         asked.clear()
         return judging.judge_again(engine, text, "protocol", **options)  # type: ignore[arg-type]
 
+    nothing = {"outcome": Outcome.NOT_RUN, "figures": None, "gates": ()}
+    Writer(engine).save_run(make_report(18, (), culprit=None, **nothing))  # holds no measures
     found = again("all", store=False)
     assert sorted(asked, key=str) == [1, 2, 3, 4]
     assert [(run.id, why) for run, why in found.refused] == [(1, "no limits")]

@@ -163,7 +163,7 @@ def bisect_and_store(
     ):
         check_disks(settings)
         known = sink.known_runs()
-        wanted = replace(options.for_a_run, max_time_s=None, revisions=[good, bad])
+        wanted = replace(options.for_a_run, max_time_s=None)
         plan, selection = make_plan(settings, target, known, wanted)
         assert plan.repository is not None
         ends = [plan.repository.resolve(one) for one in (good, bad)]
