@@ -70,11 +70,22 @@ def test_the_default_database_is_in_the_users_data_folder(
         ("zzzzzz = 1\n", "no setting zzzzzz in virnucpro-monitor.toml: the README lists all"),
         ("memory_limit_gb = 8\n", "memory_limit_gb in virnucpro-monitor.toml is now called "),
         ("benchmark = 3\n", "3 is not a list of benchmark sets: use names with commas between"),
+        ("device = 'cuda:\u0663'\n", "is not a device: use cpu, cuda:N"),
+        ("token_budget = " + 5000 * "9", "cannot be read: Exceeds the limit (4300 digits)"),
+        ("a = " + 20_000 * "[" + 20_000 * "]", "cannot be read: its values are nested too deeply"),
     ],
 )
 def test_a_bad_file_is_one_sentence(tmp_path: Path, text: str, sentence: str) -> None:
-    (tmp_path / "virnucpro-monitor.toml").write_text(text)
+    (tmp_path / "virnucpro-monitor.toml").write_text(text, encoding="utf-8")
     assert sentence in refused()
+
+
+def test_the_encodings_of_other_editors(tmp_path: Path) -> None:
+    file = tmp_path / "virnucpro-monitor.toml"
+    file.write_text("# \u00fc\ndevice = 'cpu'\n", encoding="utf-8-sig")
+    assert load_settings().device == "cpu"
+    file.write_text("device = 'cpu'\n# \u00fc\n", encoding="latin-1")
+    assert "cannot be read: line 2 is not UTF-8; save it as that" in refused()
 
 
 def test_a_file_may_stand_elsewhere(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -46,3 +46,13 @@ def split_names(value: object) -> object:
 
 
 NotBool = BeforeValidator(no_truth)
+
+
+def why_unreadable(error: Exception) -> str:
+    """Why a settings file could not be read, in a few words."""
+    if isinstance(error, UnicodeDecodeError):
+        line = error.object[: error.start].count(b"\n") + 1
+        return f"line {line} is not UTF-8; save it as that"
+    if isinstance(error, RecursionError):
+        return "its values are nested too deeply"
+    return str(error).partition(";")[0]  # a number of thousands of digits comes with advice

@@ -24,7 +24,7 @@ from pydantic_settings import (
 )
 
 from virnucpro_monitor.errors import ConfigurationError
-from virnucpro_monitor.setting_forms import About, NotBool, split_names
+from virnucpro_monitor.setting_forms import About, NotBool, split_names, why_unreadable
 
 CONFIG_FILE = "virnucpro-monitor.toml"
 ENV_PREFIX = "VIRNUCPRO_MONITOR_"
@@ -109,7 +109,7 @@ class Settings(BaseSettings):
     ] = "official"
     device: Annotated[
         str,
-        Field(pattern=r"^(cpu|cuda(:\d+(,\d+)*)?)$"),
+        Field(pattern=r"^(cpu|cuda(:[0-9]{1,3}(,[0-9]{1,3})*)?)$"),
         About(
             "Where the model runs",
             "cpu, cuda:N, several cards as cuda:0,2, or cuda for all",
@@ -391,7 +391,7 @@ def read_settings_file(path: Path | None = None) -> dict[str, Any]:
     """
     path = path or settings_file()
     try:
-        found = tomllib.loads(path.read_text(encoding="utf-8"))
+        found = tomllib.loads(path.read_text(encoding="utf-8-sig"))
     except FileNotFoundError as error:
         if os.environ.get(SETTINGS_VARIABLE):
             # A file that has gone must not become a run on the default database.
@@ -400,8 +400,10 @@ def read_settings_file(path: Path | None = None) -> dict[str, Any]:
                 f"`virnucpro-monitor schedule install` again, or unset the variable."
             ) from error
         return {}
-    except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
-        raise ConfigurationError(f"The settings file {path} cannot be read: {error}.") from error
+    except (OSError, ValueError, RecursionError) as error:
+        raise ConfigurationError(
+            f"The settings file {path} cannot be read: {why_unreadable(error)}."
+        ) from error
     for name in found:
         _check_name(name, [*SETTINGS, *TABLES], f" in {path}")
     for name in TABLES:

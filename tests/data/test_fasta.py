@@ -88,6 +88,7 @@ def test_what_is_not_taken_as_it_stands_is_said(tmp_path: Path) -> None:
         (b">a\nMKT\n>b\nACGTACGTAC\nGTNNACGUACG\n", "line 3: sequence 'b' is made of nucl"),
         (b">a\nacgtacgtacgtacgtacgta\n", "translate it first"),
         (b">a\nACGTRYACGTACGTACGTAACGTACGTACGTA\n", "line 1: sequence 'a' is made of nucl"),
+        (b">" + b"MKTAY" * 300 + b"\n", "line 1: the id 'MKTAYMKTAYMKTAYMKTAY'… has 1,500 char"),
         (b">a\x07\nMKT\n", "line 1: the id 'a\\x07' holds a control character"),
         (b">a\nMK-T\n", "line 2, column 3: '-' is not a residue; remove the alignment's gaps"),
         (b">a\nMKJ\n", "line 2, column 3: 'J' is not a residue"),
@@ -132,6 +133,17 @@ def test_a_missing_file_and_a_folder_are_refused(tmp_path: Path) -> None:
         read_fasta(tmp_path)
     with pytest.raises(BenchmarkError, match="cannot be read: not a directory"):
         read_fasta(write(tmp_path, b">a\nM\n") / "inner.fasta")
+
+
+def test_more_sequences_than_a_verdict_can_tell_of_are_refused(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Not after hours of measuring, and not as the commit's doing."""
+    content = "".join(f">s{number}\nMKT\n" for number in range(40)).encode()
+    assert len(read_fasta(write(tmp_path, content))) == 40
+    monkeypatch.setattr(fasta, "MAX_MESSAGE_BYTES", 20_000)
+    with pytest.raises(BenchmarkError, match="holds 40 sequences, and one run can tell of some 30"):
+        read_fasta(write(tmp_path, content))
 
 
 def test_what_needs_too_much_memory_is_one_sentence(

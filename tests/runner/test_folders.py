@@ -149,7 +149,8 @@ def test_a_target_by_its_folder_s_location(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize(
     ("named", "sentence"),
-    [("x = ", "is not TOML"), ("adapter = 3", "must name its adapter"),
+    [("x = ", "is not TOML"), ("x = " + 20_000 * "[", "is not TOML"),
+     ("x = " + 5_000 * "9", "is not TOML"), ("adapter = 3", "must name its adapter"),
      ("adapter = 'a.py:M:oracle=none'", "without an oracle")],
 )  # fmt: skip
 def test_what_a_pyproject_may_not_name(named: str, sentence: str, tmp_path: Path) -> None:
@@ -159,6 +160,15 @@ def test_what_a_pyproject_may_not_name(named: str, sentence: str, tmp_path: Path
     source = open_source(Target(name="t", location=f"folder:{folder}"), tmp_path / "cache")
     with pytest.raises(ConfigurationError, match=sentence):
         named_adapter(source, source.resolve("HEAD"))
+
+
+@pytest.mark.parametrize("text", ["tool = 1", "[tool]\nvirnucpro-monitor = []", "[project]"])
+def test_a_pyproject_of_other_things_names_no_adapter(text: str, tmp_path: Path) -> None:
+    folder = tmp_path / "model"
+    folder.mkdir()
+    folder.joinpath("pyproject.toml").write_text(text)
+    source = open_source(Target(name="t", location=f"folder:{folder}"), tmp_path / "cache")
+    assert named_adapter(source, source.resolve("HEAD")) is None
 
 
 @pytest.mark.slow

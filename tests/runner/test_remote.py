@@ -12,8 +12,9 @@ import torch
 from tests.runner.conftest import MODEL, SEQUENCES
 from virnucpro_monitor.errors import TargetError
 from virnucpro_monitor.models.weights import resolve_weights
-from virnucpro_monitor.records.calls import Call, EmbedPack, Loaded
-from virnucpro_monitor.records.messages import MeasureJob
+from virnucpro_monitor.records.calls import Call, EmbedPack, Loaded, OnePack, Packs
+from virnucpro_monitor.records.messages import MeasureJob, MessageError
+from virnucpro_monitor.runner import channel
 from virnucpro_monitor.runner.channel import Channel, ChannelClosedError
 from virnucpro_monitor.runner.remote import (
     RemoteSubject,
@@ -149,3 +150,16 @@ def test_what_the_target_raises_is_raised_here(remote: RemoteSubject) -> None:
     assert repr(raised.value) == "TargetError('no layer 3')"
     assert raised.value.failure.kind == "interface"
     assert "no layer 3" in raised.value.failure.traceback
+
+
+def test_an_answer_that_is_too_long_is_refused_where_it_is_made(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(channel, "MAX_MESSAGE_BYTES", 1000)
+    ours, theirs = socket.socketpair()
+    with ours, theirs:
+        answer = Packs(packs=(OnePack(max_seqlen=3, sequence_ids=("x" * 1000,)),))
+        with pytest.raises(MessageError, match="longer than any message"):
+            Channel(ours).send(answer)
+        Channel(ours).send(Packs(packs=()))  # nothing of the first was sent
+        assert Channel(theirs).receive()[0] == Packs(packs=())

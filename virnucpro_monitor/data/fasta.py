@@ -12,15 +12,17 @@ which it would embed as if they were alanine, cysteine, glycine and threonine.
 import bz2
 import gzip
 import io
+import json
 import lzma
 import re
 import zlib
 from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 
-from virnucpro_monitor.data.limits import MAX_RESIDUES
+from virnucpro_monitor.data.limits import MAX_ID_CHARACTERS, MAX_RESIDUES
 from virnucpro_monitor.errors import BenchmarkError
 from virnucpro_monitor.records import ProteinSequence
+from virnucpro_monitor.records.messages import MAX_MESSAGE_BYTES
 
 STANDARD_RESIDUES = "ACDEFGHIKLMNPQRSTVWY"
 AMBIGUOUS_RESIDUES = "BOUXZ"
@@ -58,6 +60,8 @@ _AMBIGUOUS_NUCLEOTIDES = frozenset("RYSWKMBDHV")
 _MIN_NUCLEOTIDES = 21
 _MIN_SHARE_OF_NUCLEOTIDES = 0.9
 _MIN_BASES = 3
+# What a verdict says of each sequence, and how often it names it.
+_RESULT_BYTES, _TIMES_NAMED = 650, 2
 _TRANSLATE = "translate it first, as with `esl-translate` or Prodigal"
 _HINTS = {
     "*": "cut the sequence at its stop codon",
@@ -91,6 +95,13 @@ def read_fasta(path: str | Path, say: Say = _unheard) -> tuple[ProteinSequence, 
         raise BenchmarkError(
             f"{path.name}: all {len(sequences)} sequences are made of nucleotides, as primers are, "
             f"not of residues; {_TRANSLATE}."
+        )
+    size = sum(_RESULT_BYTES + _TIMES_NAMED * len(json.dumps(one.id)) for one in sequences)
+    if size > MAX_MESSAGE_BYTES:
+        most = len(sequences) * MAX_MESSAGE_BYTES // size
+        raise BenchmarkError(
+            f"{path.name} holds {len(sequences):,} sequences, and one run can tell of some "
+            f"{most:,} such; cut it into smaller files."
         )
     return sequences
 
@@ -275,6 +286,11 @@ def _parse_header(line: str, number: int, source: str) -> str:
     words = line[1:].split(maxsplit=1)
     if not words:
         raise BenchmarkError(f"{source}, line {number}: the header has no id after '>'; add one.")
+    if len(words[0]) > MAX_ID_CHARACTERS:
+        raise BenchmarkError(
+            f"{source}, line {number}: the id {words[0][:20]!r}… has {len(words[0]):,} characters, "
+            f"where {MAX_ID_CHARACTERS:,} may be; give it a short one, and residues their own line."
+        )
     if not words[0].isprintable():
         raise BenchmarkError(
             f"{source}, line {number}: the id {words[0]!r} holds a control character; remove it."

@@ -109,7 +109,7 @@ def read_alert_file(path: Path) -> AlertFile | None:
             found = tomllib.load(file)
     except FileNotFoundError:
         return None
-    except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
+    except (OSError, ValueError, RecursionError) as error:
         # A parser's own words may quote the line.
         what = error.strerror if isinstance(error, OSError) else _place(error)
         raise ConfigurationError(f"The alert file {path} cannot be read: {what}.") from None

@@ -44,11 +44,15 @@ class Channel:
 
         Raises:
             ChannelClosedError: nobody listens any more.
-            MessageError: a tensor is of a kind that cannot be sent.
+            MessageError: a tensor is of a kind that cannot be sent, or there is too much of it.
         """
         rows = [_plain(one) for one in tensors]
         shapes = [[str(one.dtype).removeprefix("torch."), list(one.shape)] for one in rows]
         header = json.dumps({**call_to_json(message), "tensors": shapes}, allow_nan=False).encode()
+        # Refused here, so that it is told as what it is, and not as noise at the other end.
+        if len(header) > MAX_MESSAGE_BYTES:
+            raise MessageError(f"A header of {len(header)} bytes is longer than any message.")
+        _checked(shapes)
         try:
             self._connection.sendall(struct.pack(">I", len(header)) + header)
             for one in rows:

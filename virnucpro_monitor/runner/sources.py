@@ -82,13 +82,14 @@ def named_adapter(source: Source, commit: str) -> str | None:
         return None
     where = f"{_PYPROJECT} of {short_hash(commit)}"
     try:
-        table = tomllib.loads(source.read_text(commit, _PYPROJECT))
-    except ValueError as error:
+        named: object = tomllib.loads(source.read_text(commit, _PYPROJECT))
+    except (ValueError, RecursionError) as error:
         raise ConfigurationError(
             f"{where} is not TOML ({error}): name the adapter by "
             "`virnucpro-monitor targets add NAME LOCATION --adapter ADAPTER`."
         ) from error
-    named = table.get("tool", {}).get("virnucpro-monitor", {}).get("adapter")
+    for key in ("tool", "virnucpro-monitor", "adapter"):
+        named = named.get(key) if isinstance(named, dict) else None
     if named is None:
         return None
     if not isinstance(named, str) or "oracle=" in named:
