@@ -28,6 +28,7 @@ from virnucpro_monitor.records import (
     RunReport,
     Target,
 )
+from virnucpro_monitor.runner.client import WorkerPool
 from virnucpro_monitor.runner.plan import RunPlan
 from virnucpro_monitor.runner.selection import Selection
 from virnucpro_monitor.settings import Settings, load_settings
@@ -342,12 +343,13 @@ def test_a_failing_head_is_measured_again_on_the_sets_that_fail(
     listener = Listener(on_message=said.append)
     two = settings.model_copy(update={"benchmark": ["seed", "reach"]})
     options = CheckOptions(base="HEAD~1", run=RunOptions(probes=False, wait_s=2.0), confirm=1)
-    found = check_and_store(two, target, options, listener)
+    pool = WorkerPool()
+    found = check_and_store(two, target, options, listener, pool)
     on_main = replace(target, branch="main")
     covering = RunOptions(probes=False, wait_s=2.0, revisions=line[2:])
-    assert started[0] == (two, on_main, covering, listener)
+    assert started[0] == (two, on_main, covering, listener, pool)
     again, *rest = started[1]
-    assert rest == [on_main, replace(covering, revisions=[line[3]], force=True), listener]
+    assert rest == [on_main, replace(covering, revisions=[line[3]], force=True), listener, pool]
     assert again == two.model_copy(update={"benchmark": ["second@1"]})
     assert len(started) == 2
     assert f"{line[3][:10]} fails: it is measured again to be sure." in said

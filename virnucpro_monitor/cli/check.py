@@ -90,10 +90,29 @@ def check(
     Stored results are used where there are any, and new ones are stored first of all. Exit code:
     0 the head keeps the promise, 2 it does not, 3 that could not be told.
     """
-    from virnucpro_monitor.cli.run import stopping_on_terminate
-    from virnucpro_monitor.cli.run_display import listening, open_display
-    from virnucpro_monitor.monitor.checking import CheckOptions, check_and_store
-    from virnucpro_monitor.monitor.running import RunOptions, find_run_target
+    from virnucpro_monitor.monitor.starting import workers_ahead
+
+    with workers_ahead(settings) as pool:
+        from virnucpro_monitor.cli.run import stopping_on_terminate
+        from virnucpro_monitor.cli.run_display import listening, open_display
+        from virnucpro_monitor.monitor.checking import CheckOptions, check_and_store
+        from virnucpro_monitor.monitor.running import RunOptions, find_run_target
+
+        options = CheckOptions(
+            head=head,
+            base=base,
+            only_new=only_new,
+            confirm=confirm,
+            run=RunOptions(
+                max_time_s=max_time,
+                retry_errors=retry_errors,
+                wait_s=wait or 0.0,
+                gpu_wait_s=DEFAULT_GPU_WAIT_S if gpu_wait is None else gpu_wait,
+            ),
+        )
+        chosen = find_run_target(settings, target, package)
+        with advising_to_wait(), stopping_on_terminate(), open_display() as display:
+            found = check_and_store(settings, chosen, options, listening(display), pool)
     from virnucpro_monitor.report.check import (
         check_annotations,
         check_html,
@@ -103,21 +122,6 @@ def check(
     )
     from virnucpro_monitor.report.export import write_report
 
-    options = CheckOptions(
-        head=head,
-        base=base,
-        only_new=only_new,
-        confirm=confirm,
-        run=RunOptions(
-            max_time_s=max_time,
-            retry_errors=retry_errors,
-            wait_s=wait or 0.0,
-            gpu_wait_s=DEFAULT_GPU_WAIT_S if gpu_wait is None else gpu_wait,
-        ),
-    )
-    chosen = find_run_target(settings, target, package)
-    with advising_to_wait(), stopping_on_terminate(), open_display() as display:
-        found = check_and_store(settings, chosen, options, listening(display))
     for path, text in ((markdown, check_markdown), (junit, check_junit), (html, check_html)):
         if path is not None:
             write_report(path, text(found))

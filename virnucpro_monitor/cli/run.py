@@ -106,7 +106,8 @@ def run(
         outcomes = []
         with advising_to_wait(), stopping_on_terminate(), open_display() as display:
             for one in chosen:
-                outcomes.append(run_and_store(settings, one, options, listening(display), pool))
+                own = pool if one is chosen[0] else None
+                outcomes.append(run_and_store(settings, one, options, listening(display), own))
                 name = f"{one.name}: " if len(chosen) > 1 else ""
                 display.message(f"{name}{outcomes[-1].summary}")
     from virnucpro_monitor.report.alerting import alert_after_run

@@ -23,6 +23,7 @@ from virnucpro_monitor.records import (
     SequenceResult,
     Target,
 )
+from virnucpro_monitor.runner.client import WorkerPool
 from virnucpro_monitor.runner.sources import Source, open_source
 from virnucpro_monitor.settings import Settings
 from virnucpro_monitor.store.engine import Engine
@@ -138,10 +139,14 @@ def check_and_store(
     target: Target,
     options: CheckOptions = OF_THE_HEAD,
     listener: Listener = SILENT,
+    pool: WorkerPool | None = None,
 ) -> Check:
     """Measure a commit and the one at which it left its branch, store both, and compare them.
 
     What is stored of them in this set-up is not measured again.
+
+    Args:
+        pool: of measuring processes, as `run_commits` takes it.
 
     Raises:
         ConfigurationError: the target has no commits, or no base can be told.
@@ -163,7 +168,7 @@ def check_and_store(
     base = find_base(repository, head, into)
     wanted = [base, head] if base else [head]
     covering = replace(options.run, revisions=wanted, new=False, everything=False)
-    outcome = run_and_store(settings, target, covering, listener)
+    outcome = run_and_store(settings, target, covering, listener, pool)
     runs = [*outcome.settled, *outcome.runs]
     doubtful = [
         run for run in runs if run.commit.hash == head and _needs_proof(settings, run, options)
@@ -173,7 +178,7 @@ def check_and_store(
         again = replace(covering, revisions=[head], force=True)
         labels = list(dict.fromkeys(run.benchmark_label for run in doubtful))
         only = settings.model_copy(update={"benchmark": labels})
-        runs += run_and_store(only, target, again, listener).runs
+        runs += run_and_store(only, target, again, listener, pool).runs
     found = {
         commit: {run.benchmark_digest: run for run in runs if run.commit.hash == commit}
         for commit in wanted

@@ -246,7 +246,7 @@ def run_and_store(
     """Validate commits of a target and store each result as it comes.
 
     Args:
-        pool: of measuring processes, perhaps started already; it is closed in the end.
+        pool: of measuring processes, as `run_commits` takes it.
 
     Raises:
         MonitorError: nothing could be run at all; nothing is stored then.

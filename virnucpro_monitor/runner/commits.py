@@ -52,7 +52,8 @@ def run_commits(
         known: this target's stored runs, oldest first.
         on_message: receives lines for a person (waiting, environment changed, …).
         on_settled: receives each known run that made measuring needless.
-        pool: of processes on this host, perhaps started already; it is closed in the end.
+        pool: of processes on this host, perhaps started already, for the caller to close. Of one
+            target: what it imports for that one is told of every run.
         on_hosts: receives, in any thread, where a cluster measures now; called every few seconds.
 
     Raises:

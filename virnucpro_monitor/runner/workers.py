@@ -32,7 +32,7 @@ class Workers:
     Args:
         card: that oracles are computed on, and commits that name none.
         cluster: that measures instead of this host; None for none.
-        pool: of processes on this host, which is closed with this; None to make one when needed.
+        pool: of processes on this host, which stays open; None for one of its own.
     """
 
     def __init__(
@@ -74,7 +74,8 @@ class Workers:
         with self._lock:
             if self._base is None:
                 pool = self._pool()
-                self._stack.callback(pool.close)
+                if pool is not self._given:
+                    self._stack.callback(pool.close)
                 self._base = prepare(self._plan, pool, self._card.device, on_progress)
             if python is None:
                 return self._base
