@@ -160,7 +160,8 @@ def test_a_start_hands_on_its_listener_its_locks_and_its_branch(
     monkeypatch.setattr(running, "open_source", open_and_note)
     listener = Listener(on_progress=Recorder(), on_message=Recorder(), on_run=Recorder())
     options = RunOptions(everything=True, wait_s=4.0)
-    stream = stream_runs(settings, target, options, listener)
+    pool = WorkerPool()
+    stream = stream_runs(settings, target, options, listener, pool)
     first = next(stream)
     engine = open_engine(settings.database_url, read_only=True)
     # The branch is there with the first result, however long the others take.
@@ -173,7 +174,7 @@ def test_a_start_hands_on_its_listener_its_locks_and_its_branch(
     (((of, sink), named),) = locks
     assert {name: one for name, one in given.items() if name != "on_settled"} == {
         "on_progress": listener.on_progress, "on_message": listener.on_message,
-        "on_hosts": sink.note_hosts, "pool": None,
+        "on_hosts": sink.note_hosts, "pool": pool,
     }  # fmt: skip
     assert (of, sink.target.name) == (settings, "tiny")
     assert named == {"wait_s": 4.0, "on_wait": listener.on_message}
