@@ -196,12 +196,10 @@ def _shared_pool() -> Iterator[object]:
 def shared_workers(_shared_pool: object, monkeypatch: pytest.MonkeyPatch) -> None:
     """Let every plan that asks for the usual worker pool use the same one."""
     from tests.workers import choose_pool
+    from virnucpro_monitor.monitor import starting
+    from virnucpro_monitor.runner import workers
 
-    # What names the class in its annotations must be imported before the class is exchanged.
-    from virnucpro_monitor.monitor import running  # noqa: F401
-    from virnucpro_monitor.runner import client, workers
-
-    for place in (client, workers):
+    for place in (starting, workers):  # where one is made, and not where the class stands
         monkeypatch.setattr(place, "WorkerPool", functools.partial(choose_pool, _shared_pool))
 
 

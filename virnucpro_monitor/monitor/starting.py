@@ -6,14 +6,14 @@ What measures imports torch, which takes longer than all that a start does until
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-from virnucpro_monitor.runner import client
+from virnucpro_monitor.runner.client import WorkerPool
 from virnucpro_monitor.settings import Settings
 
 
 @contextmanager
-def workers_ahead(settings: Settings) -> Iterator[client.WorkerPool]:
+def workers_ahead(settings: Settings) -> Iterator[WorkerPool]:
     """Within the block, processes for `run_and_store`; they end with it."""
-    with client.WorkerPool() as pool:
+    with WorkerPool() as pool:
         if settings.engine == "local":
             pool.start()
         yield pool
