@@ -249,6 +249,10 @@ def test_every_kind_of_collator_gives_all_sequences(
         ({"cu_seqlens": torch.tensor([0, 3])}, "for 2 sequences"),
         ({"input_ids": None}, "not as agreed"),
         ({"max_seqlen": "long"}, "not as agreed"),
+        ({"max_seqlen": 10**30}, "max_seqlen is 1e"),
+        ({"max_seqlen": float("inf")}, "not as agreed"),
+        ({"cu_seqlens": torch.tensor([0.0, torch.nan, 10.0])}, "must hold whole numbers"),
+        ({"input_ids": torch.zeros(10)}, "must hold whole numbers"),
     ],
 )
 def test_a_pack_that_breaks_the_agreement_is_refused(

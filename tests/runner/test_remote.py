@@ -161,5 +161,7 @@ def test_an_answer_that_is_too_long_is_refused_where_it_is_made(
         answer = Packs(packs=(OnePack(max_seqlen=3, sequence_ids=("x" * 1000,)),))
         with pytest.raises(MessageError, match="longer than any message"):
             Channel(ours).send(answer)
-        Channel(ours).send(Packs(packs=()))  # nothing of the first was sent
+        with pytest.raises(MessageError, match="on the device meta has no values"):
+            Channel(ours).send(Packs(packs=()), [torch.empty(3, device="meta")])
+        Channel(ours).send(Packs(packs=()))  # nothing of the others was sent
         assert Channel(theirs).receive()[0] == Packs(packs=())

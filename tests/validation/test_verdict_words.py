@@ -8,7 +8,7 @@ import pytest
 from tests.store.builders import make_gate
 from tests.validation.test_gate_records import far, limits_of
 from tests.validation.test_gates import sequence
-from virnucpro_monitor.records import Culprit, GateResult
+from virnucpro_monitor.records import Culprit, GateResult, Json, ProbeDocument, to_json
 from virnucpro_monitor.validation.gates import judge_gates
 from virnucpro_monitor.validation.verdict import judge, make_reason
 
@@ -143,7 +143,7 @@ def test_where_both_are_wrong_each_has_its_own_gates() -> None:
 
 
 def test_a_finding_after_changed_weights_says_whose_pass_changed_them() -> None:
-    traced = {"trace": {"finding": "it departs at layer 3"}}
+    traced: dict[str, Json] = {"trace": {"finding": "it departs at layer 3"}}
     weights = make_gate("weights", False, culprit=Culprit.PACKED, detail="Weights changed.")
 
     def finding(gate: GateResult) -> str:
@@ -153,3 +153,7 @@ def test_a_finding_after_changed_weights_says_whose_pass_changed_them() -> None:
         "since a pass of packed changed the weights that both use, it departs at layer 3"
     )
     assert finding(replace(weights, culprit=Culprit.BOTH)) == "it departs at layer 3"
+    traced["probes"] = {"state": to_json(ProbeDocument(value=0.1, spoils_unpacked=True))}
+    assert finding(make_gate("state", False, culprit=Culprit.PACKED, detail="It moved.")) == (
+        "since a pass of packed changed what unpacked gives, it departs at layer 3"
+    )

@@ -379,6 +379,9 @@ def _within_budget(
         yield part
 
 
+_WHOLE = (torch.int64, torch.int32, torch.int16, torch.uint8, torch.int8)
+
+
 def _packed_batch(pack: Any) -> PackedBatch:
     try:
         ids, bounds = pack["input_ids"], pack["cu_seqlens"]
@@ -390,7 +393,11 @@ def _packed_batch(pack: Any) -> PackedBatch:
         )
         if not isinstance(ids, torch.Tensor) or not isinstance(bounds, torch.Tensor):
             raise TypeError("input_ids and cu_seqlens must be tensors")
-    except (KeyError, TypeError, ValueError) as error:
+        if any(one.dtype not in _WHOLE for one in (ids, bounds)):
+            raise TypeError("input_ids and cu_seqlens must hold whole numbers")
+        if not 0 <= batch.max_seqlen < 2**31:
+            raise ValueError(f"max_seqlen is {batch.max_seqlen:.3g}")
+    except (KeyError, TypeError, ValueError, OverflowError) as error:
         raise TargetError(f"VarlenCollator's pack is not as agreed: {error!r}.") from error
     if ids.dim() != 1 or bounds.dim() != 1 or bounds.numel() != len(batch.sequence_ids) + 1:
         raise TargetError(

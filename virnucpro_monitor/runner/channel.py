@@ -101,7 +101,10 @@ def _plain(tensor: Any) -> torch.Tensor:
         raise MessageError(f"{type(tensor).__name__} is no plain tensor.")
     if str(tensor.dtype).removeprefix("torch.") not in _DTYPES:
         raise MessageError(f"A tensor of {tensor.dtype} cannot be sent.")
-    plain: torch.Tensor = tensor.detach().cpu().contiguous()
+    try:
+        plain: torch.Tensor = tensor.detach().cpu().contiguous()
+    except NotImplementedError as error:  # without data, as on the device "meta"
+        raise MessageError(f"A tensor on the device {tensor.device} has no values.") from error
     return plain
 
 

@@ -68,7 +68,7 @@ class Disagreement:
             rows_of_oracle = torch.cat([self._exact_of(text, rows.device) for text in pack.texts])
             exact = measures.slots_relative_l2(packed, rows_of_oracle, lengths)
         for slot, (text, name) in enumerate(zip(pack.texts, pack.batch.sequence_ids, strict=True)):
-            where = f"{name}, {len(text):,} residues"
+            where = f"{name}, {_residues_text(text)}"
             self._lengths.add(len(text))
             self._letters |= set(text) & set(RESIDUE_LETTERS)
             worst = self._between.add(between[slot], where)
@@ -102,7 +102,7 @@ class Disagreement:
                 exact = self._exact_of(text, self._alone[text].device)
                 error = measures.relative_l2(self._alone[text], exact)
                 self._alone_errors[text] = error
-                self._unpacked.add(error, f"{len(text):,} residues")
+                self._unpacked.add(error, _residues_text(text))
         return self._alone[text]
 
     def _exact_of(self, text: str, device: torch.device) -> torch.Tensor:
@@ -272,6 +272,10 @@ def probe_embedding(
         covers=covers,
         detail=detail,
     )
+
+
+def _residues_text(text: str) -> str:
+    return "1 residue" if len(text) == 1 else f"{len(text):,} residues"
 
 
 def _disagreements(

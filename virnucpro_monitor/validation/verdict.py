@@ -179,20 +179,22 @@ def make_reason(
         comparison = comparison or compare_sides(sequences, culprit)
     parts = [f"{lead}: {comparison}" if comparison else lead]
     finding = documents.get("trace", {}).get("finding")
-    embedding = read_probes(documents).get("embedding")
+    probes = read_probes(documents)
+    embedding = probes.get("embedding")
     if not finding and embedding and embedding.looks_like and "embedding" in failing:
         finding = f"the embedding looks like {embedding.looks_like}"
     if finding:
-        parts.append(_since_changed(failing.get("weights")) + str(finding))
+        spoilt = any(probe.spoils_unpacked for probe in probes.values())
+        parts.append(_since_changed(failing.get("weights"), spoilt) + str(finding))
     parts.append(_lower(most_telling(list(failing.values())).detail.rstrip(".")))
     parts.append(f"failed {'gate' if len(failing) == 1 else 'gates'}: {', '.join(failing)}")
     return "; ".join(parts) + _informs_text(informing) + cut + "."
 
 
-def _since_changed(weights: GateResult | None) -> str:
-    """What comes before a finding where one side's pass changed the weights that both use."""
+def _since_changed(weights: GateResult | None, spoilt: bool) -> str:
+    """What comes before a finding where one side's pass changed what both use."""
     if weights is None or weights.culprit not in (Culprit.PACKED, Culprit.UNPACKED):
-        return ""
+        return "since a pass of packed changed what unpacked gives, " if spoilt else ""
     return f"since a pass of {weights.culprit} changed the weights that both use, "
 
 
