@@ -46,3 +46,14 @@ def test_calibrate_hands_its_settings_on(
     assert asked == [("cpu", "float32", path, 240)]
     assert json.loads(capsys.readouterr().out)["digest"] == load_protocol().digest
     assert run_command([*command, "--runs", "10"]) == 1
+
+
+def test_a_calibration_that_is_interrupted_says_how_it_goes_on(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def calibrate(*_: object, **__: object) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(validating, "calibrate_builtin", calibrate)
+    assert run_command(["protocol", "calibrate", str(tmp_path / "own.json")]) == 130
+    assert "started again with the same file, it goes on" in capsys.readouterr().err

@@ -63,9 +63,17 @@ def calibrate(
     again with the same file.
     """
     from virnucpro_monitor.monitor.validating import calibrate_builtin
+    from virnucpro_monitor.validation.calibration import RUNS_OF_A_PART
 
-    with progress_line() as shown:
-        protocol = calibrate_builtin(settings, output, num_runs=runs, on_progress=shown)
+    try:
+        with progress_line() as shown:
+            protocol = calibrate_builtin(settings, output, num_runs=runs, on_progress=shown)
+    except KeyboardInterrupt:
+        say(
+            "Interrupted: started again with the same file, it goes on after the last whole "
+            f"{RUNS_OF_A_PART} runs."
+        )
+        raise
     say(f"Wrote {output}: give it to --protocol.")
     if as_json:
         print_json({"path": str(output), "version": protocol.version, "digest": protocol.digest})

@@ -55,7 +55,10 @@ def _gpu(device: str, wanted: bool) -> Finding:
     if gpu is None:
         level = PROBLEM if wanted else WARNING
         return Finding(
-            "GPU", level, "no NVIDIA GPU or no driver", "virnucpro-monitor run --device cpu"
+            "GPU",
+            level,
+            "no NVIDIA GPU or no driver",
+            "virnucpro-monitor run --model esm2_t6_8M_UR50D --device cpu --dtype float32",
         )
     busy = gpu.why_busy(0)
     text = f"{gpu.name}, driver {gpu.driver}, {gpu.free_bytes / GIB:.0f} of "
