@@ -393,3 +393,4 @@ def test_a_baseline_that_is_off_does_not_hide_a_leak(judge: Judge) -> None:
     assert verdict.packed_outcome is Outcome.FAILED
     assert verdict.unpacked_outcome is Outcome.FAILED
     assert failing(verdict)["leak"].culprit is Culprit.PACKED
+    assert "an output scaled by 1.5; a neighbour's residues reach a sequence" in verdict.reason

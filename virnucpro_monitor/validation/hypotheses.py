@@ -32,9 +32,10 @@ _ABOUT_EQUAL = 1.5
 _MOST_HEADS_OUT = 4
 _BASE = 10_000.0  # of the rotary frequencies
 # Factors that are tried first, and how often the best one's surroundings are then narrowed.
-_FACTORS = (-1.0, 0.0, 0.25, 0.5, 0.7, 0.9, 1.1, 1.4, 2.0, 4.0)
-_NARROWINGS = 16
+_FACTORS = (-2.0, -1.0, 0.0, 0.25, 0.5, 0.7, 0.9, 1.1, 1.4, 2.0, 4.0)
+_NARROWINGS = 24
 _NUDGE = 1.1  # shows in which direction a factor moves the layer
+_UNRELATED = 0.1  # cosine to that direction, of what no such factor brings about
 _GOLDEN = 0.618
 
 
@@ -238,6 +239,8 @@ _FACTORED: dict[str, tuple[str, str]] = {
 def _factor(seen: _Seen, heads: int, right: float) -> Explanation | None:
     """One part of the layer multiplied by some number, or the attention scores of one head."""
     for field in _FACTORED:
+        if abs(seen.turns_towards(_with_factor(field, _NUDGE, ()))) < _UNRELATED:
+            continue
         found = _fitted(seen, field, heads, (), right)
         if found.error * EXPLAINS_FACTOR < right:
             return found
@@ -266,7 +269,7 @@ def _fitted(
     hypothesis = replace(
         _with_factor(field, factor, some),
         name="scale off" if field == "score_factor" else "factor",
-        text=f"{what} multiplied by {factor:.3g}",
+        text=f"{what} multiplied by {factor:.4g}",
         part=part,
     )
     return Explanation(hypothesis, _error_with(seen, field, factor, some), right)

@@ -142,7 +142,8 @@ class _Tracer:
             if traced[-1]["signature"]:
                 break
         told = next((one for one in traced if one["signature"]), traced[0])
-        if told["signature"] is None and _LEAK_GATES & set(failing):
+        of_packed = told["signature"] is not None and told["side"] != "unpacked"
+        if not of_packed and _LEAK_GATES & set(failing):
             leak = trace_leak(self.subject, worst)
             if leak is not None:
                 told["finding"] = "; ".join(filter(None, [told["finding"], leak.signature.text]))
