@@ -432,19 +432,22 @@ def test_health_shows_cards_queue_use_and_the_cost_of_a_commit(
     found = (
         WorkHost(host="gpu-<1>", is_here=True, num_queued=3, cards=(card,)),
         WorkHost(host="far", is_here=False, num_queued=None, cards=(HostCards(card=""),)),
+        WorkHost(host="new", is_here=False, num_queued=2, cards=()),  # nothing measured there
     )
     monkeypatch.setattr(hosts, "load_hosts", lambda engine: found)
     data.load_hosts.forget()  # type: ignore[attr-defined]
     text = shown_html(run_page("health", sample_url))
     data.load_hosts.forget()  # type: ignore[attr-defined]
     (table,) = re.findall(r'aria-label="Hosts and cards">(.*?)</table>', text)
-    first, second = table.split("<tbody")[1].split("</tr>")[:2]
+    first, second, third = table.split("<tbody")[1].split("</tr>")[:3]
     cells = re.findall(r"<td[^>]*>(.*?)</td>", first)
     assert [html.unescape(re.sub("<[^>]*>", "", cell)) for cell in cells[:6]] == [
         "gpu-<1> (here)", "2 x H200", "12.5 s", "3", "61 %", "7",
     ]  # fmt: skip
     unknown = [re.sub("<[^>]*>", "", cell) for cell in re.findall(r"<td[^>]*>(.*?)</td>", second)]
     assert unknown[:5] == ["far", "CPU", UNKNOWN, UNKNOWN, UNKNOWN]
+    unknown = [re.sub("<[^>]*>", "", cell) for cell in re.findall(r"<td[^>]*>(.*?)</td>", third)]
+    assert unknown == ["new", UNKNOWN, UNKNOWN, "2", UNKNOWN, "0", "nothing measured"]
 
 
 def test_benchmarks_name_digest_size_and_users(run_page: PageRunner, sample_url: str) -> None:
@@ -522,3 +525,12 @@ def test_the_numbers_beside_the_states_are_of_the_table_below(
     assert f"All ({len(incidents)})" in states()
     assert f"All ({len(of_other)})" in states(target="other")
     assert "All" in states(span="30")  # those of a range stand in the table alone
+
+
+def test_what_is_not_seen_any_more_is_not_said_to_last_still(
+    run_page: PageRunner, sample_url: str
+) -> None:
+    (unseen,) = [one for one in stored_incidents(sample_url) if one.state is IncidentState.NOT_SEEN]
+    text = shown_html(run_page("incidents", sample_url, state="not_seen"))
+    assert unseen.first_bad.commit.short in text
+    assert "still" not in text

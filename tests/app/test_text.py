@@ -40,7 +40,9 @@ def test_a_similarity_near_one_does_not_read_as_one() -> None:
         (12.34, "12.3 s"),
         (600.0, "10 min"),
         (7200.0, "2.0 h"),
+        (305_000.0, "3.5 days"),
         (864_000.0, "10 days"),
+        (8_080_000.0, "93 days"),  # and 12 hours: "93 days ago" it began
     ],
 )
 def test_durations_have_one_unit(seconds: float, text: str) -> None:
