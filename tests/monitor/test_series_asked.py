@@ -1,4 +1,4 @@
-"""What questions on series, branches and pairs ask of the store, and what they make of the rows."""
+"""What questions on series and branches ask of the store, and what they make of the rows."""
 
 from collections.abc import Iterator
 from dataclasses import replace
@@ -17,10 +17,10 @@ from tests.store.builders import (
     START,
     TARGET,
     make_commit,
+    make_environment,
     make_report,
     make_run,
 )
-from virnucpro_monitor.analysis.comparison import Noise, Thresholds
 from virnucpro_monitor.analysis.series import series_key
 from virnucpro_monitor.errors import ConfigurationError, NotFoundError
 from virnucpro_monitor.monitor import (
@@ -41,9 +41,7 @@ from virnucpro_monitor.store.writer import Writer
 BAD = (0.99, 1.0, 0.9999)
 OTHER = replace(TARGET, name="other", location="https://example.org/other.git", branch="trunk")
 NARROW = replace(CONFIGURATION, token_budget=512)
-SECOND, THIRD, FOURTH = (
-    replace(BENCHMARK, name=name, digest=name[0] * 64) for name in ("second", "third", "fourth")
-)
+SECOND = replace(BENCHMARK, name="second", digest="s" * 64)
 
 
 @pytest.fixture
@@ -249,97 +247,6 @@ def test_cards_come_the_bad_first_and_say_what_tells_them_apart(engine: Engine) 
     assert cards[0].words == f"sample seed {cards[0].label} failed".lower()
 
 
-def test_one_commit_is_compared_in_two_environments(engine: Engine) -> None:
-    ids = keep(
-        engine,
-        make_report(17), make_report(17, configuration=NARROW),
-        make_report(17, benchmark=THIRD),
-        make_report(17, target=OTHER, configuration=NARROW), make_report(17, target=OTHER),
-        make_report(17, target=OTHER, benchmark=FOURTH), make_report(18), make_report(18, BAD),
-    )  # fmt: skip
-    commit = make_commit(17).hash
-    found = comparing.compare_commits(engine, f"sample:{commit}", f"other:{commit}")
-    assert (found.target, found.base, found.head) == ("other", make_commit(17), make_commit(17))
-    pairs = {(one.base.run.id, one.head.run.id) for one in found.comparisons}
-    assert pairs == {(ids[0], ids[4]), (ids[1], ids[3])}, "by set-up, whatever the target"
-    assert [run.id for run in found.only_base] == [ids[2]]
-    assert [run.id for run in found.only_head] == [ids[5]]
-    one_target = comparing.compare_commits(engine, commit, make_commit(18).hash, target="sample")
-    assert (one_target.target, one_target.base, one_target.head) == (
-        "sample", make_commit(17), make_commit(18),
-    )  # fmt: skip
-    assert [(one.base.run.id, one.head.run.id) for one in one_target.comparisons] == [
-        (ids[0], ids[7])
-    ]
-    assert comparing.compare_commits(engine, commit, target="sample") == one_target
-    with pytest.raises(ConfigurationError, match="choose by --target"):
-        comparing.compare_commits(engine, commit, commit)
-
-
-def test_without_names_the_newest_run_is_compared_with_the_last_good_one(engine: Engine) -> None:
-    keep(
-        engine,
-        make_report(0), make_report(2, BAD), make_report(0, benchmark=SECOND),
-        make_report(1, benchmark=SECOND), make_report(0, target=OTHER),
-        make_report(5, BAD, target=OTHER),
-    )  # fmt: skip
-
-    def places(**options: str) -> tuple[int | None, int | None, list[str]]:
-        found = comparing.compare_commits(engine, **options)
-        sets = [one.head.run.benchmark for one in found.comparisons]
-        return found.base.position, found.head.position, sets
-
-    assert places(target="sample") == (0, 2, ["seed"])
-    assert places(target="sample", benchmark="second") == (0, 1, ["second"])
-    assert places(target="sample", benchmark="second@1") == (0, 1, ["second"])
-    assert places(target="other") == (0, 5, ["seed"])
-    assert places(head="HEAD", base=make_commit(0).hash, target="sample") == (0, 2, ["seed"])
-
-
-def test_a_comparison_goes_by_the_noise_of_healthy_runs_and_the_heads_protocol(
-    engine: Engine, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    quiet, loud = ({"noise": {"reordered": value}} for value in (1e-5, 0.5))
-    strict = {"thresholds": {"strict": 0.9999, "lenient": 0.99, "lenient_fraction": 0.5}}
-    protocol = replace(make_report(0).protocol, digest="e" * 64, content=strict)
-    keep(engine, make_report(20, documents=quiet),
-         make_report(21, BAD, documents=loud, protocol=protocol))  # fmt: skip
-    base, head = reading.load_history(engine)
-    real = comparing.compare_runs
-    asked: list[Any] = []
-
-    def compare(*given: Any, **named: Any) -> Any:
-        asked.append((given, named))
-        return real(*given, **named)
-
-    monkeypatch.setattr(comparing, "compare_runs", compare)
-    found = comparing.compare_pair(engine, base, head)
-    rows = [reading.load_sequences(engine, run) for run in (base, head)]
-    assert asked == [
-        (
-            (base, rows[0], head, rows[1]),
-            {
-                "noise": Noise.of_documents([quiet["noise"]]),
-                "thresholds": Thresholds(strict=0.9999, lenient=0.99, fraction=0.5),
-                "base_measured": base,
-                "head_measured": head,
-            },
-        )
-    ]
-    assert (found.base.run, found.head.run) == (base, head)
-
-
-def test_a_runs_embeddings_are_its_own_two_documents(monkeypatch: pytest.MonkeyPatch) -> None:
-    asked: Any = lambda engine, run_id, name: (engine, run_id, name)  # noqa: E731
-    monkeypatch.setattr(comparing.reader, "load_document", asked)
-    monkeypatch.setattr(comparing, "read_embeddings", lambda documents: documents)
-    engine: Any = "engine"
-    assert comparing._embeddings_of(engine, make_run(3, id=7)) == {
-        "embeddings": ("engine", 7, "embeddings"),
-        "embedding data": ("engine", 7, "embedding data"),
-    }
-
-
 def test_the_newest_commit_of_a_branch_is_on_it(
     engine: Engine, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -390,6 +297,20 @@ def test_flips_are_the_most_of_any_set_up(engine: Engine) -> None:
         ("other", {}), ("sample", {make_commit(0).hash: 2}),
     ]  # fmt: skip
     assert [one.target for one in status.load_statuses(engine, OTHER.location)] == ["other"]
+
+
+def test_attempts_are_those_of_one_set_up_and_environment(engine: Engine) -> None:
+    far = make_environment(host="far")
+    nothing: dict[str, Any] = {"outcome": Outcome.NOT_RUN, "figures": None, "gates": ()}
+    keep(
+        engine,
+        make_report(0, BAD), make_report(0, environment=far), make_report(0, configuration=NARROW),
+        make_report(0, (), culprit=None, **nothing), make_report(1), make_report(0),
+    )  # fmt: skip
+    run = reading.load_run(engine, 6)
+    assert questions.load_attempts(engine, run) == (Outcome.FAILED, Outcome.PASSED)
+    away = reading.load_run(engine, 2)
+    assert questions.load_attempts(engine, away) == (Outcome.PASSED,)
 
 
 def test_what_is_behind_is_counted_from_the_last_commit_with_a_run(

@@ -109,14 +109,10 @@ def list_series(engine: Engine) -> tuple[SeriesCard, ...]:
 def _group(stored: Sequence[Series]) -> dict[SeriesKey, list[Series]]:
     """Which stored series belong together, by the key of the one that names a backend."""
     by_key = {series_key(series.latest): series for series in stored}
-    groups: dict[SeriesKey, list[Series]] = {}
-    for key, runs in split_series([series.latest for series in stored]).items():
-        groups[key] = [by_key[series_key(run)] for run in runs]
-    for series in stored:  # a loose series whose commit its home holds too has nothing to add
-        loose = series.configuration.backend in UNKNOWN_BACKENDS
-        if not loose and not any(series in members for members in groups.values()):
-            groups.setdefault(series_key(series.latest), []).append(series)
-    return groups
+    return {
+        key: [by_key[series_key(run)] for run in runs]
+        for key, runs in split_series([series.latest for series in stored]).items()
+    }
 
 
 def _open_incidents(
