@@ -18,6 +18,7 @@ from virnucpro_monitor.validation.fingerprints import (
     fingerprints,
     judge_weights,
 )
+from virnucpro_monitor.validation.kept_inputs import KeptInputs
 from virnucpro_monitor.validation.oracle import Oracle, oracle_beside
 from virnucpro_monitor.validation.perturb import reorder
 from virnucpro_monitor.validation.probe_changes import (
@@ -393,7 +394,7 @@ def _state(
         pack, first = opening.smallest
         worst.add(_moved(embed_poisoned(subject, pack.batch), first), "smallest pack")
     told = ""
-    changed: Mapping[tuple[Culprit, str], float] = getattr(subject, "changed", {})
+    changed = subject.changed if isinstance(subject, KeptInputs) else {}
     for (side, name), size in changed.items():
         if worst.add(size, f"`{name}`"):
             told = f"A pass of {side} changed the `{name}` that it was given, by up to {size:g}."
