@@ -65,6 +65,7 @@ def lengths(pack: PackedBatch) -> list[int]:
         (lambda pack, slot, own: len(own) > 10, "sequences of 11 tokens or more"),
         (lambda pack, slot, own: slot == 1, "the second of each pack"),
         (lambda pack, slot, own: slot >= 64, "packs of 65 sequences or more"),
+        (lambda pack, slot, own: len(lengths(pack)) > 16, "packs of 17 sequences or more"),
         (lambda pack, slot, own: len(lengths(pack)) >= 150, "packs of 150 sequences or more"),
         (lambda pack, slot, own: True, None),
         # Neither place, nor length, nor letters.

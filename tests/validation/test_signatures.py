@@ -200,6 +200,11 @@ def test_no_explanation_speaks_of_what_the_sequence_does_not_hold() -> None:
     assert name_embedding_fault(exact * 1.3, exact, TOKENS) is None
 
 
+def named_plainly(seen: torch.Tensor, exact: torch.Tensor, table: torch.Tensor) -> str | None:
+    found = name_embedding_fault(seen, exact, TOKENS, table=table)
+    return found.name if found else None
+
+
 def test_rows_of_other_tokens_are_not_taken_for_masks_left_in() -> None:
     table = torch.randn(33, 16, generator=torch.Generator().manual_seed(3))
     tokens = mask_tokens(TOKENS, 0.5)
@@ -217,6 +222,8 @@ def test_rows_of_other_tokens_are_not_taken_for_masks_left_in() -> None:
     assert named(torch.full_like(tokens, alphabet().get_idx("X"))) == "<mask> read as X"
     assert "as a stale cache gives" in named(TOKENS)
     plain = expected_embedding(table, TOKENS)
+    other = expected_embedding(table, encode("GGSDERKHVLSPADKTNVKAAW"))
+    assert named_plainly(other, plain, table) == "other tokens' rows"
     without_k = torch.where(TOKENS.eq(alphabet().get_idx("K"))[:, None], 0.0, plain)
     found = name_embedding_fault(without_k, plain, TOKENS, table=table)
     assert found is not None

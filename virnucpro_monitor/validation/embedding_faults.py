@@ -155,7 +155,11 @@ def _letters(
         read = int(distances.argmin())
         if float(distances[read]) > _EXPLAINED * float(known[read].norm()) or read == token:
             return None
-        pairs[alphabet().get_tok(token)] = alphabet().get_tok(read)
+        letter, other = alphabet().get_tok(token), alphabet().get_tok(read)
+        if pairs.setdefault(letter, other) != other:
+            return OTHER_ROWS
+    if len(pairs) > len(set(tokens.tolist())) // 2:
+        return OTHER_ROWS  # rows of another sequence
     said = ", ".join(
         f"{letter} set to zero" if other == "nothing" else f"{letter} read as {other}"
         for letter, other in sorted(pairs.items())

@@ -195,7 +195,10 @@ def _by_pack_size(
     fewest = len(tokens) + 2 * len(filler)
     if num_tokens > fewest and is_wrong(num_tokens):
         found = _first_wrong(is_wrong, fewest, num_tokens, len(filler))
-        return Group("long packs", f"packs of more than about {_rounded(found)} tokens")
+        as_many = 2 + (found - len(tokens)) // len(filler)
+        if not is_wrong_among(as_many):  # of a few tokens each
+            return Group("long packs", f"packs of more than about {_rounded(found)} tokens")
+        num_sequences = as_many
     if num_sequences > _MOST_PLACED and is_wrong_among(num_sequences):
         found = _first_wrong(is_wrong_among, _MOST_PLACED, num_sequences, 1)
         return Group("many in a pack", f"packs of {found} sequences or more")
