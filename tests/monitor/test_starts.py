@@ -131,6 +131,19 @@ def test_a_first_start_takes_the_adapter_that_the_branch_names(
     assert measured.plans[-1][0].target.adapter == plain
 
 
+def test_an_adapter_of_this_machine_that_has_gone_is_no_commit_s_error(
+    settings: Settings, target: Target, tmp_path: Path, measured: Measured
+) -> None:
+    there = tmp_path / "adapter.py"
+    there.touch()
+    own = replace(target, adapter=f"{there}:make")
+    run_and_store(settings, own)
+    there.unlink()
+    with pytest.raises(ConfigurationError, match=r"loaded by .*adapter\.py, which is not there"):
+        run_and_store(settings, own, RunOptions(everything=True))
+    assert len(measured.plans) == 1
+
+
 def test_an_installed_package_names_no_adapter(
     settings: Settings, tiny: TinyRepository, target: Target
 ) -> None:

@@ -1,6 +1,9 @@
 """A model that only embeds, by an adapter in the watched repository or beside the monitor."""
 
+import sys
 from pathlib import Path
+from types import SimpleNamespace
+from typing import cast
 
 import pytest
 import torch
@@ -10,9 +13,11 @@ from tests.runner.test_venv import _BACKEND, _SETUP
 from tests.runner.tiny_target import TinyRepository
 from virnucpro_monitor.errors import TargetError
 from virnucpro_monitor.records import Culprit, Outcome, Target
-from virnucpro_monitor.runner.code_digest import adapter_source
+from virnucpro_monitor.runner.adapters import LoadRequest
+from virnucpro_monitor.runner.code_digest import adapter_path, adapter_source
 from virnucpro_monitor.runner.commits import run_commits
 from virnucpro_monitor.runner.embedder import Embedder, EmbedderSubject
+from virnucpro_monitor.runner.loading import load_subject
 
 ADAPTER = """
 import torch
@@ -192,6 +197,36 @@ def test_a_layer_that_is_not_given_is_named() -> None:
     assert set(subject.embed_unpacked_layers(tokens, [6])) == {6}
     with pytest.raises(TargetError, match=r"alone gives no layer 3 \(it gives 6\)"):
         subject.embed_unpacked_layers(tokens, [3, 6])
+
+
+def test_an_entry_point_s_module_is_found_by_another_interpreter(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As of a package that is installed for its author's changes: its code lies elsewhere."""
+    packages, code = tmp_path / "site-packages", tmp_path / "code"
+    info = packages / "strange-1.0.dist-info"
+    info.mkdir(parents=True)
+    info.joinpath("METADATA").write_text("Metadata-Version: 2.1\nName: strange\nVersion: 1.0\n")
+    info.joinpath("entry_points.txt").write_text(
+        "[virnucpro_monitor.adapters]\nstrange = strange_code.own:Own\n"
+    )
+    code.joinpath("strange_code").mkdir(parents=True)
+    code.joinpath("strange_code", "__init__.py").touch()
+    code.joinpath("strange_code", "own.py").write_text(
+        "class Own:\n    embed_packed_layers = None\n    def __init__(self, request): ...\n"
+    )
+    monkeypatch.syspath_prepend(packages)
+    request = cast(LoadRequest, SimpleNamespace(checkout=tmp_path))
+    assert adapter_path("strange") is None
+    with pytest.raises(ModuleNotFoundError):
+        load_subject("strange", request)
+    with monkeypatch.context() as ours:
+        ours.syspath_prepend(code)
+        assert adapter_path("strange") == str(code)
+        adapter_source.cache_clear()
+        assert len(adapter_source("strange")) == 1  # a change of it is one of what decides
+    monkeypatch.setattr(sys, "path", [*sys.path])
+    assert type(load_subject("strange", request, str(code))).__name__ == "Own"
 
 
 def test_two_widths_of_one_layer_are_named() -> None:

@@ -4,6 +4,7 @@ import math
 from collections import Counter
 from collections.abc import Callable, Generator, Sequence
 from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from virnucpro_monitor.data.benchmarks import load_benchmark
@@ -224,6 +225,17 @@ def with_own_adapter(target: Target, repository: Source, say: Callable[[str], No
     return replace(target, adapter=with_oracle(named, parse_adapter(target.adapter).oracle))
 
 
+def check_adapter_file(target: Target) -> None:
+    """Raise `ConfigurationError` where a target's adapter is a file of this machine that has gone:
+    no commit is to blame for that."""
+    file = parse_adapter(target.adapter).file
+    if file is not None and Path(file).is_absolute() and not Path(file).is_file():
+        raise ConfigurationError(
+            f"{target.name} is loaded by {file}, which is not there: put it back, or name another "
+            f"adapter by `virnucpro-monitor targets add`."
+        )
+
+
 def stored_targets(settings: Settings) -> list[Target]:
     """Targets in the database; none where there is no database yet."""
     try:
@@ -348,6 +360,7 @@ def make_plan(
     Raises:
         MonitorError: repository, revision, benchmark set or protocol cannot be used.
     """
+    check_adapter_file(target)
     request = request_of(settings)
     benchmarks = tuple(load_benchmark(name) for name in dict.fromkeys(settings.benchmark))
     protocol = with_policy(

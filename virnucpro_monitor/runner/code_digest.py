@@ -10,7 +10,7 @@ from pathlib import Path
 
 from virnucpro_monitor.disks import sha256_of
 from virnucpro_monitor.records import Json, Target, content_digest
-from virnucpro_monitor.runner.adapter_names import ADAPTERS, SHIPPED, parse_adapter
+from virnucpro_monitor.runner.adapter_names import ADAPTERS, SHIPPED, AdapterName, parse_adapter
 from virnucpro_monitor.runner.builtin import builtin_digest
 from virnucpro_monitor.runner.git import GitError
 from virnucpro_monitor.runner.oracle_names import oracle_source
@@ -103,15 +103,8 @@ def adapter_source(name: str) -> tuple[str, ...]:
     if (file := parsed.file) is not None:
         there = Path(file).is_absolute() and Path(file).is_file()  # else it is the repository's
         return (sha256_of(Path(file)),) if there else ()
-    module = parsed.place
-    if not module:
-        if parsed.name in SHIPPED:
-            return ()
-        entry = next((one for one in entry_points(group=ADAPTERS) if one.name == parsed.name), None)
-        if entry is None:
-            return ()
-        module = entry.value.partition(":")[0]
-    if module.partition(".")[0] == __name__.partition(".")[0]:
+    module = _module_of(parsed)
+    if module is None or module.partition(".")[0] == __name__.partition(".")[0]:
         return ()
     spec = _find(module)
     if spec is None or spec.origin is None or not Path(spec.origin).is_file():
@@ -126,16 +119,23 @@ def adapter_source(name: str) -> tuple[str, ...]:
 
 
 def adapter_path(name: str) -> str | None:
-    """The folder in which this interpreter finds the module of `module:callable`."""
-    parsed = parse_adapter(name)
-    if not parsed.place or parsed.file is not None:
-        return None
-    top = parsed.place.partition(".")[0]
-    spec = PathFinder.find_spec(top)
+    """The folder in which this interpreter finds the module of somebody's own adapter."""
+    module = _module_of(parse_adapter(name))
+    spec = None if module is None else PathFinder.find_spec(module.partition(".")[0])
     if spec is None or spec.origin is None:
         return None
     origin = Path(spec.origin)
     return str(origin.parent.parent if spec.submodule_search_locations else origin.parent)
+
+
+def _module_of(parsed: AdapterName) -> str | None:
+    """Where `module:callable` or an entry point has its adapter; None for all others."""
+    if parsed.file is not None or parsed.name in SHIPPED:
+        return None
+    if parsed.place:
+        return parsed.place
+    entry = next((one for one in entry_points(group=ADAPTERS) if one.name == parsed.name), None)
+    return None if entry is None else entry.module
 
 
 def _find(module: str) -> ModuleSpec | None:

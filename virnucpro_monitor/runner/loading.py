@@ -40,10 +40,11 @@ def load_subject(name: str, request: LoadRequest, search_path: str | None = None
     Raises:
         TargetError: no adapter of that name, or as `Adapter.load` says.
     """
-    if parse_adapter(name).place:
+    named = parse_adapter(name)
+    if named.place:
         sys.path.insert(0, str(request.checkout))
-        if search_path is not None and search_path not in sys.path:
-            sys.path.append(search_path)
+    if named.name not in SHIPPED and search_path is not None and search_path not in sys.path:
+        sys.path.append(search_path)
     try:
         loaded = find_adapter(name, request.checkout).load(request)
     except AdapterImportError as error:
