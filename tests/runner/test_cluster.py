@@ -22,7 +22,7 @@ from virnucpro_monitor.errors import ClusterError
 from virnucpro_monitor.models.weights import synthesize
 from virnucpro_monitor.records import ClusterHost, Outcome, Request, RunReport, Target
 from virnucpro_monitor.records.messages import Ended, PrepareJob, Ready, decode_ended, encode
-from virnucpro_monitor.runner import cluster, cluster_pool, cluster_task
+from virnucpro_monitor.runner import cluster, cluster_files, cluster_pool, cluster_task
 from virnucpro_monitor.runner.checkout import Repository
 from virnucpro_monitor.runner.commits import run_commits
 from virnucpro_monitor.runner.plan import RunPlan
@@ -246,6 +246,14 @@ def test_another_service_in_place_of_the_scheduler_is_one_sentence(
         thread.join()
 
 
+def test_a_worker_s_address_in_place_of_the_scheduler_s_is_one_sentence(
+    plan: RunPlan, dask: Any
+) -> None:
+    address = dask.workers[0].worker_address
+    with pytest.raises(ClusterError, match=f"No Dask scheduler answers at {address}"):
+        list(run_commits(replace(plan, engine="dask", scheduler=address)))
+
+
 def test_a_scheduler_that_goes_ends_the_start_and_keeps_what_was_measured(
     plan: RunPlan, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -344,6 +352,34 @@ def test_a_dask_worker_with_another_torch_card_or_weights_is_left_out_and_the_re
     assert isinstance(ready, Ready)
     assert ready.environment.host == stand_in.name
     assert ended == Ended(cause="exit", code=0, log="")
+
+
+def test_of_three_dask_workers_the_odd_one_is_left_out_though_it_is_the_first() -> None:
+    odd = replace(READY, environment=replace(READY.environment, torch="2.10.0"))
+    stand_in = StandInCluster({"tcp://a": odd, "tcp://b": READY, "tcp://c": READY})
+    pool = cluster_pool.ClusterPool(cast(Any, stand_in))
+    ready, _ = pool.run(PREPARE)
+    pool.close()
+    assert stand_in.left_out == ["tcp://a: its torch is 2.10.0, not 2.11.0 as elsewhere"]
+    assert isinstance(ready, Ready)
+    assert ready.environment.torch == "2.11.0"
+
+
+def test_a_commit_s_files_arrive_as_they_are_with_links_that_lead_out(tmp_path: Path) -> None:
+    here, there = tmp_path / "here", tmp_path / "there"
+    for folder in (here / "package", here / ".git", there):
+        folder.mkdir(parents=True)
+    (here / "package" / "model.py").write_text("x = 1\n")
+    (here / "package" / "model.py").chmod(0o755)
+    (here / "outside").symlink_to("/usr/share/no such file")
+    (here / ".git" / "HEAD").write_text("ref")
+    cluster_files.unpack_checkout(cluster_files.pack_checkout(here), there)
+    assert sorted(path.relative_to(there).as_posix() for path in there.rglob("*")) == [
+        "outside", "package", "package/model.py",
+    ]  # fmt: skip
+    assert os.readlink(there / "outside") == "/usr/share/no such file"
+    assert (there / "package" / "model.py").read_text() == "x = 1\n"
+    assert (there / "package" / "model.py").stat().st_mode & 0o777 == 0o755
 
 
 def test_a_start_whose_workers_have_all_gone_ends_with_a_sentence(

@@ -370,7 +370,12 @@ def _knock(dask: Any, address: str) -> None:
     async def speak() -> None:
         arguments = dask.Security().get_connection_args("client")
         comm = await dask.comm.connect(address, timeout=CONNECT_S, **arguments)
-        await comm.close()
+        try:
+            told = await dask.core.send_recv(comm, op="identity")
+        finally:
+            await comm.close()
+        if told["type"] != "Scheduler":
+            raise ValueError(f"a {told['type']} answers")
 
     with ThreadPoolExecutor(1) as thread:  # which has no event loop yet
         thread.submit(asyncio.run, speak()).result()

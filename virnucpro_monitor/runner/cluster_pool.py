@@ -3,7 +3,7 @@
 import dataclasses
 import threading
 import time
-from collections.abc import Generator, Iterable, Sequence
+from collections.abc import Generator, Iterable, Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -79,7 +79,7 @@ class ClusterPool:
             self._cluster.forget(future)
 
     def _prepare(self, job: PrepareJob) -> Generator[Said | Ended]:
-        """Prepare each Dask worker; those unlike the first are left out."""
+        """Prepare each Dask worker; those unlike most of them are left out."""
         cluster = self._cluster
         last = yield from self._prepare_each(job, list(cluster.places))
         if self._first is None:
@@ -99,6 +99,7 @@ class ClusterPool:
         """Prepare these Dask workers; yields their progress, returns what the last one said."""
         cluster = self._cluster
         futures = {address: cluster.submit(job, address) for address in addresses}
+        prepared: dict[str, Ready] = {}
         last: list[Said | Ended] = []
         for address, future in futures.items():
             events: list[Said | Ended] = []
@@ -122,11 +123,16 @@ class ClusterPool:
             last = events
             if ready is None:
                 cluster.leave_out(address, _why(events))
-            elif self._first is not None and (why := _unlike(self._first, ready)):
+            else:
+                prepared[address] = ready
+        if self._first is None and prepared:
+            self._first = max(prepared.values(), key=lambda one: _num_like(one, prepared))
+        for address, ready in prepared.items():
+            assert self._first is not None
+            if why := _unlike(self._first, ready):
                 cluster.leave_out(address, why)
             else:
                 cluster.use(address, ready)
-                self._first = self._first or ready
         return last
 
     def _welcome(self, job: PrepareJob) -> None:
@@ -204,6 +210,10 @@ def _why(events: Sequence[Said | Ended]) -> str:
             return event.message.rstrip(".")
     ended = next((event for event in events if isinstance(event, Ended)), None)
     return (last_line(ended.log) if ended else "") or "it did not get ready"
+
+
+def _num_like(one: Ready, prepared: Mapping[str, Ready]) -> int:
+    return sum(not _unlike(one, other) for other in prepared.values())
 
 
 def _unlike(first: Ready, other: Ready) -> str:

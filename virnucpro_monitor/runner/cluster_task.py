@@ -5,10 +5,8 @@ sends back what it says. Only plain values cross: lines of `records.messages`, n
 """
 
 import atexit
-import io
 import os
 import socket
-import tarfile
 import tempfile
 import threading
 import time
@@ -25,6 +23,7 @@ from virnucpro_monitor.records.messages import Advanced, Ended, Job, MeasureJob,
 from virnucpro_monitor.runner.builtin import source_digest
 from virnucpro_monitor.runner.cards import cpu_utilisation
 from virnucpro_monitor.runner.client import WorkerPool
+from virnucpro_monitor.runner.cluster_files import unpack_checkout
 from virnucpro_monitor.runner.gpu import find_gpu
 from virnucpro_monitor.settings import Settings
 
@@ -223,8 +222,7 @@ def _unpacked(content: bytes | None) -> Iterator[str | None]:
         yield None
         return
     with tempfile.TemporaryDirectory(prefix="virnucpro-monitor-") as folder:
-        with tarfile.open(fileobj=io.BytesIO(content)) as archive:
-            archive.extractall(folder, filter="data")
+        unpack_checkout(content, Path(folder))
         yield folder
 
 
