@@ -140,7 +140,7 @@ def noted_functions() -> tuple[tuple[Any, str, str], ...]:
         (trace, "_load_oracle_model", "judge.trace.oracle_model"),
         (trace, "load_checkpoint", "judge.trace.oracle_model.load"),
         (trace, "trace_leak", "judge.trace.leak"),
-        (trace._Tracer, "_name_unsteady", "judge.trace.unsteady"),
+        (trace, "name_unsteady", "judge.trace.unsteady"),
         (trace._Tracer, "_pooled_errors", "judge.trace.which"),
         (trace._Tracer, "_trace_one", "judge.trace.one"),
         (trace._Tracer, "_group", "judge.trace.group"),
