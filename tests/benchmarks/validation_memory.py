@@ -48,6 +48,7 @@ class WideModel:
     def __init__(self) -> None:
         generator = torch.Generator().manual_seed(0)
         self.table = torch.randn(33, WIDTH, generator=generator)
+        self.tables = {layer: self.table * layer for layer in range(1, NUM_LAYERS + 1)}
         self.embed_tokens = SimpleNamespace(weight=self.table)
         self.broken = False
 
@@ -64,7 +65,7 @@ class WideModel:
         """[T] int64 -> [T, 2560] float32."""
         if layer == 0:
             return expected_embedding(self.table, tokens).float()
-        return self.table[tokens] * layer
+        return self.tables[layer][tokens]
 
     def __call__(self, tokens: torch.Tensor, repr_layers: Sequence[int]) -> dict[str, Any]:
         return {"representations": {k: self.rows(tokens[0], k)[None] for k in repr_layers}}
@@ -82,7 +83,10 @@ class WideModel:
             rows = torch.empty(len(input_ids), WIDTH)
             for start, length in zip(cu_seqlens.tolist(), lengths, strict=False):
                 here = slice(start, start + length)
-                rows[here] = self.rows(input_ids[here], layer)
+                if layer:
+                    torch.index_select(self.tables[layer], 0, input_ids[here], out=rows[here])
+                else:
+                    rows[here] = self.rows(input_ids[here], layer)
                 if self.broken and layer and int(input_ids[here].sum()) % 50 == 0:
                     rows[here] *= 1.1
             found[layer] = rows
