@@ -90,6 +90,7 @@ def test_a_second_demo_measures_nothing_again_and_doubles_nothing(
 
 
 @pytest.mark.slow
+@pytest.mark.usefixtures("shared_workers")
 def test_without_the_faults_in_the_code_every_commit_passes(tmp_path: Path) -> None:
     history = load_history()
     mended = [

@@ -11,7 +11,7 @@ from virnucpro_monitor.cli.main import run_command
 from virnucpro_monitor.monitor import release_demo
 from virnucpro_monitor.monitor.release_demo import ReleaseDemo
 
-pytestmark = pytest.mark.usefixtures("quick_probes")
+pytestmark = pytest.mark.usefixtures("quick_probes", "shared_workers")
 
 
 @pytest.mark.slow

@@ -2,6 +2,8 @@
 
 from pathlib import Path
 
+import pytest
+
 from tests.runner.conftest import MakePlan
 from tests.runner.tiny_target import HEALTHY, MODEL_FILE, TinyRepository
 from virnucpro_monitor.runner.checkout import Repository
@@ -26,6 +28,7 @@ def test_a_commits_branches_are_named(tiny: TinyRepository, tmp_path: Path) -> N
     )
 
 
+@pytest.mark.usefixtures("shared_workers")
 def test_only_a_commit_off_the_followed_branch_keeps_its_branches(
     tiny: TinyRepository, make_plan: MakePlan
 ) -> None:

@@ -53,6 +53,7 @@ def test_numbers_do_not_depend_on_how_many_are_measured_at_once(
     assert len(set(alone)) == 1
 
 
+@pytest.mark.usefixtures("shared_workers")
 def test_a_private_environment_is_known_again(
     tiny: TinyRepository, make_plan: MakePlan, cache_folder: Path
 ) -> None:
