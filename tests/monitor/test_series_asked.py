@@ -257,7 +257,10 @@ def test_the_newest_commit_of_a_branch_is_on_it(
         make_report(0), make_report(1), make_report(commit=off, documents={"branches": ["fix"]}),
         make_report(commit=theirs, target=OTHER, documents={"branches": ["fix"]}),
         make_report(commit=off, target=OTHER, documents={"branches": ["fix"]}),
-        make_report(commit=replace(off, subject="Theirs"), target=replace(OTHER, name="third")),
+        make_report(
+            commit=replace(off, committed_at=START + timedelta(days=150)),
+            target=replace(OTHER, name="third"),
+        ),
     )  # fmt: skip
     assert comparing.newest_commit(engine, TARGET) == make_commit(1)
     with pytest.raises(NotFoundError, match=r"^No commit of other has a stored run\.$"):
