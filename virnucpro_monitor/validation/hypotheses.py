@@ -70,6 +70,7 @@ class _Seen:
         spread = torch.linspace(0, count - 1, min(count, _MOST_ROWS)).round().long()
         outer = torch.tensor([0, 1, 2, count - 3, count - 2, count - 1]).clamp(0, count - 1)
         self._shared: Shared = {}
+        self._right: torch.Tensor | None = None
         self._wanted = torch.unique(torch.cat([spread, outer]))
 
     def error(self, hypothesis: Hypothesis, *, whole: bool = False) -> float | None:
@@ -78,7 +79,9 @@ class _Seen:
 
     def turns_towards(self, hypothesis: Hypothesis) -> float:
         """Cosine between what a hypothesis changes of the right layer and what is seen to be."""
-        right = self._both(Hypothesis(name="right", text=""))[1].double()
+        if self._right is None:
+            self._right = self._both(Hypothesis(name="right", text=""))[1].double()
+        right = self._right
         seen, rows = self._both(hypothesis)
         change, wanted = (rows.double() - right).flatten(), (seen - right).flatten()
         return float(change @ wanted / (change.norm() * wanted.norm()).clamp(min=1e-300))
@@ -134,17 +137,28 @@ def explain(
         part="",
         clamp=largest,
     )
-    for tried in (
-        (*(() if after else (clamped,)), *hypotheses(len(tokens), around)),
-        rarer_hypotheses(len(tokens)),
-        weight_hypotheses(),
-        bias_hypotheses(),
-        head_hypotheses(heads),
-    ):
+    usual = [*([] if after else [clamped]), *hypotheses(len(tokens), around)]
+    # Behind a final LayerNorm most of what is seen came after the layer: only the usual is tried.
+    weights = () if after else weight_hypotheses()
+    found = _first_that_explains(seen, (usual, weights, head_hypotheses(heads)), right)
+    if found is not None or after is not None:
+        return found
+    found = _heads_out(seen, heads, right)
+    if found is None:
+        rarer = rarer_hypotheses(len(tokens)), bias_hypotheses()
+        found = _first_that_explains(seen, rarer, right) or _factor(seen, heads, right)
+    return found
+
+
+def _first_that_explains(
+    seen: _Seen, families: Iterable[Iterable[Hypothesis]], right: float
+) -> Explanation | None:
+    """The best hypothesis of the first family that has one."""
+    for tried in families:
         best = _best(seen, tried, right)
         if best is not None and best.error * EXPLAINS_FACTOR < right:
             return best
-    return _heads_out(seen, heads, right) or _factor(seen, heads, right)
+    return None
 
 
 def _best(seen: _Seen, tried: Iterable[Hypothesis], right: float) -> Explanation | None:
@@ -156,9 +170,9 @@ def _best(seen: _Seen, tried: Iterable[Hypothesis], right: float) -> Explanation
             found.append(Explanation(hypothesis, error, right))
     if not found:
         return None
-    bases = [one for one in found if one.hypothesis.base != _BASE]
-    if bases:
-        found.append(_rebased(seen, min(bases, key=lambda one: one.error)))
+    nearest = min(found, key=lambda one: one.error)
+    if nearest.hypothesis.base != _BASE:
+        found.append(_rebased(seen, nearest))
     sized: dict[tuple[object, ...], Explanation] = {}
     for one in sorted(found, key=lambda one: one.error):
         h = one.hypothesis
@@ -244,10 +258,13 @@ def _factor(seen: _Seen, heads: int, right: float) -> Explanation | None:
         found = _fitted(seen, field, heads, (), right)
         if found.error * EXPLAINS_FACTOR < right:
             return found
-    likely = max(
-        range(heads),
-        key=lambda head: abs(seen.turns_towards(_with_factor("score_factor", _NUDGE, (head,)))),
-    )
+    towards = {
+        head: abs(seen.turns_towards(_with_factor("score_factor", _NUDGE, (head,))))
+        for head in range(heads)
+    }
+    likely = max(towards, key=lambda head: towards[head])
+    if towards[likely] < _UNRELATED:
+        return None
     found = _fitted(seen, "score_factor", heads, (likely,), right)
     return found if found.error * EXPLAINS_FACTOR < right else None
 
