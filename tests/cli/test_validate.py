@@ -2,6 +2,7 @@
 
 import copy
 import json
+import re
 from pathlib import Path
 
 import pytest
@@ -58,7 +59,10 @@ def test_a_person_reads_what_is_wrong(
     # What failed stands before what holds, with the amount allowed beside what was found.
     assert text.index("embedding FAILED packed") < text.index("coverage passed")
     limit = load_protocol().content["limits"]["float32, esm2_t6_8M_UR50D"]["ceiling"]
-    assert f"to FP32 (relative L2): above {limit:.1e} in 3 of 3 sequences" in text
+    told = re.search(r"to FP32 \(relative L2\): above (\S+) in 3 of 3 sequences", text)
+    assert told is not None
+    # The run's own noise, which depends on the number of threads, may make it a little lower.
+    assert 0.5 * limit < float(told[1]) <= float(f"{limit:.1e}")
     assert "A sequence's embedding changes with its neighbours' residues by 0; it must be" in text
 
 
