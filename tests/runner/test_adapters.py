@@ -279,7 +279,12 @@ def test_wrong_shapes_and_missing_layers_are_named(tmp_path: Path) -> None:
         def forward_packed(self, *arguments: Any, **options: Any) -> Any:
             return {"representations": {}}
 
+    class Words(Wrapper):
+        def forward_packed(self, *arguments: Any, **options: Any) -> Any:
+            return {"representations": {2: "embeddings"}}
+
     for model, sentence in [
+        (Words(), "gives str, not embeddings of a float dtype"),
         (Short(), r"shape \(3, 4\) for 7 tokens"),
         (Whole(), "not embeddings of a float dtype"),
         (Nothing(), r"no representations\[2\]"),

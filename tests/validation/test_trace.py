@@ -348,6 +348,8 @@ def test_rows_of_another_sequence_are_told_from_wrong_ones(fake: FakeSubject) ->
     found = traced(fake)
     assert found["signature"] == "rows of others"
     assert "rows of other sequences of the pack" in found["finding"]
+    fake.on_packed = lambda rows, pack, layer: rows[:1].expand_as(rows) if layer == 2 else rows
+    assert traced(fake)["signature"] != "rows of others"
 
 
 def test_a_target_without_hidden_layers_is_not_traced(fake: FakeSubject) -> None:

@@ -268,7 +268,8 @@ class ModelSubject:
             batch,
         )
         for layer, rows in found.items():
-            if rows.dim() == 3:  # a padded fallback that gives its last layer as it is
+            # A padded fallback may give its last layer as it is.
+            if isinstance(rows, torch.Tensor) and rows.dim() == 3:
                 found[layer] = in_pack_order(rows, (), batch)
             _checked(found[layer], ids.numel(), "forward_packed")
         return found

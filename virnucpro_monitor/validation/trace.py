@@ -334,7 +334,7 @@ class _Tracer:
         }
 
     def _holds_rows_of_others(self, batch: PackedBatch, slot: int, departure: Departure) -> bool:
-        """Whether nearly all of a sequence's rows are right ones of others in its pack."""
+        """Whether nearly all of a sequence's rows are right ones of others, each another one."""
         last, bounds = self.layers[-1], bounds_of(batch)
         if departure.side != "packed" or departure.layer != last:
             return False
@@ -348,9 +348,9 @@ class _Tracer:
         }
         if not right:
             return False
-        apart = torch.cdist(seen, torch.cat(list(right.values()))).min(-1).values
-        near = apart <= _ROW_IS_THE_SAME * seen.norm(dim=-1)
-        return float(near.double().mean()) >= _NEARLY_ALL
+        nearest = torch.cdist(seen, torch.cat(list(right.values()))).min(-1)
+        near = nearest.values <= _ROW_IS_THE_SAME * seen.norm(dim=-1)
+        return len(set(nearest.indices[near].tolist())) >= _NEARLY_ALL * len(seen)
 
     def _embed_three_ways(
         self, batch: PackedBatch, slot: int, layers: Sequence[int], known: Layers | None = None
