@@ -141,6 +141,20 @@ def test_a_single_row_that_holds_anothers(fair_esm, exact, layer: int) -> None:
     assert "only 1 of 22 residues is wrong (residue 7, which holds the row of residue 3)" in text
 
 
+@torch.no_grad()
+def test_a_row_that_a_known_fault_moves_most_is_not_taken_for_overwritten(
+    fair_esm, exact, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As one residue does that looks at the dropped key alone, with trained weights."""
+    monkeypatch.setattr(
+        signatures, "describe_few_rows", lambda *_: "only 1 of 22 residues is wrong"
+    )
+    rows, _ = run_layer(fair_esm, TOKENS, Hypothesis(name="", text="", hidden_keys=1))
+    assert finding(1, exact, rows, fair_esm)[1] == "last key dropped"
+    noise = torch.randn(rows.shape, generator=torch.Generator().manual_seed(4))
+    assert finding(1, exact, exact[1] + 0.3 * noise, fair_esm)[1] == "rows replaced"
+
+
 def test_single_rows_of_unknown_origin_and_noise() -> None:
     right = torch.randn(202, 64, generator=torch.Generator().manual_seed(0))
     ruined = right.clone()

@@ -87,8 +87,10 @@ def describe(
     text, signature, part = f"{who}{verb} {where}", None, None
     after = None
     few = describe_few_rows(seen[departs], exact[departs])
-    if few:
-        return _looks_like(f"{text}: {few}", ROWS_REPLACED), ROWS_REPLACED, "output"
+    replaced = _looks_like(f"{text}: {few}", ROWS_REPLACED), ROWS_REPLACED, "output"
+    # Within a layer one residue may only be the one that a fault of all of them moves most.
+    if few and (departs == last or model is None):
+        return replaced
     if departs == last:
         signature = _name_last_layer(seen, exact, model, last)
         if signature is not None:
@@ -113,6 +115,8 @@ def describe(
             part = found.hypothesis.part or None
             text = f"{who}{verb} in layer {departs}"
             text += f" {part}" if part else ""
+        elif few:
+            return replaced
     return _looks_like(text, signature), signature, part
 
 
