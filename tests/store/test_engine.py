@@ -344,6 +344,16 @@ def test_a_full_disk_is_reported_and_nothing_is_half_stored(sqlite_url: str) -> 
     engine.dispose()
 
 
+def test_a_damaged_file_is_closed_where_it_is_found_damaged(sqlite_url: str) -> None:
+    path = path_of(sqlite_url)
+    path.write_bytes(b"SQLite format 3\0" + bytes(4096))
+    with pytest.raises(StoreError) as caught:  # whose frames would hold it open
+        open_engine(sqlite_url)
+    links = Path("/proc/self/fd").iterdir()
+    assert caught.tb is not None
+    assert [one for one in links if one.exists() and one.resolve() == path.resolve()] == []
+
+
 def test_foreign_keys_hold(sqlite_url: str) -> None:
     engine = open_engine(sqlite_url)
     with pytest.raises(StoreError, match="FOREIGN KEY"), writing(engine) as connection:

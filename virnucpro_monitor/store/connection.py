@@ -137,10 +137,14 @@ def _make_sqlite_engine(url: URL, *, read_only: bool, foreign_keys: bool) -> Eng
             check_same_thread=False,
             isolation_level=None,  # BEGIN is ours, see below
         )
-        connection.execute(f"PRAGMA cache_size=-{CACHE_KIB}")
-        connection.execute(f"PRAGMA foreign_keys={'ON' if foreign_keys else 'OFF'}")
-        if not read_only:
-            connection.execute("PRAGMA synchronous=NORMAL")
+        try:
+            connection.execute(f"PRAGMA cache_size=-{CACHE_KIB}")
+            connection.execute(f"PRAGMA foreign_keys={'ON' if foreign_keys else 'OFF'}")
+            if not read_only:
+                connection.execute("PRAGMA synchronous=NORMAL")
+        except BaseException:  # a damaged file is found here, and Python 3.13 warns of what is open
+            connection.close()
+            raise
         return connection
 
     options: dict[str, Any] = {"pool_size": POOL_SIZE, "max_overflow": POOL_SIZE}
