@@ -68,7 +68,7 @@ def test_add_freezes_a_file_and_a_changed_one_as_a_new_version(
         (b">a\nMKT\n>a\nMK\n", "line 3: the id 'a' was already used"),
         (b">a\n>b\nMKT\n", "line 1: sequence 'a' is empty"),
         (b">a\nMK7\n", "line 2, column 3: '7' is not a residue"),
-        (b"\x89PNG\r\n\x1a\n", "line 1: byte 0x89 is not UTF-8"),
+        (b"\x89PNG\r\n\x1a\n", "is not text: line 1 holds the byte 0x89"),
     ],
 )
 def test_bad_fasta_is_one_sentence_and_exit_code_1(
