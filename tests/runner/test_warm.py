@@ -108,14 +108,24 @@ def test_the_quick_tokenizer_is_fair_esms(text: str, monkeypatch: pytest.MonkeyP
     assert [one.tokenize(text) for one in (alphabet, other)] == expected
 
 
-def test_the_quick_tokenizer_does_no_more_than_look_at_a_plain_text(
+def test_a_plain_text_is_taken_apart_without_fair_esm(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(esm.Alphabet, "tokenize", esm.Alphabet.tokenize)  # put back afterwards
+    alphabet = esm.Alphabet.from_architecture("ESM-1b")
+    install_tokenizer()
+    # fair-esm's own way passes each text through this.
+    monkeypatch.setattr(alphabet, "_tokenize", pytest.fail)
+    monkeypatch.setattr("esm.data.itertools", None)
+    assert alphabet.encode("MKX") == [alphabet.get_idx(one) for one in "MKX"]
+    with pytest.raises(AttributeError):
+        alphabet.tokenize("MK<mask>")
+
+
+def test_a_fair_esm_of_the_targets_own_tokenizes_as_it_does(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    asked: list[str] = []
-    monkeypatch.setattr(esm.Alphabet, "tokenize", lambda self, text: asked.append(text))
+    def tokenize(self: esm.Alphabet, text: str) -> list[str]:
+        return ["<unk>"] * len(text)
+
+    monkeypatch.setattr(esm.Alphabet, "tokenize", tokenize)
     install_tokenizer()
-    alphabet = esm.Alphabet.from_architecture("ESM-1b")
-    assert alphabet.encode("MKX") == [alphabet.get_idx(one) for one in "MKX"]
-    assert asked == []
-    alphabet.tokenize("MK<mask>")
-    assert asked == ["MK<mask>"]
+    assert esm.Alphabet.from_architecture("ESM-1b").tokenize("MK") == ["<unk>", "<unk>"]

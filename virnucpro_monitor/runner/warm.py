@@ -5,6 +5,8 @@ What fair-esm does slowly beside it, a target's process does quickly, with the s
 """
 
 import argparse
+import hashlib
+import inspect
 import os
 from collections.abc import Callable
 from pathlib import Path
@@ -14,6 +16,9 @@ import torch
 
 from virnucpro_monitor.disks import writing
 from virnucpro_monitor.models.unfilled import unfilled
+
+# SHA-256 of the source of `Alphabet.tokenize` in fair-esm 2.0.0.
+_TOKENIZE_SHA256 = "209c22e7c6c30b511501ea9dc3c17716c23dbae250f498ad5ef07822ac4bbcc2"
 
 _mapped: dict[tuple[str, int, int], Any] = {}
 
@@ -75,11 +80,14 @@ def install_tokenizer() -> None:
 
     fair-esm splits a text anew for each of its 33 tokens, which takes milliseconds for a long
     sequence, and collators are asked for thousands. Texts with anything but one-letter tokens are
-    left to it.
+    left to it. So is everything where a target brings a fair-esm of its own that tokenizes by other
+    code: what that does is the target's to answer for.
     """
     from esm.data import Alphabet
 
     original: Callable[..., list[str]] = Alphabet.tokenize
+    if _source_digest(original) != _TOKENIZE_SHA256:
+        return
 
     def tokenize(self: Any, text: Any, **options: Any) -> list[str]:
         tokens = self.unique_no_split_tokens
@@ -90,6 +98,14 @@ def install_tokenizer() -> None:
         return original(self, text, **options)
 
     Alphabet.tokenize = tokenize
+
+
+def _source_digest(function: Callable[..., Any]) -> str | None:
+    """SHA-256 of a function's source; None where there is none to read."""
+    try:
+        return hashlib.sha256(inspect.getsource(function).encode()).hexdigest()
+    except (OSError, TypeError):
+        return None
 
 
 def make_torch_home(
