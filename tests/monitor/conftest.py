@@ -12,7 +12,7 @@ from tests.app.conftest import run_page
 from virnucpro_monitor.cli.main import run_command
 from virnucpro_monitor.records import RunReport
 from virnucpro_monitor.settings import Settings, load_settings
-from virnucpro_monitor.store.engine import create_database, open_engine
+from virnucpro_monitor.store.engine import Engine, create_database, open_engine
 from virnucpro_monitor.store.writer import Writer
 
 __all__ = ["run_page"]  # a fixture: the third way in beside the two below
@@ -37,6 +37,17 @@ def url(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
     st.cache_resource.clear()
     yield url
     st.cache_resource.clear()
+
+
+@pytest.fixture
+def engine(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Engine]:
+    """An empty database, for questions that no door is needed for."""
+    monkeypatch.setenv("VIRNUCPRO_MONITOR_CACHE_DIR", str(tmp_path / "cache"))
+    url = f"sqlite:///{tmp_path / 'monitor.db'}"
+    create_database(url)
+    engine = open_engine(url)
+    yield engine
+    engine.dispose()
 
 
 @pytest.fixture

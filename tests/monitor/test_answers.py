@@ -1,12 +1,12 @@
 """What the questions answer, whole: each field and each sentence, from rows that are stored."""
 
-from collections.abc import Iterator
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta, timezone
 from pathlib import Path
 
 import pytest
 
+from tests.monitor.stored import BAD, NARROW, OTHER, keep
 from tests.store.builders import (
     BENCHMARK,
     CONFIGURATION,
@@ -36,29 +36,12 @@ from virnucpro_monitor.records import (
     Finding,
     RunReport,
 )
-from virnucpro_monitor.store.engine import Engine, create_database, open_engine
+from virnucpro_monitor.store.engine import Engine
 from virnucpro_monitor.store.writer import Writer
 
 NOW = datetime(2026, 5, 1, 10, tzinfo=UTC)
 EAST = timezone(timedelta(hours=3))
-BAD = (0.99, 1.0, 0.9999)
-OTHER = replace(TARGET, name="other", location="https://example.org/other.git", branch="trunk")
-NARROW = replace(CONFIGURATION, token_budget=512)
 SECOND = replace(BENCHMARK, name="second", digest="c" * 64)
-
-
-@pytest.fixture
-def engine(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Engine]:
-    monkeypatch.setenv("VIRNUCPRO_MONITOR_CACHE_DIR", str(tmp_path / "cache"))
-    url = f"sqlite:///{tmp_path / 'monitor.db'}"
-    create_database(url)
-    engine = open_engine(url)
-    yield engine
-    engine.dispose()
-
-
-def keep(engine: Engine, *reports: RunReport) -> list[int]:
-    return [Writer(engine).save_run(report) for report in reports]
 
 
 def refusal(kind: type[MonitorError], act: object, *arguments: object, **options: object) -> str:

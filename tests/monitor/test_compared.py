@@ -1,16 +1,13 @@
 """How two commits are compared: which runs belong together, and by what they are held apart."""
 
-from collections.abc import Iterator
 from dataclasses import replace
-from pathlib import Path
 from typing import Any
 
 import pytest
 
+from tests.monitor.stored import BAD, NARROW, OTHER, keep
 from tests.store.builders import (
     BENCHMARK,
-    CONFIGURATION,
-    TARGET,
     make_commit,
     make_report,
     make_run,
@@ -18,29 +15,11 @@ from tests.store.builders import (
 from virnucpro_monitor.analysis.comparison import Noise, Thresholds
 from virnucpro_monitor.errors import ConfigurationError
 from virnucpro_monitor.monitor import comparing, reading
-from virnucpro_monitor.store.engine import Engine, create_database, open_engine
-from virnucpro_monitor.store.writer import Writer
+from virnucpro_monitor.store.engine import Engine
 
-BAD = (0.99, 1.0, 0.9999)
-OTHER = replace(TARGET, name="other", location="https://example.org/other.git", branch="trunk")
-NARROW = replace(CONFIGURATION, token_budget=512)
 SECOND, THIRD, FOURTH = (
     replace(BENCHMARK, name=name, digest=name[0] * 64) for name in ("second", "third", "fourth")
 )
-
-
-@pytest.fixture
-def engine(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Engine]:
-    monkeypatch.setenv("VIRNUCPRO_MONITOR_CACHE_DIR", str(tmp_path / "cache"))
-    url = f"sqlite:///{tmp_path / 'monitor.db'}"
-    create_database(url)
-    engine = open_engine(url)
-    yield engine
-    engine.dispose()
-
-
-def keep(engine: Engine, *reports: Any) -> list[int]:
-    return [Writer(engine).save_run(report) for report in reports]
 
 
 def test_one_commit_is_compared_in_two_environments(engine: Engine) -> None:

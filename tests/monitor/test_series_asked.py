@@ -1,6 +1,5 @@
 """What questions on series and branches ask of the store, and what they make of the rows."""
 
-from collections.abc import Iterator
 from dataclasses import replace
 from datetime import timedelta
 from pathlib import Path
@@ -9,6 +8,7 @@ from typing import Any
 
 import pytest
 
+from tests.monitor.stored import BAD, NARROW, OTHER, keep
 from tests.monitor.test_wiring import Recorder
 from tests.runner.tiny_target import TinyRepository
 from tests.store.builders import (
@@ -35,27 +35,9 @@ from virnucpro_monitor.monitor import (
 )
 from virnucpro_monitor.records import Outcome, Run
 from virnucpro_monitor.runner.builtin import builtin_target
-from virnucpro_monitor.store.engine import Engine, create_database, open_engine
-from virnucpro_monitor.store.writer import Writer
+from virnucpro_monitor.store.engine import Engine
 
-BAD = (0.99, 1.0, 0.9999)
-OTHER = replace(TARGET, name="other", location="https://example.org/other.git", branch="trunk")
-NARROW = replace(CONFIGURATION, token_budget=512)
 SECOND = replace(BENCHMARK, name="second", digest="s" * 64)
-
-
-@pytest.fixture
-def engine(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Engine]:
-    monkeypatch.setenv("VIRNUCPRO_MONITOR_CACHE_DIR", str(tmp_path / "cache"))
-    url = f"sqlite:///{tmp_path / 'monitor.db'}"
-    create_database(url)
-    engine = open_engine(url)
-    yield engine
-    engine.dispose()
-
-
-def keep(engine: Engine, *reports: Any) -> list[int]:
-    return [Writer(engine).save_run(report) for report in reports]
 
 
 class Series:

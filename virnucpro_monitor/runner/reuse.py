@@ -9,14 +9,18 @@ import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import Any
 
 import torch
 
 from virnucpro_monitor.data.benchmarks import truncate
 from virnucpro_monitor.records import BenchmarkSet
 from virnucpro_monitor.scratch import scratch_folder, sweep
-from virnucpro_monitor.validation.subject import Layers, PackedBatch, Subject, embed_unpacked
+from virnucpro_monitor.validation.subject import (
+    Layers,
+    Subject,
+    WrappedSubject,
+    embed_unpacked,
+)
 from virnucpro_monitor.validation.tokens import encode
 
 SAMPLE_SIZE = 12
@@ -26,7 +30,7 @@ MAX_STORED_BYTES = 1024**3  # held in memory until the run has ended
 _Key = tuple[int, tuple[int, ...]]
 
 
-class ReusingSubject:
+class ReusingSubject(WrappedSubject):
     """A subject whose unpacked embeddings come from `known` where they are in it.
 
     Attributes:
@@ -40,23 +44,12 @@ class ReusingSubject:
         known: dict[_Key, torch.Tensor],
         sampled_s: Mapping[tuple[int, ...], float],
     ) -> None:
-        self._subject = subject
+        super().__init__(subject)
         self._known = known
         self._sampled_s = sampled_s
         self.reused_s: dict[tuple[int, ...], float | None] = {}
         self.computed: dict[_Key, torch.Tensor] = {}
         self._computed_bytes = 0
-
-    def __getattr__(self, name: str) -> Any:
-        return getattr(self._subject, name)
-
-    @property
-    def token_budget(self) -> int:
-        return self._subject.token_budget
-
-    @token_budget.setter
-    def token_budget(self, budget: int) -> None:
-        self._subject.token_budget = budget
 
     def embed_unpacked_layers(self, tokens: torch.Tensor, layers: Sequence[int]) -> Layers:
         keys = {layer: (layer, tuple(tokens.tolist())) for layer in layers}
@@ -74,17 +67,6 @@ class ReusingSubject:
             else:  # too much to keep: the next commit computes it too
                 self.computed.clear()
         return found
-
-    def tensors(self) -> Mapping[str, torch.Tensor]:
-        return self._subject.tensors()
-
-    def pack(
-        self, sequences: Sequence[tuple[str, str]], *, per_call: int | None = None
-    ) -> Iterator[PackedBatch]:
-        return self._subject.pack(sequences, per_call=per_call)
-
-    def embed_packed_layers(self, batch: PackedBatch, layers: Sequence[int]) -> Layers:
-        return self._subject.embed_packed_layers(batch, layers)
 
 
 @contextmanager

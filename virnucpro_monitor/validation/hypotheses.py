@@ -216,10 +216,7 @@ def _rebased(seen: _Seen, best: Explanation) -> Explanation:
         error = seen.error(h)
         return replace(best, hypothesis=h, error=math.inf if error is None else error)
 
-    for _ in range(_NARROWINGS):
-        one, other = high - _GOLDEN * (high - low), low + _GOLDEN * (high - low)
-        low, high = (low, other) if at(one).error <= at(other).error else (one, high)
-    found = at((low + high) / 2)
+    found = at(_narrowed(lambda exponent: at(exponent).error, low, high))
     text = f"rotary base {float(f'{found.hypothesis.base:.2g}'):,g} instead of 10,000"
     return replace(found, hypothesis=replace(found.hypothesis, text=text))
 
@@ -276,11 +273,7 @@ def _fitted(
     errors = {factor: _error_with(seen, field, factor, some) for factor in _FACTORS}
     place = _FACTORS.index(min(errors, key=lambda one: errors[one]))
     low, high = _FACTORS[max(0, place - 1)], _FACTORS[min(len(_FACTORS) - 1, place + 1)]
-    for _ in range(_NARROWINGS):
-        one, other = high - _GOLDEN * (high - low), low + _GOLDEN * (high - low)
-        nearer = _error_with(seen, field, one, some) <= _error_with(seen, field, other, some)
-        low, high = (low, other) if nearer else (one, high)
-    factor = (low + high) / 2
+    factor = _narrowed(lambda one: _error_with(seen, field, one, some), low, high)
     part, what = _FACTORED[field]
     what += f" of head {some[0] + 1} of {heads}" if some else ""
     hypothesis = replace(
@@ -290,6 +283,14 @@ def _fitted(
         part=part,
     )
     return Explanation(hypothesis, _error_with(seen, field, factor, some), right)
+
+
+def _narrowed(error: Callable[[float], float], low: float, high: float) -> float:
+    """Where in a range an error is least, by golden-section search."""
+    for _ in range(_NARROWINGS):
+        one, other = high - _GOLDEN * (high - low), low + _GOLDEN * (high - low)
+        low, high = (low, other) if error(one) <= error(other) else (one, high)
+    return (low + high) / 2
 
 
 def _error_with(seen: _Seen, field: str, factor: float, some: tuple[int, ...]) -> float:

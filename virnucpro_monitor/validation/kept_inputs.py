@@ -11,10 +11,10 @@ from typing import Any
 import torch
 
 from virnucpro_monitor.records import Culprit
-from virnucpro_monitor.validation.subject import Layers, PackedBatch, Subject
+from virnucpro_monitor.validation.subject import Layers, PackedBatch, Subject, WrappedSubject
 
 
-class KeptInputs:
+class KeptInputs(WrappedSubject):
     """A `Subject` as it is, but for its inputs.
 
     Attributes:
@@ -22,22 +22,11 @@ class KeptInputs:
     """
 
     def __init__(self, subject: Subject) -> None:
-        self._subject = subject
+        super().__init__(subject)
         self.changed: dict[tuple[Culprit, str], float] = {}
         span = getattr(subject, "embed_packed_span", None)
         if span is not None:
             self.embed_packed_span = self._keeping_packs(span)
-
-    def __getattr__(self, name: str) -> Any:
-        return getattr(self._subject, name)
-
-    @property
-    def token_budget(self) -> int:
-        return self._subject.token_budget
-
-    @token_budget.setter
-    def token_budget(self, budget: int) -> None:
-        self._subject.token_budget = budget
 
     def embed_unpacked_layers(self, tokens: torch.Tensor, layers: Sequence[int]) -> Layers:
         with self._keeping(Culprit.UNPACKED, tokens=tokens):

@@ -2,7 +2,7 @@
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import Protocol
+from typing import Any, Protocol
 
 import torch
 
@@ -80,6 +80,24 @@ class Subject(Protocol):
     def embed_packed_layers(self, batch: PackedBatch, layers: Sequence[int]) -> Layers:
         """Embed one pack: {layer: [tokens, D]}, rows in the order of `batch.input_ids`."""
         ...
+
+
+class WrappedSubject:
+    """A subject as it is, for a class that changes some of what it does."""
+
+    def __init__(self, subject: Subject) -> None:
+        self._subject = subject
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._subject, name)
+
+    @property
+    def token_budget(self) -> int:
+        return self._subject.token_budget
+
+    @token_budget.setter
+    def token_budget(self, budget: int) -> None:
+        self._subject.token_budget = budget
 
 
 def embed_packed(subject: Subject, batch: PackedBatch, layer: int | None = None) -> torch.Tensor:
