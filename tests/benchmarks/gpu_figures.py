@@ -77,7 +77,7 @@ def steps(options: argparse.Namespace) -> Iterator[Step]:
         history = ("--target", options.target, "--folder", out / "history")
         yield Step("history", bench("packed_history", *history))
     words = ("-m", "pytest", "-q", "-m", "gpu", "-p", "no:cacheprovider", *options.tests)
-    yield Step("tests", words)
+    yield Step("tests", words, alone=True)
 
     peers = ("--peers", *options.peers) if options.peers else ()
     profiled = ("--rounds", 2, "--profile", "--backends", "triton", "flash-attn")
