@@ -20,6 +20,10 @@ with "standby" came before the commit was named. What a judge waits for an answe
 what the target computes ("target.answer"), brings from the card ("target.fetch"), writes to the
 channel ("target.send") and what the judge reads of it ("judge.read"). The judge waits for the card
 wherever a row ends, so that what it asked of the card counts where it was asked.
+
+With `--calls FOLDER` every process writes each of its calls to FOLDER/SIDE as well
+(`tests.benchmarks.timeline`), and the judge no longer waits for the card; the side "watched" stands
+by, and looks closer there.
 """
 
 import argparse
@@ -38,6 +42,7 @@ from pathlib import Path
 from typing import Any, NoReturn
 
 from tests.benchmarks.phases import Spent, Sums, told
+from tests.benchmarks.timeline import Timeline, about_call
 from virnucpro_monitor.records.calls import NamePackages
 
 MARK = re.compile(r"@(\w+) ([0-9.]+)")
@@ -55,7 +60,8 @@ PHASES = {
     "report": ("watched", "ended"),
     "whole commit": ("begun", "ended"),
 }
-SIDES = {"standing by": True, "without": False}
+SIDES = {"standing by": True, "without": False, "watched": True}
+PROFILED = {"EmbedPack": 12, "EmbedAlone": 10}  # which of a watched target's passes
 
 
 def mark(name: str) -> None:
@@ -160,6 +166,38 @@ def noted_functions() -> tuple[tuple[Any, str, str], ...]:
     )
 
 
+def note_calls(timeline: Timeline) -> None:
+    """Let the timeline have each call of what is noted, and of what they exchange."""
+    import torch
+
+    from virnucpro_monitor.runner import channel, remote, server, target_process, worker
+    from virnucpro_monitor.validation import poison
+
+    for place, function, name in noted_functions():
+        timeline.note(place, function, name)
+    for place, function, name in (
+        (torch, "load", "torch.load"),
+        (torch.nn.Module, "to", "module.to"),
+        (torch.cuda, "memory_snapshot", "fill.snapshot"),
+        (poison, "_fill_free_blocks", "fill"),
+        (channel, "_plain", "fetch"),
+        (channel.Channel, "send", "send"),
+        (channel.Channel, "receive", "receive"),
+        (worker, "_prepare", "worker.prepare"),
+        (worker, "_measure", "worker.measure"),
+        (worker, "_yardstick", "worker.yardstick"),
+        (server, "known_distributions", "server.known_distributions"),
+        (server, "decode_job", "server.decode_job"),
+    ):
+        timeline.note(place, function, name)
+
+    def asked(_: Any, call: Any, *__: Any) -> str:
+        return f"ask.{type(call).__name__}"
+
+    timeline.note(remote.RemoteSubject, "ask", asked, lambda s, c, k, t=(): about_call(s, c, t))
+    timeline.note(target_process.Host, "answer", asked, about_call)
+
+
 def wait_for_card() -> None:
     import torch
 
@@ -167,12 +205,46 @@ def wait_for_card() -> None:
         torch.cuda.synchronize()
 
 
+def synchronised(answer: Any) -> Any:
+    """`Host.answer` of a watched target: it waits for the card, and some passes are profiled."""
+    calls = dict.fromkeys(PROFILED, 0)
+
+    def answered(host: Any, call: Any, tensors: Any) -> Any:
+        import torch
+
+        wait_for_card()
+        kind = type(call).__name__
+        calls[kind] = calls.get(kind, 0) + 1
+        if calls[kind] != PROFILED.get(kind):
+            found = answer(host, call, tensors)
+            wait_for_card()
+            return found
+        with torch.profiler.profile() as profile:
+            found = answer(host, call, tensors)
+            wait_for_card()
+        averages = profile.key_averages()
+        for key in ("self_cpu_time_total", "self_device_time_total"):
+            table = averages.table(sort_by=key, row_limit=16, max_name_column_width=50)
+            host.timeline.tell(f"{kind}, by {key}\n{table}")
+        return found
+
+    return answered
+
+
 def serve() -> None:
     """Be the fork server, and all that it forks, with notes."""
     import torch
 
     from virnucpro_monitor.records.messages import decode_job
-    from virnucpro_monitor.runner import channel, remote, server, standby, target_process, worker
+    from virnucpro_monitor.runner import (
+        channel,
+        confinement,
+        remote,
+        server,
+        standby,
+        target_process,
+        worker,
+    )
     from virnucpro_monitor.runner.containment import Contained
     from virnucpro_monitor.runner.supervisor import supervise
 
@@ -197,6 +269,10 @@ def serve() -> None:
         lambda _host, call, *_: f"target.answer.{type(call).__name__}",
     )
     sums.note(worker, "encode", "judge.encode")
+    folder, watched = os.environ.get("VNPM_CALLS"), "VNPM_WATCHED" in os.environ
+    timeline = None if folder is None else Timeline.open(Path(folder), "server")
+    if timeline is not None:
+        note_calls(timeline)
     serving, judging, meeting = server._serve_target, worker.run_job, remote.RemoteSubject.meet
     going, answer, waiting = standby.wait_for_go, target_process.Host.answer, Contained.wait
     is_first, ends = True, dict[str, float]()
@@ -206,6 +282,8 @@ def serve() -> None:
         if not is_first:  # what the server did for the job before it
             sums.clear()
         is_first = False
+        if timeline is not None:
+            timeline.write()
         return decode_job(line)
 
     def be_target(*arguments: Any, **named: Any) -> Any:
@@ -216,6 +294,11 @@ def serve() -> None:
         sums.note(channel.Channel, "send", "target.send")
         sums.note(channel.Channel, "receive", "target.waits")
         sums.enter("target")
+        if timeline is not None:
+            timeline.restart("target")
+            if watched:
+                target_process.Host.timeline = timeline  # type: ignore[attr-defined]
+                timeline.sample()
         return serving(*arguments, **named)
 
     def go(*arguments: Any) -> None:
@@ -231,7 +314,12 @@ def serve() -> None:
         role = "judge"
         if held:
             remote.RemoteSubject.meet = meet  # type: ignore[method-assign,assignment]
-        sums.settle = wait_for_card
+        if timeline is None:
+            sums.settle = wait_for_card
+        else:
+            timeline.restart(f"judge of {type(arguments[0]).__name__}")
+            if watched:
+                timeline.sample()
         sums.note_imports("judge.imports")
         sums.note(channel.Channel, "_take", "judge.read")
         sums.note(channel.Channel, "send", "judge.send")
@@ -240,10 +328,14 @@ def serve() -> None:
             return judging(*arguments, held=held, **named)
         finally:
             sums.tell()
+            if timeline is not None:
+                timeline.write()
 
     def answered(host: Any, call: Any, tensors: Any) -> Any:
         if isinstance(call, NamePackages):  # the last that is asked of a target
             sums.tell()
+            if timeline is not None:
+                timeline.write()
         return answer(host, call, tensors)
 
     def waited(child: Any, timeout_s: float) -> Any:
@@ -258,7 +350,14 @@ def serve() -> None:
         marks = "".join(f"@{name} {at}\n" for name, at in ends.items())
         return replace(ending, output=f"{ending.output}\n{marks}")
 
+    def closed(*, but: set[int]) -> None:
+        closing(but=but if timeline is None else {*but, timeline.descriptor})
+
+    closing = confinement.close_descriptors
+    if watched:
+        answer = synchronised(answer)
     for place, function, ours in (
+        (server, "close_descriptors", closed),
         (server, "_serve_target", be_target),
         (worker, "run_job", be_judge),
         (server, "decode_job", decoded),
@@ -305,8 +404,8 @@ class Watch:
         self.whole: list[float] = []
 
     @contextmanager
-    def start(self, title: str) -> Iterator[None]:
-        """Listen to what runs within: one start."""
+    def start(self, title: str, calls: Path | None = None) -> Iterator[None]:
+        """Listen to what runs within: one start, whose processes' calls go into a folder."""
         from virnucpro_monitor.records.messages import Judged
         from virnucpro_monitor.runner import client, workers
         from virnucpro_monitor.runner.seats import Seats
@@ -343,6 +442,12 @@ class Watch:
                     now[-1].marks["heard"] = time.monotonic()
                 yield event
 
+        os.environ.pop("VNPM_WATCHED", None)
+        os.environ.pop("VNPM_CALLS", None)
+        if calls is not None:
+            os.environ["VNPM_CALLS"] = str(calls / title.replace(" ", "-"))
+            if title == "watched":
+                os.environ["VNPM_WATCHED"] = "1"
         client.SERVER_MODULE = "tests.benchmarks.commit_profile"
         Workers.measure, client.WorkerPool.run = noted_measure, noted_run  # type: ignore[method-assign]
         for place, name in kept:
@@ -425,7 +530,9 @@ def main() -> None:
     parser.add_argument("--dtype", default="float32")
     parser.add_argument("--benchmark", default="seed")
     parser.add_argument("--cache", type=Path, help="keeps weights and oracles for the next call")
-    parser.add_argument("--sides", nargs="+", choices=SIDES, default=list(SIDES))
+    sides = [side for side in SIDES if side != "watched"]
+    parser.add_argument("--sides", nargs="+", choices=SIDES, default=sides)
+    parser.add_argument("--calls", type=Path, help="a folder for each process's calls")
     options = parser.parse_args()
     os.environ["PYTHONPATH"] = os.pathsep.join([os.getcwd(), os.environ.get("PYTHONPATH", "")])
     watches = {side: Watch() for side in options.sides}
@@ -470,7 +577,7 @@ def main() -> None:
             list(run_commits(replace(plan, commits=plan.commits[:1])))
         for _ in range(options.rounds):
             for side, watch in watches.items():
-                with watch.start(side):
+                with watch.start(side, options.calls):
                     list(run_commits(replace(plan, standby=SIDES[side])))
         tell()
 

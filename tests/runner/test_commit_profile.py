@@ -1,11 +1,13 @@
 """The profile notes functions by name, in processes where a wrong one is found late."""
 
 import time
+from pathlib import Path
 
 import pytest
 
 from tests.benchmarks.commit_profile import Measured, Watch, noted_functions, tables
 from tests.benchmarks.phases import Spent, Sums, told
+from tests.benchmarks.timeline import FILE, Timeline, read, report
 
 
 def test_every_noted_function_is_there() -> None:
@@ -44,3 +46,28 @@ def test_what_was_cut_off_is_told_by_outcome() -> None:
     assert "[1] failed (1), standing by" in text
     whole = next(line for line in text.splitlines() if line.startswith("whole commit"))
     assert whole.split()[2:] == ["1.000", "2.000"]
+
+
+class Place:
+    @staticmethod
+    def work(seconds: float) -> None:
+        time.sleep(seconds)
+
+
+def test_each_process_tells_its_own_calls_in_order(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(Place, "work", Place.work)  # what is noted is taken back
+    timeline = Timeline.open(tmp_path, "server")
+    timeline.note(Place, "work", lambda seconds: f"work.{seconds}", lambda seconds: "of nothing")
+    Place.work(0.02)
+    timeline.write()
+    Place.work(0.0)
+    timeline.restart("target")  # what a fork has brought along is not its own
+    Place.work(0.03)
+    timeline.write()
+    server, target = read(tmp_path / FILE)
+    assert [(one[0], one[3]) for one in server["events"]] == [("work.0.02", "of nothing")]
+    assert [one[0] for one in target["events"]] == ["work.0.03"]
+    assert target["events"][0][2] >= 0.03
+    assert "work.0.03  of nothing" in report(tmp_path / FILE)
