@@ -17,7 +17,7 @@ from tests.runner.tiny_target import HEALTHY, MODEL_FILE, TinyRepository
 from virnucpro_monitor.models.weights import resolve_weights
 from virnucpro_monitor.records import RunReport
 from virnucpro_monitor.records.messages import Ended, Failed, Judged, MeasureJob
-from virnucpro_monitor.runner import standby
+from virnucpro_monitor.runner import first_passes, standby
 from virnucpro_monitor.runner.capacity import Capacity, needed_gpu_bytes
 from virnucpro_monitor.runner.cards import Card
 from virnucpro_monitor.runner.checkout import Repository
@@ -293,3 +293,26 @@ def test_a_card_is_not_busy_with_who_stands_by(plan: RunPlan, tmp_path: Path) ->
         reason = capacity.why_not([])
         assert (reason is None) is (expected is None)
         assert expected is None or expected in str(reason)
+
+
+@pytest.mark.parametrize(
+    "device",
+    [torch.device("cpu"), pytest.param(torch.device("cuda:0"), marks=pytest.mark.gpu)],
+    ids=str,
+)
+def test_the_first_passes_leave_no_memory_and_draw_nothing(
+    device: torch.device, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    on_card = device.type == "cuda"
+    if not on_card:
+        monkeypatch.setattr(first_passes, "_PACKED", (16,))
+    drawn = torch.get_rng_state()
+    if on_card:
+        torch.cuda.synchronize(device)
+        drawn_there, reserved = torch.cuda.get_rng_state(device), torch.cuda.memory_reserved(device)
+    dtype = torch.float16 if on_card else torch.float32
+    first_passes.run_first_passes("esm2_t6_8M_UR50D", device, dtype)
+    assert torch.equal(torch.get_rng_state(), drawn)
+    if on_card:
+        assert torch.equal(torch.cuda.get_rng_state(device), drawn_there)
+        assert torch.cuda.memory_reserved(device) == reserved

@@ -15,6 +15,7 @@ def preload() -> None:
     import virnucpro_monitor.models.esm2_flash
     import virnucpro_monitor.models.weights
     import virnucpro_monitor.runner.environment
+    import virnucpro_monitor.runner.first_passes
     import virnucpro_monitor.runner.loading
     import virnucpro_monitor.runner.reuse
     import virnucpro_monitor.runner.warm

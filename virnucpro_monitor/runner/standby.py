@@ -1,9 +1,10 @@
 """What a process that stands by does before its commit is named, and how it hears of it.
 
-It loads what no commit can change: the device's start, and the weights' file into memory. Nothing
-of any commit is there yet, so that a commit finds a process as fresh as one made for it, but for
-what the driver has read from the environment by then. A commit that sets such a variable, as it is
-imported or loads its model, is measured again in a process of its own.
+It loads what no commit can change: the device's start, the kernels that a pass takes, and the
+weights' file into memory. Nothing of any commit is there yet, so that a commit finds a process as
+fresh as one made for it, but for what the driver has read from the environment by then. A commit
+that sets such a variable, as it is imported or loads its model, is measured again in a process of
+its own.
 """
 
 import ctypes
@@ -43,15 +44,19 @@ def _poll(descriptor: int, timeout_ms: int | None) -> list[tuple[int, int]]:
 
 
 def get_ready(job: MeasureJob) -> None:
-    """Start the device, and have the weights' file in memory."""
+    """Start the device, load its kernels, and have the weights' file in memory."""
     import torch
 
+    from virnucpro_monitor.runner.first_passes import run_first_passes
     from virnucpro_monitor.runner.warm import map_checkpoint
 
     torch.set_num_threads(job.num_threads)
     if job.request.device.startswith("cuda"):
         with suppress(RuntimeError):  # met again once the commit is there, and told then
             torch.cuda.synchronize(job.request.device)  # its context, and no memory
+        with suppress(Exception):  # they are loaded when the commit needs them, then
+            dtype = getattr(torch, job.request.dtype)
+            run_first_passes(job.request.model, torch.device(job.request.device), dtype)
     if job.warm:
         with suppress(Exception):  # likewise
             for tensor in _tensors(map_checkpoint(Path(job.checkpoint))):
