@@ -53,6 +53,13 @@ def judge(letters: str, similarity_of: dict[str, float], **options: Any) -> Any:
     )
 
 
+def test_a_model_on_the_cpu_opens_no_card(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A fork of a process that has counted cards could not: pinning memory opens one."""
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(Tensor, "pin_memory", lambda _: pytest.fail("memory was pinned"))
+    assert judge("AAM", {})[0]
+
+
 def test_of_three_sequences_none_may_be_lenient() -> None:
     passed, details = judge("AAM", {"M": 0.997})
     assert not passed

@@ -10,12 +10,25 @@ from types import SimpleNamespace
 from typing import Any
 
 import pytest
+import torch
+from esm import Alphabet
+from torch import Tensor
 
 from virnucpro_monitor.errors import DeviceError, ProtocolError
 from virnucpro_monitor.records import Culprit
+from virnucpro_monitor.validation.builtin import make_packs
 from virnucpro_monitor.validation.kill_matrix import FaultResult, Lost, Row
 from virnucpro_monitor.validation.selftest import Bench
 from virnucpro_monitor.validation.selftest_pool import forked, on_a_card
+
+
+def test_packs_pin_no_memory(monkeypatch: pytest.MonkeyPatch) -> None:
+    """That opens the card, and the processes of a self-test on the CPU are forks."""
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(Tensor, "pin_memory", lambda _: pytest.fail("memory was pinned"))
+    converter = Alphabet.from_architecture("ESM-1b").get_batch_converter()
+    (pack,) = make_packs(converter, [("a", "MKV"), ("b", "GA")], 4096)
+    assert pack.cu_seqlens.tolist() == [0, 5, 9]
 
 
 class StandIn:

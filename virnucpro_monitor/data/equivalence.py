@@ -53,7 +53,7 @@ def validate_packed_equivalence(
             that the alphabet lacks, or thresholds out of order.
     """
     _check(sequences, strict_threshold, lenient_threshold, lenient_fraction)
-    collator = VarlenCollator(batch_converter)
+    collator = VarlenCollator(batch_converter, pin_memory=torch.device(device).type == "cuda")
     layer = int(model.num_layers)
     # Tokenised before any model runs, so that bad input costs nothing.
     packs = list(

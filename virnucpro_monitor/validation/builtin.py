@@ -111,8 +111,9 @@ def make_packs(
     per_call: int | None = None,
 ) -> Iterator[PackedBatch]:
     """Pack (id, residues) pairs with this package's own collator, as `Subject.pack` asks it."""
+    # Pinned memory opens the card, which a fork of a process that has counted cards cannot.
     collator = VarlenCollator(
-        batch_converter, max_tokens_per_batch=token_budget, enable_packing=True
+        batch_converter, max_tokens_per_batch=token_budget, enable_packing=True, pin_memory=False
     )
     records = [{"id": id_, "sequence": text, "file": ""} for id_, text in sequences]
     size = per_call or max(1, len(records))
