@@ -12,6 +12,7 @@ from app.text import (
     shortened,
 )
 from app.views.comparison import compare_address, show_comparison
+from app.views.series_choice import series_words
 from virnucpro_monitor.analysis.series import SeriesKey, series_key
 from virnucpro_monitor.errors import MonitorError, NotFoundError
 from virnucpro_monitor.records import Outcome, Run, Target
@@ -150,7 +151,7 @@ def _suggest() -> None:
     pairs = _pairs_of_branch(branch) if branch else iter(data.suggest_pairs())
     rows: list[list[Value]] = [
         [
-            f"{one_line(head.target, 60)} · {one_line(head.benchmark, 40)}",
+            series_words(head),
             markup.mono(base.commit.short),
             markup.mono(head.commit.short),
             markup.outcome_label(head),

@@ -125,7 +125,9 @@ def _coverage() -> None:
     columns = [
         markup.Column(name="Target", kind="wide"),
         markup.Column(name="Measured", kind="num", help="Passed, failed or skipped"),
-        markup.Column(name="Could not be run", kind="num"),
+        markup.Column(
+            name="Error or not run", kind="num", help="The commit's own doing, or the machine's"
+        ),
         markup.Column(name="Without any run", kind="num"),
         markup.Column(name="Off the branch", kind="num"),
         markup.Column(
@@ -164,7 +166,7 @@ def _missing(coverage: Coverage) -> Html:
 
 
 def _failures(health: Health) -> None:
-    shell.heading("Why runs could not be made")
+    shell.heading("Failures by kind")
     if not health.failures:
         shell.put(markup.paragraph("No run has failed to start.", kind="quiet"))
         return

@@ -7,7 +7,8 @@ from app.markup import Value
 from app.text import format_count, format_error, one_line, shortened
 from app.views.acknowledging import put_acknowledgement
 from app.views.broken import reason_words, sequences_words, suspects_words
-from app.views.incident_rows import STATES, incident_table, lasted, series_words, split_cause
+from app.views.incident_rows import STATES, incident_table, lasted, split_cause
+from app.views.series_choice import series_words
 from virnucpro_monitor.analysis.incidents import Incident
 from virnucpro_monitor.analysis.series import commit_date
 from virnucpro_monitor.monitor.questions import searches_of
@@ -39,7 +40,7 @@ def show_incident(key: str) -> None:
         markup.join(["Incident", markup.mono(incident.key)]),
     )
     mark = STATES[incident.state]
-    lines: list[Value] = [incident_sentence(incident), series_words(incident)]
+    lines: list[Value] = [incident_sentence(incident), series_words(incident.first_bad)]
     if incident.reopened_because:
         lines.append(f"Open again: {incident.reopened_because}")
     lines += [one_line(caveat, 600) for caveat in incident.caveats]

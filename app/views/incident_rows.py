@@ -5,11 +5,12 @@ from collections.abc import Sequence
 from app import links, markup, shell
 from app.marks import AMBER, GREEN, GREY, VERMILION, Mark
 from app.markup import Html, Value
-from app.text import format_duration, one_line, shortened
+from app.text import format_duration, shortened
+from app.views.series_choice import series_words
 from virnucpro_monitor.analysis.incidents import Incident, IncidentState
 from virnucpro_monitor.analysis.series import commit_date
 from virnucpro_monitor.report.sentences import cause_words
-from virnucpro_monitor.report.words import STATE_WORDS, deciding_words, setup_words
+from virnucpro_monitor.report.words import STATE_WORDS, deciding_words
 
 STATES: dict[IncidentState, Mark] = {
     state: Mark(word=STATE_WORDS[state], sentence="", symbol=symbol, glyph=glyph, colour=colour)
@@ -52,7 +53,7 @@ def incident_table(incidents: Sequence[Incident], *, caption: str) -> Html:
                 markup.when(commit_date(first), shell.reader_zone()),
                 lasted(incident),
                 _fixed_by(incident),
-                series_words(incident),
+                series_words(incident.first_bad),
                 deciding_words(incident.worst),
             ]
         )
@@ -83,12 +84,3 @@ def lasted(incident: Incident) -> str:
         return f"{known} at least" if incident.duration else "not known"
     age = shell.now() - commit_date(incident.first_bad)
     return f"{format_duration(age.total_seconds())}, still"
-
-
-def series_words(incident: Incident) -> str:
-    series = incident.series
-    configuration = incident.first_bad.configuration
-    return (
-        f"{one_line(series.target, 60)} · {one_line(series.benchmark, 40)} · "
-        f"{configuration.model} {setup_words(configuration)}"
-    )

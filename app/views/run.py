@@ -20,7 +20,7 @@ from app.text import (
 )
 from app.trace import put_trace
 from app.views.run_sequences import show_sequences
-from app.views.series_choice import find_series
+from app.views.series_choice import find_series, series_words
 from app.views.story import put_story
 from virnucpro_monitor.analysis.series import commit_date, error_of
 from virnucpro_monitor.errors import NotFoundError
@@ -45,6 +45,7 @@ from virnucpro_monitor.report.words import (
 PAGE_ROWS = 500
 MAX_LISTED = 50
 TALL_LINES = 40
+NEWEST_ALONE = ", the newest of each series: the overview leads to older ones"
 
 
 def show() -> None:
@@ -111,7 +112,7 @@ def _ask_for_run() -> None:
     columns = [
         markup.Column(name="Outcome", kind="nowrap"),
         markup.Column(name="Commit", kind="wide"),
-        markup.Column(name="Target and benchmark", kind="wide"),
+        markup.Column(name="Series", kind="wide"),
         markup.Column(name="Started", kind="nowrap"),
     ]
     rows: list[list[Value]] = [
@@ -120,7 +121,7 @@ def _ask_for_run() -> None:
             markup.commit_label(
                 run.commit.hash, shortened(run.commit.subject, 90), links.run_link(run)
             ),
-            f"{one_line(run.target, 60)} · {one_line(run.benchmark, 40)}",
+            series_words(run),
             markup.age(run.started_at, shell.now()),
         ]
         for run in runs
@@ -128,7 +129,7 @@ def _ask_for_run() -> None:
     shell.put(
         markup.paragraph(
             f"{len(runs):,} of {format_count(len(fitting), 'run')}"
-            f"{' of the chosen series' if chosen is not None else ', the newest of each series'}.",
+            f"{' of the chosen series' if chosen is not None else NEWEST_ALONE}.",
             kind="quiet",
         ),
         markup.table(columns, rows, caption="Most recent runs"),

@@ -127,9 +127,9 @@ def _plain(shown: Shown, residues: str) -> None:
     if result.worst_residue is not None and result.worst_residue < len(residues):
         name = f"{residues[result.worst_residue]}{result.worst_residue + 1}"
         told = f"packed against unpacked: worst residue {name}, 1 - cos {format_error(error)}"
-        if result.p01_residue_similarity is not None:
+        if result.p01_residue_similarity is not None and len(residues) >= 100:
             most = format_error(error_of(result.p01_residue_similarity))
-            told += f"; 99 of 100 residues at most {most}"
+            told += f"; 99 % of its residues at most {most}"
     shell.put(
         markup.paragraph(shown.role, _commit(shown), f"— {told}"),
         letters(

@@ -1,4 +1,4 @@
-"""The choice of one series by the address, shared by the pages that show one."""
+"""One series: its choice by the address and its name, shared by the pages that show one."""
 
 from collections.abc import Sequence
 
@@ -6,6 +6,8 @@ import streamlit as st
 
 from app import data, filters, links
 from app.text import one_line
+from virnucpro_monitor.records import Run
+from virnucpro_monitor.report.words import setup_words
 
 
 def find_series(cards: Sequence[data.SeriesCard]) -> data.SeriesCard | None:
@@ -50,3 +52,12 @@ def series_code(card: data.SeriesCard) -> str:
     key = card.key
     configuration = key.configuration[: links.CONFIGURATION_CHARACTERS]
     return f"{key.target}~{key.benchmark_label}~{configuration}"
+
+
+def series_words(run: Run) -> str:
+    """A run's series, told apart from every other one of its target."""
+    configuration = run.configuration
+    return (
+        f"{one_line(run.target, 60)} · {one_line(run.benchmark, 40)} · "
+        f"{configuration.model} {setup_words(configuration)}"
+    )

@@ -111,8 +111,12 @@ SEEDS = [
         "All 2 sequences are more similar than 0.999; the lowest is s1 with 1 - 9.3e-10.",
     ),
     (
+        [sequence(0, similarity=0.9995)], True, 0.9995, 0.999, None,
+        "The sequence is more similar than 0.999; the lowest is s0 with 0.9995.",
+    ),
+    (
         [sequence(0, similarity=0.998, **OFF), sequence(1)], False, 0.998, 0.999, PACKED,
-        "1 of 2 sequences are not more similar than 0.999, where none may be; the lowest is s0 "
+        "1 of 2 sequences is not more similar than 0.999, where none may be; the lowest is s0 "
         "with 0.9980.",
     ),
     (

@@ -209,10 +209,12 @@ def seed_gate(sequences: Sequence[SequenceResult], rule: Thresholds) -> GateResu
     by_strict = not failed and (len(not_strict) > allowed or allowed == 0)
     deciding = judged[allowed if by_strict else 0] if judged else None
     if not not_strict and judged:
-        detail = f"All {len(sequences)} sequences are more similar than {rule.strict:g}"
+        all_of_them = f"All {len(judged)} sequences are" if len(judged) > 1 else "The sequence is"
+        detail = f"{all_of_them} more similar than {rule.strict:g}"
     else:
         detail = (
-            f"{len(not_strict)} of {len(sequences)} sequences are not more similar than "
+            f"{len(not_strict)} of {len(sequences)} sequences "
+            f"{'is' if len(not_strict) == 1 else 'are'} not more similar than "
             f"{rule.strict:g}, where {allowed or 'none'} may be"
         )
     if deciding is not None:
