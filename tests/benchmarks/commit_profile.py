@@ -509,7 +509,7 @@ def row(name: str, values: Sequence[float], *, width: int = 34) -> str:
 
 
 def main() -> None:
-    from virnucpro_monitor.cli.demo import MODEL, TARGET_NAME, TOKEN_BUDGET
+    from virnucpro_monitor.cli.demo import TARGET_NAME, TOKEN_BUDGET
     from virnucpro_monitor.cli.sample.repository import build_repository
     from virnucpro_monitor.data.benchmarks import load_benchmark
     from virnucpro_monitor.records import Request, Target
@@ -525,7 +525,7 @@ def main() -> None:
     parser.add_argument("--commits", nargs="+", default=[])
     parser.add_argument("--limit", type=int, default=6)
     parser.add_argument("--rounds", type=int, default=2)
-    parser.add_argument("--model", default=MODEL)
+    parser.add_argument("--model", default="esm2_t6_8M_UR50D")
     parser.add_argument("--device", default="cpu")
     parser.add_argument("--dtype", default="float32")
     parser.add_argument("--benchmark", default="seed")

@@ -13,6 +13,7 @@ from virnucpro_monitor.cli import dashboard, demo
 from virnucpro_monitor.cli.demo import demo_settings, short_reason
 from virnucpro_monitor.cli.main import run_command
 from virnucpro_monitor.cli.sample.repository import build_repository, load_history
+from virnucpro_monitor.models.weights import DEMO_MODEL
 from virnucpro_monitor.monitor.running import RunOptions, run_and_store
 from virnucpro_monitor.records import Outcome, Run, Target
 from virnucpro_monitor.store.engine import open_engine
@@ -122,10 +123,12 @@ def test_the_users_settings_cannot_change_what_the_demo_measures(
     ):
         monkeypatch.setenv(f"VIRNUCPRO_MONITOR_{name}", value)
     settings = demo_settings("sqlite:///x.db")
-    assert (settings.model, settings.weights) == ("esm2_t6_8M_UR50D", "synthetic")
+    assert (settings.model, settings.weights) == (DEMO_MODEL, "synthetic")
     assert (settings.device, settings.dtype) == ("cpu", "float32")
     assert (settings.benchmark, settings.token_budget) == (["seed@1"], 512)
     assert settings.database_url == "sqlite:///x.db"
+    releases = demo_settings(None, demo.RELEASES_MODEL)
+    assert (releases.model, releases.weights) == ("esm2_t6_8M_UR50D", "synthetic")
 
 
 def test_the_dashboard_is_served_unless_told_not_to(
@@ -158,7 +161,7 @@ def test_runs_list_shows_the_demo_as_json(demo_database_url: str) -> None:
     subjects = [run.commit.subject for run in stored(demo_database_url)]
     assert subjects == [commit.subject for commit in load_history()]
     assert [item["outcome"] for item in listed].count("failed") == 5
-    assert all(item["model"] == "esm2_t6_8M_UR50D" for item in listed)
+    assert all(item["model"] == DEMO_MODEL for item in listed)
 
 
 def test_a_database_of_another_program_is_refused_before_anything_runs(

@@ -31,11 +31,12 @@ def test_synthesized_weights_are_listed_with_their_digest(
     assert rows[MODEL]["synthetic"] == [made["path"]]
     assert rows[MODEL]["official"] is None
     assert (rows[MODEL]["num_layers"], rows[MODEL]["embed_dim"]) == (6, 320)
-    assert len(rows) == 6
+    assert len(rows) == 7
     assert run_command(["weights", "list"]) == 0
     printed = capsys.readouterr().out
     assert f"synthetic  {made['path']}" in printed
-    assert "official   not here, downloaded when first used" in printed
+    assert printed.count("official   not here, downloaded when first used") == 6
+    assert printed.count("official   none, this is the demo's encoder") == 1
 
 
 def test_a_seed_decides_the_bytes(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -17,6 +17,7 @@ from virnucpro_monitor.models import weight_digests
 from virnucpro_monitor.models.synthetic import calibration_for, synthetic_state, with_outliers
 from virnucpro_monitor.models.weight_digests import file_digest
 from virnucpro_monitor.models.weights import (
+    DEMO_MODEL,
     MODEL_SHAPES,
     checkpoint_digest,
     load_checkpoint,
@@ -187,8 +188,19 @@ def test_unknown_models_are_refused() -> None:
         model_shape("esm2_t7")
 
 
-def test_the_six_sizes_have_their_heads() -> None:
-    assert [shape.head_dim for shape in MODEL_SHAPES.values()] == [16, 24, 32, 64, 64, 128]
+def test_the_six_sizes_and_the_demos_have_their_heads() -> None:
+    assert [shape.head_dim for shape in MODEL_SHAPES.values()] == [16, 24, 32, 64, 64, 128, 16]
+
+
+def test_the_demos_model_has_no_official_weights(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    def refuse(*_: Any, **__: Any) -> None:
+        raise AssertionError("nothing is asked of the network")
+
+    monkeypatch.setattr(torch.hub, "download_url_to_file", refuse)
+    with pytest.raises(WeightsError, match="no official weights of esm2_t6_demo"):
+        resolve_weights(DEMO_MODEL, "official", cache_folder=tmp_path)
 
 
 def read(path: Path) -> Any:

@@ -12,7 +12,8 @@ from virnucpro_monitor.records import Outcome, Run, Target
 from virnucpro_monitor.settings import Settings, load_settings
 
 TARGET_NAME = "tinypack"
-MODEL = "esm2_t6_8M_UR50D"
+MODEL = "esm2_t6_demo"  # nobody else's: `models.weights.DEMO_MODEL`
+RELEASES_MODEL = "esm2_t6_8M_UR50D"  # the smallest that a package's own users load
 BENCHMARK = "seed"
 TOKEN_BUDGET = 512  # more than one pack, long sequences in one and short ones in the other
 
@@ -36,18 +37,19 @@ def demo(
     """Validate a sample repository with known faults on the CPU, and open the dashboard.
 
     The sample is a small packed ESM-2 whose history breaks and mends it several times. Every commit
-    is checked out, loaded and measured like any other target's, with synthetic weights. Run again,
-    it measures only what the database does not hold yet. Exit code: 0 when it ran to its end,
-    whatever the commits' outcomes.
+    is checked out, loaded and measured like any other target's, by the protocol and limits of any
+    other. Only the model is the demo's own: esm2_t6_demo, ESM-2's architecture of six layers, 64
+    wide, with synthetic weights. Run again, it measures only what the database does not hold yet.
+    Exit code: 0 when it ran to its end, whatever the commits' outcomes.
 
     With --releases it is a public history instead: Hugging Face's EsmModel from transformers 4.53
-    on, of which one release broke <mask> in padded batches and another mended it. Wheels are
+    on, 8M, of which one release broke <mask> in padded batches and another mended it. Wheels are
     fetched once into demo/wheels of the cache folder; afterwards no network is needed.
     """
     from virnucpro_monitor.monitor.databases import database_name
     from virnucpro_monitor.report.text import count
 
-    settings = demo_settings(db)
+    settings = demo_settings(db, RELEASES_MODEL if releases else MODEL)
     began = time.monotonic()
     runs = validate_releases(settings) if releases else validate_sample(settings)
     for name in dict.fromkeys(run.target for run in runs):
@@ -71,11 +73,11 @@ def demo(
     serve(settings.database_url)
 
 
-def demo_settings(db: str | None) -> Settings:
+def demo_settings(db: str | None, model: str = MODEL) -> Settings:
     """The user's settings, with everything that decides the demo's results fixed."""
     return load_settings(
         db=db,
-        model=MODEL,
+        model=model,
         weights="synthetic",
         device="cpu",
         dtype="float32",
@@ -101,7 +103,10 @@ def validate_sample(settings: Settings) -> list[Run]:
 
         folder = sample_folder(settings)
         hashes = build_repository(folder)
-        say(f"Validating the {len(hashes)} commits of {folder} on the CPU.")
+        say(
+            f"Validating the {len(hashes)} commits of {folder} on the CPU, with {MODEL}: "
+            "the demo's own small ESM-2, of synthetic weights."
+        )
         target = Target(name=TARGET_NAME, location=str(folder), package=TARGET_NAME, branch="main")
         options = RunOptions(revisions=hashes)
         with stopping_on_terminate(), open_display() as display:

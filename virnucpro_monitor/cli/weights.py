@@ -19,7 +19,12 @@ def register(app: typer.Typer) -> None:
 
 
 def list_weights(as_json: JsonOption = False) -> None:
-    """List every ESM-2 size, and where its official and synthetic weights are on this machine."""
+    """List every ESM-2 size, and where its official and synthetic weights are on this machine.
+
+    The last, esm2_t6_demo, is the demo's own and has synthetic weights alone.
+    """
+    from virnucpro_monitor.models.weights import DEMO_MODEL
+
     rows = find_weights(load_settings().cache_folder)
     if as_json:
         print_json(rows)
@@ -29,7 +34,10 @@ def list_weights(as_json: JsonOption = False) -> None:
             f"{row['model']:<20}  {row['num_layers']} layers, width {row['embed_dim']}, "
             f"{row['num_heads']} heads"
         )
-        typer.echo(f"  official   {row['official'] or 'not here, downloaded when first used'}")
+        missing = "not here, downloaded when first used"
+        if row["model"] == DEMO_MODEL:
+            missing = "none, this is the demo's encoder"
+        typer.echo(f"  official   {row['official'] or missing}")
         for path in row["synthetic"] or ["not here, made when first used"]:
             typer.echo(f"  synthetic  {path}")
 

@@ -110,7 +110,12 @@ def _weights(model: str, weights: str, cache_folder: Path) -> Finding:
     import torch
 
     from virnucpro_monitor.models.weight_files import other_family
-    from virnucpro_monitor.models.weights import checkpoint_file, load_checkpoint, model_shape
+    from virnucpro_monitor.models.weights import (
+        DEMO_MODEL,
+        checkpoint_file,
+        load_checkpoint,
+        model_shape,
+    )
 
     name = f"{model}, {weights}"
     try:
@@ -120,7 +125,7 @@ def _weights(model: str, weights: str, cache_folder: Path) -> Finding:
         path = Path(weights).expanduser()
         if weights == "official":
             path = Path(torch.hub.get_dir()) / "checkpoints" / f"{model}.pt"
-            if not path.exists():
+            if not path.exists() and model != DEMO_MODEL:
                 return Finding("weights", WARNING, f"{name}: downloaded at the first run")
         if (family := other_family(path)) is not None:
             return Finding("weights", OK, f"{name}: of the family {family}, for its adapter")
