@@ -37,10 +37,10 @@ def demo(
     """Validate a sample repository with known faults on the CPU, and open the dashboard.
 
     The sample is a small packed ESM-2 whose history breaks and mends it several times. Every commit
-    is checked out, loaded and measured like any other target's, by the protocol and limits of any
-    other. Only the model is the demo's own: esm2_t6_demo, ESM-2's architecture of six layers, 64
-    wide, with synthetic weights. Run again, it measures only what the database does not hold yet.
-    Exit code: 0 when it ran to its end, whatever the commits' outcomes.
+    is checked out, loaded and measured like any other target's, by the same protocol. Only the
+    model is the demo's own: esm2_t6_demo, ESM-2's architecture of six layers, 64 wide, with
+    synthetic weights. Run again, it measures only what the database does not hold yet. Exit code:
+    0 when it ran to its end, whatever the commits' outcomes.
 
     With --releases it is a public history instead: Hugging Face's EsmModel from transformers 4.53
     on, 8M, of which one release broke <mask> in padded batches and another mended it. Wheels are
