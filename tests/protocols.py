@@ -52,5 +52,5 @@ def write_quick_protocol(folder: Path) -> Path:
     For tests of what surrounds a validation: all gates judge, with fewer probes behind them.
     """
     path = folder / "quick.json"
-    path.write_text(json.dumps(dict(quick_protocol().content)))
+    path.write_text(json.dumps({**quick_protocol().content, "version": "quick"}))
     return path

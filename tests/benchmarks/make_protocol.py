@@ -15,8 +15,8 @@ import re
 import sys
 from pathlib import Path
 
+from virnucpro_monitor.data.limits import RESIDUE_LETTERS
 from virnucpro_monitor.records import GATES, content_digest
-from virnucpro_monitor.validation.probe_packs import RESIDUE_LETTERS
 
 FOLDER = Path(__file__).resolve().parents[2] / "virnucpro_monitor" / "validation" / "protocols"
 LAST, NEXT = "1", "2"

@@ -2,15 +2,16 @@
 
 import copy
 import json
+import os
 from pathlib import Path
 
 import pytest
 
+from virnucpro_monitor.data.limits import RESIDUE_LETTERS
 from virnucpro_monitor.errors import ProtocolError
-from virnucpro_monitor.records import GATES, Thresholds
+from virnucpro_monitor.records import GATES, Thresholds, informing_gates
 from virnucpro_monitor.validation import protocol as protocols
 from virnucpro_monitor.validation.evidence import MIN_RUNS, freeze_limits, round_up
-from virnucpro_monitor.validation.probe_packs import RESIDUE_LETTERS
 from virnucpro_monitor.validation.probe_texts import probe_benchmark
 from virnucpro_monitor.validation.protocol import (
     limit_names,
@@ -94,6 +95,28 @@ def test_a_users_own_protocol_from_a_file(tmp_path: Path) -> None:
     assert found.digest != load_protocol().digest
 
 
+def test_an_edited_protocol_does_not_go_by_a_released_name(tmp_path: Path) -> None:
+    content = copy.deepcopy(dict(load_protocol().content))
+    path = tmp_path / "mine.json"
+    path.write_text(json.dumps(content))
+    assert load_protocol(str(path)).digest == load_protocol().digest
+    content["policy"] = {"leak": {"who": "Ada", "why": "our kernel"}}
+    path.write_text(json.dumps(content))
+    assert informing_gates(load_protocol(str(path)).content) == {
+        "leak": "policy of Ada: our kernel"
+    }
+    content["limits"]["float32"]["gain"] = 1.0
+    path.write_text(json.dumps(content))
+    with pytest.raises(ProtocolError, match="calls itself protocol 2, but differs"):
+        load_protocol(str(path))
+
+
+def test_what_is_no_plain_file_is_not_waited_for(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "pipe.json")
+    with pytest.raises(ProtocolError, match="no plain file"):
+        load_protocol(str(tmp_path / "pipe.json"))
+
+
 @pytest.mark.parametrize(
     ("name", "value"), [("strict", 0.99), ("lenient", 0.99), ("lenient_fraction", 0.05)]
 )
@@ -159,6 +182,7 @@ def test_half_precision_on_the_cpu_has_limits_of_its_own() -> None:
     assert limits_key("float32", "cpu") == limits_key("float32", "cuda") == "float32"
 
 
+EVIDENCE = {"dtype": "float32", "device": "cpu", "model": "m", "worst": {}}
 NO_NUMBERS = ["NaN", "Infinity", "-Infinity", "1e999", "null", '"0.999"', "[]", "{}", "true", "-1"]
 
 
@@ -204,12 +228,36 @@ def test_a_number_that_is_none_is_refused(place: str, value: str) -> None:
         ("probes.sequences", "[]"),
         ("probes.sequences", "[1]"),
         ("probes.sequences", '["acgt"]'),
+        ("probes.sequences", '["JJ"]'),
+        ("probes.longest", json.dumps(["M" * 1023])),
+        ("probes.longest", "null"),
+        ("probes.long", '"MKV"'),
+        ("probes.smallest", "5"),
+        ("probes.witness", '""'),
+        ("probes.shapes", '["MK"]'),
+        ("probes.shapes", '[{"name": "two"}]'),
+        ("probes.shapes", '[{"name": "two", "sequences": ["M"], "times": 0}]'),
+        ("probes.collator", "[]"),
+        ("probes.collator.per_call", "0"),
+        ("probes.collator.sequences", "1000000000000"),
+        ("probes.collator.lengths", "[]"),
+        ("own_noise", "[]"),
+        ("own_noise.least", '"x"'),
+        ("own_noise.factors", "{}"),
+        ("own_noise.factors.half.gain", "-1"),
+        ("own_noise.factors.float32", '{"gain": 1}'),
+        ("limits", "{}"),
+        ("limits", '{"float32": {}, "float32": {}}'),
+        ("calibrated", "[]"),
         ("probes.mask_fractions", "[1.0]"),
         ("probes.mask_fractions", "[NaN]"),
         ("evidence", "7"),
         ("evidence.runs", "[null]"),
+        ("evidence.runs", '[{"dtype": "float32", "device": "cpu", "model": "m", "worst": {}}]'),
+        ("evidence.runs", json.dumps([EVIDENCE | {"num_runs": "many"}])),
         ("version", "1"),
         ("version", '""'),
+        ("version", '" "'),
         ("version", '"a\\u0000b"'),
         ("version", '"\\ud800"'),
         ("metrics", "[" * 100 + "]" * 100),

@@ -8,3 +8,6 @@ MAX_ID_CHARACTERS = 1000
 
 SPECIAL_TOKENS = 2
 """BOS and EOS: what a sequence has more tokens than residues."""
+
+RESIDUE_LETTERS = "ACDEFGHIKLMNPQRSTVWYXBUZO"
+"""The 25 letters of ESM-2's alphabet that stand for residues."""

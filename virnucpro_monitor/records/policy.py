@@ -40,8 +40,16 @@ def policy_content(rules: Iterable[PolicyRule]) -> dict[str, Any]:
 
 
 def informing_gates(content: Mapping[str, Any]) -> dict[str, str]:
-    """By gate, on whose word a protocol lets it inform: "policy of NAME since DATE: WHY"."""
+    """By gate, on whose word a protocol lets it inform: "policy of NAME since DATE: WHY".
+
+    A protocol file of a user's own need not say since when.
+    """
     return {
-        gate: f"policy of {rule['who']} since {str(rule['since'])[:10]}: {rule['why']}"
+        gate: f"policy of {rule['who']}{_since(rule)}: {rule['why']}"
         for gate, rule in content.get("policy", {}).items()
     }
+
+
+def _since(rule: Mapping[str, Any]) -> str:
+    since = str(rule.get("since") or "")[:10]
+    return f" since {since}" if since else ""

@@ -13,15 +13,13 @@ from dataclasses import dataclass, field
 
 import torch
 
-from virnucpro_monitor.data.limits import MAX_RESIDUES, SPECIAL_TOKENS
+from virnucpro_monitor.data.limits import MAX_RESIDUES, RESIDUE_LETTERS, SPECIAL_TOKENS
 from virnucpro_monitor.records import Json, ProbeDocument
 from virnucpro_monitor.validation.outside import EXCHANGED, name_token_fault
 from virnucpro_monitor.validation.signature import Signature
 from virnucpro_monitor.validation.subject import PackedBatch, Subject
 from virnucpro_monitor.validation.tokens import encode
 
-# The 25 letters of ESM-2's alphabet that stand for residues.
-RESIDUE_LETTERS = "ACDEFGHIKLMNPQRSTVWYXBUZO"
 # Beyond it 16-bit boundaries overflow.
 _BEYOND_INT16 = 34_000
 _MOST_KINDS = 3  # of problems, in the sentence

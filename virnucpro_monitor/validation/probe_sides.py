@@ -6,13 +6,14 @@ from dataclasses import dataclass
 
 import torch
 
+from virnucpro_monitor.data.limits import RESIDUE_LETTERS
 from virnucpro_monitor.data.pooling import mean_pool
 from virnucpro_monitor.records import BenchmarkSet, Culprit, ProbeDocument
 from virnucpro_monitor.validation import measures
 from virnucpro_monitor.validation.embedding_faults import name_embedding_fault
 from virnucpro_monitor.validation.oracle import Oracle
 from virnucpro_monitor.validation.perturb import bounds_of, expected_embedding, mask_pack
-from virnucpro_monitor.validation.probe_packs import RESIDUE_LETTERS, ProbePack
+from virnucpro_monitor.validation.probe_packs import ProbePack
 from virnucpro_monitor.validation.probe_rows import (
     Alone,
     Probed,

@@ -91,7 +91,9 @@ def load_protocol(version: str | None = None) -> Protocol:
     """
     version = version or LATEST
     if version.endswith(".json"):
-        return parse_protocol(_read(Path(version)), version)
+        own = parse_protocol(_read(Path(version)), version)
+        _refuse_a_released_name(own, version)
+        return own
     folder = resources.files("virnucpro_monitor.validation") / "protocols"
     file = folder / f"{version}.json"
     if version not in RELEASED_DIGESTS or not file.is_file():
@@ -145,8 +147,25 @@ def parse_protocol(text: str, name: str) -> Protocol:
     return protocol
 
 
+def _refuse_a_released_name(own: Protocol, name: str) -> None:
+    """Lists and charts show a protocol by its version: an edited one must not look released.
+
+    Raises:
+        ProtocolError: its version is a released one's, and its content is another.
+    """
+    released = RELEASED_DIGESTS.get(own.version)
+    plain = {part: value for part, value in own.content.items() if part != "policy"}
+    if released is not None and content_digest(plain) != released:
+        raise ProtocolError(
+            f"{name} calls itself protocol {own.version}, but differs from the released one: give "
+            "it a version of its own."
+        )
+
+
 def _read(path: Path) -> str:
     try:
+        if path.exists() and not path.is_file():  # a pipe would keep us waiting
+            raise ProtocolError(f"The protocol file {path} cannot be read (it is no plain file).")
         return path.read_text(encoding="utf-8")
-    except (OSError, UnicodeDecodeError) as error:
+    except (OSError, ValueError) as error:
         raise ProtocolError(f"The protocol file {path} cannot be read ({error}).") from error
