@@ -14,6 +14,7 @@ from app.text import (
     one_line,
     shortened,
 )
+from virnucpro_monitor.monitor.hosts import is_at_work
 from virnucpro_monitor.records import Coverage, Health, HostCards, WorkHost
 
 SILENT_AFTER_S = 26 * 3600.0  # a nightly runner may be late by two hours
@@ -63,12 +64,19 @@ def _headline(health: Health) -> None:
         markup.banner(
             "The runner has fallen silent" if silent else "The runner reports",
             markup.join(["It was last heard", markup.age(last, now), "·", by_hand]),
-            f"{format_count(queued, 'commit')} left in the queue of its last start."
-            if queued
-            else "Its last start left no commit in the queue.",
+            _queue_words(queued, any(is_at_work(beat) for beat in health.heartbeats)),
             colour=VERMILION if silent else GREEN,
         )
     )
+
+
+def _queue_words(queued: int, is_measuring: bool) -> str:
+    waiting = format_count(queued, "commit")
+    if is_measuring:
+        return f"It is measuring; {waiting} still to cover."
+    if queued:
+        return f"{waiting} left in the queue of its last start."
+    return "Its last start left no commit in the queue."
 
 
 def _runners(health: Health) -> None:
@@ -213,13 +221,19 @@ def _hosts() -> None:
         markup.Column(name="Card", kind="nowrap"),
         markup.Column(name="Seconds a commit", kind="num", help="Run time over different commits"),
         markup.Column(name="Waiting", kind="num", help="Commits its runners have still to cover"),
-        markup.Column(name="Busy now", kind="num extra", help="Known of this server's own host"),
-        markup.Column(name="Commits", kind="num extra"),
-        markup.Column(name="Last run", kind="nowrap extra"),
+        markup.Column(
+            name="Busy now",
+            kind="num",
+            help="Of this server's own host, and of a cluster's hosts while one measures",
+        ),
+        markup.Column(
+            name="Commits", kind="num", help="What a cluster measured counts for it as a whole"
+        ),
+        markup.Column(name="Last run", kind="nowrap"),
     ]
     rows = [_card_row(host, one) for host in hosts for one in host.cards or (None,)]
     shell.put(
-        markup.table(columns, rows, caption="Hosts and cards", is_grid=True),
+        markup.table(columns, rows, caption="Hosts and cards"),
         markup.paragraph("Commits and their cost are of the last 90 days.", kind="quiet"),
     )
 
@@ -241,8 +255,8 @@ def _card_row(host: WorkHost, one: HostCards | None) -> list[Value]:
         UNKNOWN if one.seconds_per_commit is None else f"{one.seconds_per_commit:,.1f} s",
         waiting,
         UNKNOWN if one.utilisation is None else f"{one.utilisation} %",
-        f"{one.num_commits:,}",
-        markup.age(one.last_at, shell.now()),
+        f"{one.num_commits:,}" if one.last_at else UNKNOWN,
+        markup.age(one.last_at, shell.now()) if one.last_at else UNKNOWN,
     ]
 
 

@@ -408,6 +408,9 @@ def test_health_speaks_of_the_runner_not_of_a_run_by_hand(
     page = shown_html(run_page("health", url))
     assert "No runner has ever reported: nothing is scheduled" in page
     engine = open_engine(url)
+    Writer(engine).heartbeat("gpu-1", "sample", "running", "At it.", num_queued=3)
+    data.load_health.forget()  # type: ignore[attr-defined]
+    assert "It is measuring; 3 commits still to cover." in shown_html(run_page("health", url))
     Writer(engine).heartbeat("gpu-1", "sample", "finished", "Done.", num_queued=1, exit_code=3)
     engine.dispose()
     data.load_health.forget()  # type: ignore[attr-defined]

@@ -55,7 +55,7 @@ def _cluster_hosts(beats: Sequence[Heartbeat]) -> tuple[WorkHost, ...]:
     """The hosts that a cluster measures on now, as its runners last said."""
     found: dict[str, dict[str, HostCards]] = defaultdict(dict)
     for beat in beats:  # the latest first
-        if beat.state == "finished" or datetime.now(UTC) - beat.at > HEARD_WITHIN:
+        if not is_at_work(beat):
             continue
         for one in beat.cluster or ():
             cards = HostCards(
@@ -68,6 +68,11 @@ def _cluster_hosts(beats: Sequence[Heartbeat]) -> tuple[WorkHost, ...]:
         WorkHost(host=host, is_here=False, num_queued=None, cards=tuple(cards.values()))
         for host, cards in sorted(found.items())
     )
+
+
+def is_at_work(beat: Heartbeat) -> bool:
+    """Whether a runner measures now, as far as its last word tells."""
+    return beat.state in ("running", "waiting") and datetime.now(UTC) - beat.at <= HEARD_WITHIN
 
 
 def _queued(beats: Sequence[Heartbeat]) -> int | None:
