@@ -75,8 +75,9 @@ def command_time(checkout: Path, folder: str, *command: str) -> float:
 
 
 def run(checkout: Path, folder: str, *arguments: str) -> str:
+    elsewhere = os.environ.get("PYTHONPATH", "")  # where packages may lie
     place = {
-        "PYTHONPATH": str(checkout),
+        "PYTHONPATH": os.pathsep.join(filter(None, (str(checkout), elsewhere))),
         "VIRNUCPRO_MONITOR_CACHE_DIR": folder,
         "OMP_NUM_THREADS": "1",
     }

@@ -54,6 +54,20 @@ def test_both_sides_can_be_wrong() -> None:
     assert verdict.culprit is Culprit.BOTH
 
 
+def test_two_sides_as_near_to_fp32_as_healthy_ones_are_not_both_called_wrong() -> None:
+    """They differ, which fails; but each alone holds its limit, so none is shown to be wrong."""
+    verdict = verdict_of(
+        sequence(packed_relative_l2=1e-6, unpacked_relative_l2=1.1e-6, similarity=0.9)
+    )
+    failed = {gate.name for gate in verdict.gates if gate.fails}
+    assert "seed" in failed
+    assert not failed & {"baseline", "ceiling"}
+    assert verdict.reason.startswith(
+        "Packed and unpacked differ: neither is clearly closer to FP32, so the wrong side is not "
+        "known;"
+    )
+
+
 def test_where_each_side_fails_gates_of_its_own_they_are_told_by_side() -> None:
     """VirNucPro in float16: packed forgets <mask>, and `.half()` rounds fair-esm's frequencies."""
     probes = {

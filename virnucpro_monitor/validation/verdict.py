@@ -29,6 +29,7 @@ from virnucpro_monitor.validation.gates import judge_gates, over_limit, wrong_si
 from virnucpro_monitor.validation.protocol import seed_rule
 
 # Gates that hold packed against unpacked alone, where the oracle is none or unpacked's own.
+_NEITHER = "neither is clearly closer to FP32"
 _AGAINST_UNPACKED = frozenset({"seed", "gain", "residue", "oracle", "ceiling", "probes"})
 _DIFFERS = "Packed does not give what unpacked gives, which counts as right, since"
 _TAKEN_AS_RIGHT = {
@@ -177,6 +178,12 @@ def make_reason(
     comparison = _by_side(failing.values()) if culprit is Culprit.BOTH else ""
     if lead not in _TAKEN_AS_RIGHT.values():
         comparison = comparison or compare_sides(sequences, culprit)
+    if comparison == _NEITHER and not any(map(_tells_side, failing.values())):
+        # Each alone may be as near to FP32 as healthy models are: then neither is shown wrong.
+        lead, comparison = (
+            "Packed and unpacked differ",
+            f"{_NEITHER}, so the wrong side is not known",
+        )
     parts = [f"{lead}: {comparison}" if comparison else lead]
     finding = documents.get("trace", {}).get("finding")
     probes = read_probes(documents)
@@ -224,6 +231,11 @@ def _cut_text(sequences: Sequence[SequenceResult]) -> str:
     )
 
 
+def _tells_side(gate: GateResult) -> bool:
+    """Whether it names a side by itself, rather than by the distances to FP32."""
+    return gate.culprit is not None and GATE[gate.name].knows_side
+
+
 def _by_side(failing: Iterable[GateResult]) -> str:
     """Which gates each side fails; empty unless both fail one that names them alone."""
     of_side: dict[Culprit | None, list[str]] = {}
@@ -265,7 +277,7 @@ def compare_sides(sequences: Sequence[SequenceResult], culprit: Culprit) -> str:
     if culprit is not Culprit.BOTH and side is not culprit:
         return ""
     if side is Culprit.BOTH:
-        return "neither is clearly closer to FP32"
+        return _NEITHER
     closer, nearer, further = (
         ("packed", packed, unpacked) if side is Culprit.UNPACKED else ("unpacked", unpacked, packed)
     )
