@@ -119,6 +119,16 @@ def test_gelu_is_the_exact_one(dtype: torch.dtype) -> None:
     assert relative_l2(result, expected) < ROUNDING[dtype]
 
 
+def test_gelu_errs_by_little_of_what_float16_rounds_away() -> None:
+    from virnucpro_monitor.models.kernels import gelu_
+
+    x = torch.cat((torch.linspace(-12, 12, 4001), torch.tensor([-65504.0, 65504.0]))).to(DEVICE)
+    expected = functional.gelu(x.double())
+    # float16's spacing at the value, 2**-24 where it is smallest
+    spacing = torch.exp2(expected.abs().clamp(min=2**-14).log2().floor() - 10)
+    assert bool(((gelu_(x.clone()).double() - expected).abs() < 0.02 * spacing).all())
+
+
 @HALVES
 @HEADS
 def test_rotation_by_position_in_the_sequence(

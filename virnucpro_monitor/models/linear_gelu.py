@@ -1,13 +1,14 @@
 """A linear layer with exact GELU as one Triton kernel, for Hopper and later.
 
-cuBLAS can fuse GELU only in its tanh form, which is another function. In a whole 650M model on an
-H200 the fused kernel makes 3 % more speed; at 3B, where the power limit sets the pace, 0.2 % less,
-so wide layers stay with cuBLAS and a second kernel.
+cuBLAS can fuse GELU only in its tanh form, which is another function. In a whole model on an H200
+the fused kernel makes 2.3 % more speed at 650M and 1.0 % at 3B than cuBLAS and a second kernel,
+with which wider layers stay.
 """
 
 # ruff: noqa: N803
 # mypy: disable-error-code="untyped-decorator,no-untyped-def,no-untyped-call"
 
+from dataclasses import dataclass
 from functools import cache
 
 import torch
@@ -18,19 +19,39 @@ from triton.tools.tensor_descriptor import TensorDescriptor
 
 from virnucpro_monitor.models.kernels import gelu, gelu_
 
-_ROWS, _DEPTH, _GROUP = 128, 64, 8
-_WIDE = 2560  # from this depth on cuBLAS is ahead
-_NARROW = 640  # up to this depth GELU takes as long as the product
+_ROWS, _DEPTH = 128, 64
+_WIDE = 2560  # the greatest depth tried; beyond it cuBLAS stays
+_SHARED_MEMORY = 227 * 1024  # bytes of a program that the tilings below count on: Hopper's
 
 
-def _tiles(depth: int) -> tuple[int, int]:
-    """(columns of a tile, programs of a multiprocessor).
+@dataclass(frozen=True, slots=True)
+class _Tiling:
+    """How the output is cut, and what Triton makes of a tile.
 
-    Where sums are short, two programs share a multiprocessor, and one multiplies while the other
-    applies GELU: 48, 85 and 123 us against 72, 95 and 130 at depths of 320, 480 and 640, and 395
-    against 377 at 1,280 (16,384 rows on an H100; 16 tilings were tried at each).
+    Attributes:
+        columns: of a tile.
+        programs: of a multiprocessor.
+        group: rows of tiles that are computed together.
     """
-    return (128, 2) if depth <= _NARROW else (256, 1)
+
+    columns: int
+    programs: int
+    num_warps: int
+    num_stages: int
+    group: int
+
+
+def _tiling(depth: int) -> _Tiling:
+    """The fastest of those measured at this depth (engine.md).
+
+    Two programs share a multiprocessor, and one multiplies while the other applies GELU. At 3B's
+    depth a tile's product is long beside its GELU, and larger tiles, which read less, are ahead.
+    """
+    if depth <= 640:
+        return _Tiling(columns=128, programs=2, num_warps=8, num_stages=3, group=8)
+    if depth < _WIDE:
+        return _Tiling(columns=128, programs=2, num_warps=4, num_stages=3, group=8)
+    return _Tiling(columns=256, programs=1, num_warps=8, num_stages=4, group=16)
 
 
 @triton.jit
@@ -70,29 +91,37 @@ def _linear_gelu_kernel(
 
 def linear_gelu(x: Tensor, linear: nn.Linear) -> Tensor:
     """`gelu(linear(x))`: [rows, in_features] -> [rows, out_features], sums and GELU in FP32."""
-    if linear.in_features >= _WIDE or not _has_tensor_copies(x.device):
+    if linear.in_features > _WIDE or not _has_tensor_copies(x.device):
         return gelu_(linear(x))
     rows, depth = x.shape
     columns = linear.out_features
     out = torch.empty(rows, columns, dtype=x.dtype, device=x.device)
-    tile_columns, shared_by = _tiles(depth)
-    programs = shared_by * _num_multiprocessors(x.device)
+    tiling = _tiling(depth)
+    programs = tiling.programs * _num_multiprocessors(x.device)
     _linear_gelu_kernel[(programs,)](
         TensorDescriptor.from_tensor(x, [_ROWS, _DEPTH]),
-        TensorDescriptor.from_tensor(linear.weight, [tile_columns, _DEPTH]),
+        TensorDescriptor.from_tensor(linear.weight, [tiling.columns, _DEPTH]),
         linear.bias,
-        TensorDescriptor.from_tensor(out, [_ROWS, tile_columns // 2]),
+        TensorDescriptor.from_tensor(out, [_ROWS, tiling.columns // 2]),
         rows, columns, depth,
-        ROWS=_ROWS, COLUMNS=tile_columns, DEPTH=_DEPTH, GROUP=_GROUP, PROGRAMS=programs,
-        num_warps=8, num_stages=3,
+        ROWS=_ROWS, COLUMNS=tiling.columns, DEPTH=_DEPTH, GROUP=tiling.group, PROGRAMS=programs,
+        num_warps=tiling.num_warps, num_stages=tiling.num_stages,
     )  # fmt: skip
     return out
 
 
 @cache
 def _has_tensor_copies(device: torch.device) -> bool:
-    """Whether the GPU copies tiles by descriptor, as Hopper and later do."""
-    return device.type == "cpu" or torch.cuda.get_device_capability(device) >= (9, 0)
+    """Whether the GPU copies tiles by descriptor, as Hopper and later do, and holds these tiles.
+
+    Blackwell's cards for workstations do the one, but have less than half the shared memory.
+    """
+    if device.type == "cpu":  # Triton's interpreter
+        return True
+    if torch.cuda.get_device_capability(device) < (9, 0):
+        return False
+    properties = triton.runtime.driver.active.utils.get_device_properties(device.index or 0)
+    return int(properties["max_shared_mem"]) >= _SHARED_MEMORY
 
 
 @cache
