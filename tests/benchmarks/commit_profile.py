@@ -111,7 +111,6 @@ def noted_functions() -> tuple[tuple[Any, str, str], ...]:
 
     return (
         (server, "preload", "server.imports"),
-        (server, "preload_for_card", "server.imports_for_card"),
         (server, "map_checkpoints", "server.map_weights"),
         (server, "try_confined_cuda", "server.try_confined_cuda"),
         (server, "load_for", "server.load_for"),

@@ -1,10 +1,15 @@
 """What the fork server has in memory, so that what it forks need not load it."""
 
-import gc
+import functools
 import importlib
 import os
+import sys
+from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
+from typing import Any
+
+import torch
 
 from virnucpro_monitor.records.messages import MeasureJob
 
@@ -22,35 +27,44 @@ def preload() -> None:
     import virnucpro_monitor.validation.oracle
     import virnucpro_monitor.validation.validate  # noqa: F401
 
+    leave_compiler_out()
     with suppress(Exception):  # not installed, or built for another torch: the targets' affair
         importlib.import_module("flash_attn")
 
 
-def preload_for_card() -> None:
-    """Import what torch imports at the first call of an operator that is not its own.
+def leave_compiler_out() -> None:
+    """Let operators that are not torch's own be called without torch's compiler being imported.
 
-    Variable-length attention is such a one, and it takes over a second in each process. A worker
-    prepares the yardstick meanwhile.
+    Each such operator, flash-attn's too, keeps the compiler away from itself, and imports it for
+    that at its first call: hundreds of modules, seconds of every process or of every start. Where
+    nobody has imported the compiler, it is not there to be kept away.
     """
-    before = os.environ.get("TORCHINDUCTOR_CACHE_DIR")
-    with suppress(Exception):  # of this build; then each process meets it by itself
-        importlib.import_module("torch._dynamo")
-    if before is None:
-        os.environ.pop("TORCHINDUCTOR_CACHE_DIR", None)  # each process has one of its own
-    gc.freeze()
+    keep_away: Callable[..., Any] | None = getattr(torch, "_disable_dynamo", None)
+    if keep_away is None:
+        return
+
+    def wrapped(function: Callable[..., Any] | None = None, recursive: bool = True) -> Any:
+        if function is None:
+            return functools.partial(wrapped, recursive=recursive)
+        kept_away = keep_away(function, recursive)
+
+        @functools.wraps(function)
+        def called(*arguments: Any, **named: Any) -> Any:
+            chosen = kept_away if "torch._dynamo" in sys.modules else function
+            return chosen(*arguments, **named)
+
+        return called
+
+    torch._disable_dynamo = wrapped
 
 
-def holds_gpu(device: str = "/dev/nvidia") -> bool:
-    """Whether an import has opened the GPU: CUDA does not survive a fork.
-
-    Args:
-        device: what its file's name begins with; "/dev/nvidia-uvm" is CUDA's own.
-    """
+def holds_gpu() -> bool:
+    """Whether an import has opened the GPU: CUDA does not survive a fork."""
     links = []
     for descriptor in Path("/proc/self/fd").iterdir():
         with suppress(OSError):
             links.append(os.readlink(descriptor))
-    return any(link.startswith(device) for link in links)
+    return any(link.startswith("/dev/nvidia") for link in links)
 
 
 def map_checkpoints(job: MeasureJob) -> None:

@@ -62,7 +62,6 @@ from virnucpro_monitor.runner.preloading import (
     holds_gpu,
     map_checkpoints,
     preload,
-    preload_for_card,
 )
 from virnucpro_monitor.runner.shared_environment import PACKAGE_ROOT, enter, load_for, shares_loaded
 from virnucpro_monitor.runner.standby import has_come
@@ -121,9 +120,6 @@ def main() -> None:
         if forking and line and isinstance(job, PrepareJob):  # while a worker prepares
             known_distributions()
             gc.freeze()
-            if job.request.device != "cpu":
-                preload_for_card()
-                forking = not holds_gpu("/dev/nvidia-uvm")
     end_children(but=supervisors)
     while supervisors:  # each ends its job once its own socket is closed
         _tend(supervisors)
