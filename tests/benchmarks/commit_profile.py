@@ -86,6 +86,7 @@ def marked(place: Any, function: str, begun: str, done: str) -> None:
 def noted_functions() -> tuple[tuple[Any, str, str], ...]:
     """What is summed up wherever it runs: where it stands, its name there, and the row's name."""
     from virnucpro_monitor.runner import (
+        first_passes,
         isolating,
         oracles,
         remote,
@@ -97,10 +98,10 @@ def noted_functions() -> tuple[tuple[Any, str, str], ...]:
         worker,
     )
     from virnucpro_monitor.validation import (
+        comparing,
         exact_model,
         fingerprints,
         hypotheses,
-        measure,
         oracle,
         probe_sides,
         probes,
@@ -116,7 +117,7 @@ def noted_functions() -> tuple[tuple[Any, str, str], ...]:
         (server, "load_for", "server.load_for"),
         (worker, "_warm_up", "judge.start_device"),
         (worker, "_yardstick", "judge.open_yardstick"),
-        (worker, "_load_ahead", "judge.load_ahead"),
+        (trace, "load_ahead", "judge.load_ahead"),
         (oracles, "open_oracle", "judge.open_yardstick.oracle"),
         (remote.RemoteSubject, "meet", "judge.wait_for_process"),
         (remote.RemoteSubject, "wait", "judge.wait_for_model"),
@@ -125,8 +126,10 @@ def noted_functions() -> tuple[tuple[Any, str, str], ...]:
         (reuse, "_write", "judge.reuse.write"),
         (validate, "open_probes", "judge.open_probes"),
         (validate, "measure", "judge.passes"),
-        (measure, "_compare", "judge.passes.compare"),
-        (measure, "_result", "judge.passes.result"),
+        (comparing, "_compare", "judge.passes.compare"),
+        (comparing, "_result", "judge.passes.result"),
+        (comparing, "compare_ahead", "judge.load_ahead.compare"),
+        (reuse, "read_ahead", "judge.reuse.read_ahead"),
         (validate, "run_probes", "judge.probes"),
         (probes, "oracle_beside", "judge.probes.oracle"),
         (probes, "judge_weights", "judge.probes.weights"),
@@ -159,6 +162,7 @@ def noted_functions() -> tuple[tuple[Any, str, str], ...]:
         (fingerprints, "load_checkpoint", "judge.probes.weights.load"),
         (isolating, "confine_files", "target.confine"),
         (target_process, "get_ready", "target.get_ready"),
+        (first_passes, "run_first_passes", "target.get_ready.first_passes"),
         (standby, "_populate", "target.get_ready.populate"),
         (target_process.Host, "_loaded", "target.load"),
         (warm, "build_model", "target.load.build"),

@@ -175,8 +175,8 @@ def test_two_cards_give_what_one_gives_in_the_same_order(
     used: list[Card] = []
     free_card = Capacity.free_card
 
-    def noting(self: Capacity, active: Any) -> Card | None:
-        card = free_card(self, active)
+    def noting(self: Capacity, *active: Any) -> Card | None:
+        card = free_card(self, *active)
         used.extend([card] if card else [])
         return card
 

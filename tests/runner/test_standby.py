@@ -2,9 +2,11 @@
 
 import os
 import signal
+import threading
 import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import ExitStack
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -17,12 +19,15 @@ from tests.runner.tiny_target import HEALTHY, MODEL_FILE, TinyRepository
 from virnucpro_monitor.models.weights import resolve_weights
 from virnucpro_monitor.records import RunReport
 from virnucpro_monitor.records.messages import Ended, Failed, Judged, MeasureJob
+from virnucpro_monitor.runner import crew as crew_module
 from virnucpro_monitor.runner import first_passes, standby
 from virnucpro_monitor.runner.capacity import Capacity, needed_gpu_bytes
 from virnucpro_monitor.runner.cards import Card
 from virnucpro_monitor.runner.checkout import Repository
 from virnucpro_monitor.runner.client import WorkerPool
 from virnucpro_monitor.runner.commits import run_commits
+from virnucpro_monitor.runner.crew import Crew
+from virnucpro_monitor.runner.decide import Work
 from virnucpro_monitor.runner.dispatch import measure_job
 from virnucpro_monitor.runner.gpu import GIB, Gpu
 from virnucpro_monitor.runner.plan import RunPlan
@@ -30,7 +35,7 @@ from virnucpro_monitor.runner.prepare import Prepared, prepare
 from virnucpro_monitor.runner.seats import Seats
 from virnucpro_monitor.runner.supervisor import descendants
 from virnucpro_monitor.runner.worker import _load_ahead
-from virnucpro_monitor.validation import trace
+from virnucpro_monitor.validation import comparing, trace
 from virnucpro_monitor.validation.oracle import prepare_oracle
 
 HEALTHY_MODEL = HEALTHY[MODEL_FILE]
@@ -226,7 +231,8 @@ def test_a_judge_that_stands_by_loads_what_explains_a_failure_where_there_is_roo
         torch.cuda, "mem_get_info", lambda _: (3 * needed_bytes + spare_bytes, 10 * needed_bytes)
     )
     monkeypatch.setattr(trace, "load_ahead", lambda *asked: loaded.append(asked))
-    _load_ahead(job, ["oracle", "of another set"])
+    monkeypatch.setattr(comparing, "compare_ahead", lambda *_: None)
+    _load_ahead(job, ["oracle", "of another set"])()
     assert loaded == ([("oracle", torch.device("cuda:0"))] if loads else [])
 
 
@@ -260,20 +266,30 @@ def test_the_word_to_go_is_a_byte_and_not_the_end_of_the_pipe() -> None:
     os.close(read)
 
 
-@pytest.mark.parametrize(("free_gib", "num_seats"), [(140, 1), (5, 0)])
-def test_a_card_without_room_to_spare_has_none_stand_by(
+@pytest.mark.parametrize(
+    ("device", "free_gib", "num_to_come", "num_seats"),
+    [
+        ("cuda:0", 140, 0, 0),
+        ("cuda:0", 140, 1, 1),
+        ("cuda:0", 140, 3, 2),  # one for each commit that has asked
+        ("cuda:0", 5, 3, 0),
+        ("cpu", 0, 3, 1),
+    ],
+)
+def test_those_stand_by_that_a_card_has_room_for_and_commits_come_for(
     plan: RunPlan, prepared: Prepared, monkeypatch: pytest.MonkeyPatch,
-    free_gib: int, num_seats: int,
+    device: str, free_gib: int, num_to_come: int, num_seats: int,
 ) -> None:  # fmt: skip
-    held: list[str] = []
-    monkeypatch.setattr(prepared.pool, "hold", lambda job: held.append(job.request.device))
+    held: list[MeasureJob] = []
+    monkeypatch.setattr(prepared.pool, "hold", held.append)
     seats = Seats(plan, look=lambda _: Gpu("H200", "1", 140 * GIB, free_gib * GIB, (), 0))
-    seats.keep_ready(prepared, "cuda:0")
-    assert held == []  # no commit to come
-    seats.num_to_come = 1
+    seats.num_to_come = num_to_come
     for _ in range(2):
-        seats.keep_ready(prepared, "cuda:0")
-    assert held == ["cuda:0"] * num_seats
+        seats.keep_ready(prepared, device)
+    assert [job.request.device for job in held] == [device] * num_seats
+    with ExitStack() as stack:
+        taken = [seats.take(device, stack) for _ in range(3)]
+        assert list(map(str, filter(None, taken))) == [job.checkout for job in held]
     seats.close()
 
 
@@ -316,3 +332,40 @@ def test_the_first_passes_leave_no_memory_and_draw_nothing(
     if on_card:
         assert torch.equal(torch.cuda.get_rng_state(device), drawn_there)
         assert torch.cuda.memory_reserved(device) == reserved
+
+
+def test_the_next_commit_begins_once_the_last_is_judged_and_no_sooner(
+    plan: RunPlan, prepared: Prepared
+) -> None:
+    first, second = (
+        Work(commit=plan.commits[0], benchmarks=plan.benchmarks, code_digest=str(number))
+        for number in range(2)
+    )
+    one = replace(plan, workers=1)
+    capacity = Capacity(one, [Card(0, "cpu")], 2, Path(prepared.checkpoint), print)
+    judge, end, begun = threading.Event(), threading.Event(), threading.Event()
+
+    def measure(work: Work, _: Any, on_judged: Any, __: Any) -> Iterator[RunReport]:
+        if work is first:
+            assert judge.wait(10)
+            on_judged()
+            assert begun.wait(10)  # the next one begins before this one ends
+            end.set()
+        else:
+            begun.set()
+            assert end.wait(10)
+        return iter(())
+
+    with Crew(capacity, 2, measure, end.set) as crew:
+        crew.start(0, first)
+        assert not crew.has_room_for(second)
+        judge.set()
+        assert crew.next_event() == (0, crew_module.Judged())
+        assert crew.has_room_for(second)
+        assert capacity.free_card([Card(0, "cpu")]) is None
+        assert capacity.free_card([Card(0, "cpu")], [Card(0, "cpu")]) == Card(0, "cpu")
+        crew.start(1, second)
+        assert not crew.has_room_for(first)
+        assert {crew.next_event()[0], crew.next_event()[0]} == {0, 1}
+        assert not crew.active
+        assert not crew.judged

@@ -5,7 +5,14 @@ against the job.
 """
 
 from virnucpro_monitor.records import BenchmarkSet, Outcome, Verdict
-from virnucpro_monitor.records.messages import Advanced, Failed, Judged, MessageError, Said
+from virnucpro_monitor.records.messages import (
+    Advanced,
+    Explaining,
+    Failed,
+    Judged,
+    MessageError,
+    Said,
+)
 
 _ROUNDING = 1e-6  # by which a cosine may lie outside -1 and 1
 
@@ -24,7 +31,7 @@ class Acceptance:
 
     def __call__(self, said: Said) -> None:
         """Raise `MessageError` where `said` cannot come now, or cannot be a result."""
-        if not isinstance(said, (Advanced, Judged, Failed)):
+        if not isinstance(said, (Advanced, Explaining, Judged, Failed)):
             raise MessageError("A message was not asked for.")
         if self._over or said.benchmark >= len(self._benchmarks):
             raise MessageError("A message came after the last that was expected.")
@@ -32,6 +39,8 @@ class Acceptance:
             return  # of an oracle it may be another set's
         if said.benchmark != self._next:
             raise MessageError(f"A message is about benchmark set {said.benchmark} out of turn.")
+        if isinstance(said, Explaining):
+            return
         if isinstance(said, Judged):
             check_verdict(said.verdict, self._benchmarks[said.benchmark])
         self._next += 1

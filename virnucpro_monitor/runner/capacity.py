@@ -81,14 +81,21 @@ class Capacity:
             )
         return self._reason
 
-    def free_card(self, active: Collection[Card | None]) -> Card | None:
-        """The card to begin the next commit on, the least busy first; None where none has room."""
-        used = Counter(active)
-        if len(active) >= self.num_workers:
+    def free_card(
+        self, active: Collection[Card | None], judged: Collection[Card | None] = ()
+    ) -> Card | None:
+        """The card to begin the next commit on, the least busy first; None where none has room.
+
+        Args:
+            judged: the cards of those commits of the active ones that no longer take a place.
+        """
+        used, ending = Counter(active), Counter(judged)
+        used.subtract(ending)
+        if len(active) - len(judged) >= self.num_workers:
             return None
         for card in sorted(self._slots, key=lambda card: (used[card], card.place)):
             if used[card] < self._slots[card] and (
-                not self._on_gpu or self._is_usable(card, used[card])
+                not self._on_gpu or self._is_usable(card, used[card] + ending[card])
             ):
                 return card
         return None

@@ -20,7 +20,7 @@ from virnucpro_monitor.runner.capacity import Capacity
 from virnucpro_monitor.runner.cards import Card, find_cards
 from virnucpro_monitor.runner.client import WorkerPool
 from virnucpro_monitor.runner.cluster import Cluster, OnHosts
-from virnucpro_monitor.runner.crew import Crew, Finished
+from virnucpro_monitor.runner.crew import Crew, Finished, Judged
 from virnucpro_monitor.runner.decide import Decider, Work
 from virnucpro_monitor.runner.ledger import Ledger
 from virnucpro_monitor.runner.plan import RunPlan
@@ -170,7 +170,7 @@ class CommitRunner:
         """Measure the last commit again where the environment has changed since."""
         for work in self._decider.bridges():
             self._say(f"The environment has changed: measuring {work.commit.short} again first.")
-            for report in self._measure(work, self._on_progress, self._say):
+            for report in self._measure(work, self._on_progress, lambda: None, self._say):
                 self._ledger.add(report.run)
                 yield report
 
@@ -194,8 +194,9 @@ class CommitRunner:
             if not crew.has_room_for(work):
                 return
             active = [one.card for one in crew.active.values()]
+            judged = [one.card for one in crew.judged.values()]
             reason = capacity.why_not(active)
-            card = None if reason else capacity.free_card(active)
+            card = None if reason else capacity.free_card(active, judged)
             if reason is None and card is None:
                 return
             if reason is not None:
@@ -226,11 +227,13 @@ class CommitRunner:
             self._say(event)
         elif isinstance(event, Finished):
             turns.finish(index)
-        else:
+        elif not isinstance(event, Judged):
             self._ledger.add(event.run)
             turns.add(index, event)
 
-    def _measure(self, work: Work, on_progress: OnProgress, say: Say) -> Iterator[RunReport]:
+    def _measure(
+        self, work: Work, on_progress: OnProgress, on_judged: Callable[[], None], say: Say
+    ) -> Iterator[RunReport]:
         """Measure one commit, and what is in doubt then once more in another process."""
         doubtful = []
         for report in self._workers.measure(
@@ -238,6 +241,7 @@ class CommitRunner:
             self._ledger,
             self._decider.unmeasured,
             on_progress=on_progress,
+            on_judged=on_judged,
             say=say,
         ):
             doubt = self._ledger.doubt(report.run) if self._plan.confirm and not work.again else ""
@@ -247,7 +251,7 @@ class CommitRunner:
             yield report
         if doubtful:
             again = replace(work, benchmarks=tuple(doubtful), again=True)
-            yield from self._measure(again, on_progress, say)
+            yield from self._measure(again, on_progress, on_judged, say)
 
 
 def begin_order(waiting: Mapping[int, Work], num_workers: int) -> list[tuple[int, Work]]:

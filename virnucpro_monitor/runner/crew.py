@@ -11,7 +11,7 @@ from virnucpro_monitor.records.progress import OnProgress, Progress, Say
 from virnucpro_monitor.runner.capacity import Capacity
 from virnucpro_monitor.runner.decide import Work
 
-Measure = Callable[[Work, OnProgress, Say], Iterator[RunReport]]
+Measure = Callable[[Work, OnProgress, Callable[[], None], Say], Iterator[RunReport]]
 
 
 @dataclass(frozen=True, slots=True)
@@ -21,7 +21,12 @@ class Finished:
     error: BaseException | None
 
 
-Event = Progress | str | RunReport | Finished  # a string is a line for a person
+@dataclass(frozen=True, slots=True)
+class Judged:
+    """A commit is judged: the next one may begin while the rest of it is done."""
+
+
+Event = Progress | str | RunReport | Judged | Finished  # a string is a line for a person
 
 
 class Crew:
@@ -30,7 +35,8 @@ class Crew:
     Args:
         capacity: asked each time that a commit is to begin.
         total: commits to cover, for their progress.
-        measure: called in a thread; may take minutes.
+        measure: called in a thread; may take minutes. It calls its third argument when the commit
+            is judged, and no longer takes the place of another.
         end: makes the threads that still measure end soon.
     """
 
@@ -41,9 +47,11 @@ class Crew:
         self._total = total
         self._measure = measure
         self._end = end
-        self._threads = ThreadPoolExecutor(capacity.most, thread_name_prefix="commit")
+        # One is judged in each place, and what was judged there before may still be ending.
+        self._threads = ThreadPoolExecutor(2 * capacity.most, thread_name_prefix="commit")
         self._events: queue.SimpleQueue[tuple[int, Event]] = queue.SimpleQueue()
         self.active: dict[int, Work] = {}  # by the commit's place in the plan
+        self.judged: dict[int, Work] = {}  # those of them that are judged
 
     def __enter__(self) -> "Crew":
         return self
@@ -59,8 +67,11 @@ class Crew:
         self._threads.shutdown(cancel_futures=True)
 
     def has_room_for(self, work: Work) -> bool:
-        alone = work.alone or any(one.alone for one in self.active.values())
-        return len(self.active) < (1 if alone else self._capacity.num_workers)
+        if work.alone or any(one.alone for one in self.active.values()):
+            return not self.active
+        places = self._capacity.num_workers
+        in_place = len(self.active) - len(self.judged)
+        return in_place < places and len(self.active) < 2 * places
 
     def start(self, index: int, work: Work) -> None:
         """Begin one commit; its events come by `next_event`."""
@@ -74,8 +85,11 @@ class Crew:
             MonitorError: what ended the measuring, if it was not the commit's own doing.
         """
         index, event = self._events.get()
+        if isinstance(event, Judged):
+            self.judged[index] = self.active[index]
         if isinstance(event, Finished):
             del self.active[index]
+            self.judged.pop(index, None)
             if event.error is not None:
                 raise event.error
         return index, event
@@ -90,7 +104,10 @@ class Crew:
         error: BaseException | None = None
         try:
             for report in self._measure(
-                work, progress, lambda text: self._events.put((index, text))
+                work,
+                progress,
+                lambda: self._events.put((index, Judged())),
+                lambda text: self._events.put((index, text)),
             ):
                 self._events.put((index, report))
         except BaseException as caught:

@@ -20,7 +20,14 @@ from virnucpro_monitor.records import (
     content_digest,
     to_json,
 )
-from virnucpro_monitor.records.messages import Advanced, Ended, Failed, Judged, MeasureJob
+from virnucpro_monitor.records.messages import (
+    Advanced,
+    Ended,
+    Explaining,
+    Failed,
+    Judged,
+    MeasureJob,
+)
 from virnucpro_monitor.records.progress import OnProgress, Progress
 from virnucpro_monitor.runner.accept import Acceptance
 from virnucpro_monitor.runner.adapter_names import parse_adapter
@@ -46,6 +53,7 @@ def measure(
     *,
     configuration: Callable[[str | None], Configuration],
     on_progress: OnProgress,
+    on_judged: Callable[[], None] = lambda: None,
     note: str = "",
 ) -> Iterator[RunReport]:
     """Measure one checked-out commit on its benchmark sets, whatever its code does.
@@ -54,6 +62,8 @@ def measure(
 
     Args:
         device: "cpu" or "cuda:N".
+        on_judged: called, perhaps more than once, when what is left of the commit is no judging: a
+            failure of its last set is explained, or its processes end.
         configuration: makes the record for the backend that ran (None: it never came to that).
         note: what the checkout had to say; kept with the output.
     """
@@ -94,12 +104,17 @@ def measure(
                             total=event.total,
                         )
                     )
+                elif isinstance(event, Explaining):
+                    if event.benchmark == num_benchmarks - 1:
+                        on_judged()
                 elif isinstance(event, (Judged, Failed)):
                     if isinstance(event, Failed) and isinstance(prepared.pool, WorkerPool):
                         event = blame_others(event, device, Path(prepared.checkpoint))
                     if held is not None:
                         yield held
                     first = event.benchmark + 1
+                    if first == num_benchmarks:
+                        on_judged()
                     held = _held(report, event, prepared.environment(event.packages))
                     started_at, start = datetime.now(UTC), time.monotonic()
                 elif isinstance(event, Ended):

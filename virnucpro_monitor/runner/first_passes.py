@@ -22,13 +22,23 @@ _ALONE = (8, 64, 200, 450, 1024)
 _PACKED = (16, 128, 512, 2048, 4096, 16384)
 
 
-@torch.no_grad()
 def run_first_passes(model_name: str, device: torch.device, dtype: torch.dtype) -> None:
     """Have what passes of such a model need loaded in this process.
 
     Raises:
         WeightsError: there is no such model.
     """
+    try:
+        _run(model_name, device, dtype)
+    finally:
+        if device.type == "cuda":
+            torch.cuda.synchronize(device)
+            torch._C._cuda_clearCublasWorkspaces()
+            torch.cuda.empty_cache()
+
+
+@torch.no_grad()
+def _run(model_name: str, device: torch.device, dtype: torch.dtype) -> None:
     shape = model_shape(model_name)
     with unfilled():
         model = ESM2(num_layers=1, embed_dim=shape.embed_dim, attention_heads=shape.num_heads)
@@ -40,11 +50,6 @@ def run_first_passes(model_name: str, device: torch.device, dtype: torch.dtype) 
     for length in _PACKED:
         _as_packed(model.layers[0], shape, length, device, dtype)
     fingerprints(dict(model.named_parameters()))
-    del model, rows, tokens
-    if device.type == "cuda":
-        torch.cuda.synchronize(device)
-        torch._C._cuda_clearCublasWorkspaces()
-        torch.cuda.empty_cache()
 
 
 def _as_packed(

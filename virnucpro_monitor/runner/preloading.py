@@ -55,7 +55,7 @@ def leave_compiler_out() -> None:
 
         return called
 
-    torch._disable_dynamo = wrapped
+    torch._disable_dynamo = wrapped  # type: ignore[attr-defined,assignment]
 
 
 def holds_gpu() -> bool:

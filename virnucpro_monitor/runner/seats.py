@@ -17,35 +17,45 @@ ROOM = 3  # times what a commit needs: for the present one, the one that stands 
 
 
 class Seats:
-    """At most one seat a device. Threads may share it."""
+    """On a CPU one seat; on a card, if it has room, one for each commit that is measured there.
+
+    Threads may share it.
+    """
 
     def __init__(self, plan: RunPlan, look: Callable[[str], Gpu | None] = find_gpu) -> None:
         self._plan = plan
         self._look = look
         self._lock = threading.Lock()
-        self._seats: dict[str, tuple[Path, ExitStack]] = {}
+        self._seats: dict[str, list[tuple[Path, ExitStack]]] = {}
         self.num_to_come = 0  # commits that wait for their turn
 
     def close(self) -> None:
         """Give all seats up."""
         with self._lock:
             while self._seats:
-                self._seats.popitem()[1][1].close()
+                for _, own in self._seats.popitem()[1]:
+                    own.close()
 
     def keep_ready(self, prepared: Prepared, device: str) -> None:
-        """Have processes stand by for the next commit, if one will come and there is room."""
+        """Have processes stand by for the next commit, if one will come and there is room.
+
+        It is called once by each commit that is measured, so that no more stand by than begin.
+        """
         plan, pool = self._plan, prepared.pool
         if not plan.standby or self.num_to_come < 1 or not isinstance(pool, WorkerPool):
             return
         if not isinstance(plan.repository, Repository) or not self._has_room(prepared, device):
             return
         with self._lock, ExitStack() as stack, suppress(OSError):  # a full disk: told where needed
-            if device in self._seats:
+            there = self._seats.setdefault(device, [])
+            if sum(map(len, self._seats.values())) >= self.num_to_come:
+                return
+            if there and not device.startswith("cuda"):
                 return
             folder = stack.enter_context(plan.repository.seat())
             pool.hold(measure_job(plan, prepared, folder, device, plan.benchmarks))
             stack.callback(pool.drop, str(folder))
-            self._seats[device] = folder, stack.pop_all()
+            there.append((folder, stack.pop_all()))
 
     def take(self, device: str, stack: ExitStack) -> Path | None:
         """The seat of a device, which is now the caller's as long as `stack` lasts; None for none.
@@ -53,7 +63,8 @@ class Seats:
         Processes that stand by for it are ended then, if nobody has called them.
         """
         with self._lock:
-            folder, own = self._seats.pop(device, (None, ExitStack()))
+            there = self._seats.get(device)
+            folder, own = there.pop(0) if there else (None, ExitStack())
         stack.push(own)
         return folder
 

@@ -24,6 +24,7 @@ import select
 import socket
 import sys
 import tempfile
+import threading
 import time
 import traceback
 from collections.abc import Callable, Iterator, Sequence
@@ -84,7 +85,10 @@ def main() -> None:
     os.dup2(os.open(os.devnull, os.O_RDONLY), 0)
     forking = "--spawn" not in sys.argv
     if forking:
+        looking = threading.Thread(target=known_distributions)  # reads much, computes little
+        looking.start()
         preload()
+        looking.join()
         gc.freeze()  # what each job would go through again, and copy by that
         forking = not holds_gpu()
     adopt_orphans()
@@ -103,7 +107,6 @@ def main() -> None:
         if line and (go_fd is None or forking):
             job = decode_job(line)
             if forking and isinstance(job, MeasureJob):
-                known_distributions()
                 if job.warm:
                     map_checkpoints(job)
                 load_for(job)
@@ -117,9 +120,6 @@ def main() -> None:
         connection.close()
         if go_fd is not None:
             os.close(go_fd)
-        if forking and line and isinstance(job, PrepareJob):  # while a worker prepares
-            known_distributions()
-            gc.freeze()
     end_children(but=supervisors)
     while supervisors:  # each ends its job once its own socket is closed
         _tend(supervisors)

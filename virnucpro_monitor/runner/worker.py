@@ -7,6 +7,7 @@ import faulthandler
 import os
 import socket
 import sys
+import threading
 import time
 from collections.abc import Callable
 from contextlib import ExitStack, suppress
@@ -22,6 +23,7 @@ from virnucpro_monitor.records.messages import (
     Advanced,
     Described,
     DescribeJob,
+    Explaining,
     Failed,
     Job,
     Judged,
@@ -149,6 +151,7 @@ def _measure(job: MeasureJob, connection: socket.socket, emit: Emit, *, held: bo
     from virnucpro_monitor.runner.endings import garbage_text
     from virnucpro_monitor.runner.failures import describe_failure, is_ours
     from virnucpro_monitor.runner.remote import FROM_TARGET, RemoteSubject
+    from virnucpro_monitor.runner.reuse import read_ahead
 
     clock = _Clock()
     index = job.first
@@ -159,8 +162,9 @@ def _measure(job: MeasureJob, connection: socket.socket, emit: Emit, *, held: bo
             # By the adapter's name, which is ours: a target's code cannot choose what judges it.
             named = parse_adapter(job.adapter).oracle
             weights, oracles = _yardstick(job, named, emit)
+            wait_for_load = _load_ahead(job, oracles)
             if held:
-                _load_ahead(job, oracles)
+                wait_for_load()
             subject.meet()
             if held:
                 clock.restart()
@@ -169,9 +173,11 @@ def _measure(job: MeasureJob, connection: socket.socket, emit: Emit, *, held: bo
                 raise WeightsError(
                     f"The weights file {Path(weights.path).name} has changed since this run began."
                 )
+            for benchmark in job.benchmarks[job.first : job.first + 1]:
+                read_ahead(benchmark, job.reuse)
             subject.wait()
             for index in range(job.first, len(job.benchmarks)):
-                verdict = _judge(job, subject, index, oracles[index], emit)
+                verdict = _judge(job, subject, index, oracles[index], emit, wait_for_load)
                 emit(
                     Judged(
                         benchmark=index,
@@ -211,23 +217,38 @@ def _warm_up(job: MeasureJob) -> None:
             torch.zeros(1, device=job.request.device)
 
 
-def _load_ahead(job: MeasureJob, oracles: list[Any]) -> None:
-    """While no commit is named yet: what explains a failure, where the card has room to spare.
+def _load_ahead(job: MeasureJob, oracles: list[Any]) -> Callable[[], None]:
+    """Load what comparing takes, and what explains a failure, where the card has room to spare.
 
-    On a CPU the model is the file's own memory.
+    That passes before a commit is named, or else while its process loads and embeds. On a CPU the
+    model is the file's own memory.
+
+    Returns:
+        What waits for it, to be called before a failure is explained.
     """
     if not job.request.device.startswith("cuda"):
-        return
+        return lambda: None
     import torch
 
+    from virnucpro_monitor.models.weights import model_shape
     from virnucpro_monitor.runner.capacity import needed_gpu_bytes
+    from virnucpro_monitor.validation.comparing import compare_ahead
     from virnucpro_monitor.validation.trace import load_ahead
 
-    with suppress(Exception):  # met again where it is needed, and told then
-        free_bytes, _ = torch.cuda.mem_get_info(job.request.device)
-        if free_bytes >= _ROOM * needed_gpu_bytes(Path(job.checkpoint)):
-            for oracle in oracles[job.first : job.first + 1]:  # of one model, whatever the set
-                load_ahead(oracle, torch.device(job.request.device))
+    device = torch.device(job.request.device)
+
+    def load() -> None:
+        with suppress(Exception):  # met again where it is needed, and told then
+            free_bytes, _ = torch.cuda.mem_get_info(device)
+            width = model_shape(job.request.model).embed_dim
+            compare_ahead(device, getattr(torch, job.request.dtype), width)
+            if free_bytes >= _ROOM * needed_gpu_bytes(Path(job.checkpoint)):
+                for oracle in oracles[job.first : job.first + 1]:  # of one model, whatever the set
+                    load_ahead(oracle, device)
+
+    thread = threading.Thread(target=load, daemon=True)
+    thread.start()
+    return thread.join
 
 
 class _Times(TypedDict):
@@ -250,7 +271,14 @@ class _Clock:
         return taken
 
 
-def _judge(job: MeasureJob, subject: Any, index: int, oracle: Any, emit: Emit) -> Verdict:
+def _judge(
+    job: MeasureJob,
+    subject: Any,
+    index: int,
+    oracle: Any,
+    emit: Emit,
+    wait_for_load: Callable[[], None],
+) -> Verdict:
     from virnucpro_monitor.models.families import FAMILIES
     from virnucpro_monitor.runner.adapter_names import parse_adapter
     from virnucpro_monitor.runner.reuse import reuse_unpacked
@@ -260,6 +288,13 @@ def _judge(job: MeasureJob, subject: Any, index: int, oracle: Any, emit: Emit) -
 
     benchmark = job.benchmarks[index]
     fresh = fresh_texts(job.protocol)
+
+    def explaining() -> None:
+        wait_for_load()
+        # A commit that begins before this one has left what it computed would compute it as well.
+        if index == len(job.benchmarks) - 1 and getattr(judged, "reuses", True):
+            emit(Explaining(benchmark=index))
+
     with ExitStack() as stack:
         if parse_adapter(job.adapter).oracle == OWN_ORACLE:
             parent = Path(job.cache_folder) / "oracle"
@@ -277,6 +312,7 @@ def _judge(job: MeasureJob, subject: Any, index: int, oracle: Any, emit: Emit) -
             probes=job.probes,
             keep_embeddings=job.keep_embeddings,
             family=FAMILIES[parse_adapter(job.adapter).family],
+            on_explaining=explaining,
         )
     isolation = to_json(subject.confined)
     return replace(verdict, documents={**verdict.documents, "isolation": isolation})

@@ -1,7 +1,7 @@
 """Measure commits in worker processes: one checkout and one worker for each commit."""
 
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import ExitStack
 from pathlib import Path
 from types import TracebackType
@@ -107,9 +107,13 @@ class Workers:
         unmeasured: Unmeasured,
         *,
         on_progress: OnProgress,
+        on_judged: Callable[[], None],
         say: Say,
     ) -> Iterator[RunReport]:
         """Measure one commit, whatever its code does.
+
+        Args:
+            on_judged: called when it is judged, and the next commit may begin beside what is left.
 
         Raises:
             MonitorError: the yardstick cannot be set up in the commit's interpreter.
@@ -144,6 +148,11 @@ class Workers:
                         self.seats.keep_ready(prepared, device)
                     on_progress(event)
 
+                def judged() -> None:
+                    # Who stands by has shown that a card has room for both; a CPU's memory may not.
+                    if device.startswith("cuda") and self.num_held(device) > 0:
+                        on_judged()
+
                 yield from measure(
                     plan,
                     prepared,
@@ -152,6 +161,7 @@ class Workers:
                     device,
                     configuration=lambda used: ledger.configuration(prepared.weights_name, used),
                     on_progress=progress,
+                    on_judged=judged,
                     note=note,
                 )
 

@@ -1,19 +1,18 @@
 """Measure a subject on a benchmark set: every sequence alone, and all of them packed.
 
 It streams: one pack at a time, and of it one sequence at a time in float64, so that memory does
-not grow with the benchmark set. What is found of a pack leaves its device in one piece.
+not grow with the benchmark set. What is found of a pack leaves its device in one piece. Where the
+passes run on a card by another process, one pack is compared while that embeds the next.
 """
 
 import itertools
 import time
-from collections import Counter
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, replace
 
 import torch
 
 from virnucpro_monitor.data.benchmarks import truncate
-from virnucpro_monitor.data.pooling import mean_pool
 from virnucpro_monitor.errors import TargetError
 from virnucpro_monitor.records import (
     BenchmarkSet,
@@ -23,13 +22,13 @@ from virnucpro_monitor.records import (
     SequenceResult,
     SequenceStatus,
 )
-from virnucpro_monitor.validation import measures
+from virnucpro_monitor.validation.comparing import Comparing, Notes, Pair
 from virnucpro_monitor.validation.oracle import Oracle
 from virnucpro_monitor.validation.poison import poisoned
 from virnucpro_monitor.validation.probe_packs import own_pack
 from virnucpro_monitor.validation.subject import PackedBatch, Subject, embed_packed, embed_unpacked
 from virnucpro_monitor.validation.tokens import encode
-from virnucpro_monitor.validation.worst_rows import KeptRows, WorstRows
+from virnucpro_monitor.validation.worst_rows import WorstRows
 
 
 @dataclass(slots=True)
@@ -51,27 +50,6 @@ class Measurement:
     worst: tuple[WorstRows, ...]
 
 
-# Of rows that cannot be compared: no value is finite, and residue 0 stands for the worst.
-_NO_FIGURES = torch.tensor([torch.nan, torch.nan, 0.0, torch.nan], dtype=torch.float64)
-
-
-@dataclass(slots=True)
-class _Notes:
-    results: dict[int, SequenceResult] = field(default_factory=dict)
-    seen: Counter[str] = field(default_factory=Counter)
-    unknown_ids: list[str] = field(default_factory=list)
-    other_tokens: list[str] = field(default_factory=list)
-    packed_not_finite: list[str] = field(default_factory=list)
-    unpacked_not_finite: list[str] = field(default_factory=list)
-    residue_errors: dict[str, tuple[float | None, float | None]] = field(default_factory=dict)
-    worst: KeptRows = field(default_factory=KeptRows)
-    num_tokens: int = 0
-    width: int | None = None
-    pooled: dict[int, tuple[torch.Tensor, torch.Tensor]] = field(default_factory=dict)
-    packed_s: float = 0.0
-    unpacked_s: float | None = 0.0  # None once a sequence was not timed
-
-
 def measure(
     subject: Subject,
     benchmark: BenchmarkSet,
@@ -89,41 +67,37 @@ def measure(
     expected = [encode(text) for text in texts]
     pairs = [(s.id, text) for s, text in zip(benchmark.sequences, texts, strict=True)]
     own_tokens = {name: expected[index] for name, index in indices.items()}
-    notes, batches, done = _Notes(), [], set[int]()
-    for number, batch in enumerate(subject.pack(pairs)):
-        of_others = _other_tokens(batch, own_tokens)
-        notes.other_tokens += of_others
-        with poisoned(subject.device):
-            started = _now_s(subject)
-            batch, rows = _embed(subject, batch, dict(pairs) if of_others else {})
-            notes.packed_s += _now_s(subject) - started
-        batches.append(batch)
-        notes.num_tokens += int(batch.input_ids.numel())
-        bounds = check_batch(batch, rows)
-        notes.width = _check_width(rows, oracle)
-        pairs_of_pack: list[_Pair] = []
-        for slot, sequence_id in enumerate(batch.sequence_ids):
-            notes.seen[sequence_id] += 1
-            if sequence_id not in indices:
-                notes.unknown_ids.append(sequence_id)
-                continue
-            index = indices[sequence_id]
-            start, end = bounds[slot], bounds[slot + 1]
-            alone, spent_s = _embed_alone(subject, expected[index])
-            if notes.unpacked_s is not None:
-                notes.unpacked_s = None if spent_s is None else notes.unpacked_s + spent_s
-            residues = cut_residues(rows, start, end)
-            pair = _Pair(index, sequence_id, slot, (start, end), residues, alone.to(rows.device))
-            pairs_of_pack.append(pair)
-            done.add(index)
-            if on_progress:
-                on_progress(len(done), len(texts))
-        compared = _compare(pairs_of_pack, oracle, notes)
-        for pair, found in zip(pairs_of_pack, compared, strict=True):
-            result = _placed(found, number, pair.slot, pair.span[0])
-            notes.results[pair.index] = _worse(notes.results.get(pair.index), result)
-            if notes.results[pair.index] is result:
-                notes.worst.offer(result, rows, pair.span, pair.residues, pair.alone)
+    notes, batches, done = Notes(), [], set[int]()
+    with Comparing(oracle, notes, beside=_is_beside(subject)) as comparing:
+        for number, batch in enumerate(subject.pack(pairs)):
+            of_others = _other_tokens(batch, own_tokens)
+            notes.other_tokens += of_others
+            with poisoned(subject.device):
+                started = _now_s(subject)
+                batch, rows = _embed(subject, batch, dict(pairs) if of_others else {})
+                notes.packed_s += _now_s(subject) - started
+            batches.append(batch)
+            notes.num_tokens += int(batch.input_ids.numel())
+            bounds = check_batch(batch, rows)
+            notes.width = _check_width(rows, oracle)
+            pairs_of_pack: list[Pair] = []
+            for slot, sequence_id in enumerate(batch.sequence_ids):
+                notes.seen[sequence_id] += 1
+                if sequence_id not in indices:
+                    notes.unknown_ids.append(sequence_id)
+                    continue
+                index = indices[sequence_id]
+                start, end = bounds[slot], bounds[slot + 1]
+                alone, spent_s = _embed_alone(subject, expected[index])
+                if notes.unpacked_s is not None:
+                    notes.unpacked_s = None if spent_s is None else notes.unpacked_s + spent_s
+                residues = cut_residues(rows, start, end)
+                pair = Pair(index, sequence_id, slot, (start, end), residues, alone.to(rows.device))
+                pairs_of_pack.append(pair)
+                done.add(index)
+                if on_progress:
+                    on_progress(len(done), len(texts))
+            comparing.add(number, rows, pairs_of_pack)
     sequences = tuple(
         _finish(notes, benchmark, index, len(text)) for index, text in enumerate(texts)
     )
@@ -135,6 +109,11 @@ def measure(
         _gathered(notes, len(texts)),
         notes.worst.sorted(sequences),
     )
+
+
+def _is_beside(subject: Subject) -> bool:
+    """Whether passes run in another process and on a card: this one is idle meanwhile."""
+    return subject.device.type == "cuda" and hasattr(subject, "embed_packed_span")
 
 
 def _other_tokens(batch: PackedBatch, own_tokens: Mapping[str, torch.Tensor]) -> list[str]:
@@ -168,7 +147,7 @@ def _embed(
         return own, embed_packed(subject, own)
 
 
-def _gathered(notes: _Notes, num_sequences: int) -> PooledEmbeddings:
+def _gathered(notes: Notes, num_sequences: int) -> PooledEmbeddings:
     """Both sides' pooled embeddings in the benchmark's order, NaN where a sequence was lost."""
     sides = torch.full((2, num_sequences, notes.width or 0), torch.nan)
     for index, pair in notes.pooled.items():
@@ -217,128 +196,7 @@ def cut_residues(rows: torch.Tensor, start: int, end: int) -> torch.Tensor:
     return rows[start + 1 : end - 1]
 
 
-@dataclass(frozen=True, slots=True)
-class _Pair:
-    """One sequence of a pack: where it lies, and its rows on one device.
-
-    Attributes:
-        span: its slot among the pack's rows.
-        residues: [n, D] out of the pack, which may be other residues than its own.
-        alone: [T, D] by itself, BOS and EOS included.
-    """
-
-    index: int
-    sequence_id: str
-    slot: int
-    span: tuple[int, int]
-    residues: torch.Tensor
-    alone: torch.Tensor
-
-
-def _compare(
-    pairs: Sequence[_Pair], oracle: Oracle | None, notes: _Notes
-) -> Iterator[SequenceResult]:
-    """Compare each sequence of a pack with itself alone; a device is waited for once for all."""
-    figures: list[torch.Tensor] = []
-    vectors: list[torch.Tensor] = []
-    for pair in pairs:
-        if pair.residues.shape[0] == 0:
-            continue
-        packed, unpacked = pair.residues.double(), pair.alone[1:-1].double()
-        pooled = [mean_pool(packed), mean_pool(unpacked)]
-        # A float64 sum of narrower numbers is finite exactly where all of them are.
-        finite = torch.stack([torch.isfinite(one).all() for one in pooled]).double()
-        alike = packed.shape == unpacked.shape
-        agreement = measures.residue_figures(packed, unpacked) if alike else _NO_FIGURES.to(finite)
-        figures.append(torch.cat([finite, agreement]))
-        row = agreement[2:3].long()
-        vectors += pooled + [one.index_select(0, row)[0] for one in (packed, unpacked)]
-    numbers = iter(torch.stack(figures).tolist() if figures else ())
-    rows = iter(torch.stack(vectors).cpu().reshape(len(figures), 4, -1) if figures else ())
-    for pair in pairs:
-        if pair.residues.shape[0]:
-            yield _result(pair, next(numbers), next(rows), oracle, notes)
-        else:
-            yield SequenceResult(
-                index=pair.index,
-                sequence_id=pair.sequence_id,
-                length=0,
-                status=SequenceStatus.LOST,
-            )
-
-
-def _result(
-    pair: _Pair,
-    figures: Sequence[float],
-    vectors: torch.Tensor,
-    oracle: Oracle | None,
-    notes: _Notes,
-) -> SequenceResult:
-    """What a sequence's figures say.
-
-    Args:
-        figures: whether packed and unpacked are finite, and `residue_figures`.
-        vectors: [4, D] float64 on the CPU: both sides' pooled rows and their worst residue's.
-    """
-    index, sequence_id = pair.index, pair.sequence_id
-    packed_ok, unpacked_ok = (bool(one) for one in figures[:2])
-    if not packed_ok:
-        notes.packed_not_finite.append(sequence_id)
-    if not unpacked_ok:
-        notes.unpacked_not_finite.append(sequence_id)
-    values: dict[str, float | int | None] = {}
-    pooled_packed, pooled_unpacked, worst_packed, worst_unpacked = vectors
-    notes.pooled[index] = (pooled_packed.float(), pooled_unpacked.float())
-    if oracle is not None:
-        reference = oracle.pooled_of(index)
-        for side, pooled, ok in (
-            ("packed", pooled_packed, packed_ok),
-            ("unpacked", pooled_unpacked, unpacked_ok),
-        ):
-            if ok:
-                values[f"{side}_similarity"] = measures.cosine(pooled, reference)
-                values[f"{side}_relative_l2"] = measures.relative_l2(pooled, reference)
-    if packed_ok and unpacked_ok:
-        values["similarity"] = measures.cosine(pooled_packed, pooled_unpacked)
-        values["relative_l2"] = measures.relative_l2(pooled_packed, pooled_unpacked)
-        values["gain"] = measures.gain(pooled_packed, pooled_unpacked)
-        agreement = measures.agreement_of(figures[2:])
-        if agreement is not None:
-            values["worst_residue_similarity"] = agreement.worst
-            values["p01_residue_similarity"] = agreement.p01
-            values["worst_residue"] = agreement.worst_residue
-            values["max_abs_difference"] = agreement.max_abs
-            if oracle is not None and oracle.residues_path is not None:
-                exact = oracle.residue_of(index, agreement.worst_residue)
-                notes.residue_errors[sequence_id] = (
-                    measures.relative_l2(worst_packed, exact),
-                    measures.relative_l2(worst_unpacked, exact),
-                )
-    finite = packed_ok and unpacked_ok and values["similarity"] is not None
-    status = SequenceStatus.OK if finite else SequenceStatus.NOT_FINITE
-    return SequenceResult(
-        index=index,
-        sequence_id=sequence_id,
-        length=pair.residues.shape[0],
-        status=status,
-        **values,  # type: ignore[arg-type]
-    )
-
-
-def _placed(result: SequenceResult, pack: int, slot: int, offset: int) -> SequenceResult:
-    return replace(result, pack=pack, slot=slot, offset=offset)
-
-
-def _worse(first: SequenceResult | None, second: SequenceResult) -> SequenceResult:
-    """Of two copies of one sequence the one further from unpacked; not finite is the furthest."""
-    if first is None:
-        return second
-    return max(
-        first, second, key=lambda s: float("inf") if s.relative_l2 is None else s.relative_l2
-    )
-
-
-def _finish(notes: _Notes, benchmark: BenchmarkSet, index: int, length: int) -> SequenceResult:
+def _finish(notes: Notes, benchmark: BenchmarkSet, index: int, length: int) -> SequenceResult:
     """The sequence's result under its own length.
 
     A doubled one has no similarity, since nobody can say which copy a user would take, but keeps
@@ -366,7 +224,7 @@ def _finish(notes: _Notes, benchmark: BenchmarkSet, index: int, length: int) -> 
     )
 
 
-def _document(notes: _Notes, num_packs: int, num_layers: int) -> PacksDocument:
+def _document(notes: Notes, num_packs: int, num_layers: int) -> PacksDocument:
     return PacksDocument(
         num_packs=num_packs,
         num_tokens=notes.num_tokens,

@@ -43,6 +43,7 @@ def validate_subject(
     probes: bool = True,
     keep_embeddings: bool = False,
     family: Family = ESM2,
+    on_explaining: Callable[[], None] = lambda: None,
 ) -> Verdict:
     """Validate one model on one benchmark set; out of memory halves the packs.
 
@@ -53,6 +54,7 @@ def validate_subject(
         probes: whether to run the probes (leak, position, order, …) too.
         keep_embeddings: whether the verdict holds both sides' pooled embeddings as documents.
         family: of encoders that the subject belongs to.
+        on_explaining: called once all is judged and only a failure is left to be explained.
 
     Raises:
         ConfigurationError: the oracle belongs to another benchmark set, model or weights.
@@ -64,7 +66,15 @@ def validate_subject(
     return halving_packs(
         subject,
         lambda: _validate(
-            subject, benchmark, oracle, protocol, on_progress, probes, keep_embeddings, family
+            subject,
+            benchmark,
+            oracle,
+            protocol,
+            on_progress,
+            probes,
+            keep_embeddings,
+            family,
+            on_explaining,
         ),
     )
 
@@ -78,6 +88,7 @@ def _validate(
     probes: bool,
     keep_embeddings: bool,
     family: Family,
+    on_explaining: Callable[[], None],
 ) -> Verdict:
     limits = limits_key(dtype_name(subject.dtype), subject.device.type, subject.model_name)
     subject = inputs = KeptInputs(subject)
@@ -101,6 +112,7 @@ def _validate(
         documents["limits"] = to_json(own)
     verdict = judge_within_noise(measured.sequences, documents, protocol, limits_name=limits)
     if verdict.outcome is Outcome.FAILED:
+        on_explaining()
         failing = {gate.name: gate.limit for gate in verdict.gates if gate.fails}
         if opening is not None and set(failing) == {"collator"}:
             documents["trace"] = _told(opening.problems.signature)
