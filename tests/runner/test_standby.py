@@ -18,7 +18,7 @@ from tests.runner.conftest import MakePlan
 from tests.runner.tiny_target import HEALTHY, MODEL_FILE, TinyRepository
 from virnucpro_monitor.models.weights import resolve_weights
 from virnucpro_monitor.records import RunReport
-from virnucpro_monitor.records.messages import Ended, Failed, Judged, MeasureJob
+from virnucpro_monitor.records.messages import Ended, Failed, Judged, MeasureJob, NearingEnd
 from virnucpro_monitor.runner import crew as crew_module
 from virnucpro_monitor.runner import first_passes, standby
 from virnucpro_monitor.runner.capacity import Capacity, needed_gpu_bytes
@@ -35,7 +35,7 @@ from virnucpro_monitor.runner.prepare import Prepared, prepare
 from virnucpro_monitor.runner.seats import Seats
 from virnucpro_monitor.runner.supervisor import descendants
 from virnucpro_monitor.runner.worker import _load_ahead
-from virnucpro_monitor.validation import comparing, trace
+from virnucpro_monitor.validation import comparing, exact_model
 from virnucpro_monitor.validation.oracle import prepare_oracle
 
 HEALTHY_MODEL = HEALTHY[MODEL_FILE]
@@ -132,7 +132,10 @@ def test_nothing_of_a_commit_is_there_before_it_is_called(
             other = measure_job(plan, prepared, folder, "cpu", ())
             assert isinstance(list(pool.run(other))[-1], Ended)  # not what was held: another set
             assert pool.num_held("cpu") == 1
-            *_, judged, ended = pool.run(job)
+            *said, judged, ended = pool.run(job)
+        # What it computes alone is not stored yet: the next commit had better wait for that.
+        assert job.reuse
+        assert not any(isinstance(event, NearingEnd) for event in said)
         assert isinstance(judged, Judged)
         assert judged.duration_s < 30
         assert ended == Ended(cause="exit", code=0, log=ended.log)
@@ -147,13 +150,14 @@ def test_who_died_while_waiting_costs_the_commit_nothing(
     repository = plan.repository
     assert isinstance(repository, Repository)
     with repository.seat() as seat, repository.checkout(plan.commits[0].hash, seat):
-        job = held_job(plan, prepared, seat)
+        job = replace(held_job(plan, prepared, seat), reuse=None)
         pool.hold(job)
         wait_for(lambda: len(set(descendants(server_of(pool))) - before) >= 3)
         for pid in set(descendants(server_of(pool))) - before:
             os.kill(pid, signal.SIGKILL)
         events = list(pool.run(job))
     assert isinstance(events[-2], Judged)
+    assert NearingEnd(benchmark=len(job.benchmarks) - 1) in events[:-2]
 
 
 def test_what_is_given_up_ends(plan: RunPlan, prepared: Prepared, pool: WorkerPool) -> None:
@@ -230,7 +234,7 @@ def test_a_judge_that_stands_by_loads_what_explains_a_failure_where_there_is_roo
     monkeypatch.setattr(
         torch.cuda, "mem_get_info", lambda _: (3 * needed_bytes + spare_bytes, 10 * needed_bytes)
     )
-    monkeypatch.setattr(trace, "load_ahead", lambda *asked: loaded.append(asked))
+    monkeypatch.setattr(exact_model, "load_ahead", lambda *asked: loaded.append(asked))
     monkeypatch.setattr(comparing, "compare_ahead", lambda *_: None)
     _load_ahead(job, ["oracle", "of another set"])()
     assert loaded == ([("oracle", torch.device("cuda:0"))] if loads else [])
@@ -245,13 +249,13 @@ def test_a_trace_finds_the_model_that_was_loaded_ahead(
         plan.benchmarks[0],
         cache_folder=plan.cache_folder,
     )
-    trace._loaded.cache_clear()
-    trace.load_ahead(oracle, torch.device("cpu"))
-    monkeypatch.setattr(trace, "load_checkpoint", None)
-    found = trace._load_oracle_model(oracle, torch.device("cpu"))
+    exact_model._loaded.cache_clear()
+    exact_model.load_ahead(oracle, torch.device("cpu"))
+    monkeypatch.setattr(exact_model, "load_checkpoint", None)
+    found = exact_model.oracle_model(oracle, torch.device("cpu"))
     assert found is not None
     assert found.model.num_layers == 6
-    trace._loaded.cache_clear()
+    exact_model._loaded.cache_clear()
 
 
 def test_the_word_to_go_is_a_byte_and_not_the_end_of_the_pipe() -> None:
@@ -334,7 +338,7 @@ def test_the_first_passes_leave_no_memory_and_draw_nothing(
         assert torch.cuda.memory_reserved(device) == reserved
 
 
-def test_the_next_commit_begins_once_the_last_is_judged_and_no_sooner(
+def test_the_next_commit_begins_once_the_last_nears_its_end(
     plan: RunPlan, prepared: Prepared
 ) -> None:
     first, second = (
@@ -345,10 +349,10 @@ def test_the_next_commit_begins_once_the_last_is_judged_and_no_sooner(
     capacity = Capacity(one, [Card(0, "cpu")], 2, Path(prepared.checkpoint), print)
     judge, end, begun = threading.Event(), threading.Event(), threading.Event()
 
-    def measure(work: Work, _: Any, on_judged: Any, __: Any) -> Iterator[RunReport]:
+    def measure(work: Work, _: Any, on_nearing_end: Any, __: Any) -> Iterator[RunReport]:
         if work is first:
             assert judge.wait(10)
-            on_judged()
+            on_nearing_end()
             assert begun.wait(10)  # the next one begins before this one ends
             end.set()
         else:
@@ -360,7 +364,7 @@ def test_the_next_commit_begins_once_the_last_is_judged_and_no_sooner(
         crew.start(0, first)
         assert not crew.has_room_for(second)
         judge.set()
-        assert crew.next_event() == (0, crew_module.Judged())
+        assert crew.next_event() == (0, crew_module.NearingEnd())
         assert crew.has_room_for(second)
         assert capacity.free_card([Card(0, "cpu")]) is None
         assert capacity.free_card([Card(0, "cpu")], [Card(0, "cpu")]) == Card(0, "cpu")
@@ -368,4 +372,4 @@ def test_the_next_commit_begins_once_the_last_is_judged_and_no_sooner(
         assert not crew.has_room_for(first)
         assert {crew.next_event()[0], crew.next_event()[0]} == {0, 1}
         assert not crew.active
-        assert not crew.judged
+        assert not crew.nearing_end

@@ -102,6 +102,25 @@ def test_a_pass_that_writes_into_its_input_is_told_so_and_harms_no_other(fake, p
     assert verdict.culprit is Culprit.UNPACKED
 
 
+def test_a_run_says_when_it_nears_its_end(fake, protocol) -> None:
+    seen: list[str] = []
+    fake.on_packed = lambda rows, pack, layer: seen.append("pass") or rows
+    validate_subject(
+        fake, BENCHMARK, oracle=None, protocol=protocol, on_nearing_end=lambda: seen.append("near")
+    )
+    place = seen.index("near")
+    assert seen.count("near") == 1
+    assert 0 < len(seen) - place < place / 2  # passes that are left, and that were
+
+    fake.on_packed = lambda rows, pack, layer: seen.append("pass") or 2 * rows
+    seen.clear()
+    validate_subject(
+        fake, BENCHMARK, oracle=None, protocol=protocol, on_nearing_end=lambda: seen.append("near")
+    )
+    assert seen.count("near") == 2  # again before the failure is explained
+    assert seen[-1] == "pass"
+
+
 def test_without_an_oracle_the_seed_and_the_probes_are_judged(fake, protocol) -> None:
     verdict = validate_subject(fake, BENCHMARK, oracle=None, protocol=protocol)
     assert verdict.outcome is Outcome.PASSED

@@ -138,8 +138,8 @@ class Advanced:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Explaining:
-    """All of a benchmark set (by its index in the job) is judged; its failure is explained now."""
+class NearingEnd:
+    """Few passes over a benchmark set (by its index in the job) are left; it may be said again."""
 
     benchmark: int
 
@@ -229,7 +229,7 @@ class Ended:
 
 
 Job = PrepareJob | DescribeJob | MeasureJob
-Said = Advanced | Explaining | Ready | Described | Refused | Judged | Failed
+Said = Advanced | NearingEnd | Ready | Described | Refused | Judged | Failed
 """What a worker may say by itself."""
 
 _JOBS: dict[str, type[Job]] = {
@@ -239,7 +239,7 @@ _JOBS: dict[str, type[Job]] = {
 }
 _SAID: dict[str, type[Said]] = {
     "advanced": Advanced,
-    "explaining": Explaining,
+    "nearing_end": NearingEnd,
     "ready": Ready,
     "described": Described,
     "refused": Refused,
@@ -343,7 +343,7 @@ def _check(said: Said) -> None:
     elif isinstance(said, (Judged, Failed)):
         _expect(said.started_at.tzinfo is not None, "a time without its zone")
         _expect(0 <= said.duration_s <= MAX_DURATION_S, "a duration that cannot be")
-    if isinstance(said, (Advanced, Explaining, Judged, Failed)):
+    if isinstance(said, (Advanced, NearingEnd, Judged, Failed)):
         _expect(said.benchmark >= 0, "a benchmark set that was not asked for")
     if isinstance(said, Judged):
         _expect(0 < len(said.backend) <= MAX_NAME_CHARACTERS, "a backend without a usable name")

@@ -7,10 +7,10 @@ against the job.
 from virnucpro_monitor.records import BenchmarkSet, Outcome, Verdict
 from virnucpro_monitor.records.messages import (
     Advanced,
-    Explaining,
     Failed,
     Judged,
     MessageError,
+    NearingEnd,
     Said,
 )
 
@@ -31,7 +31,7 @@ class Acceptance:
 
     def __call__(self, said: Said) -> None:
         """Raise `MessageError` where `said` cannot come now, or cannot be a result."""
-        if not isinstance(said, (Advanced, Explaining, Judged, Failed)):
+        if not isinstance(said, (Advanced, NearingEnd, Judged, Failed)):
             raise MessageError("A message was not asked for.")
         if self._over or said.benchmark >= len(self._benchmarks):
             raise MessageError("A message came after the last that was expected.")
@@ -39,7 +39,7 @@ class Acceptance:
             return  # of an oracle it may be another set's
         if said.benchmark != self._next:
             raise MessageError(f"A message is about benchmark set {said.benchmark} out of turn.")
-        if isinstance(said, Explaining):
+        if isinstance(said, NearingEnd):
             return
         if isinstance(said, Judged):
             check_verdict(said.verdict, self._benchmarks[said.benchmark])

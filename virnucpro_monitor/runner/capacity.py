@@ -82,16 +82,16 @@ class Capacity:
         return self._reason
 
     def free_card(
-        self, active: Collection[Card | None], judged: Collection[Card | None] = ()
+        self, active: Collection[Card | None], nearing_end: Collection[Card | None] = ()
     ) -> Card | None:
         """The card to begin the next commit on, the least busy first; None where none has room.
 
         Args:
-            judged: the cards of those commits of the active ones that no longer take a place.
+            nearing_end: the cards of those commits of the active ones that no longer take a place.
         """
-        used, ending = Counter(active), Counter(judged)
+        used, ending = Counter(active), Counter(nearing_end)
         used.subtract(ending)
-        if len(active) - len(judged) >= self.num_workers:
+        if len(active) - len(nearing_end) >= self.num_workers:
             return None
         for card in sorted(self._slots, key=lambda card: (used[card], card.place)):
             if used[card] < self._slots[card] and (

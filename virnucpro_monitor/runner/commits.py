@@ -20,7 +20,7 @@ from virnucpro_monitor.runner.capacity import Capacity
 from virnucpro_monitor.runner.cards import Card, find_cards
 from virnucpro_monitor.runner.client import WorkerPool
 from virnucpro_monitor.runner.cluster import Cluster, OnHosts
-from virnucpro_monitor.runner.crew import Crew, Finished, Judged
+from virnucpro_monitor.runner.crew import Crew, Finished, NearingEnd
 from virnucpro_monitor.runner.decide import Decider, Work
 from virnucpro_monitor.runner.ledger import Ledger
 from virnucpro_monitor.runner.plan import RunPlan
@@ -194,9 +194,9 @@ class CommitRunner:
             if not crew.has_room_for(work):
                 return
             active = [one.card for one in crew.active.values()]
-            judged = [one.card for one in crew.judged.values()]
+            nearing_end = [one.card for one in crew.nearing_end.values()]
             reason = capacity.why_not(active)
-            card = None if reason else capacity.free_card(active, judged)
+            card = None if reason else capacity.free_card(active, nearing_end)
             if reason is None and card is None:
                 return
             if reason is not None:
@@ -227,12 +227,12 @@ class CommitRunner:
             self._say(event)
         elif isinstance(event, Finished):
             turns.finish(index)
-        elif not isinstance(event, Judged):
+        elif not isinstance(event, NearingEnd):
             self._ledger.add(event.run)
             turns.add(index, event)
 
     def _measure(
-        self, work: Work, on_progress: OnProgress, on_judged: Callable[[], None], say: Say
+        self, work: Work, on_progress: OnProgress, on_nearing_end: Callable[[], None], say: Say
     ) -> Iterator[RunReport]:
         """Measure one commit, and what is in doubt then once more in another process."""
         doubtful = []
@@ -241,7 +241,7 @@ class CommitRunner:
             self._ledger,
             self._decider.unmeasured,
             on_progress=on_progress,
-            on_judged=on_judged,
+            on_nearing_end=on_nearing_end,
             say=say,
         ):
             doubt = self._ledger.doubt(report.run) if self._plan.confirm and not work.again else ""
@@ -251,7 +251,7 @@ class CommitRunner:
             yield report
         if doubtful:
             again = replace(work, benchmarks=tuple(doubtful), again=True)
-            yield from self._measure(again, on_progress, on_judged, say)
+            yield from self._measure(again, on_progress, on_nearing_end, say)
 
 
 def begin_order(waiting: Mapping[int, Work], num_workers: int) -> list[tuple[int, Work]]:

@@ -22,11 +22,11 @@ class Finished:
 
 
 @dataclass(frozen=True, slots=True)
-class Judged:
-    """A commit is judged: the next one may begin while the rest of it is done."""
+class NearingEnd:
+    """Little of a commit is left: the next one may begin beside it."""
 
 
-Event = Progress | str | RunReport | Judged | Finished  # a string is a line for a person
+Event = Progress | str | RunReport | NearingEnd | Finished  # a string is a line for a person
 
 
 class Crew:
@@ -36,7 +36,7 @@ class Crew:
         capacity: asked each time that a commit is to begin.
         total: commits to cover, for their progress.
         measure: called in a thread; may take minutes. It calls its third argument when the commit
-            is judged, and no longer takes the place of another.
+            nears its end, and no longer takes the place of another.
         end: makes the threads that still measure end soon.
     """
 
@@ -47,11 +47,11 @@ class Crew:
         self._total = total
         self._measure = measure
         self._end = end
-        # One is judged in each place, and what was judged there before may still be ending.
+        # In each place one is measured, and the one before it may still be ending.
         self._threads = ThreadPoolExecutor(2 * capacity.most, thread_name_prefix="commit")
         self._events: queue.SimpleQueue[tuple[int, Event]] = queue.SimpleQueue()
         self.active: dict[int, Work] = {}  # by the commit's place in the plan
-        self.judged: dict[int, Work] = {}  # those of them that are judged
+        self.nearing_end: dict[int, Work] = {}  # those of them that near their end
 
     def __enter__(self) -> "Crew":
         return self
@@ -70,7 +70,7 @@ class Crew:
         if work.alone or any(one.alone for one in self.active.values()):
             return not self.active
         places = self._capacity.num_workers
-        in_place = len(self.active) - len(self.judged)
+        in_place = len(self.active) - len(self.nearing_end)
         return in_place < places and len(self.active) < 2 * places
 
     def start(self, index: int, work: Work) -> None:
@@ -85,11 +85,11 @@ class Crew:
             MonitorError: what ended the measuring, if it was not the commit's own doing.
         """
         index, event = self._events.get()
-        if isinstance(event, Judged):
-            self.judged[index] = self.active[index]
+        if isinstance(event, NearingEnd):
+            self.nearing_end[index] = self.active[index]
         if isinstance(event, Finished):
             del self.active[index]
-            self.judged.pop(index, None)
+            self.nearing_end.pop(index, None)
             if event.error is not None:
                 raise event.error
         return index, event
@@ -106,7 +106,7 @@ class Crew:
             for report in self._measure(
                 work,
                 progress,
-                lambda: self._events.put((index, Judged())),
+                lambda: self._events.put((index, NearingEnd())),
                 lambda text: self._events.put((index, text)),
             ):
                 self._events.put((index, report))

@@ -23,10 +23,10 @@ from virnucpro_monitor.records import (
 from virnucpro_monitor.records.messages import (
     Advanced,
     Ended,
-    Explaining,
     Failed,
     Judged,
     MeasureJob,
+    NearingEnd,
 )
 from virnucpro_monitor.records.progress import OnProgress, Progress
 from virnucpro_monitor.runner.accept import Acceptance
@@ -53,7 +53,7 @@ def measure(
     *,
     configuration: Callable[[str | None], Configuration],
     on_progress: OnProgress,
-    on_judged: Callable[[], None] = lambda: None,
+    on_nearing_end: Callable[[], None] = lambda: None,
     note: str = "",
 ) -> Iterator[RunReport]:
     """Measure one checked-out commit on its benchmark sets, whatever its code does.
@@ -62,8 +62,8 @@ def measure(
 
     Args:
         device: "cpu" or "cuda:N".
-        on_judged: called, perhaps more than once, when what is left of the commit is no judging: a
-            failure of its last set is explained, or its processes end.
+        on_nearing_end: called, perhaps more than once, when little is left of the commit: the last
+            passes over its last set, what explains a failure, and the end of its processes.
         configuration: makes the record for the backend that ran (None: it never came to that).
         note: what the checkout had to say; kept with the output.
     """
@@ -104,9 +104,9 @@ def measure(
                             total=event.total,
                         )
                     )
-                elif isinstance(event, Explaining):
+                elif isinstance(event, NearingEnd):
                     if event.benchmark == num_benchmarks - 1:
-                        on_judged()
+                        on_nearing_end()
                 elif isinstance(event, (Judged, Failed)):
                     if isinstance(event, Failed) and isinstance(prepared.pool, WorkerPool):
                         event = blame_others(event, device, Path(prepared.checkpoint))
@@ -114,7 +114,7 @@ def measure(
                         yield held
                     first = event.benchmark + 1
                     if first == num_benchmarks:
-                        on_judged()
+                        on_nearing_end()
                     held = _held(report, event, prepared.environment(event.packages))
                     started_at, start = datetime.now(UTC), time.monotonic()
                 elif isinstance(event, Ended):

@@ -23,12 +23,12 @@ from virnucpro_monitor.records.messages import (
     Advanced,
     Described,
     DescribeJob,
-    Explaining,
     Failed,
     Job,
     Judged,
     MeasureJob,
     MessageError,
+    NearingEnd,
     PrepareJob,
     Ready,
     Refused,
@@ -177,7 +177,7 @@ def _measure(job: MeasureJob, connection: socket.socket, emit: Emit, *, held: bo
                 read_ahead(benchmark, job.reuse)
             subject.wait()
             for index in range(job.first, len(job.benchmarks)):
-                verdict = _judge(job, subject, index, oracles[index], emit, wait_for_load)
+                verdict = _judge(job, subject, index, oracles[index], emit)
                 emit(
                     Judged(
                         benchmark=index,
@@ -224,7 +224,7 @@ def _load_ahead(job: MeasureJob, oracles: list[Any]) -> Callable[[], None]:
     model is the file's own memory.
 
     Returns:
-        What waits for it, to be called before a failure is explained.
+        What waits for it.
     """
     if not job.request.device.startswith("cuda"):
         return lambda: None
@@ -233,7 +233,7 @@ def _load_ahead(job: MeasureJob, oracles: list[Any]) -> Callable[[], None]:
     from virnucpro_monitor.models.weights import model_shape
     from virnucpro_monitor.runner.capacity import needed_gpu_bytes
     from virnucpro_monitor.validation.comparing import compare_ahead
-    from virnucpro_monitor.validation.trace import load_ahead
+    from virnucpro_monitor.validation.exact_model import load_ahead
 
     device = torch.device(job.request.device)
 
@@ -271,14 +271,7 @@ class _Clock:
         return taken
 
 
-def _judge(
-    job: MeasureJob,
-    subject: Any,
-    index: int,
-    oracle: Any,
-    emit: Emit,
-    wait_for_load: Callable[[], None],
-) -> Verdict:
+def _judge(job: MeasureJob, subject: Any, index: int, oracle: Any, emit: Emit) -> Verdict:
     from virnucpro_monitor.models.families import FAMILIES
     from virnucpro_monitor.runner.adapter_names import parse_adapter
     from virnucpro_monitor.runner.reuse import reuse_unpacked
@@ -289,11 +282,10 @@ def _judge(
     benchmark = job.benchmarks[index]
     fresh = fresh_texts(job.protocol)
 
-    def explaining() -> None:
-        wait_for_load()
+    def nearing_end() -> None:
         # A commit that begins before this one has left what it computed would compute it as well.
         if index == len(job.benchmarks) - 1 and getattr(judged, "reuses", True):
-            emit(Explaining(benchmark=index))
+            emit(NearingEnd(benchmark=index))
 
     with ExitStack() as stack:
         if parse_adapter(job.adapter).oracle == OWN_ORACLE:
@@ -312,7 +304,7 @@ def _judge(
             probes=job.probes,
             keep_embeddings=job.keep_embeddings,
             family=FAMILIES[parse_adapter(job.adapter).family],
-            on_explaining=explaining,
+            on_nearing_end=nearing_end,
         )
     isolation = to_json(subject.confined)
     return replace(verdict, documents={**verdict.documents, "isolation": isolation})

@@ -107,13 +107,13 @@ class Workers:
         unmeasured: Unmeasured,
         *,
         on_progress: OnProgress,
-        on_judged: Callable[[], None],
+        on_nearing_end: Callable[[], None],
         say: Say,
     ) -> Iterator[RunReport]:
         """Measure one commit, whatever its code does.
 
         Args:
-            on_judged: called when it is judged, and the next commit may begin beside what is left.
+            on_nearing_end: called when the next commit may begin beside what is left of it.
 
         Raises:
             MonitorError: the yardstick cannot be set up in the commit's interpreter.
@@ -148,10 +148,10 @@ class Workers:
                         self.seats.keep_ready(prepared, device)
                     on_progress(event)
 
-                def judged() -> None:
+                def nearing_end() -> None:
                     # Who stands by has shown that a card has room for both; a CPU's memory may not.
                     if device.startswith("cuda") and self.num_held(device) > 0:
-                        on_judged()
+                        on_nearing_end()
 
                 yield from measure(
                     plan,
@@ -161,7 +161,7 @@ class Workers:
                     device,
                     configuration=lambda used: ledger.configuration(prepared.weights_name, used),
                     on_progress=progress,
-                    on_judged=judged,
+                    on_nearing_end=nearing_end,
                     note=note,
                 )
 

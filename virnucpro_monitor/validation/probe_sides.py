@@ -224,7 +224,8 @@ def probe_embedding(
     ):
         if probed.first is None:
             return not_judged(probed.why)
-        tokens, rows = probed.pack.input_ids, probed.first
+        # Hundreds of small questions follow, each of which a card would be waited for.
+        tokens, rows = probed.pack.input_ids.cpu(), probed.first.cpu()
         bounds = bounds_of(probed.pack)
         parts = [tokens[start:end] for start, end in itertools.pairwise(bounds)]
         firsts = [alone_rows.first(one) for one in parts]
@@ -234,7 +235,7 @@ def probe_embedding(
         if (
             shares is None
             and any(_mixes_positions(rows[a:b], tokens[a:b]) for a, b in itertools.pairwise(bounds))
-            and not _mostly_equal(rows.cpu(), torch.cat(singles))
+            and not _mostly_equal(rows, torch.cat(singles))
         ):
             return not_judged(
                 "The target numbers its hidden layers in its own way: its layer 0 is not the "
@@ -242,8 +243,8 @@ def probe_embedding(
             )
         letters |= set(tokens.tolist())
         for slot, (start, end) in enumerate(itertools.pairwise(bounds)):
-            alone, packed = singles[slot], rows[start:end].cpu()
-            own = parts[slot].cpu()
+            alone, packed = singles[slot], rows[start:end]
+            own = parts[slot]
             exact = alone if table is None else expected_embedding(table, own)
             share = 0.0 if shares is None else shares[slot]
             where = f"{probed.pack.sequence_ids[slot]} with {share:.0%} masked"
@@ -302,7 +303,6 @@ def _mixes_positions(rows: torch.Tensor, tokens: torch.Tensor) -> bool:
     """Whether rows of one token differ in a sequence, which an embedding layer cannot do."""
     if not bool(torch.isfinite(rows).all()):
         return False
-    tokens = tokens.to(rows.device)
     for token in torch.unique(tokens).tolist():
         same = rows[tokens == token].double()
         spread = (same - same[0]).norm(dim=-1).max()

@@ -8,14 +8,12 @@ are right and only a probe failed, the probe's own sequences are traced.
 
 import itertools
 from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
-from functools import lru_cache, partial
-from pathlib import Path
+from functools import partial
 
 import torch
 
 from virnucpro_monitor.data.benchmarks import truncate
 from virnucpro_monitor.errors import MonitorError, TargetError
-from virnucpro_monitor.models.weights import load_checkpoint
 from virnucpro_monitor.records import GATES, BenchmarkSet, Json
 from virnucpro_monitor.validation.departure import (
     Departure,
@@ -25,7 +23,7 @@ from virnucpro_monitor.validation.departure import (
     is_within_noise,
     pooled_error,
 )
-from virnucpro_monitor.validation.exact_model import ExactModel
+from virnucpro_monitor.validation.exact_model import oracle_model
 from virnucpro_monitor.validation.grouping import Group, find_group
 from virnucpro_monitor.validation.layer_noise import layer_limits
 from virnucpro_monitor.validation.leak_trace import trace_leak
@@ -64,7 +62,6 @@ PROBE_GATES = frozenset(gate.name for gate in GATES if not gate.from_sequences)
 _LEAK_GATES = frozenset({"leak"})
 # Rows that are another sequence's are the same ones, but for what half precision rounds.
 _ROW_IS_THE_SAME, _NEARLY_ALL = 0.05, 0.9
-_A_FEW_RESIDUES = "MKTAYIAKQRQISFVK"
 
 
 def trace(
@@ -112,7 +109,7 @@ class _Tracer:
         self, subject: Subject, oracle: Oracle | None, benchmark: BenchmarkSet | None
     ) -> None:
         self.subject, self.benchmark = subject, benchmark
-        self.exact = _load_oracle_model(oracle, subject.device)
+        self.exact = oracle_model(oracle, subject.device)
         self.key = limits_key(dtype_name(subject.dtype), subject.device.type)
         self.layers = list(range(subject.num_layers + 1))
 
@@ -422,28 +419,3 @@ def _in_parts(layers: Sequence[int], layer_bytes: int) -> Iterator[Sequence[int]
     count = max(1, _PART_BYTES // max(1, layer_bytes))
     for first in range(0, len(layers), count):
         yield layers[first : first + count]
-
-
-def _load_oracle_model(oracle: Oracle | None, device: torch.device) -> ExactModel | None:
-    """fair-esm in FP32 from the oracle's own checkpoint; None where that is gone."""
-    if oracle is None or oracle.weights_path is None or not oracle.weights_path.is_file():
-        return None
-    return _loaded(oracle.model_name, oracle.weights_path, str(device))
-
-
-def load_ahead(oracle: Oracle | None, device: torch.device) -> None:
-    """Have the oracle model on a device, and its kernels loaded, for the next trace there."""
-    exact = _load_oracle_model(oracle, device)
-    if exact is not None:
-        with full_float32(), torch.inference_mode():
-            exact.layers(encode(_A_FEW_RESIDUES), [exact.model.num_layers])
-
-
-@lru_cache(maxsize=1)
-def _loaded(model_name: str, path: Path, device: str) -> ExactModel:
-    """Kept for the next trace: loading takes longer than tracing."""
-    model = load_checkpoint(model_name, path)[0]
-    try:
-        return ExactModel(model.to(device))
-    except torch.OutOfMemoryError:
-        return ExactModel(model.cpu())

@@ -43,7 +43,7 @@ def validate_subject(
     probes: bool = True,
     keep_embeddings: bool = False,
     family: Family = ESM2,
-    on_explaining: Callable[[], None] = lambda: None,
+    on_nearing_end: Callable[[], None] = lambda: None,
 ) -> Verdict:
     """Validate one model on one benchmark set; out of memory halves the packs.
 
@@ -54,7 +54,8 @@ def validate_subject(
         probes: whether to run the probes (leak, position, order, …) too.
         keep_embeddings: whether the verdict holds both sides' pooled embeddings as documents.
         family: of encoders that the subject belongs to.
-        on_explaining: called once all is judged and only a failure is left to be explained.
+        on_nearing_end: called, perhaps more than once, when few passes are left: those over the
+            shapes of packs, or only what explains a failure.
 
     Raises:
         ConfigurationError: the oracle belongs to another benchmark set, model or weights.
@@ -74,7 +75,7 @@ def validate_subject(
             probes,
             keep_embeddings,
             family,
-            on_explaining,
+            on_nearing_end,
         ),
     )
 
@@ -88,7 +89,7 @@ def _validate(
     probes: bool,
     keep_embeddings: bool,
     family: Family,
-    on_explaining: Callable[[], None],
+    on_nearing_end: Callable[[], None],
 ) -> Verdict:
     limits = limits_key(dtype_name(subject.dtype), subject.device.type, subject.model_name)
     subject = inputs = KeptInputs(subject)
@@ -100,7 +101,9 @@ def _validate(
     )
     documents: dict[str, Json] = {"packs": to_json(measured.packs), "oracle": to_json(named)}
     if probes:
-        found = run_probes(subject, protocol, oracle, opening=opening)
+        found = run_probes(
+            subject, protocol, oracle, opening=opening, on_nearing_end=on_nearing_end
+        )
         if family.mask is None:
             reason = f"No token of {family.name} hides a residue."
             found["mask"] = not_judged(reason, found["mask"].unit)
@@ -112,7 +115,7 @@ def _validate(
         documents["limits"] = to_json(own)
     verdict = judge_within_noise(measured.sequences, documents, protocol, limits_name=limits)
     if verdict.outcome is Outcome.FAILED:
-        on_explaining()
+        on_nearing_end()
         failing = {gate.name: gate.limit for gate in verdict.gates if gate.fails}
         if opening is not None and set(failing) == {"collator"}:
             documents["trace"] = _told(opening.problems.signature)
