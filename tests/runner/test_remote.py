@@ -1,5 +1,6 @@
 """A subject at the other end of a channel gives what the subject itself gives, to the last bit."""
 
+import mmap
 import socket
 import threading
 from collections.abc import Iterator
@@ -12,7 +13,7 @@ import torch
 from tests.runner.conftest import MODEL, SEQUENCES
 from virnucpro_monitor.errors import TargetError
 from virnucpro_monitor.models.weights import resolve_weights
-from virnucpro_monitor.records.calls import Call, EmbedPack, Loaded, OnePack, Packs
+from virnucpro_monitor.records.calls import Call, EmbedPack, Given, Loaded, OnePack, Packs
 from virnucpro_monitor.records.messages import MeasureJob, MessageError
 from virnucpro_monitor.runner import channel
 from virnucpro_monitor.runner.channel import Channel, ChannelClosedError
@@ -60,10 +61,13 @@ def asked() -> list[Call]:
     return []
 
 
-@pytest.fixture
-def remote(subject: Marking, asked: list[Call]) -> Iterator[RemoteSubject]:
+@pytest.fixture(params=["sent", "shared"])
+def remote(
+    subject: Marking, asked: list[Call], request: pytest.FixtureRequest
+) -> Iterator[RemoteSubject]:
     ours, theirs = socket.socketpair()
-    far = Channel(theirs)
+    memory = channel.shared_memory() if request.param == "shared" else None
+    far = Channel(theirs, memory, writes=True)
     host = Host(cast(MeasureJob, type("Job", (), {"checkout": "."})))
     host._subject = subject
 
@@ -86,7 +90,7 @@ def remote(subject: Marking, asked: list[Call]) -> Iterator[RemoteSubject]:
         token_budget=60, fills=True,
     )  # fmt: skip
     far.send(far_loaded)
-    near = Channel(ours)
+    near = Channel(ours, memory)
     with RemoteSubject(near) as remote:
         remote.wait()
         yield remote
@@ -165,3 +169,31 @@ def test_an_answer_that_is_too_long_is_refused_where_it_is_made(
             Channel(ours).send(Packs(packs=()), [torch.empty(3, device="meta")])
         Channel(ours).send(Packs(packs=()))  # nothing of the others was sent
         assert Channel(theirs).receive()[0] == Packs(packs=())
+
+
+def test_rows_in_shared_memory_are_copied_and_those_that_do_not_fit_are_sent() -> None:
+    ours, theirs = socket.socketpair()
+    memory = mmap.mmap(-1, 256)
+    rows = [torch.arange(6.0).reshape(2, 3).t(), torch.tensor([7], dtype=torch.int32)]
+    large = torch.arange(65.0)
+    with ours, theirs:
+        far, near = Channel(ours, memory, writes=True), Channel(theirs, memory)
+        far.send(Given(), rows)
+        _, found = near.receive()
+        far.send(Given(), [large])
+        far.send(Given(), [torch.zeros(3), torch.zeros(3)])
+        assert torch.equal(near.receive()[1][0], large)
+        assert all(map(torch.equal, found, rows))  # though the memory holds other rows by now
+        near.send(Given(), rows)  # by this end they are sent
+        assert all(map(torch.equal, far.receive()[1], rows))
+        assert not near.receive()[1][0].any()
+
+
+@pytest.mark.parametrize("num_bytes", [None, 64])
+def test_rows_that_lie_beyond_what_is_shared_are_refused(num_bytes: int | None) -> None:
+    ours, theirs = socket.socketpair()
+    with ours, theirs:
+        Channel(ours, mmap.mmap(-1, 256), writes=True).send(Given(), [torch.ones(33)])
+        near = Channel(theirs, None if num_bytes is None else mmap.mmap(-1, num_bytes))
+        with pytest.raises(MessageError, match="no memory is shared"):
+            near.receive()

@@ -1,11 +1,14 @@
 """The channel between a judge and the process that runs its target.
 
 Each message is the length of a JSON header (4 bytes), the header, and the bytes of the tensors that
-the header lists. Nothing is unpickled; sizes are bounded before anything is read.
+the header lists. Nothing is unpickled; sizes are bounded before anything is read. Where both ends
+share memory, rows lie there in place of following: a card writes and reads them at once. Only one
+end writes, and only in answer to the other, which has copied by the time that it asks again.
 """
 
 import json
 import math
+import mmap
 import socket
 import struct
 from collections.abc import Sequence
@@ -18,6 +21,8 @@ from virnucpro_monitor.records.messages import MAX_MESSAGE_BYTES, MessageError, 
 
 MAX_TENSOR_BYTES = 2 * 1024**3  # of one message; ten times what the longest trace asks at once
 _BUFFER_BYTES = 4 * 1024**2
+_SHARED_BYTES = 256 * 1024**2  # no memory until it is written; what does not fit is sent
+_ALIGNED = 64  # bytes
 _DTYPES = {
     str(one).removeprefix("torch."): one
     for one in (
@@ -31,11 +36,29 @@ class ChannelClosedError(ConnectionError):
     """The other side has gone."""
 
 
-class Channel:
-    """One end of a connected stream socket."""
+def shared_memory() -> mmap.mmap:
+    """Memory that this process and all that it forks from here on share."""
+    return mmap.mmap(-1, _SHARED_BYTES)
 
-    def __init__(self, connection: socket.socket) -> None:
+
+class Channel:
+    """One end of a connected stream socket.
+
+    Args:
+        shared: memory that the other end has as well; None for none.
+        writes: whether it is this end that writes there.
+    """
+
+    def __init__(
+        self,
+        connection: socket.socket,
+        shared: mmap.mmap | None = None,
+        *,
+        writes: bool = False,
+    ) -> None:
         self._connection = connection
+        self._shared = None if shared is None else torch.frombuffer(shared, dtype=torch.uint8)
+        self._writes = writes
         for option in (socket.SO_SNDBUF, socket.SO_RCVBUF):
             connection.setsockopt(socket.SOL_SOCKET, option, _BUFFER_BYTES)
 
@@ -46,23 +69,34 @@ class Channel:
             ChannelClosedError: nobody listens any more.
             MessageError: a tensor is of a kind that cannot be sent, or there is too much of it.
         """
-        rows = [_plain(one) for one in tensors]
+        places = self._places(tensors) if self._writes else None
+        rows = [_checked_kind(one) for one in tensors] if places else list(map(_plain, tensors))
         shapes = [[str(one.dtype).removeprefix("torch."), list(one.shape)] for one in rows]
-        header = json.dumps({**call_to_json(message), "tensors": shapes}, allow_nan=False).encode()
+        fields = {**call_to_json(message), "tensors": shapes}
+        if places:
+            fields["shared"] = True
+        header = json.dumps(fields, allow_nan=False).encode()
         # Refused here, so that it is told as what it is, and not as noise at the other end.
         if len(header) > MAX_MESSAGE_BYTES:
             raise MessageError(f"A header of {len(header)} bytes is longer than any message.")
         _checked(shapes)
+        for place, one in zip(places or (), rows, strict=False):
+            self._view(place, one.dtype, one.shape).copy_(one)
         try:
             self._connection.sendall(struct.pack(">I", len(header)) + header)
-            for one in rows:
+            for one in () if places else rows:
                 if one.numel():
                     self._connection.sendall(_bytes_of(one))
         except (BrokenPipeError, ConnectionResetError) as error:
             raise ChannelClosedError("The other side has gone.") from error
 
-    def receive(self) -> tuple[Call | Answer, list[torch.Tensor]]:
+    def receive(
+        self, device: torch.device | None = None
+    ) -> tuple[Call | Answer, list[torch.Tensor]]:
         """The next message and its tensors, which are this process's own.
+
+        Args:
+            device: where tensors go that lie in shared memory; all others are on the CPU.
 
         Raises:
             ChannelClosedError: nobody is there any more.
@@ -73,7 +107,10 @@ class Channel:
             raise MessageError(f"A header of {length} bytes is longer than any message.")
         content = parse_json(bytes(self._take(bytearray(length))))
         shapes = content.pop("tensors", None) if isinstance(content, dict) else None
+        shared = content.pop("shared", False) if isinstance(content, dict) else False
         message = call_from_json(content)
+        if shared is not False:
+            return message, self._copied(_checked(shapes), device)
         tensors = [_empty(one) for one in _checked(shapes)]
         for one in tensors:
             if one.numel():
@@ -82,6 +119,35 @@ class Channel:
 
     def close(self) -> None:
         self._connection.close()
+
+    def _places(self, tensors: Sequence[Any]) -> list[int] | None:
+        """Where each tensor comes to lie in the shared memory; None where not all do."""
+        if self._shared is None or not tensors:
+            return None
+        if not all(isinstance(one, torch.Tensor) for one in tensors):
+            return None
+        sizes = [one.numel() * one.element_size() for one in tensors]
+        places, end = _laid_out(sizes)
+        return places if end <= self._shared.numel() else None
+
+    def _view(self, place: int, dtype: torch.dtype, shape: Sequence[int]) -> torch.Tensor:
+        assert self._shared is not None
+        size = math.prod(shape) * dtype.itemsize
+        view: torch.Tensor = self._shared[place : place + size].view(dtype).reshape(list(shape))
+        return view
+
+    def _copied(
+        self, shapes: list[tuple[str, list[int]]], device: torch.device | None
+    ) -> list[torch.Tensor]:
+        """The tensors that lie in the shared memory, copied."""
+        kinds = [(_DTYPES[dtype], shape) for dtype, shape in shapes]
+        places, end = _laid_out([math.prod(shape) * dtype.itemsize for dtype, shape in kinds])
+        if self._shared is None or end > self._shared.numel():
+            raise MessageError("Tensors lie where no memory is shared.")
+        return [
+            self._view(place, *kind).to(device or "cpu", copy=True)
+            for place, kind in zip(places, kinds, strict=True)
+        ]
 
     def _take(self, room: Any) -> Any:
         view = memoryview(room)
@@ -96,16 +162,30 @@ class Channel:
         return room
 
 
+def _laid_out(sizes: Sequence[int]) -> tuple[list[int], int]:
+    """The first byte of each of several tensors of these bytes, and the one behind the last."""
+    places, end = [], 0
+    for size in sizes:
+        places.append(end)
+        end += -(-size // _ALIGNED) * _ALIGNED
+    return places, end
+
+
 def _plain(tensor: Any) -> torch.Tensor:
+    kind = _checked_kind(tensor)
+    plain: torch.Tensor = kind.cpu().contiguous()
+    return plain
+
+
+def _checked_kind(tensor: Any) -> torch.Tensor:
     if type(tensor) not in (torch.Tensor, torch.nn.Parameter) or tensor.layout != torch.strided:
         raise MessageError(f"{type(tensor).__name__} is no plain tensor.")
     if str(tensor.dtype).removeprefix("torch.") not in _DTYPES:
         raise MessageError(f"A tensor of {tensor.dtype} cannot be sent.")
-    try:
-        plain: torch.Tensor = tensor.detach().cpu().contiguous()
-    except NotImplementedError as error:  # without data, as on the device "meta"
-        raise MessageError(f"A tensor on the device {tensor.device} has no values.") from error
-    return plain
+    if tensor.is_meta:
+        raise MessageError(f"A tensor on the device {tensor.device} has no values.")
+    detached: torch.Tensor = tensor.detach()
+    return detached
 
 
 def _bytes_of(tensor: torch.Tensor) -> memoryview:

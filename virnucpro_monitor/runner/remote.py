@@ -191,14 +191,20 @@ class RemoteSubject:
         return self.ask(NamePackages(), Packages)[0].names
 
     def ask(
-        self, call: Call, kind: type[_Kind], tensors: Sequence[torch.Tensor] = ()
+        self,
+        call: Call,
+        kind: type[_Kind],
+        tensors: Sequence[torch.Tensor] = (),
+        device: torch.device | None = None,
     ) -> tuple[_Kind, list[torch.Tensor]]:
-        """Ask, and wait for an answer of this kind and its tensors."""
+        """Ask, and wait for an answer of this kind and its tensors, perhaps on that device."""
         self._channel.send(call, tensors)
-        return self._await(kind)
+        return self._await(kind, device)
 
-    def _await(self, kind: type[_Kind]) -> tuple[_Kind, list[torch.Tensor]]:
-        answer, tensors = self._channel.receive()
+    def _await(
+        self, kind: type[_Kind], device: torch.device | None = None
+    ) -> tuple[_Kind, list[torch.Tensor]]:
+        answer, tensors = self._channel.receive(device)
         if isinstance(answer, Raised):
             _raise(answer)
         if not isinstance(answer, kind):
@@ -206,7 +212,7 @@ class RemoteSubject:
         return answer, tensors
 
     def _embed(self, call: EmbedAlone | EmbedPack, *inputs: torch.Tensor) -> Layers:
-        answer, tensors = self.ask(call, Embedded, inputs)
+        answer, tensors = self.ask(call, Embedded, inputs, self.device)
         wanted = len(call.layers) + len(answer.changed)
         if answer.layers != call.layers or len(tensors) != wanted:
             raise MessageError("Rows came of other layers than were asked for.")

@@ -19,6 +19,7 @@ commit is there before. One that ends without that byte says nothing at all.
 
 import gc
 import json
+import mmap
 import os
 import select
 import socket
@@ -190,10 +191,12 @@ def _run(
     if isinstance(job, MeasureJob):
         # The judge comes first: what is forked later may come to lie in a namespace.
         judges, theirs = socket.socketpair()
+        memory = _shared_of(job)
         judge_or_inside = fork_contained(namespace=False)
         if isinstance(judge_or_inside, Inside):
             theirs.close()
-            _judge(job, pipes, judges, connection, forking, held=go_fd is not None)
+            held = go_fd is not None
+            _judge(job, pipes, judges, connection, forking, held=held, memory=memory)
         judge = judge_or_inside
         judges.close()
         territory = territory_of(job, scratch)
@@ -204,7 +207,7 @@ def _run(
         )
         if isinstance(child, Inside):
             _join(group)
-            _be_target(job, pipes, theirs, territory, child, scratch, forking, go_fd)
+            _be_target(job, pipes, theirs, territory, child, scratch, forking, go_fd, memory)
         theirs.close()
     elif isinstance(job, DescribeJob):
         territory = territory_of(job, scratch)
@@ -232,6 +235,13 @@ def _run(
         go_fd=go_fd,
         group=group,
     )
+
+
+def _shared_of(job: MeasureJob) -> mmap.mmap | None:
+    """Memory for rows on their way between two cards' processes; on a CPU it would gain nothing."""
+    from virnucpro_monitor.runner.channel import shared_memory
+
+    return shared_memory() if job.request.device.startswith("cuda") else None
 
 
 def _join(group: JobGroup | None) -> None:
@@ -285,6 +295,7 @@ def _judge(
     forking: bool,
     *,
     held: bool = False,
+    memory: mmap.mmap | None = None,
 ) -> NoReturn:
     """Be the process that does the job, or judges what a target's process embeds."""
     connection.close()
@@ -295,7 +306,7 @@ def _judge(
     def work() -> int:
         if channel is None and not job.request.device.startswith("cuda"):
             limit_own_memory(Limits(job.timeout_s, job.memory_limit_gib))
-        return worker.run_job(job, pipes.result, channel, held=held)
+        return worker.run_job(job, pipes.result, channel, held=held, shared=memory)
 
     _end_after(work)
 
@@ -309,6 +320,7 @@ def _be_target(
     scratch: Path | None,
     forking: bool,
     go_fd: int | None,
+    memory: mmap.mmap | None,
 ) -> NoReturn:
     """Be the process that runs the target."""
     pipes.take_output()
@@ -322,7 +334,7 @@ def _be_target(
         _become("--target", job, [channel.fileno(), told], job.python)
     if job.python is not None:
         enter(Path(job.python))
-    _end_after(lambda: _serve_target(job, channel, confined, scratch, go_fd))
+    _end_after(lambda: _serve_target(job, channel, confined, scratch, go_fd, memory))
 
 
 def _describe(
@@ -346,6 +358,7 @@ def _serve_target(
     confined: Confined,
     scratch: Path | None,
     go_fd: int | None = None,
+    memory: mmap.mmap | None = None,
 ) -> int:
     from virnucpro_monitor.runner.channel import Channel
     from virnucpro_monitor.runner.target_process import serve
@@ -353,7 +366,7 @@ def _serve_target(
     if not job.request.device.startswith("cuda"):
         limit_own_memory(Limits(job.timeout_s, job.memory_limit_gib))
     worker.settle_in()
-    serve(job, Channel(channel), confined, scratch, go_fd)
+    serve(job, Channel(channel, memory, writes=True), confined, scratch, go_fd)
     return 0
 
 

@@ -4,6 +4,7 @@ A job answers with messages on a pipe of its own, which no target's process ever
 """
 
 import faulthandler
+import mmap
 import os
 import socket
 import sys
@@ -54,13 +55,19 @@ def settle_in() -> None:
 
 
 def run_job(
-    job: Job, result_fd: int, connection: socket.socket | None = None, *, held: bool = False
+    job: Job,
+    result_fd: int,
+    connection: socket.socket | None = None,
+    *,
+    held: bool = False,
+    shared: mmap.mmap | None = None,
 ) -> int:
     """Do a job and send its events; every exception becomes an event.
 
     Args:
         connection: to the target's process, of a job that measures one.
         held: that process waits for its commit, and the run begins when it has come.
+        shared: memory that it has as well.
 
     Returns:
         This process's exit status.
@@ -79,7 +86,7 @@ def run_job(
         _describe(job, emit)
         return 0
     assert connection is not None
-    return _measure(job, connection, emit, held=held)
+    return _measure(job, connection, emit, held=held, shared=shared)
 
 
 def _prepare(job: PrepareJob, emit: Emit) -> None:
@@ -144,7 +151,14 @@ def _yardstick(job: PrepareJob | MeasureJob, oracle: str, emit: Emit) -> tuple[A
     return weights, oracles
 
 
-def _measure(job: MeasureJob, connection: socket.socket, emit: Emit, *, held: bool) -> int:
+def _measure(
+    job: MeasureJob,
+    connection: socket.socket,
+    emit: Emit,
+    *,
+    held: bool,
+    shared: mmap.mmap | None,
+) -> int:
     """Judge what the target's process, at the other end of the connection, embeds."""
     from virnucpro_monitor.runner.adapter_names import parse_adapter
     from virnucpro_monitor.runner.channel import Channel, ChannelClosedError
@@ -155,7 +169,7 @@ def _measure(job: MeasureJob, connection: socket.socket, emit: Emit, *, held: bo
 
     clock = _Clock()
     index = job.first
-    subject = RemoteSubject(Channel(connection))
+    subject = RemoteSubject(Channel(connection, shared))
     try:
         with subject:
             _warm_up(job)
