@@ -59,10 +59,24 @@ def test_the_time_of_the_unpacked_side_is_that_of_passes_alone(tmp_path: Path) -
         for one in SEQUENCES:
             embed_unpacked(judged, encode(one.residues))
     assert isinstance(judged, reuse.ReusingSubject)
+    assert judged.reuses
     assert len(judged.reused_s) == len(SEQUENCES)
     timed = [spent for spent in judged.reused_s.values() if spent is not None]
     assert len(timed) == again.calls == SAMPLE_SIZE
     assert min(timed) > 0
+
+
+def test_what_is_read_ahead_is_not_read_again(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    reuse.read_ahead(BENCHMARK, None)
+    reuse.read_ahead(BENCHMARK, str(tmp_path))  # nothing is there yet
+    embed_all(CountingSubject(), tmp_path)
+    reuse.read_ahead(BENCHMARK, str(tmp_path))
+    monkeypatch.setattr(torch, "load", None)
+    again = CountingSubject()
+    embed_all(again, tmp_path)
+    assert again.calls == SAMPLE_SIZE
 
 
 def test_a_changed_baseline_is_computed_and_kept_in_its_place(tmp_path: Path) -> None:
@@ -95,6 +109,7 @@ def test_what_is_too_large_to_keep_is_neither_held_nor_written(
             embed_unpacked(judged, encode(one.residues))
         assert isinstance(judged, reuse.ReusingSubject)
         assert not judged.computed
+        assert not judged.reuses
     assert not list(tmp_path.glob("*.pt"))
 
 
