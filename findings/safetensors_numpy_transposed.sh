@@ -3,8 +3,7 @@
 #
 # safetensors.numpy stores the shape of an array beside its memory as it lies, whatever its strides are.
 # What is not in C order (a transpose, a Fortran array, each second row) comes back with the right
-# shape and dtype and the numbers at other places. safetensors.torch refuses such tensors with a
-# sentence. It also saves bfloat16 arrays (ml_dtypes) that its own load_file cannot read: KeyError.
+# shape and dtype and the numbers at other places. safetensors.torch refuses such tensors by an error.
 #
 # Seen: the transpose of [[0, 1, 2], [3, 4, 5]] comes back as [[0, 1], [2, 3], [4, 5]]; rows 0 and 2 of
 # four as rows 0 and 1; np.ascontiguousarray before saving gives the array itself.
