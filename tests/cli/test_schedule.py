@@ -7,7 +7,7 @@ import pytest
 from tests.runner.tiny_target import HEALTHY, TinyRepository
 from virnucpro_monitor.cli.log_file import rotate
 from virnucpro_monitor.cli.main import run_command
-from virnucpro_monitor.monitor import running
+from virnucpro_monitor.monitor import running, scheduling
 from virnucpro_monitor.settings import load_settings
 
 # Stands in for crontab: keeps the table in a file beside itself.
@@ -43,8 +43,12 @@ def options(tmp_path: Path) -> list[str]:
 
 
 def test_install_replaces_only_its_own_line(
-    table: Path, options: list[str], capsys: pytest.CaptureFixture[str]
+    table: Path,
+    options: list[str],
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
+    monkeypatch.setattr(scheduling, "count_gpus", lambda: 0)
     table.write_text("MAILTO=me\n0 1 * * * backup\n")
     assert run_command(["schedule", "install", "--every", "30m", *options]) == 0
     assert run_command(["schedule", "install", "--every", "2h", *options]) == 0
@@ -52,6 +56,9 @@ def test_install_replaces_only_its_own_line(
     assert lines[:2] == ["MAILTO=me", "0 1 * * * backup"]
     assert len(lines) == 3
     assert lines[2].startswith("0 */2 * * * env ")
+    assert "it has no card, and the line says --device cuda:0" in capsys.readouterr().err
+    assert run_command(["schedule", "install", "--every", "2h", *options, "--device", "cpu"]) == 0
+    assert "no card" not in capsys.readouterr().err
     capsys.readouterr()
     assert run_command(["schedule", "status", *options]) == 0
     said = capsys.readouterr().out

@@ -229,3 +229,7 @@ def test_the_last_line_tells_what_skipped_and_known_commits_inherit() -> None:
     assert outcome.summary == (
         "2 skipped (inherits failed), 1 skipped, 2 known already (1 not passed)."
     )
+    measured = [make_report(6, (0.9, 1.0, 1.0)).run, make_report(7).run]
+    assert RunOutcome(runs=(*runs, *measured), settled=()).summary == (
+        "1 passed, 1 failed, 2 skipped (inherits failed), 1 skipped."
+    )

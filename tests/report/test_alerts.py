@@ -16,12 +16,12 @@ from sqlalchemy import Engine
 from tests.ports import free_port
 from tests.report.receivers import Hook, Mailbox, mail_server, self_signed, web_server
 from tests.runner.tiny_target import HEALTHY, TinyRepository
-from tests.store.builders import START, TARGET, make_commit, make_report
+from tests.store.builders import START, TARGET, make_commit, make_gate, make_report
 from virnucpro_monitor.cli.main import run_command
 from virnucpro_monitor.errors import ConfigurationError
 from virnucpro_monitor.host.alert_file import AlertFile, read_alert_file
 from virnucpro_monitor.monitor.alerting import AlertPass, load_told, pass_alerts
-from virnucpro_monitor.records import DeliveryState
+from virnucpro_monitor.records import DeliveryState, Outcome
 from virnucpro_monitor.report import alerting, notify
 from virnucpro_monitor.report.alerting import alert_after_run, run_alert_pass
 from virnucpro_monitor.report.notify import send_message
@@ -172,6 +172,22 @@ def test_services_with_an_address_of_their_own_get_it_escaped_as_they_ask(
     given = address.format(token="TIiajkdnlazkcOXrIdevi7FQ", hook_id="1" * 18)
     assert send_message(given, "title", "packed side, <mask> not zeroed") == ""
     assert any(shown in str(post) for _, post in hook.posts)
+
+
+def test_no_sequence_is_named_where_a_probe_alone_saw_the_fault(
+    tmp_path: Path, path: Path, hook: Hook
+) -> None:
+    url = f"sqlite:///{tmp_path / 'probes.db'}"
+    create_database(url)
+    engine = open_engine(url)
+    gate = make_gate("probes", passed=False, value=0.75, limit=1e-4)
+    for number, changes in enumerate(({}, {"outcome": Outcome.FAILED, "gates": (gate,)})):
+        Writer(engine).save_run(make_report(number, **changes))
+    engine.dispose()
+    look(url, channels(path, all=f'"{hook.url()}"\nkinds = ["broken"]'))
+    ((_, post),) = hook.posts
+    assert "none disagrees: 3 of 3 agree, and the gates above say what" in post["message"]
+    assert "short_1" not in post["message"]
 
 
 def test_a_channel_that_fails_is_recorded_tried_again_and_holds_up_no_other(

@@ -85,7 +85,12 @@ def install(
     """
     from virnucpro_monitor.host import private_settings, schedule
     from virnucpro_monitor.host.systemd import install_units, systemd_units, unit_name
-    from virnucpro_monitor.monitor.scheduling import alert_job_name, make_alert_job, make_job
+    from virnucpro_monitor.monitor.scheduling import (
+        alert_job_name,
+        make_alert_job,
+        make_job,
+        missing_card,
+    )
 
     job = make_job(settings, target, every, cron, max_time)
     alerts = make_alert_job(job)
@@ -110,6 +115,8 @@ def install(
     schedule.write_crontab(table)
     for one in jobs:
         say(f"Installed for {one.name}: {one.cron}; its log is {one.log}.")
+    if missing := missing_card(settings):
+        say(missing)
     if alerts is None:
         say("Nobody is told of what it finds: `virnucpro-monitor alerts init` sets that up.")
 

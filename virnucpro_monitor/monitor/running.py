@@ -146,7 +146,8 @@ class RunOutcome:
     def summary(self) -> str:
         """One line on the whole start."""
         latest = {_series_of(run): run for run in self.runs}
-        counts = Counter(map(_outcome_text, latest.values()))
+        in_order = sorted(latest.values(), key=lambda run: tuple(Outcome).index(run.outcome))
+        counts = Counter(map(_outcome_text, in_order))
         parts = [f"{number} {outcome}" for outcome, number in counts.items()]
         if self.settled:
             bad = sum(run.effective_outcome is not Outcome.PASSED for run in self.settled)

@@ -15,6 +15,7 @@ from virnucpro_monitor.host.times import every as interval
 from virnucpro_monitor.monitor.running import find_run_target, stored_targets
 from virnucpro_monitor.records.request import NAMED_WEIGHTS
 from virnucpro_monitor.runner.builtin import BUILTIN
+from virnucpro_monitor.runner.gpu import count_gpus
 from virnucpro_monitor.runner.passwords import is_kept
 from virnucpro_monitor.secrecy import masked_url
 from virnucpro_monitor.settings import (
@@ -133,6 +134,17 @@ def setting_arguments(settings: Settings, leave_out: Collection[str] = ()) -> li
         for one in value if isinstance(value, list) else [value]:
             arguments += [SETTINGS[name].about.flag, str(one)]
     return arguments
+
+
+def missing_card(settings: Settings) -> str:
+    """A sentence where this host has not the card that its scheduled starts would measure on."""
+    device = settings.device
+    if device == "cpu" or settings.engine != "local" or count_gpus():
+        return ""
+    return (
+        f"No start will measure here: it has no card, and the line says --device {device}. "
+        "--device, --model and --dtype, or the settings file, say another set-up."
+    )
 
 
 def _without_option(settings: Settings) -> dict[str, str]:

@@ -37,6 +37,7 @@ from virnucpro_monitor.report.text import (
     format_value,
     one_line,
 )
+from virnucpro_monitor.report.words import agreement
 
 TITLE = "{target}: {verdict}"
 TITLE_NAMES = ("target", "verdict", "kind", "commit", "author")
@@ -102,7 +103,7 @@ def _incident_facts(one: Happening, context: Context) -> dict[str, Json]:
         else "",
         "series": _series_words([incident.first_bad for incident in one.incidents]),
         "gates": [] if over else _gate_lines(bad),
-        "worst": [] if over or lost else [_sequence_line(result) for result in context.worst],
+        "worst": [] if over or lost else _worst_lines(first.worst, context),
         "notes": [
             *([one.reason] if one.reason else []),
             *([one_line(bad.reason, 300)] if lost and not over else []),
@@ -240,6 +241,14 @@ def _gate_lines(run: Run) -> list[str]:
             if gate.fails
         ]
     )
+
+
+def _worst_lines(run: Run, context: Context) -> list[str]:
+    """The worst sequences; in words where none of them is bad, and a probe alone saw the fault."""
+    figures = run.figures
+    if figures is None or figures.num_strict < figures.num_sequences:
+        return [_sequence_line(result) for result in context.worst]
+    return [f"none disagrees: {agreement(figures)} agree, and the gates above say what does not"]
 
 
 def _sequence_line(result: SequenceResult) -> str:
