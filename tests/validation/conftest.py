@@ -1,4 +1,7 @@
-"""The smallest official size with synthetic weights, a short benchmark set, and its oracle."""
+"""The smallest official size with synthetic weights, a short benchmark set, and its oracle.
+
+The demo's model beside it, a fifth as wide: for tests of hundreds of verdicts.
+"""
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
@@ -9,7 +12,7 @@ import torch
 from tests.protocols import quick_protocol
 from virnucpro_monitor.data.benchmarks import benchmark_digest
 from virnucpro_monitor.models.esm2_flash import load_esm2_model
-from virnucpro_monitor.models.weights import Weights, resolve_weights
+from virnucpro_monitor.models.weights import DEMO_MODEL, Weights, resolve_weights
 from virnucpro_monitor.records import BenchmarkSet, ProteinSequence, Protocol
 from virnucpro_monitor.validation.builtin import BuiltinSubject
 from virnucpro_monitor.validation.oracle import Oracle, prepare_oracle
@@ -58,6 +61,20 @@ def oracle_cache(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="session")
 def oracle(weights: Weights, benchmark_set: BenchmarkSet, oracle_cache: Path) -> Oracle:
     return prepare_oracle(MODEL, weights, benchmark_set, cache_folder=oracle_cache)
+
+
+@pytest.fixture(scope="session")
+def demo_weights(tmp_path_factory: pytest.TempPathFactory) -> Weights:
+    folder = tmp_path_factory.mktemp("weights")
+    return resolve_weights(DEMO_MODEL, "synthetic", cache_folder=folder)
+
+
+@pytest.fixture(scope="session")
+def demo_subject(demo_weights: Weights) -> BuiltinSubject:
+    path = str(demo_weights.path)
+    model, converter = load_esm2_model(DEMO_MODEL, "cpu", weights=path, dtype="float32")
+    subject = BuiltinSubject(model, converter, model_name=DEMO_MODEL, token_budget=120)
+    return RememberingSubject(subject)
 
 
 @pytest.fixture(scope="session")

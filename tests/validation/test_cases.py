@@ -15,18 +15,18 @@ import pytest
 import torch
 from esm.data import Alphabet
 
+from tests.validation.conftest import MODEL
 from virnucpro_monitor.cli.sample.repository import build_repository
-from virnucpro_monitor.models.weights import Weights
+from virnucpro_monitor.models.weights import DEMO_MODEL, Weights
 from virnucpro_monitor.records import BenchmarkSet, Culprit, GateResult, Outcome, Verdict
 from virnucpro_monitor.runner.adapters import LoadRequest, SeedInterfaceAdapter
 from virnucpro_monitor.runner.reuse import ReusingSubject
 from virnucpro_monitor.runner.warm import install_tokenizer, make_torch_home
-from virnucpro_monitor.validation.oracle import Oracle
+from virnucpro_monitor.validation.oracle import Oracle, prepare_oracle
 from virnucpro_monitor.validation.protocol import load_protocol
 from virnucpro_monitor.validation.subject import Subject
 from virnucpro_monitor.validation.validate import validate_subject
 
-MODEL = "esm2_t6_8M_UR50D"
 ALWAYS_PACKED = "Compute rotary angles in double precision again"
 PADDED_WHEN_SHORT = "Add the module that the last commit left out"
 ATTENTION, MODELS = "tinypack/models/attention.py", "tinypack/models/esm2_flash.py"
@@ -107,7 +107,8 @@ def check_out(repository: Path, subject: str, folder: Path, edits: tuple[Edit, .
 class Judge:
     """Judges the sample target with edits, as a worker does."""
 
-    def __init__(self, repository, weights, benchmark_set, oracle, known, folder) -> None:
+    def __init__(self, model, repository, weights, benchmark_set, oracle, known, folder) -> None:
+        self.model: str = model
         self.repository: Path = repository
         self.weights: Weights = weights
         self.benchmark: BenchmarkSet = benchmark_set
@@ -121,7 +122,7 @@ class Judge:
         check_out(self.repository, base, self.folder / "checkout", edits)
         home = make_torch_home(
             self.folder,
-            MODEL,
+            self.model,
             self.weights.path,
             self.weights.regression_path,
             self.weights.digest,
@@ -134,7 +135,7 @@ class Judge:
                 LoadRequest(
                     checkout=self.folder / "checkout",
                     package=None,
-                    model_name=MODEL,
+                    model_name=self.model,
                     weights="synthetic",
                     checkpoint=self.weights.path,
                     regression=self.weights.regression_path,
@@ -157,8 +158,16 @@ class Judge:
 
 
 @pytest.fixture
-def judge(repository, weights, benchmark_set, oracle, known, tmp_path) -> Judge:
-    return Judge(repository, weights, benchmark_set, oracle, known, tmp_path)
+def judge(repository, demo_weights, benchmark_set, oracle_cache, known, tmp_path) -> Judge:
+    """With the demo's model, whose verdicts take a fifth of the time."""
+    oracle = prepare_oracle(DEMO_MODEL, demo_weights, benchmark_set, cache_folder=oracle_cache)
+    return Judge(DEMO_MODEL, repository, demo_weights, benchmark_set, oracle, known, tmp_path)
+
+
+@pytest.fixture
+def judge_8m(repository, weights, benchmark_set, oracle, tmp_path) -> Judge:
+    """With the smallest official size, which has limits of its own."""
+    return Judge(MODEL, repository, weights, benchmark_set, oracle, {}, tmp_path)
 
 
 def failing(verdict: Verdict) -> dict[str, GateResult]:
@@ -166,8 +175,8 @@ def failing(verdict: Verdict) -> dict[str, GateResult]:
 
 
 @pytest.mark.parametrize("base", [ALWAYS_PACKED, PADDED_WHEN_SHORT])
-def test_the_healthy_target_passes(judge: Judge, base: str) -> None:
-    verdict = judge(base)
+def test_the_healthy_target_passes(judge_8m: Judge, base: str) -> None:
+    verdict = judge_8m(base)
     assert failing(verdict) == {}
     assert verdict.packed_outcome is verdict.unpacked_outcome is Outcome.PASSED
     told = {gate.name: gate.detail for gate in verdict.gates}
