@@ -41,7 +41,7 @@ PADDING = 1
 
 
 def load_esm2_model(model_name="esm2_t6_8M_UR50D", device="cpu"):
-    model, alphabet = getattr(esm.pretrained, model_name)()
+    model, alphabet = esm.pretrained.load_model_and_alphabet(model_name)
     return ESM2WithFlashAttention(model).to(device), alphabet.get_batch_converter()
 '''
 _COLLATOR = '''
