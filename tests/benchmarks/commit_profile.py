@@ -34,6 +34,7 @@ import signal
 import stat
 import statistics
 import tempfile
+import threading
 import time
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
@@ -59,6 +60,7 @@ PHASES = {
     "all it left ends": ("target_gone", "watched"),
     "report": ("watched", "ended"),
     "whole commit": ("begun", "ended"),
+    "since the last one ended": ("last", "ended"),
 }
 SIDES = {"standing by": True, "without": False, "watched": True}
 PROFILED = {"EmbedPack": 12, "EmbedAlone": 10}  # which of a watched target's passes
@@ -418,13 +420,14 @@ class Watch:
         kept = [(Workers, "_check_out"), (Seats, "keep_ready"), (workers, "target_python")]
         originals = [getattr(place, name) for place, name in kept]
         sums, start, now = Sums(), time.monotonic(), list[Measured]()
+        own = threading.local()  # each commit's thread: one may begin while another ends
 
         def noted_measure(*arguments: Any, **named: Any) -> Iterator[Any]:
             marks = {"begun": time.monotonic()}
-            if now:
-                marks["last"] = now[-1].marks["ended"]
+            last = now[-1] if now else None
             one = Measured(f"{title} {arguments[1].commit.short}", not now, marks=marks)
             now.append(one)
+            own.one = one
             sums.clear()
             for report in measure(*arguments, **named):
                 text = str(report.documents.get("output"))
@@ -433,16 +436,19 @@ class Watch:
                 one.outcome = report.run.outcome.value
                 one.spent = told(text) | sums.spent
                 one.marks["ended"] = time.monotonic()
+                if last is not None and "ended" in last.marks:
+                    one.marks["last"] = last.marks["ended"]
                 print(one.line(), flush=True)
                 self.commits.append(one)
                 yield report
 
         def noted_run(*arguments: Any, **named: Any) -> Any:
-            if now:
-                now[-1].marks["asked"] = time.monotonic()
+            one: Measured | None = getattr(own, "one", None)
+            if one is not None:
+                one.marks["asked"] = time.monotonic()
             for event in run(*arguments, **named):
-                if now and isinstance(event, Judged):
-                    now[-1].marks["heard"] = time.monotonic()
+                if one is not None and isinstance(event, Judged):
+                    one.marks["heard"] = time.monotonic()
                 yield event
 
         os.environ.pop("VNPM_WATCHED", None)
