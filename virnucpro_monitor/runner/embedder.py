@@ -70,7 +70,7 @@ class EmbedderSubject:
         self.dtype = dtype
         self.backend = str(getattr(embedder, "backend", None) or "own")
         self._widths: dict[int, int] = {}  # channels by layer, as they were first given
-        self.num_layers = max(self._alone(encode("MK")))
+        self.num_layers = max(self._alone(encode("MK"), None))
 
     def tensors(self) -> Mapping[str, torch.Tensor]:
         """Those that the embedder shows."""
@@ -79,26 +79,24 @@ class EmbedderSubject:
 
     def embed_unpacked_layers(self, tokens: torch.Tensor, layers: Sequence[int]) -> Layers:
         """tokens [T] int64 -> {layer: [T, D]}."""
-        return _chosen(self._alone(tokens), layers, "alone")
+        return self._alone(tokens, layers)
 
     def embed_packed_layers(self, batch: PackedBatch, layers: Sequence[int]) -> Layers:
         """{layer: [tokens, D]}, rows in the order of `batch.input_ids`."""
         ids, bounds = batch.input_ids.to(self.device), batch.cu_seqlens.to(self.device)
         if self._family.is_esm2:
-            found = self._run(ids.numel(), "together", ids, bounds, batch.max_seqlen)
-        else:
-            ids, bounds, places = self._family.translated(ids, bounds)
-            longest = int(bounds.diff().max())
-            found = self._run(ids.numel(), "together", ids, bounds, longest)
-            found = {layer: rows[places] for layer, rows in found.items()}
-        return _chosen(found, layers, "together")
+            return self._run(layers, ids.numel(), "together", ids, bounds, batch.max_seqlen)
+        ids, bounds, places = self._family.translated(ids, bounds)
+        longest = int(bounds.diff().max())
+        found = self._run(layers, ids.numel(), "together", ids, bounds, longest)
+        return {layer: rows[places] for layer, rows in found.items()}
 
-    def _alone(self, tokens: torch.Tensor) -> dict[int, torch.Tensor]:
+    def _alone(self, tokens: torch.Tensor, layers: Sequence[int] | None) -> Layers:
         ids = tokens.to(self.device)
         if self._family.is_esm2:
-            return self._run(ids.numel(), "alone", ids)
+            return self._run(layers, ids.numel(), "alone", ids)
         ids, _, places = self._family.translated(ids, torch.tensor([0, ids.numel()]))
-        found = self._run(ids.numel(), "alone", ids)
+        found = self._run(layers, ids.numel(), "alone", ids)
         return {layer: rows[places] for layer, rows in found.items()}
 
     def pack(
@@ -108,7 +106,10 @@ class EmbedderSubject:
         converter = alphabet().get_batch_converter()
         return make_packs(converter, sequences, self.token_budget, per_call=per_call)
 
-    def _run(self, num_tokens: int, how: str, *arguments: Any) -> dict[int, torch.Tensor]:
+    def _run(
+        self, layers: Sequence[int] | None, num_tokens: int, how: str, *arguments: Any
+    ) -> Layers:
+        """What the embedder gives of these layers (None: of all), looked at."""
         with torch.no_grad():
             given = getattr(self._embedder, how)(*arguments)
         if isinstance(given, torch.Tensor):
@@ -116,7 +117,8 @@ class EmbedderSubject:
         if not isinstance(given, Mapping) or not given:
             what = "nothing" if given is None else f"an empty or wrong {type(given).__name__}"
             raise TargetError(f"{how} gives {what}, {_WANTED}.")
-        for layer, rows in given.items():
+        found = dict(given) if layers is None else _chosen(given, layers, how)
+        for layer, rows in found.items():
             if not isinstance(layer, int) or not isinstance(rows, torch.Tensor):
                 raise TargetError(f"{how} gives {layer!r}: {type(rows).__name__}, {_WANTED}.")
             if rows.dim() != 2 or rows.shape[0] != num_tokens:
@@ -142,14 +144,14 @@ class EmbedderSubject:
                     f"{how} gives {dtype_name(rows.dtype)}, not {dtype_name(self.dtype)}: bring "
                     f"the model to request.dtype, or run it with the --dtype that it has."
                 )
-        return dict(given)
+        return found
 
 
 def _chosen(found: Mapping[int, torch.Tensor], layers: Sequence[int], how: str) -> Layers:
     missing = [layer for layer in layers if layer not in found]
     if missing:
         raise TargetError(
-            f"{how} gives no layer {missing[0]} (it gives {', '.join(map(str, sorted(found)))}): "
+            f"{how} gives no layer {missing[0]} (it gives {', '.join(map(str, found))}): "
             f"alone and together must give the same layers, whatever the pack."
         )
     return {layer: found[layer] for layer in layers}

@@ -4,7 +4,7 @@ A pack is `ids [tokens]` with `cu_seqlens [n + 1]`. Others want a padded batch, 
 number of the sequence that each token belongs to.
 """
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 
 import torch
 
@@ -16,7 +16,7 @@ PAD = 1  # ESM-2's <pad>
 # that sort by length, a pack is put through in several batches where padding would be more than
 # a quarter of the tokens, but for small ones, in which a few residues lie beside a hundred.
 MAX_PADDED_SHARE = 1.25
-SMALL_BATCH_TOKENS = 512
+SMALL_BATCH_TOKENS = 320
 MAX_PADDED_TOKENS = 4_096
 
 
@@ -66,12 +66,51 @@ def padded_batches(lengths: Sequence[int]) -> list[list[int]]:
     return [sorted(batch) for batch in found]
 
 
+class PackRows(Mapping[int, torch.Tensor]):
+    """{layer: [tokens, D]} of a pack that went through in padded batches.
+
+    A layer's rows are put together when it is asked for: of most packs only one or two are.
+
+    Args:
+        parts: by batch, all layers, each [n, T, D], or [rows, D] without the padding.
+        inside: by batch, places of its tokens in [n * T].
+        back: [tokens] places in the batches' rows, end to end, of the pack's tokens.
+    """
+
+    def __init__(
+        self,
+        parts: Sequence[Sequence[torch.Tensor]],
+        inside: Sequence[torch.Tensor],
+        back: torch.Tensor,
+    ) -> None:
+        self._parts, self._inside, self._back = parts, inside, back
+
+    def __getitem__(self, layer: int) -> torch.Tensor:
+        if layer not in range(len(self)):
+            raise KeyError(layer)
+        found = []
+        for part, inside in zip(self._parts, self._inside, strict=True):
+            rows = part[layer]
+            if rows.dim() == 3:
+                rows = rows.flatten(0, 1)
+                if len(inside) != len(rows):
+                    rows = rows[inside]
+            found.append(rows)
+        return found[0] if len(found) == 1 else torch.cat(found)[self._back]
+
+    def __iter__(self) -> Iterator[int]:
+        return iter(range(len(self)))
+
+    def __len__(self) -> int:
+        return min(map(len, self._parts))
+
+
 def embed_padded(
     ids: torch.Tensor,
     cu_seqlens: torch.Tensor,
     embed: Callable[[torch.Tensor, torch.Tensor], Iterable[torch.Tensor]],
     value: int = PAD,
-) -> dict[int, torch.Tensor]:
+) -> PackRows:
     """Put a pack through a model that takes padded batches: [tokens] -> {layer: [tokens, D]}.
 
     Args:
@@ -81,18 +120,11 @@ def embed_padded(
     """
     places = torch.arange(len(ids), device=ids.device)
     slots = places.tensor_split(cu_seqlens[1:-1].long().cpu())
-    parts: dict[int, list[torch.Tensor]] = {}
-    taken = []
+    parts, taken, inside = [], [], []
     for chosen in padded_batches([len(slot) for slot in slots]):
         taken.append(torch.cat([slots[one] for one in chosen]))
         bounds = torch.tensor([0, *(len(slots[one]) for one in chosen)]).cumsum(0)
         batch, mask = pad(ids[taken[-1]], bounds, value)
-        full = batch.numel() == len(taken[-1])
-        for layer, rows in enumerate(embed(batch, mask)):
-            if rows.dim() == 3:
-                rows = rows.flatten(0, 1) if full else rows[mask]
-            parts.setdefault(layer, []).append(rows)
-    if len(taken) == 1:
-        return {layer: rows[0] for layer, rows in parts.items()}
-    back = torch.cat(taken).argsort()
-    return {layer: torch.cat(rows)[back] for layer, rows in parts.items()}
+        parts.append(tuple(embed(batch, mask)))
+        inside.append(mask.flatten().nonzero()[:, 0])
+    return PackRows(parts, inside, torch.cat(taken).argsort())

@@ -23,6 +23,7 @@ from virnucpro_monitor.runner.client import WorkerPool, raise_refused
 from virnucpro_monitor.runner.cluster_pool import ClusterPool
 from virnucpro_monitor.runner.endings import explain, last_line
 from virnucpro_monitor.runner.plan import RunPlan
+from virnucpro_monitor.runner.shared_environment import installed_beside
 from virnucpro_monitor.runner.surroundings import Surroundings
 
 ORACLE_TIMEOUT_S = 3600.0
@@ -113,11 +114,15 @@ def prepare(
 def describe(plan: RunPlan, base: Prepared, python: Path) -> Prepared:
     """The same yardstick for targets of another interpreter, which is asked what it is.
 
-    It is asked as a target is measured: confined, since whose packages it has may be anybody.
+    It is asked as a target is measured: confined, since whose packages it has may be anybody. One
+    that has only packages beside ours need not be.
 
     Raises:
         ConfigurationError: it cannot import what a target's process needs.
     """
+    if isinstance(base.pool, WorkerPool) and (installed := installed_beside(python)) is not None:
+        beside = replace(base.surroundings, installed=installed)
+        return replace(base, python=python, surroundings=beside)
     job = DescribeJob(
         request=replace(plan.request, device=base.device),
         cache_folder=str(plan.cache_folder),

@@ -1,12 +1,7 @@
 """Hugging Face's `EsmModel`, three ways of putting several sequences through it."""
 
-import importlib
 import re
-import sys
 from collections.abc import Mapping
-from importlib.machinery import ModuleSpec
-from importlib.util import module_from_spec
-from pathlib import Path
 from typing import Any
 
 import torch
@@ -18,7 +13,7 @@ from virnucpro_monitor.models.weight_files import hugging_face_settings
 from virnucpro_monitor.models.weight_names import HUGGING_FACE, Naming, is_of_encoder
 from virnucpro_monitor.models.weights import load_checkpoint
 from virnucpro_monitor.runner.adapters import LoadRequest
-from virnucpro_monitor.runner.encoders.packages import import_needed
+from virnucpro_monitor.runner.encoders.hf_index import import_model
 from virnucpro_monitor.runner.layouts import embed_padded, owner_ids, position_ids
 
 
@@ -36,7 +31,7 @@ class HfEsmAdapter:
         self._way, self._attention = way, attention
 
     def load(self, request: LoadRequest) -> "HfEsm":
-        import_needed("hf-esm")
+        import_model("hf-esm", "esm")  # first of all, so that a missing one is told at once
         source, _ = load_checkpoint(request.model_name, request.checkpoint)
         return HfEsm(
             hf_esm_model(source, attention=self._attention),
@@ -68,32 +63,12 @@ def hf_esm_model(source: Any, *, attention: str) -> torch.nn.Module:
     Raises:
         TargetError: the installed release does not take them.
     """
-    theirs = _esm_of_transformers()
+    theirs = import_model("hf-esm", "esm")
     extra = {} if attention == "default" else {"attn_implementation": attention}
     settings = theirs.EsmConfig(**hugging_face_settings(source), **extra)
     with undrawn():
         model = theirs.EsmModel(settings, add_pooling_layer=False)
     return load_named(model, source, HUGGING_FACE)
-
-
-def _esm_of_transformers() -> Any:
-    """What has `EsmConfig` and `EsmModel`.
-
-    The package of all models makes an index of them, for which it reads the files of each: as long
-    as all else of importing takes. Its ESM is imported beside that index.
-    """
-    import transformers
-
-    name = "transformers.models"
-    if name not in sys.modules and transformers.__file__:
-        spec = ModuleSpec(name, None, is_package=True)
-        spec.submodule_search_locations = [str(Path(transformers.__file__).parent / "models")]
-        sys.modules[name] = module_from_spec(spec)
-        try:
-            return importlib.import_module(f"{name}.esm.modeling_esm")
-        except ImportError:
-            del sys.modules[name]
-    return transformers
 
 
 def names_in(model: torch.nn.Module, state: Mapping[str, Any], naming: Naming) -> dict[str, str]:
@@ -174,7 +149,7 @@ class HfEsm:
             given["attention_mask"] = (owner[:, None] == owner[None, :])[None, None]
         return _rows(self._model(ids[None], output_hidden_states=True, **given))
 
-    def _padded(self, ids: torch.Tensor, cu_seqlens: torch.Tensor) -> dict[int, torch.Tensor]:
+    def _padded(self, ids: torch.Tensor, cu_seqlens: torch.Tensor) -> Mapping[int, torch.Tensor]:
         def embed(batch: torch.Tensor, mask: torch.Tensor) -> Any:
             given = {"attention_mask": mask.to(self._mask_dtype), "output_hidden_states": True}
             return self._model(batch, **given).hidden_states
