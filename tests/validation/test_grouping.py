@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from tests.validation.conftest import FakeSubject
-from virnucpro_monitor.validation.grouping import find_group
+from virnucpro_monitor.validation.grouping import Group, find_group
 from virnucpro_monitor.validation.subject import PackedBatch, embed_unpacked
 from virnucpro_monitor.validation.tokens import alphabet, encode
 
@@ -64,6 +64,10 @@ def lengths(pack: PackedBatch) -> list[int]:
         (lambda pack, slot, own: len(own) > 40, "sequences of 41 tokens or more"),
         (lambda pack, slot, own: len(own) > 10, "sequences of 11 tokens or more"),
         (lambda pack, slot, own: slot == 1, "the second of each pack"),
+        (
+            lambda pack, slot, own: 0 < slot == len(lengths(pack)) - 1,
+            "the last of each pack of more than one sequence",
+        ),
         (lambda pack, slot, own: slot >= 64, "packs of 65 sequences or more"),
         (lambda pack, slot, own: len(lengths(pack)) > 16, "packs of 17 sequences or more"),
         (lambda pack, slot, own: len(lengths(pack)) >= 150, "packs of 150 sequences or more"),
@@ -90,6 +94,39 @@ def test_letters(fake: FakeSubject) -> None:
     token = alphabet().get_idx("U")
     strikes = lambda pack, slot, own: bool((own == token).any())  # noqa: E731
     assert group_of(fake, strikes, "MKTAUIAKQXQISFVKB") == "sequences with U"
+
+
+def test_a_common_letter_is_no_length(fake: FakeSubject) -> None:
+    """LONG without its last 45 residues has none, so that a length seems to tell."""
+    token = alphabet().get_idx("E")
+    strikes = lambda pack, slot, own: bool((own == token).any())  # noqa: E731
+    assert group_of(fake, strikes) == "sequences with E"
+
+
+def test_the_place_of_sequences_that_leave_no_room_for_a_longer_one(fake: FakeSubject) -> None:
+    assert group_of(fake, lambda pack, slot, own: slot == 0, "MKTAYI" * 170, 1022) == (
+        "the first of each pack"
+    )
+
+
+def test_a_length_is_told_from_where_the_error_is_more_than_noise(fake: FakeSubject) -> None:
+    """Of a window the first tokens beyond it move little."""
+
+    def beyond(rows, pack, layer):
+        more = (pack.cu_seqlens.diff() - 50).clamp(min=0)
+        return rows + more.repeat_interleave(pack.cu_seqlens.diff())[:, None] ** 3 * 1e-4
+
+    fake.on_packed = beyond
+    tokens = encode(LONG)
+    reference = lambda tokens: embed_unpacked(fake, tokens)  # noqa: E731
+    found = find_group(fake, tokens, reference, 1.0, "float32", num_tokens=68, num_sequences=1)
+    assert found is not None
+    assert found.text == "sequences of about 51 tokens or more"
+
+
+def test_a_group_is_told_of_packed_alone() -> None:
+    told = Group("last", "the last of each pack").told_in("departs at A; unpacked departs at B")
+    assert told == "departs at A (strikes the last of each pack); unpacked departs at B"
 
 
 def test_long_packs(fake: FakeSubject) -> None:

@@ -17,6 +17,7 @@ from virnucpro_monitor.validation.signatures import (
     describe,
     describe_few_rows,
 )
+from virnucpro_monitor.validation.subject import PackedBatch
 from virnucpro_monitor.validation.tokens import alphabet, encode
 
 TOKENS = encode("MKTAYIAKQRQISFVKSHFSRQ")
@@ -94,6 +95,25 @@ def test_a_fault_inside_the_last_layer_is_named_behind_the_final_norm(fair_esm, 
     noise = torch.randn(exact[last].shape, generator=torch.Generator().manual_seed(4))
     unknown = finding(last, exact, exact[last] + 0.3 * noise, fair_esm)
     assert unknown == ("departs in the last layer or after it", None)
+
+
+@torch.no_grad()
+@pytest.mark.parametrize(
+    ("wrong", "text"),
+    [
+        ({"zero_keys": 3}, "3 keys of zeros attended to, as padding without a mask"),
+        ({"first_hidden": 1}, "the sequence's first key left out of attention"),
+        (
+            {"first_hidden": 1, "hidden_keys": 1},
+            "the sequence's first and last key left out of attention",
+        ),
+    ],
+)
+def test_keys_are_counted(fair_esm, exact, wrong: dict[str, int], text: str) -> None:
+    """As they are, not as the nearest of those that are tried first."""
+    rows, _ = run_layer(fair_esm, TOKENS, Hypothesis(name="", text="", **wrong), 2, exact[1])
+    found, _ = finding(2, exact, rows, fair_esm)
+    assert found == f"departs in layer 2 attention: looks like {text}"
 
 
 @torch.no_grad()
@@ -265,6 +285,34 @@ def test_a_share_of_masks_among_residues_alone_is_named() -> None:
 def test_token_faults(tokens: torch.Tensor, name: str | None) -> None:
     found = outside.name_token_fault(TOKENS if name else encode("H"), tokens)
     assert (found.name if found else None) == name
+
+
+@pytest.mark.parametrize(
+    ("bounds", "said"),
+    [
+        ((0, 24, 31), None),
+        ((0, 25, 31), ("ends 1 token late", "begins 1 token late")),
+        ((0, 23, 31), ("ends 1 token early", "begins 1 token early")),
+        ((0, 22, 31), ("ends 2 tokens early", "begins 2 tokens early")),
+    ],
+)
+def test_a_boundary_that_is_off_takes_no_token_away(
+    bounds: tuple[int, ...], said: tuple[str, str] | None
+) -> None:
+    own = TOKENS, encode("DERKH")
+    batch = PackedBatch(
+        input_ids=torch.cat(own),
+        cu_seqlens=torch.tensor(bounds, dtype=torch.int32),
+        max_seqlen=24,
+        sequence_ids=("a", "b"),
+    )
+    for slot, tokens in enumerate(own):
+        found = outside.name_slot_fault(tokens, batch, slot)
+        if said is None:
+            assert found is None
+            continue
+        assert found is not None
+        assert found.text == f"`cu_seqlens` is off: the sequence {said[slot]}"
 
 
 def test_several_embedding_faults_are_named_together() -> None:

@@ -21,6 +21,8 @@ Reference = Callable[[torch.Tensor], torch.Tensor]
 
 _PARTNER = "MKTAYIAKQRQISFVK"
 _LENGTH_STEPS = 64
+# Tokens of a sequence beside which a longer one can be packed.
+_ROOM_FOR_LONGER = MAX_RESIDUES + SPECIAL_TOKENS - len(_PARTNER)
 _MUCH_SHORTER = 16
 _TILES = (128, 64, 32, 16)
 # An error of less than this share of the one that is looked into is another matter.
@@ -57,6 +59,11 @@ class Group:
 
     name: str
     text: str
+
+    def told_in(self, finding: str) -> str:
+        """A finding with whom it strikes: the packed one, which stands first."""
+        packed, separator, of_unpacked = finding.partition("; unpacked ")
+        return f"{packed} (strikes {self.text}){separator}{of_unpacked}"
 
 
 class _Trials:
@@ -136,6 +143,24 @@ def find_group(
     half = _of_length(tokens, max(SPECIAL_TOKENS + 1, len(tokens) // 2))
     if trials.is_wrong([tokens], 0) and not trials.is_wrong([half], 0):
         return _by_letters(trials, tokens) or _by_length(trials, tokens)
+    cut = _of_length(tokens, min(len(tokens), _ROOM_FOR_LONGER))
+    tried, wrong = _wrong_places(trials, cut)
+    if not wrong and len(cut) < len(tokens):
+        tried, wrong = _wrong_places(trials, tokens)
+    if not wrong:
+        return _by_pack_size(trials, tokens, num_tokens, num_sequences)
+    for name, text, places in _GROUPS:
+        if len(tried) == len(_PLACES) and wrong == places:
+            return Group(name, text)
+        if len(tried) == len(_PLACES) and wrong == places - {"alone"} != frozenset():
+            return Group(f"{name} of several", f"{text} of more than one sequence")
+    if wrong != tried:
+        return None
+    return _by_letters(trials, tokens) or _by_length(trials, tokens)
+
+
+def _wrong_places(trials: _Trials, tokens: torch.Tensor) -> tuple[frozenset[str], frozenset[str]]:
+    """The places that were tried, and those where the sequence is wrong."""
     packs = _placements(tokens)
     third = packs.pop("third")
     wrong = {place for place, (pack, slot) in packs.items() if trials.is_wrong(pack, slot)}
@@ -143,15 +168,7 @@ def find_group(
     tells = "last" in wrong and "first" not in wrong
     if trials.is_wrong(*third) if tells else "last" in wrong:
         wrong.add("third")
-    tried = frozenset({*packs, "third"})
-    if not wrong:
-        return _by_pack_size(trials, tokens, num_tokens, num_sequences)
-    for name, text, places in _GROUPS:
-        if wrong == places & tried and len(tried) == len(_PLACES):
-            return Group(name, text)
-    if wrong != tried:
-        return None
-    return _by_letters(trials, tokens) or _by_length(trials, tokens)
+    return frozenset({*packs, "third"}), frozenset(wrong)
 
 
 def _placements(tokens: torch.Tensor) -> dict[str, tuple[list[torch.Tensor], int]]:
@@ -262,9 +279,25 @@ def _by_length(trials: _Trials, tokens: torch.Tensor) -> Group | None:
         return Group("one length", f"sequences of exactly {count} tokens")
     step = max(1, count // _LENGTH_STEPS)
     found = _first_wrong(is_wrong, count // 2, count, step)
-    # Just beyond a limit the error is too small to tell.
     about = "" if step == 1 else "about "
-    return Group("long sequences", f"sequences of {about}{found} tokens or more")
+    if trials.is_right(_of_length(tokens, count // 2)):
+        # Just beyond a limit the error may be small, and yet none that healthy runs have.
+        found = _first_wrong(
+            lambda length: not trials.is_right(_of_length(tokens, length)), count // 2, found, 1
+        )
+        about = "" if is_wrong(found) else "about "
+    letter = None if about else _by_letter(trials, tokens, int(tokens[found - SPECIAL_TOKENS]))
+    return letter or Group("long sequences", f"sequences of {about}{found} tokens or more")
+
+
+def _by_letter(trials: _Trials, tokens: torch.Tensor, token: int) -> Group | None:
+    """What seems to strike from a length on may strike the letter that is there first."""
+    alone, other = tokens[:3].clone(), tokens.clone()
+    alone[1], alone[2] = token, tokens[-1]
+    other[tokens == token] = alphabet().get_idx("G" if alphabet().get_tok(token) == "A" else "A")
+    if trials.is_wrong([alone], 0) and not trials.is_wrong([other], 0):
+        return Group("letters", f"sequences with {alphabet().get_tok(token)}")
+    return None
 
 
 def _of_length(tokens: torch.Tensor, count: int) -> torch.Tensor:

@@ -19,6 +19,7 @@ from virnucpro_monitor.validation.layer_faults import (
     hypotheses,
     rarer_hypotheses,
     weight_hypotheses,
+    with_zero_keys,
     without_heads,
 )
 from virnucpro_monitor.validation.one_layer import Hypothesis, Shared, run_layer
@@ -165,7 +166,7 @@ def _best(seen: _Seen, tried: Iterable[Hypothesis], right: float) -> Explanation
     found = []
     for hypothesis in tried:
         # A key that is dropped and a boundary that lies too early differ in the last row alone.
-        error = seen.error(hypothesis, whole=hypothesis.hidden_keys > 0)
+        error = seen.error(hypothesis, whole=hypothesis.hides_keys)
         if error is not None:
             found.append(Explanation(hypothesis, error, right))
     if not found:
@@ -176,35 +177,49 @@ def _best(seen: _Seen, tried: Iterable[Hypothesis], right: float) -> Explanation
     sized: dict[tuple[object, ...], Explanation] = {}
     for one in sorted(found, key=lambda one: one.error):
         h = one.hypothesis
-        if h.window is not None or h.table is not None:
+        if h.window is not None or h.table is not None or h.zero_keys:
             sized.setdefault((h.name, h.causal, h.beyond), one)
     found += [_refined(seen, one) for one in sized.values()]
     best = min(found, key=lambda one: one.error)
     for one in found:
-        if one.hypothesis.hidden_keys and one.error <= _ABOUT_EQUAL * best.error:
+        if one.hypothesis.hides_keys and one.error <= _ABOUT_EQUAL * best.error:
             return one
     return best
 
 
 def _refined(seen: _Seen, best: Explanation) -> Explanation:
-    """The best size of a window or a table near the one that was tried, found by halving steps."""
-    h = best.hypothesis
-    is_window = h.window is not None
-    size = h.window if is_window else h.table
-    step = max(1, (size or 0) // 4)
+    """The best size of a window or a table, or number of keys, near the one that was tried."""
+    size = _size(best.hypothesis)
+    step = max(1, size // 4)
+    # Attention that gives zero is nearer with each further key of zeros.
+    most = max(8, 2 * size) if best.hypothesis.zero_keys else math.inf
     while step:
-        for other in (size - step, size + step):  # type: ignore[operator]
-            if other < 1:
+        for other in (size - step, size + step):
+            if not 1 <= other <= most:
                 continue
-            changed = replace(h, window=other) if is_window else replace(h, table=other)
+            changed = _resized(best.hypothesis, other)
             error = seen.error(changed)
             if error is not None and error < best.error:
                 best = Explanation(changed, error, best.error_of_right_layer)
-        found = best.hypothesis.window if is_window else best.hypothesis.table
+        found = _size(best.hypothesis)
         step = step // 2 if found == size else step
         size = found
-    text = h.text.replace(str(h.window if is_window else h.table), str(size))
-    return replace(best, hypothesis=replace(best.hypothesis, text=text))
+    return best
+
+
+def _size(h: Hypothesis) -> int:
+    return h.window or h.table or h.zero_keys
+
+
+def _resized(h: Hypothesis, size: int) -> Hypothesis:
+    if h.zero_keys:
+        return with_zero_keys(size)
+    text = h.text.replace(str(_size(h)), str(size))
+    return (
+        replace(h, text=text, table=size)
+        if h.window is None
+        else replace(h, text=text, window=size)
+    )
 
 
 def _rebased(seen: _Seen, best: Explanation) -> Explanation:

@@ -47,6 +47,12 @@ def without_heads(out: tuple[int, ...], heads: int) -> Hypothesis:
     )
 
 
+def with_zero_keys(count: int) -> Hypothesis:
+    keys = "key" if count == 1 else "keys"
+    text = f"{count} {keys} of zeros attended to, as padding without a mask"
+    return Hypothesis(name="zero keys", text=text, zero_keys=count)
+
+
 def hypotheses(num_tokens: int, around: Surroundings) -> Iterator[Hypothesis]:
     """Every known fault of a layer that applies to a sequence of `num_tokens`."""
     own = torch.arange(num_tokens, dtype=torch.float64)
@@ -132,12 +138,7 @@ def _key_hypotheses(num_tokens: int, around: Surroundings) -> Iterator[Hypothesi
             yield Hypothesis(name="window", text=f"causal {text}", window=size, causal=True)
     fills = {(-num_tokens) % step for step in (2, 4, 8, 16, 32, 64, 128)}
     for count in sorted({*fills, around.longest - num_tokens, 1} - {0}):
-        yield Hypothesis(
-            name="zero keys",
-            text=f"{count} {'key' if count == 1 else 'keys'} of zeros attended to, as padding "
-            "without a mask",
-            zero_keys=count,
-        )
+        yield with_zero_keys(count)
     for count in (1, 2):
         if num_tokens > 2 * count:
             last = "last key" if count == 1 else f"last {count} keys"
@@ -146,6 +147,11 @@ def _key_hypotheses(num_tokens: int, around: Surroundings) -> Iterator[Hypothesi
                 text=f"the sequence's {last} left out of attention",
                 hidden_keys=count,
             )
+    if num_tokens > 2:
+        text = "the sequence's first key left out of attention"
+        yield Hypothesis(name="first key dropped", text=text, first_hidden=1)
+        text = "the sequence's first and last key left out of attention"
+        yield Hypothesis(name="outer keys dropped", text=text, first_hidden=1, hidden_keys=1)
 
 
 def _precision_hypotheses() -> Iterator[Hypothesis]:

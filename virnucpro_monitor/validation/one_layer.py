@@ -50,7 +50,8 @@ class Hypothesis:
         attention_dtype: what q, k and v are rounded to; `rounds_shares`: the softmax, too.
         causal, window: which keys a query sees: none after itself, none further than `window`.
         zero_keys: keys and values of zeros that are attended to besides.
-        hidden_keys: own tokens, counted from the end, that no query sees as keys.
+        hidden_keys: own tokens, counted from the end, that no query sees as keys; first_hidden:
+            those counted from the beginning.
         rolled_head, roll: a head whose V is moved by `roll` tokens against K; None for none.
         heads_out: heads that give zero.
         without_feed_forward: the second product gives its bias only.
@@ -92,6 +93,7 @@ class Hypothesis:
     window: int | None = None
     zero_keys: int = 0
     hidden_keys: int = 0
+    first_hidden: int = 0
     layer_norm_eps: float = _EPS
     gelu: str = "none"
     rolled_head: int | None = None
@@ -109,6 +111,10 @@ class Hypothesis:
         other_numbers = self.product_dtype or self.rounded or self.without_bias
         changed = other_numbers or self.layer_norm_eps != _EPS
         return not (changed or self.looks_at_neighbours)
+
+    @property
+    def hides_keys(self) -> bool:
+        return self.hidden_keys + self.first_hidden > 0
 
     @property
     def looks_at_neighbours(self) -> bool:
@@ -251,8 +257,9 @@ def _attend(
                 0
             ].float()
         q, k, v = (x.float() for x in (q, k, v))
-    if h.hidden_keys:
-        k, v = k[:, : -h.hidden_keys], v[:, : -h.hidden_keys]
+    if h.hides_keys:
+        kept = slice(h.first_hidden, k.shape[1] - h.hidden_keys)
+        k, v = k[:, kept], v[:, kept]
     scores = q @ k.transpose(-1, -2)  # [H, n, T]
     if h.causal or h.window is not None:
         apart = torch.arange(scores.shape[-1], device=q.device)[None, :] - at[:, None]

@@ -2,7 +2,9 @@
 
 import torch
 
+from virnucpro_monitor.validation.perturb import bounds_of
 from virnucpro_monitor.validation.signature import Signature
+from virnucpro_monitor.validation.subject import PackedBatch
 from virnucpro_monitor.validation.tokens import alphabet
 
 OUTSIDE = Signature("outside", "the fault lies outside the model: ids, boundaries or pooling")
@@ -15,6 +17,30 @@ BOS_DOUBLED = Signature("bos doubled", "<cls> stands twice in the packed tokens"
 EOS_DOUBLED = Signature("eos doubled", "<eos> stands twice in the packed tokens")
 EXCHANGED = Signature("ids exchanged", "sequences handed out under each other's ids")
 _SPECIAL = {alphabet().cls_idx, alphabet().eos_idx}
+
+
+def name_slot_fault(expected: torch.Tensor, batch: PackedBatch, slot: int) -> Signature | None:
+    """How a slot differs from the sequence's own tokens [T]: in its tokens, or in its boundaries.
+
+    Where the pack holds all of them and `cu_seqlens` cuts elsewhere, no token is missing.
+    """
+    start, end = bounds_of(batch)[slot : slot + 2]
+    tokens = batch.input_ids[start:end].cpu()
+    named = name_token_fault(expected, tokens)
+    if torch.equal(expected, tokens) or named in (BOS_DOUBLED, EOS_DOUBLED):
+        return named
+    places = batch.input_ids.cpu().unfold(0, len(expected), 1).eq(expected).all(1).nonzero()[:, 0]
+    own = [place for place in places.tolist() if place < end and place + len(expected) > start]
+    if not own:
+        return named
+    place = min(own, key=lambda place: abs(place - start))
+    off = {"begins": start - place, "ends": end - place - len(expected)}
+    said = " and ".join(
+        f"{verb} {abs(by)} token{'s'[: abs(by) != 1]} {'late' if by > 0 else 'early'}"
+        for verb, by in off.items()
+        if by
+    )
+    return Signature("boundary off", f"`cu_seqlens` is off: the sequence {said}")
 
 
 def name_token_fault(expected: torch.Tensor, tokens: torch.Tensor) -> Signature | None:

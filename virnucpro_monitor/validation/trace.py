@@ -28,7 +28,7 @@ from virnucpro_monitor.validation.grouping import Group, find_group
 from virnucpro_monitor.validation.layer_noise import layer_limits
 from virnucpro_monitor.validation.leak_trace import trace_leak
 from virnucpro_monitor.validation.oracle import Oracle, full_float32
-from virnucpro_monitor.validation.outside import OUTSIDE, name_token_fault
+from virnucpro_monitor.validation.outside import OUTSIDE, name_slot_fault
 from virnucpro_monitor.validation.pack_slot import shorten, surroundings, tokens_of
 from virnucpro_monitor.validation.perturb import bounds_of, mask_pack
 from virnucpro_monitor.validation.protocol import limits_key
@@ -148,7 +148,8 @@ class _Tracer:
         group = None
         if told["signature"] != OUTSIDE.name and told["side"] == "packed":
             result = chosen[traced.index(told)].result
-            group = self._group(batches[result.pack or 0], result.slot or 0, told["packed"][-1])
+            error = told["packed"][-1] if self.exact is None else result.packed_relative_l2
+            group = self._group(batches[result.pack or 0], result.slot or 0, error)
         return self._document(told, traced, group)
 
     def trace_probes(
@@ -192,7 +193,7 @@ class _Tracer:
         traced = [self._trace_one(tried[number], slot, None, packed, ())]
         group = None
         if traced[0]["side"] == "packed":
-            group = self._group(tried[number], slot, traced[0]["packed"][-1])
+            group = self._group(tried[number], slot, packed)
         return self._document(traced[0], traced, group)
 
     def _name_outer_rows(self, batches: Sequence[PackedBatch]) -> str | None:
@@ -212,7 +213,7 @@ class _Tracer:
     ) -> dict[str, Json]:
         finding = told["finding"]
         if finding and group:
-            finding = f"{finding} (strikes {group.text})"
+            finding = group.told_in(finding)
         return {
             "finding": finding,
             "signature": told["signature"],
@@ -281,7 +282,7 @@ class _Tracer:
         """
         subject, last = self.subject, self.layers[-1]
         sequence_id = batch.sequence_ids[slot]
-        named = None if expected is None else name_token_fault(expected, tokens_of(batch, slot))
+        named = None if expected is None else name_slot_fault(expected, batch, slot)
         packed_errors: Errors = []
         unpacked_errors: Errors = []
         between: Errors = []
