@@ -78,6 +78,10 @@ def test_a_databases_name_shows_no_password(url: str) -> None:
         return
     parsed = parse_url(url)
     assert "S3cr3t" not in describe(parsed) + option_for(parsed)
+    assert describe(parsed).startswith("postgresql://")  # as people write it
+    assert parse_url(option_for(parsed).removeprefix("--db ").strip("'")).drivername == (
+        parsed.drivername
+    )
 
 
 def test_a_foreign_program_sees_no_secret(monkeypatch: pytest.MonkeyPatch) -> None:

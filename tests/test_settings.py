@@ -110,7 +110,7 @@ def test_a_password_is_not_repeated(tmp_path: Path) -> None:
         ("timeout_s", [math.nan, math.inf, -math.inf, -1, 0, "soon"]),
         ("memory_limit_gib", [math.nan, math.inf, -1, 0, "much"]),
         ("token_budget", [math.nan, -1, 0, 2, 2**31, 3.5]),
-        ("workers", [math.nan, -1, 0, 1.5]),
+        ("workers", [math.nan, -1, 0, 1.5, 1025, 10**11]),
     ],
 )
 def test_limits_are_finite_and_in_range_wherever_they_come_from(
@@ -197,3 +197,9 @@ def test_the_readme_has_the_table() -> None:
 def test_the_resource_folders_are_there() -> None:
     assert (resource_folder("app")).is_dir()
     assert (resource_folder("migrations")).is_dir()
+
+
+def test_a_set_that_is_named_twice_is_measured_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("VIRNUCPRO_MONITOR_BENCHMARK", "seed, reach,seed")
+    assert load_settings().benchmark == ["seed", "reach"]
+    assert load_settings(benchmark=["seed", "seed"]).benchmark == ["seed"]

@@ -33,7 +33,7 @@ def no_truth(value: object) -> object:
 
 
 def split_names(value: object) -> object:
-    """Names with commas between, or a list of names."""
+    """Names with commas between, or a list of names; one that stands twice counts once."""
     if isinstance(value, str):
         names = [name.strip() for name in value.split(",")]
     elif isinstance(value, list) and all(isinstance(name, str) for name in value):
@@ -42,7 +42,7 @@ def split_names(value: object) -> object:
         return value
     if any(not name or set(name) & set("[]\"'") for name in names):
         raise ValueError("not names with commas between")
-    return names
+    return list(dict.fromkeys(names))
 
 
 NotBool = BeforeValidator(no_truth)

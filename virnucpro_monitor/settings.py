@@ -34,6 +34,7 @@ OWN_VARIABLES = frozenset({SETTINGS_VARIABLE, f"{ENV_PREFIX}GIT_PASSWORD"})
 """Variables of the prefix that are no settings: the second is for git's children alone."""
 DEFAULT_MODEL = "esm2_t33_650M_UR50D"
 DEFAULT_TOKEN_BUDGET = 4096
+MAX_WORKERS = 1024  # each is a process with a model
 MAX_TOKENS = 2**31 - 1  # cu_seqlens is int32
 RENAMED = {"memory_limit_gb": "memory_limit_gib"}
 TABLES = ("targets",)  # of the settings file, beside the settings themselves
@@ -186,10 +187,10 @@ class Settings(BaseSettings):
         ),
     ] = None
     workers: Annotated[
-        Annotated[int, NotBool, Field(ge=1)] | None,
+        Annotated[int, NotBool, Field(ge=1, le=MAX_WORKERS)] | None,
         About(
             "Commits measured at once",
-            "a whole number, at least 1",
+            f"a whole number from 1 to {MAX_WORKERS}",
             "number of workers",
             "--workers",
             "N",

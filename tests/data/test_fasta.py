@@ -10,6 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from virnucpro_monitor.data import fasta
+from virnucpro_monitor.data.benchmarks import list_benchmarks
 from virnucpro_monitor.data.fasta import (
     ALPHABET,
     format_fasta,
@@ -127,6 +128,21 @@ def test_bad_input_is_refused_in_one_sentence_that_names_the_place(
     assert sentence in str(caught.value)
     assert "set.fasta" in str(caught.value)
     assert "\n" not in str(caught.value)
+
+
+def test_what_may_be_nucleotides_is_said(tmp_path: Path) -> None:
+    """Two letters alone are a protein's too, and so are ambiguity codes beyond a few."""
+    content = b">a\nATTATAATTTAATATTTATAATA\n>b\nACGTRYSWACGTKMBDACGTHVACGT\n>c\nMKTAYIAKQ\n"
+    said: list[str] = []
+    assert len(read_fasta(write(tmp_path, content), said.append)) == 3
+    assert said == [
+        "set.fasta: sequence 'a' and 1 more may be of nucleotides (ATTATAATTTAA…): taken as "
+        "residues; if it is none, translate it first, as with `esl-translate` or Prodigal."
+    ]
+    for one in list_benchmarks():
+        told: list[str] = []
+        parse_fasta(format_fasta(one.sequences), source=one.label, say=told.append)
+        assert not [line for line in told if "nucleotides" in line]
 
 
 def test_a_missing_file_and_a_folder_are_refused(tmp_path: Path) -> None:

@@ -60,6 +60,9 @@ _AMBIGUOUS_NUCLEOTIDES = frozenset("RYSWKMBDHV")
 _MIN_NUCLEOTIDES = 21
 _MIN_SHARE_OF_NUCLEOTIDES = 0.9
 _MIN_BASES = 3
+# Below these, what looks like nucleotides is said and taken as residues: repeats of two letters
+# occur in proteins (AAT in those against freezing).
+_MIN_SHARE_IN_DOUBT = 0.6
 # What a verdict says of each sequence, and how often it names it.
 _RESULT_BYTES, _TIMES_NAMED = 650, 2
 _TRANSLATE = "translate it first, as with `esl-translate` or Prodigal"
@@ -180,6 +183,13 @@ def _say_changes(
         say(f"{source}: {num_comments} comment {lines} left out.")
     if num_stops:
         say(f"{source}: the '*' that ends {num_stops} of {total} sequences is cut off.")
+    doubtful = [one for one in sequences if _may_be_of_nucleotides(one.residues)]
+    if doubtful:
+        others = f" and {len(doubtful) - 1} more" if len(doubtful) > 1 else ""
+        say(
+            f"{source}: sequence {doubtful[0].id!r}{others} may be of nucleotides "
+            f"({doubtful[0].residues[:12]}…): taken as residues; if it is none, {_TRANSLATE}."
+        )
     long = [sequence for sequence in sequences if len(sequence.residues) > MAX_RESIDUES]
     if long:
         say(
@@ -280,6 +290,16 @@ def _is_made_of_nucleotides(text: str) -> bool:
         return False
     share = sum(map(text.count, _NUCLEOTIDES)) / len(text)
     return share >= _MIN_SHARE_OF_NUCLEOTIDES and len(letters & set("ACGTU")) >= _MIN_BASES
+
+
+def _may_be_of_nucleotides(text: str) -> bool:
+    letters = set(text)
+    if len(text) < _MIN_NUCLEOTIDES or not letters <= _NUCLEOTIDES | _AMBIGUOUS_NUCLEOTIDES:
+        return False
+    bases = letters & set("ACGTU")
+    if len(bases) < _MIN_BASES:  # silk repeats G and A, and S
+        return len(bases) > 1 and letters <= _NUCLEOTIDES and bases != {"A", "G"}
+    return sum(map(text.count, _NUCLEOTIDES)) / len(text) >= _MIN_SHARE_IN_DOUBT
 
 
 def _parse_header(line: str, number: int, source: str) -> str:

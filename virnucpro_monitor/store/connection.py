@@ -94,6 +94,8 @@ def option_for(url: URL) -> str:
 
 
 def _shown(url: URL) -> str:
+    if not is_sqlite(url):
+        url = url.set(drivername="postgresql")  # as people write it; the driver is ours
     return masked_url(url.render_as_string(hide_password=True))
 
 
