@@ -70,7 +70,10 @@ def heat_table(rows: Sequence[HeatRow], now: datetime, *, caption: str) -> Html:
     )
     head += "".join(
         f'<th scope="col" role="columnheader" class="{kind}">{name}</th>'
-        for name, kind in (("What is wrong · worst gate · who agrees", "wrong"), ("", "to"))
+        for name, kind in (
+            ("What is wrong · worst gate · who agrees", "wrong"),
+            (markup.spoken("Compare").code, "to"),
+        )
     )
     body = "".join(_row(row, gates, now) for row in rows)
     return Html(

@@ -32,6 +32,7 @@ class Column:
     name: str
     kind: str = ""  # CSS class: "num", "wide", "nowrap", "mono"
     help: str = ""
+    spoken: str = ""  # the name for readers of screens, where none is to be seen
 
 
 def render(value: Value) -> str:
@@ -154,6 +155,11 @@ def facts(values: Sequence[tuple[str, Value]]) -> Html:
     return Html(f'<dl class="facts">{rows}</dl>')
 
 
+def spoken(text: str) -> Html:
+    """What only a reader of screens is told: a column's name where the eye needs none."""
+    return Html(f'<span class="sr">{html_text(text)}</span>')
+
+
 def table(
     columns: Sequence[Column],
     rows: Iterable[Sequence[Value]],
@@ -170,7 +176,8 @@ def table(
     """
     head = "".join(
         f'<th scope="col" role="columnheader" class="{escape(column.kind)}" '
-        f'title="{html_text(column.help)}">{html_text(column.name)}</th>'
+        f'title="{html_text(column.help)}">'
+        f"{html_text(column.name) or spoken(column.spoken)}</th>"
         for column in columns
     )
     body = []

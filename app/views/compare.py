@@ -167,7 +167,7 @@ def _suggest() -> None:
         markup.Column(name="Where it left" if branch else "Last good, or before", kind="nowrap"),
         markup.Column(name="Latest", kind="nowrap"),
         markup.Column(name="Outcome", kind="nowrap"),
-        markup.Column(name=""),
+        markup.Column(name="", spoken="Compare"),
     ]
     what = (
         f"the latest commit of {one_line(branch, 80)} against where it left the followed branch"

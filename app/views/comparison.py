@@ -152,7 +152,7 @@ def _differences(comparison: Comparison) -> None:
 
 def _sides(comparison: Comparison) -> None:
     columns = [
-        markup.Column(name="", kind="nowrap"),
+        markup.Column(name="", kind="nowrap", spoken="Side"),
         markup.Column(name="Commit", kind="wide"),
         markup.Column(name="Author", kind="nowrap"),
         markup.Column(name="Date", kind="nowrap"),

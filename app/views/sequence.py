@@ -180,7 +180,7 @@ def _packs(points: Sequence[SequencePoint], levels: Sequence[Level]) -> None:
         return
     shell.heading("Neighbours it had in its pack")
     columns = [
-        markup.Column(name="", kind="nowrap"),
+        markup.Column(name="", kind="nowrap", spoken="Which run"),
         markup.Column(name="Commit", kind="nowrap"),
         markup.Column(name="Pack, place", kind="nowrap"),
         markup.Column(name="Sequences in the order of the pack", kind="wide"),

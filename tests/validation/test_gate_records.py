@@ -43,6 +43,7 @@ def record(name: str, passed: bool | None, value: float | None, limit: float, un
 
 COVERAGE = [
     ([sequence(0), sequence(1)], (), True, 0.0, None, "All 2 sequences came back once."),
+    ([sequence(0)], (), True, 0.0, None, "The one sequence came back once."),
     (
         [lost(0), sequence(1), lost(2), lost(3), lost(4)], (), False, 4.0, PACKED,
         "The packed path returned ids wrongly: 4 lost (s0, s2, s3 and 1 more).",
@@ -112,7 +113,7 @@ SEEDS = [
     ),
     (
         [sequence(0, similarity=0.9995)], True, 0.9995, 0.999, None,
-        "The sequence is more similar than 0.999; the lowest is s0 with 0.9995.",
+        "The one sequence is more similar than 0.999; the lowest is s0 with 0.9995.",
     ),
     (
         [sequence(0, similarity=0.998, **OFF), sequence(1)], False, 0.998, 0.999, PACKED,

@@ -149,7 +149,7 @@ def coverage_gate(sequences: Sequence[SequenceResult], packs: PacksDocument) -> 
         culprit=Culprit.PACKED if bad else None,
         detail=f"The packed path returned ids wrongly: {', '.join(found)}."
         if bad
-        else f"All {len(sequences)} sequences came back once.",
+        else f"{_all_of(sequences)} came back once.",
     )
 
 
@@ -194,6 +194,10 @@ def tokens_gate(packs: PacksDocument) -> GateResult:
     )
 
 
+def _all_of(sequences: Sequence[SequenceResult]) -> str:
+    return "The one sequence" if len(sequences) == 1 else f"All {len(sequences)} sequences"
+
+
 def seed_gate(sequences: Sequence[SequenceResult], rule: Thresholds) -> GateResult:
     """The seed's rule: none below lenient, at most floor(fraction * n) not above strict.
 
@@ -209,8 +213,8 @@ def seed_gate(sequences: Sequence[SequenceResult], rule: Thresholds) -> GateResu
     by_strict = not failed and (len(not_strict) > allowed or allowed == 0)
     deciding = judged[allowed if by_strict else 0] if judged else None
     if not not_strict and judged:
-        all_of_them = f"All {len(judged)} sequences are" if len(judged) > 1 else "The sequence is"
-        detail = f"{all_of_them} more similar than {rule.strict:g}"
+        verb = "is" if len(judged) == 1 else "are"
+        detail = f"{_all_of(judged)} {verb} more similar than {rule.strict:g}"
     else:
         detail = (
             f"{len(not_strict)} of {len(sequences)} sequences "
