@@ -56,12 +56,14 @@ def test_the_time_of_the_unpacked_side_is_that_of_passes_alone(tmp_path: Path) -
     embed_all(CountingSubject(), tmp_path)
     again: Any = CountingSubject()
     with reuse_unpacked(again, BENCHMARK, str(tmp_path)) as judged:
-        for one in SEQUENCES:
-            embed_unpacked(judged, encode(one.residues))
-    assert isinstance(judged, reuse.ReusingSubject)
+        assert isinstance(judged, reuse.ReusingSubject)
+        tokens = [encode(one.residues) for one in SEQUENCES]
+        found = [judged.reused_rows(one) or pytest.fail("not reused") for one in tokens]
+        assert judged.reused_rows(encode("W")) is None
     assert judged.reuses
-    assert len(judged.reused_s) == len(SEQUENCES)
-    timed = [spent for spent in judged.reused_s.values() if spent is not None]
+    expected = [embed_unpacked(CountingSubject(), one) for one in tokens]  # type: ignore[arg-type]
+    assert all(torch.equal(rows, own) for (rows, _), own in zip(found, expected, strict=True))
+    timed = [spent for _, spent in found if spent is not None]
     assert len(timed) == again.calls == SAMPLE_SIZE
     assert min(timed) > 0
 

@@ -272,7 +272,8 @@ def test_the_word_to_go_is_a_byte_and_not_the_end_of_the_pipe() -> None:
     [
         ("cuda:0", 140, 0, 0),
         ("cuda:0", 140, 1, 1),
-        ("cuda:0", 140, 3, 2),  # one for each commit that has asked
+        ("cuda:0", 140, 2, 2),
+        ("cuda:0", 140, 9, 3),  # one for each commit that has asked, and one ahead
         ("cuda:0", 5, 3, 0),
         ("cpu", 0, 3, 1),
     ],
@@ -289,7 +290,7 @@ def test_those_stand_by_that_a_card_has_room_for_and_commits_come_for(
         seats.keep_ready(prepared, device)
     assert [job.request.device for job in held] == [device] * num_seats
     with ExitStack() as stack:
-        taken = [seats.take(device, stack) for _ in range(3)]
+        taken = [seats.take(device, stack) for _ in range(4)]
         assert list(map(str, filter(None, taken))) == [job.checkout for job in held]
     seats.close()
 
@@ -333,7 +334,7 @@ def test_the_first_passes_leave_no_memory_and_draw_nothing(
     assert torch.equal(torch.get_rng_state(), drawn)
     if on_card:
         assert torch.equal(torch.cuda.get_rng_state(device), drawn_there)
-        assert torch.cuda.memory_reserved(device) == reserved
+        assert torch.cuda.memory_reserved(device) <= reserved
 
 
 def test_the_next_commit_begins_once_the_last_nears_its_end(

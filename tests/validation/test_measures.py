@@ -95,11 +95,20 @@ def test_rounding_above_one_is_no_error() -> None:
 
 def test_the_unpacked_time_is_that_of_passes_of_this_commit_or_unknown(fake: FakeSubject) -> None:
     benchmark = make_benchmark({"a": "MKTAYIAK", "b": "DERKH"})
-    tokens = [tuple(encode(one.residues).tolist()) for one in benchmark.sequences]
-    fake.reused_s = dict.fromkeys(tokens, 0.25)  # type: ignore[attr-defined]
-    found = measure(fake, benchmark, None).packs
-    assert found.unpacked_s == pytest.approx(0.25 * len(tokens))
-    fake.reused_s[tokens[0]] = None  # type: ignore[attr-defined]
+    plain = measure(fake, benchmark, None)
+    spent: dict[int, float | None] = {
+        len(encode(one.residues)): 0.25 for one in benchmark.sequences
+    }
+
+    def reused_rows(tokens: torch.Tensor) -> tuple[torch.Tensor, float | None]:
+        rows = fake.embed_unpacked_layers(tokens, [fake.num_layers])[fake.num_layers]
+        return rows, spent[len(tokens)]
+
+    fake.reused_rows = reused_rows  # type: ignore[attr-defined]
+    found = measure(fake, benchmark, None)
+    assert found.packs.unpacked_s == pytest.approx(0.25 * len(spent))
+    assert found.sequences == plain.sequences
+    spent[min(spent)] = None
     assert measure(fake, benchmark, None).packs.unpacked_s is None
 
 

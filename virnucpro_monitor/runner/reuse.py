@@ -34,9 +34,8 @@ _Key = tuple[int, tuple[int, ...]]
 class ReusingSubject(WrappedSubject):
     """A subject whose unpacked embeddings come from `known` where they are in it.
 
-    Attributes:
-        reused_s: by the tokens of what came from there, the seconds that the commit took for it as
-            a part of the sample; None for what it was not asked.
+    Args:
+        sampled_s: by tokens, the seconds that the commit took for what it was asked as a sample.
     """
 
     def __init__(
@@ -48,7 +47,6 @@ class ReusingSubject(WrappedSubject):
         super().__init__(subject)
         self._known = known
         self._sampled_s = sampled_s
-        self.reused_s: dict[tuple[int, ...], float | None] = {}
         self.computed: dict[_Key, torch.Tensor] = {}
         self._computed_bytes = 0
 
@@ -57,11 +55,19 @@ class ReusingSubject(WrappedSubject):
         """Whether what an earlier commit left is used."""
         return bool(self._known)
 
+    def reused_rows(self, tokens: torch.Tensor) -> tuple[torch.Tensor, float | None] | None:
+        """Rows of the last layer [T, D] on the CPU, and the seconds that they took this commit.
+
+        Returns:
+            None where they do not come from an earlier commit; no seconds for what was not sampled.
+        """
+        asked = tuple(tokens.tolist())
+        rows = self._known.get((self._subject.num_layers, asked))
+        return None if rows is None else (rows, self._sampled_s.get(asked))
+
     def embed_unpacked_layers(self, tokens: torch.Tensor, layers: Sequence[int]) -> Layers:
         keys = {layer: (layer, tuple(tokens.tolist())) for layer in layers}
         if all(key in self._known for key in keys.values()):
-            asked = tuple(tokens.tolist())
-            self.reused_s[asked] = self._sampled_s.get(asked)
             return {layer: self._known[key].to(self._subject.device) for layer, key in keys.items()}
         found = self._subject.embed_unpacked_layers(tokens, layers)
         last = self._subject.num_layers

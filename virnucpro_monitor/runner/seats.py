@@ -17,7 +17,7 @@ ROOM = 3  # times what a commit needs: for the present one, the one that stands 
 
 
 class Seats:
-    """On a CPU one seat; on a card, if it has room, one for each commit that is measured there.
+    """On a CPU one seat; on a card, if it has room, one more than commits are measured there.
 
     Threads may share it.
     """
@@ -39,23 +39,33 @@ class Seats:
     def keep_ready(self, prepared: Prepared, device: str) -> None:
         """Have processes stand by for the next commit, if one will come and there is room.
 
-        It is called once by each commit that is measured, so that no more stand by than begin.
+        It is called once by each commit that is measured.
         """
         plan, pool = self._plan, prepared.pool
         if not plan.standby or self.num_to_come < 1 or not isinstance(pool, WorkerPool):
             return
-        if not isinstance(plan.repository, Repository) or not self._has_room(prepared, device):
+        if not isinstance(plan.repository, Repository):
             return
-        with self._lock, ExitStack() as stack, suppress(OSError):  # a full disk: told where needed
+        on_card = device.startswith("cuda")
+        with self._lock, suppress(OSError):  # a full disk: told where it is needed
             there = self._seats.setdefault(device, [])
-            if sum(map(len, self._seats.values())) >= self.num_to_come:
-                return
-            if there and not device.startswith("cuda"):
-                return
-            folder = stack.enter_context(plan.repository.seat())
-            pool.hold(measure_job(plan, prepared, folder, device, plan.benchmarks))
+            # To get ready takes a card as long as all but the end of a commit: one is always ahead.
+            wanted = (1 if there else 2) if on_card else 1 - len(there)
+            for _ in range(wanted):
+                if sum(map(len, self._seats.values())) >= self.num_to_come:
+                    return
+                if not self._has_room(prepared, device):
+                    return
+                there.append(self._seat(prepared, plan.repository, pool, device))
+
+    def _seat(
+        self, prepared: Prepared, repository: Repository, pool: WorkerPool, device: str
+    ) -> tuple[Path, ExitStack]:
+        with ExitStack() as stack:
+            folder = stack.enter_context(repository.seat())
+            pool.hold(measure_job(self._plan, prepared, folder, device, self._plan.benchmarks))
             stack.callback(pool.drop, str(folder))
-            there.append((folder, stack.pop_all()))
+            return folder, stack.pop_all()
 
     def take(self, device: str, stack: ExitStack) -> Path | None:
         """The seat of a device, which is now the caller's as long as `stack` lasts; None for none.

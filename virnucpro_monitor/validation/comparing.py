@@ -43,12 +43,12 @@ class Notes:
 
 @dataclass(frozen=True, slots=True)
 class Pair:
-    """One sequence of a pack: where it lies, and its rows on one device.
+    """One sequence of a pack: where it lies, and its rows.
 
     Attributes:
         span: its slot among the pack's rows.
         residues: [n, D] out of the pack, which may be other residues than its own.
-        alone: [T, D] by itself, BOS and EOS included.
+        alone: [T, D] by itself, BOS and EOS included; it may still lie on the CPU.
     """
 
     index: int
@@ -95,6 +95,7 @@ class Comparing:
 
     def _compare(self, number: int, rows: torch.Tensor, pairs: Sequence["Pair"]) -> None:
         notes = self._notes
+        pairs = [replace(pair, alone=pair.alone.to(rows.device)) for pair in pairs]
         for pair, found in zip(pairs, _compare(pairs, self._oracle, notes), strict=True):
             result = _placed(found, number, pair.slot, pair.span[0])
             notes.results[pair.index] = _worse(notes.results.get(pair.index), result)

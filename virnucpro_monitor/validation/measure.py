@@ -92,7 +92,7 @@ def measure(
                 if notes.unpacked_s is not None:
                     notes.unpacked_s = None if spent_s is None else notes.unpacked_s + spent_s
                 residues = cut_residues(rows, start, end)
-                pair = Pair(index, sequence_id, slot, (start, end), residues, alone.to(rows.device))
+                pair = Pair(index, sequence_id, slot, (start, end), residues, alone)
                 pairs_of_pack.append(pair)
                 done.add(index)
                 if on_progress:
@@ -244,14 +244,16 @@ def _document(notes: Notes, num_packs: int, num_layers: int) -> PacksDocument:
 def _embed_alone(subject: Subject, tokens: torch.Tensor) -> tuple[torch.Tensor, float | None]:
     """One sequence alone, and the seconds of its pass.
 
-    A subject that remembers what an earlier commit gave says in `reused_s`, by tokens, how long
-    this commit took for what it was asked again; None where it was not asked.
+    A subject that remembers what an earlier commit gave has a method `reused_rows` for it: these
+    rows on the CPU, and how long this commit took for them where it was asked again.
     """
+    reused_rows = getattr(subject, "reused_rows", None)
+    reused: tuple[torch.Tensor, float | None] | None = reused_rows and reused_rows(tokens)
+    if reused is not None:
+        return reused
     started = _now_s(subject)
     rows = embed_unpacked(subject, tokens.to(subject.device))
-    spent_s = _now_s(subject) - started
-    reused_s: Mapping[tuple[int, ...], float | None] = getattr(subject, "reused_s", {})
-    return rows, reused_s.get(tuple(tokens.tolist()), spent_s)
+    return rows, _now_s(subject) - started
 
 
 def _now_s(subject: Subject) -> float:
