@@ -1,13 +1,16 @@
 """Whole layers through the Triton kernels against the plain ones, both against FP32."""
 
+import copy
+
 import pytest
 import torch
 from torch import Tensor
 
 from tests.models.errors import relative_l2
 from tests.models.triton_device import DEVICE, HALF_DTYPES, MARKS
-from virnucpro_monitor.models import esm2_flash
+from virnucpro_monitor.models import esm2_flash, fused
 from virnucpro_monitor.models.esm2_flash import ESM2WithFlashAttention, load_esm2_model
+from virnucpro_monitor.models.rotary import RotaryTables, rotate
 
 pytestmark = MARKS
 MODEL, NUM_LAYERS = "esm2_t6_8M_UR50D", 6
@@ -45,3 +48,40 @@ def test_no_layer_is_further_from_fp32_than_the_plain_one(
     for layer in range(1, NUM_LAYERS + 1):
         errors = [relative_l2(run[layer], reference[layer]) for run in (fused, plain)]
         assert 0 < errors[0] < SHARES[dtype] * errors[1], f"layer {layer}"
+
+
+def test_wide_bfloat16_is_projected_and_turned_by_one_kernel(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    from virnucpro_monitor.models import linear_rotate
+
+    kernel = linear_rotate.linear_rotate
+    if DEVICE == "cpu":  # the interpreter takes bfloat16 for integers
+
+        def in_float16(x: Tensor, linear: torch.nn.Linear, cos: Tensor, sin: Tensor) -> Tensor:
+            return kernel(x.half(), copy.deepcopy(linear).half(), cos, sin).bfloat16()
+
+        monkeypatch.setattr(linear_rotate, "linear_rotate", in_float16)
+    heads, head_dim, width, tokens = 4, 64, 256, 70
+    generator = torch.Generator().manual_seed(0)
+    normed = torch.randn(tokens, width, generator=generator).to(DEVICE, torch.bfloat16)
+    with torch.device(DEVICE):
+        linear = torch.nn.Linear(width, 3 * width, dtype=torch.bfloat16).requires_grad_(False)
+        positions = torch.arange(tokens) % 40  # the second sequence begins anew
+    inv_freq = 1.0 / (10000 ** (torch.arange(0, head_dim, 2).float() / head_dim))
+    cos, sin = RotaryTables(inv_freq).get(40, torch.device(DEVICE))
+    given: list[Tensor] = []
+
+    def attention(q: Tensor, k: Tensor, v: Tensor) -> Tensor:
+        given.extend((q, k, v))
+        return v
+
+    fused.FusedAttention(attention, cos, sin, positions, heads)(normed, linear)
+    wide = torch.nn.functional.linear(
+        normed.double(), linear.weight.double(), linear.bias.double()
+    ).float()
+    q, k, v = wide.view(tokens, 3, heads, head_dim).unbind(1)
+    cos, sin = cos[positions, None], sin[positions, None]
+    expected = (rotate(q * head_dim**-0.5, cos, sin), rotate(k, cos, sin), v)
+    for found, wanted in zip(given, expected, strict=True):
+        assert 0 < relative_l2(found, wanted) < 2.5e-3  # rounded once

@@ -95,7 +95,8 @@ def test_norm_of_a_shifted_stream(width: int, stream: str, dtype: torch.dtype) -
 
 @HALVES
 @pytest.mark.parametrize(
-    ("rows", "depth", "columns"), [(130, 320, 1280), (37, 480, 1920), (130, 1280, 512)]
+    ("rows", "depth", "columns"),
+    [(130, 320, 1280), (37, 480, 1920), (130, 1280, 512), (37, 2560, 256)],
 )
 def test_linear_and_gelu(rows: int, depth: int, columns: int, dtype: torch.dtype) -> None:
     from virnucpro_monitor.models.linear_gelu import linear_gelu
@@ -166,6 +167,31 @@ def test_bias_and_rotation_of_a_wide_product(heads: int, head_dim: int, dtype: t
     expected = (rotate(parts[0] * head_dim**-0.5, cos, sin), rotate(parts[1], cos, sin), parts[2])
     for found, wanted in zip(result.view(-1, 3, heads, head_dim).unbind(1), expected, strict=True):
         assert relative_l2(found, wanted) < ROUNDING[dtype]
+
+
+@HALVES
+def test_projection_with_its_rotation(dtype: torch.dtype) -> None:
+    from virnucpro_monitor.models.linear_rotate import can_rotate, linear_rotate
+    from virnucpro_monitor.models.tiles import has_tensor_copies
+
+    if not has_tensor_copies(torch.device(DEVICE)):
+        pytest.skip("this GPU is older than Hopper")
+    pack, heads, head_dim, width = make_pack(), 4, 64, 256
+    assert can_rotate(torch.device(DEVICE), width, heads)
+    assert not can_rotate(torch.device(DEVICE), 320, 5)  # q would end inside a tile
+    assert not can_rotate(torch.device(DEVICE), width, 8)
+    inv_freq = 1.0 / (10000 ** (torch.arange(0, head_dim, 2).float() / head_dim))
+    tables = RotaryTables(inv_freq).get(pack.max_seqlen, torch.device(DEVICE))
+    cos, sin = (table[pack.positions] for table in tables)
+    linear = torch.nn.Linear(width, 3 * width, device=DEVICE, dtype=dtype).requires_grad_(False)
+    x = random(pack.num_tokens, width, dtype=dtype)
+    found = linear_rotate(x, linear, cos, sin).view(-1, 3, heads, head_dim).unbind(1)
+    wide = functional.linear(x.double(), linear.weight.double(), linear.bias.double()).float()
+    q, k, v = wide.view(-1, 3, heads, head_dim).unbind(1)
+    cos, sin = cos[:, None], sin[:, None]
+    expected = (rotate(q * head_dim**-0.5, cos, sin), rotate(k, cos, sin), v)
+    for part, wanted in zip(found, expected, strict=True):
+        assert relative_l2(part, wanted) < ROUNDING[dtype]
 
 
 @HALVES

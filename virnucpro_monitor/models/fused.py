@@ -2,7 +2,7 @@
 
 import importlib.util
 from collections.abc import Callable, Sequence
-from functools import cache
+from functools import cache, cached_property
 from typing import Any
 
 import torch
@@ -37,17 +37,26 @@ class FusedAttention:
         self.rotation = (cos, sin, positions, num_heads)
         self.num_heads = num_heads
 
+    @cached_property
+    def token_tables(self) -> tuple[Tensor, Tensor]:
+        """Cosines and sines of each token's position, [tokens, head_dim / 2] FP32."""
+        cos, sin, positions, _ = self.rotation
+        return cos[positions], sin[positions]
+
     def __call__(self, normed: Tensor, projection: nn.Linear) -> Tensor:
         """[tokens, embed_dim] -> [tokens, embed_dim]"""
         from virnucpro_monitor.models.kernels import add_bias_and_rotate, rotate_
+        from virnucpro_monitor.models.linear_rotate import can_rotate, linear_rotate
 
-        if normed.dtype == torch.bfloat16:
-            # Rounding q and k to 8 bits twice, before and after the rotation, would cost accuracy
-            # where it matters most, in the attention logits.
+        if normed.dtype != torch.bfloat16:
+            qkv = rotate_(projection(normed), *self.rotation)
+        # Rounding q and k to 8 bits twice, before and after the rotation, would cost accuracy where
+        # it matters most, in the attention logits.
+        elif can_rotate(normed.device, normed.shape[1], self.num_heads):
+            qkv = linear_rotate(normed, projection, *self.token_tables)
+        else:
             product = torch.mm(normed, projection.weight.t(), out_dtype=torch.float32)
             qkv = add_bias_and_rotate(product, projection.bias, *self.rotation)
-        else:
-            qkv = rotate_(projection(normed), *self.rotation)
         # [tokens, 3 * embed_dim] -> three of [tokens, heads, head_dim]
         q, k, v = qkv.view(qkv.shape[0], 3, self.num_heads, -1).unbind(1)
         return self.attention(q, k, v).flatten(1)

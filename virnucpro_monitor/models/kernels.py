@@ -1,7 +1,8 @@
 """Triton kernels for half precision on a GPU: what PyTorch would do in several passes over memory.
 
-The matrix products stay with cuBLAS, but for the one with GELU (`linear_gelu`). What remains is
-bound by memory: each kernel reads and writes everything once. All arithmetic is FP32.
+The matrix products stay with cuBLAS, but for the one with GELU (`linear_gelu`) and, in bfloat16,
+the one with the rotation (`linear_rotate`). What remains is bound by memory: each kernel reads and
+writes everything once. All arithmetic is FP32.
 Each has a plain twin: `ESM2WithFlashAttention._embed`,
 `rotary.rotate`, `functional.gelu`, `functional.layer_norm` and
 `packed_attention`'s "sdpa".

@@ -1,0 +1,55 @@
+"""Products of matrices in tiles, for Triton kernels that go on with a tile in registers."""
+
+# ruff: noqa: N803
+# mypy: disable-error-code="untyped-decorator,no-untyped-def,no-untyped-call"
+
+from functools import cache
+
+import torch
+import triton
+import triton.language as tl
+
+ROWS, DEPTH = 128, 64
+"""Of a tile."""
+SHARED_MEMORY = 227 * 1024
+"""Bytes that one program may need: Hopper's."""
+
+
+@triton.jit
+def place_of_tile(tile, num_rows, num_columns, ROWS: tl.constexpr, COLUMNS: tl.constexpr, GROUP: tl.constexpr):  # fmt: skip  # noqa: E501
+    """First row and column of a tile. Tiles go in groups of GROUP rows of tiles, so that a group's
+    inputs stay in the L2 cache."""
+    tile_rows = tl.cdiv(num_rows, ROWS)
+    tile_columns = tl.cdiv(num_columns, COLUMNS)
+    group = tile // (GROUP * tile_columns)
+    group_rows = min(tile_rows - group * GROUP, GROUP)
+    row = (group * GROUP + tile % group_rows) * ROWS
+    column = (tile % (GROUP * tile_columns)) // group_rows * COLUMNS
+    return row, column
+
+
+@triton.jit
+def halves(part, ROWS: tl.constexpr, COLUMNS: tl.constexpr):
+    """The left and the right half of the columns; nothing moves between threads."""
+    return tl.split(tl.permute(tl.reshape(part, (ROWS, 2, COLUMNS // 2)), (0, 2, 1)))
+
+
+@cache
+def has_tensor_copies(device: torch.device) -> bool:
+    """Whether the GPU copies tiles by descriptor, as Hopper and later do, and has room for them.
+
+    Blackwell's cards for workstations do the one, but have less than half the shared memory.
+    """
+    if device.type == "cpu":  # Triton's interpreter
+        return True
+    if torch.cuda.get_device_capability(device) < (9, 0):
+        return False
+    properties = triton.runtime.driver.active.utils.get_device_properties(device.index or 0)
+    return int(properties["max_shared_mem"]) >= SHARED_MEMORY
+
+
+@cache
+def num_multiprocessors(device: torch.device) -> int:
+    if device.type == "cpu":  # Triton's interpreter
+        return 1
+    return torch.cuda.get_device_properties(device).multi_processor_count
