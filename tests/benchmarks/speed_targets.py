@@ -150,9 +150,12 @@ def demo_rows(out: Path) -> Iterator[Row]:
 
 def memory_rows(text: str) -> Iterator[Row]:
     at = text.find("{")
-    told = json.loads(text[at:]) if at >= 0 else {}
-    now = (told["peak_bytes"] - told["peak_before_bytes"]) / 1e9 if told else None
-    yield Row("memory beyond the model, 1,000 sequences of 3B width, GB", None, now, 0.44)
+    told, _ = json.JSONDecoder().raw_decode(text[at:]) if at >= 0 else ({}, 0)
+    before = told.get("peak_before_bytes")
+    for run in told.get("runs", [{"outcome": "passed"}]):
+        now = None if before is None else (run["peak_bytes"] - before) / 1e9
+        what = f"memory beyond the model, 1,000 sequences of 3B width, {run['outcome']}, GB"
+        yield Row(what, None, now, 0.44)
 
 
 def main() -> None:
