@@ -177,7 +177,7 @@ def table(
     head = "".join(
         f'<th scope="col" role="columnheader" class="{escape(column.kind)}" '
         f'title="{html_text(column.help)}">'
-        f"{html_text(column.name) or spoken(column.spoken)}</th>"
+        f"{html_text(column.name) or spoken(column.spoken).code}</th>"
         for column in columns
     )
     body = []

@@ -70,3 +70,10 @@ def test_each_cell_names_its_column_for_narrow_screens() -> None:
     assert '<td role="cell" class="num" data-name="Limit"><bdi>0</bdi></td>' in code
     for role, number in (("table", 1), ("row", 2), ("columnheader", 2), ("cell", 2)):
         assert code.count(f'role="{role}"') == number
+
+
+def test_a_column_without_a_name_has_one_for_readers_of_screens() -> None:
+    columns = [markup.Column(name="", spoken="Compare"), markup.Column(name="Limit")]
+    code = markup.table(columns, [["compare", "0"]], caption="Runs").code
+    heads = re.findall(r"<th[^>]*>(.*?)</th>", code)
+    assert heads == ['<span class="sr">Compare</span>', "Limit"]
