@@ -15,7 +15,7 @@ from virnucpro_monitor.disks import explain, is_full, path_from, probe_folder, w
 from virnucpro_monitor.errors import ConfigurationError, DiskError
 
 CPU = (
-    "--model", "esm2_t6_8M_UR50D", "--weights", "synthetic", "--device", "cpu",
+    "--model", "esm2_t6_demo", "--weights", "synthetic", "--device", "cpu",
     "--dtype", "float32",
 )  # fmt: skip
 

@@ -61,7 +61,7 @@ def test_what_holds_no_password_stays_as_it_is(text: str) -> None:
 def test_no_message_shows_a_password(
     command: list[str], url: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    small = ["--device", "cpu", "--model", "esm2_t6_8M_UR50D", "--weights", "synthetic"]
+    small = ["--device", "cpu", "--model", "esm2_t6_demo", "--weights", "synthetic"]
     options = small if command == ["doctor"] else []
     assert run_command([*command, *options, "--db", url]) == 1
     captured = capsys.readouterr()

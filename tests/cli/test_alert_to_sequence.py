@@ -39,7 +39,7 @@ def test_a_mail_leads_to_the_failing_sequence(
     monkeypatch.setenv("VIRNUCPRO_MONITOR_METRICS_FILE", str(metrics))
     url = f"sqlite:///{tmp_path / 'monitor.db'}"
     options = [
-        "--package", "tinypack", "--model", "esm2_t6_8M_UR50D", "--weights", "synthetic",
+        "--package", "tinypack", "--model", "esm2_t6_demo", "--weights", "synthetic",
         "--device", "cpu", "--dtype", "float32", "--benchmark", "checked", "--db", url,
     ]  # fmt: skip
     with mail_server() as box:

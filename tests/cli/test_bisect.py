@@ -11,7 +11,7 @@ from virnucpro_monitor.store.reader import load_runs
 
 pytestmark = pytest.mark.usefixtures("quick_probes", "shared_workers")
 
-CPU = ("--model", "esm2_t6_8M_UR50D", "--weights", "synthetic", "--device", "cpu")
+CPU = ("--model", "esm2_t6_demo", "--weights", "synthetic", "--device", "cpu")
 HEALTHY_MODEL = HEALTHY[MODEL_FILE]
 CRASHING = "raise RuntimeError('boom')\n" + PADDED_WITH_CLS
 

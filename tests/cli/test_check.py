@@ -44,7 +44,7 @@ def test_a_pull_request_is_stopped_and_let_through_once_mended(
     monkeypatch.chdir(folder)
     url = f"sqlite:///{tmp_path / 'monitor.db'}"
     options = [
-        "--package", "tinypack", "--model", "esm2_t6_8M_UR50D", "--weights", "synthetic",
+        "--package", "tinypack", "--model", "esm2_t6_demo", "--weights", "synthetic",
         "--device", "cpu", "--dtype", "float32", "--benchmark", "checked", "--db", url,
     ]  # fmt: skip
     capsys.readouterr()

@@ -12,7 +12,7 @@ from virnucpro_monitor.cli.main import run_command
 pytestmark = pytest.mark.usefixtures("quick_probes")
 
 CPU = (
-    "--model", "esm2_t6_8M_UR50D", "--weights", "synthetic", "--device", "cpu",
+    "--model", "esm2_t6_demo", "--weights", "synthetic", "--device", "cpu",
     "--dtype", "float32",
 )  # fmt: skip
 

@@ -28,7 +28,7 @@ from virnucpro_monitor.store.reader import load_commits, load_failure, load_runs
 pytestmark = pytest.mark.usefixtures("quick_probes", "shared_workers")
 
 FASTA = ">a\nMKTAYIAKQR\n>b\nVLSPADKTNVKAAWGKV\n"
-MODEL = ("--model", "esm2_t6_8M_UR50D", "--weights", "synthetic")
+MODEL = ("--model", "esm2_t6_demo", "--weights", "synthetic")
 CPU = (*MODEL, "--device", "cpu", "--dtype", "float32")
 
 Run = Callable[..., int]

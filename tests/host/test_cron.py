@@ -53,7 +53,7 @@ def test_cron_fires_the_installed_line(
     assert run_command(["targets", "add", "watched", str(repository.folder), *url]) == 0
     install = [
         "schedule", "install", "--target", "watched", "--cron", "* * * * *",
-        "--model", "esm2_t6_8M_UR50D", "--weights", "synthetic", "--device", "cpu",
+        "--model", "esm2_t6_demo", "--weights", "synthetic", "--device", "cpu",
         "--dtype", "float32", "--benchmark", "seed", *url,
     ]  # fmt: skip
     assert run_command(install) == 0

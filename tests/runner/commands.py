@@ -9,7 +9,7 @@ from virnucpro_monitor.cli.main import run_command
 
 
 def use_smallest_model(folder: Path, monkeypatch: pytest.MonkeyPatch, **more: str) -> None:
-    """Set by the environment: database and cache in `folder`, the 8M model in FP32 on the CPU.
+    """Set by the environment: database and cache in `folder`, the demo's model, FP32, the CPU.
 
     Args:
         more: further settings by their variables' endings, as in BENCHMARK="seed".
@@ -17,7 +17,7 @@ def use_smallest_model(folder: Path, monkeypatch: pytest.MonkeyPatch, **more: st
     settings = {
         "DB": f"sqlite:///{folder / 'monitor.db'}",
         "CACHE_DIR": str(folder / "cache"),
-        "MODEL": "esm2_t6_8M_UR50D",
+        "MODEL": "esm2_t6_demo",
         "WEIGHTS": "synthetic",
         "DEVICE": "cpu",
         "DTYPE": "float32",

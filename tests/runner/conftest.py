@@ -29,7 +29,7 @@ SEQUENCES = (
 SMALL = BenchmarkSet(
     name="small", version=1, digest=benchmark_digest(SEQUENCES), sequences=SEQUENCES
 )
-MODEL = "esm2_t6_8M_UR50D"
+MODEL = "esm2_t6_demo"
 
 MakePlan = Callable[..., RunPlan]
 

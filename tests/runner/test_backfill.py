@@ -60,7 +60,7 @@ def prepare(folder: Path, database: Path) -> list[str]:
     return [
         sys.executable, "-m", "virnucpro_monitor", "run", "--target", "long",
         "--commit", root, "--commits", f"{root}..HEAD", "--benchmark", "backfill",
-        "--model", "esm2_t6_8M_UR50D", "--weights", "synthetic", "--device", "cpu",
+        "--model", "esm2_t6_demo", "--weights", "synthetic", "--device", "cpu",
         "--dtype", "float32", "--protocol", str(protocol), "--db", url,
     ]  # fmt: skip
 

@@ -28,7 +28,7 @@ from virnucpro_monitor.runner.commits import run_commits
 from virnucpro_monitor.runner.plan import RunPlan
 from virnucpro_monitor.validation.protocol import load_protocol
 
-REQUEST = Request(model="esm2_t6_8M_UR50D", weights="synthetic", device="cpu", dtype="float32")
+REQUEST = Request(model="esm2_t6_demo", weights="synthetic", device="cpu", dtype="float32")
 
 
 @pytest.fixture

@@ -110,7 +110,7 @@ def test_each_bad_adapter_is_an_error_of_one_sentence_and_the_next_one_runs(
     sentences = {
         "": "Adapter 'made.py:Made' cannot be imported (module 'made' has no attribute 'Made')",
         "Raising": "IndexError: index 1000 is out of bounds",
-        "Logits": "The target gives 33 channels, and esm2_t6_8M_UR50D has 320: give the hidden",
+        "Logits": "The target gives 33 channels, and esm2_t6_demo has 64: give the hidden",
     }
     lines = [f"Made = {name}\n" if name else "" for name in (*sentences, "Right")]
     hashes = [tiny.commit({"made.py": f"{BAD}\n\n{line}"}) for line in lines]

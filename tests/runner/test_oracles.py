@@ -281,7 +281,7 @@ def test_another_width_is_named(measure: Measure, tmp_path: Path) -> None:
     np.savez(path, **{one.id: np.ones(33) for one in SEQUENCES})
     run = measure(ADAPTER, f"file:{path}").run
     assert run.outcome is Outcome.ERROR
-    assert f"gives 320 channels, and file:{path} has 33" in run.reason
+    assert f"gives 64 channels, and file:{path} has 33" in run.reason
 
 
 def test_a_model_of_the_hub_stays_the_files_that_it_was(tmp_path: Path) -> None:

@@ -6,7 +6,6 @@ import esm.pretrained
 import pytest
 import torch
 
-from tests.runner.conftest import MODEL
 from virnucpro_monitor.models.weights import Weights, resolve_weights
 from virnucpro_monitor.runner.warm import (
     build_model,
@@ -14,6 +13,8 @@ from virnucpro_monitor.runner.warm import (
     install_tokenizer,
     make_torch_home,
 )
+
+MODEL = "esm2_t6_8M_UR50D"  # of which fair-esm has a function
 
 
 @pytest.fixture(scope="module")
