@@ -68,7 +68,7 @@ def show() -> None:
     thresholds = data.load_thresholds([run])[run.protocol_digest]
     measured = data.load_measured(run)
     _head(run)
-    _jumps(run)
+    _jumps(run, measured)
     _figures(run)
     _gates(run)
     _failure(run)
@@ -79,12 +79,13 @@ def show() -> None:
     _setup(run)
 
 
-def _jumps(run: Run) -> None:
+def _jumps(run: Run, measured: Run) -> None:
+    is_traced = measured.outcome.has_verdict and bool(data.load_document(measured, "trace"))
     sections = [
         (bool(run.gates), "gates", "Gates"),
         (run.outcome is Outcome.ERROR, "error", "Why it could not be run"),
         (run.figures is not None, "sequences", "Sequences"),
-        (run.effective_outcome is Outcome.FAILED, "layers", "Layers"),
+        (is_traced, "layers", "Layers"),
         (run.effective_outcome is Outcome.FAILED, "residues", "Residues"),
         (True, "change", "The change"),
         (True, "measured", "How it was measured"),

@@ -166,6 +166,15 @@ def test_a_run_page_filters_failing_and_by_id(run_page: PageRunner, sample_url: 
     assert list(app.dataframe[0].value["sequence"]) == [failing[0].sequence_id]
 
 
+@pytest.mark.parametrize("outcome", [Outcome.PASSED, Outcome.FAILED, Outcome.ERROR])
+def test_each_jump_of_a_run_page_leads_to_a_part_of_it(
+    outcome: Outcome, run_page: PageRunner, sample_url: str
+) -> None:
+    app = run_page("run", sample_url, run=str(first_run(sample_url, outcome).id))
+    jumps = set(re.findall(r'href="#([^"]+)"', shown_html(app)))
+    assert {"change", "measured"} <= jumps <= {header.anchor for header in app.header}
+
+
 def test_an_error_run_shows_its_traceback_as_text(run_page: PageRunner, sample_url: str) -> None:
     run = first_run(sample_url, Outcome.ERROR)
     app = run_page("run", sample_url, run=str(run.id))
