@@ -213,8 +213,11 @@ def test_an_entry_point_s_module_is_found_by_another_interpreter(
     code.joinpath("strange_code").mkdir(parents=True)
     code.joinpath("strange_code", "__init__.py").touch()
     code.joinpath("strange_code", "own.py").write_text(
+        "import what_it_watches\n"
         "class Own:\n    embed_packed_layers = None\n    def __init__(self, request): ...\n"
     )
+    tmp_path.joinpath("here").mkdir()
+    tmp_path.joinpath("here", "what_it_watches.py").touch()  # beside it, not installed
     monkeypatch.syspath_prepend(packages)
     request = cast(LoadRequest, SimpleNamespace(checkout=tmp_path))
     assert adapter_path("strange") is None
@@ -226,7 +229,10 @@ def test_an_entry_point_s_module_is_found_by_another_interpreter(
         adapter_source.cache_clear()
         assert len(adapter_source("strange")) == 1  # a change of it is one of what decides
     monkeypatch.setattr(sys, "path", [*sys.path])
-    assert type(load_subject("strange", request, str(code))).__name__ == "Own"
+    assert (
+        type(load_subject("strange", request, [str(code), str(tmp_path / "here")])).__name__
+        == "Own"
+    )
 
 
 def test_two_widths_of_one_layer_are_named() -> None:

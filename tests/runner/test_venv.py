@@ -4,8 +4,9 @@ from pathlib import Path
 
 import pytest
 
+from tests.runner.wheels import make_wheel, only_index
 from virnucpro_monitor.records import Target
-from virnucpro_monitor.runner.venv import PrivateEnvironmentError, target_python
+from virnucpro_monitor.runner.venv import PrivateEnvironmentError, own_packages, target_python
 
 TARGET = Target(name="t", location="", requirements="needs.txt")
 _SETUP = """
@@ -52,6 +53,23 @@ def checkout(tmp_path: Path) -> Path:
     (folder / "need" / "backend.py").write_text(_BACKEND)
     (folder / "needs.txt").write_text("./need\n")
     return folder
+
+
+def test_what_builds_with_another_package_is_built_where_that_is(
+    checkout: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As flash-attn does with torch, which its build imports and does not ask for."""
+    wheel = make_wheel(tmp_path / "wheels", "needed_first", "1.0", "VALUE = 7\n")
+    only_index(wheel.parent, monkeypatch)
+    backend = checkout / "need" / "backend.py"
+    backend.write_text("import needed_first\n" + backend.read_text())
+    checkout.joinpath("needs.txt").write_text("./need\nneeded-first==1.0\n")
+    python = target_python(TARGET, checkout, tmp_path / "cache", lambda _: None)
+    assert python is not None
+    assert own_packages(python.parent.parent).joinpath("tiny_need.py").exists()
+    checkout.joinpath("needs.txt").write_text("./need\n")
+    with pytest.raises(PrivateEnvironmentError, match=r"Error: No module named 'needed_first'\)$"):
+        target_python(TARGET, checkout, tmp_path / "cache", lambda _: None)
 
 
 def test_nothing_is_made_for_a_target_without_requirements(tmp_path: Path) -> None:

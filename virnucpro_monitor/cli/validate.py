@@ -135,8 +135,8 @@ def print_verdict(verdict: Verdict) -> None:
     console.print(table, highlight=False, markup=False)
     say(
         "1 - cos and gain - 1: how far packed is from unpacked in direction and norm, of the mean "
-        "over\nresidues. packed-FP32 and unpacked-FP32: relative L2 distance to unmodified "
-        "fair-esm in FP32.\nAll measures, residue by residue and layer by layer: --json."
+        "over\nresidues. packed-FP32 and unpacked-FP32: relative L2 distance to what both are held "
+        "against.\nAll measures, residue by residue and layer by layer: --json."
     )
 
 

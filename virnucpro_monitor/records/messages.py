@@ -87,7 +87,7 @@ class MeasureJob:
 
     Attributes:
         first: index of the benchmark set to begin with.
-        adapter_path: folder in which our own interpreter finds the adapter's module; None for none.
+        adapter_paths: folders in which the adapter's module lies, and what it may import.
         warm: build fair-esm's models from the mapped checkpoint.
         keep_embeddings: send both sides' pooled embeddings with the verdict.
         reuse: folder of unpacked embeddings to reuse, None for none.
@@ -109,7 +109,7 @@ class MeasureJob:
     first: int
     checkout: str
     adapter: str
-    adapter_path: str | None
+    adapter_paths: tuple[str, ...]
     package: str | None
     protocol: Protocol
     weights_digest: str

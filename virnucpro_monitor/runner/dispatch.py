@@ -222,8 +222,9 @@ def measure_job(
         first=first,
         checkout=str(folder),
         adapter=plan.target.adapter,
-        adapter_path=adapter_path(plan.target.adapter)
-        or (str(plan.folder) if plan.folder else None),
+        adapter_paths=tuple(
+            str(one) for one in (adapter_path(plan.target.adapter), plan.folder) if one
+        ),
         package=plan.target.package,
         protocol=plan.protocol,
         weights_digest=prepared.weights_digest,

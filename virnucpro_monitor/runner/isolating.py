@@ -96,5 +96,5 @@ def _needed(job: MeasureJob | DescribeJob) -> list[Path]:
     paths = [job.python or sys.executable, str(Path(__file__).parent)]
     if isinstance(job, MeasureJob):
         paths += [job.checkout, job.checkpoint, job.regression, job.torch_home]
-        paths += [job.adapter_path] if job.adapter_path else []
+        paths += job.adapter_paths
     return [Path(one) for one in paths]

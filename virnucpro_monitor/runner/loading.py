@@ -12,7 +12,7 @@ import importlib
 import importlib.util
 import inspect
 import sys
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from importlib.metadata import entry_points
 from pathlib import Path
 from types import ModuleType
@@ -30,25 +30,24 @@ class AdapterImportError(TargetError):
     """A module that an adapter needs is not there; the cause is chained."""
 
 
-def load_subject(name: str, request: LoadRequest, search_path: str | None = None) -> Subject:
+def load_subject(name: str, request: LoadRequest, search_path: Sequence[str] = ()) -> Subject:
     """Load one commit's model with the adapter of this name.
 
     Args:
-        search_path: folder in which our own interpreter finds the adapter's module, for another
-            interpreter; None where there is no such.
+        search_path: folders beside the checkout in which an adapter's module, and what it imports,
+            is looked for last: where our own interpreter finds it, for another interpreter.
 
     Raises:
         TargetError: no adapter of that name, or as `Adapter.load` says.
     """
     named = parse_adapter(name)
-    if named.place:
+    if named.name not in SHIPPED:  # an entry point's may be installed without what it watches
         sys.path.insert(0, str(request.checkout))
-    if named.name not in SHIPPED and search_path is not None and search_path not in sys.path:
-        sys.path.append(search_path)
+        sys.path += [one for one in search_path if one not in sys.path]
     try:
         loaded = find_adapter(name, request.checkout).load(request)
     except AdapterImportError as error:
-        places = f"{search_path or request.checkout} and among what is installed"
+        places = f"{', '.join(search_path) or request.checkout} and among what is installed"
         raise TargetError(
             f"{error}: it was looked for in {places}; install it, or start from the folder that "
             f"holds it."

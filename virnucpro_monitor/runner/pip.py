@@ -1,11 +1,16 @@
 """pip as this interpreter has it: what an index offers, and environments filled from it."""
 
 import os
+import re
 import shutil
 import subprocess
 import sys
 from collections.abc import Sequence
+from contextlib import suppress
 from pathlib import Path
+
+from packaging.requirements import InvalidRequirement, Requirement
+from packaging.utils import canonicalize_name
 
 from virnucpro_monitor.errors import DiskError, MonitorError
 from virnucpro_monitor.secrecy import public_environment
@@ -16,8 +21,20 @@ _SETTINGS = ("PIP_", "UV_")
 _OFFERED = "Available versions"
 
 
+_RAISED = re.compile(r"(?m)^[^\w\n]*((?:\w+\.)*\w*(?:Error|Exception): .+?)\s*$")
+_LACKS = re.compile(r"ModuleNotFoundError: No module named '(\w+)")
+
+
 class InstallerError(MonitorError):
-    """pip, or uv in its place, did not do what it was asked to."""
+    """pip, or uv in its place, did not do what it was asked to.
+
+    Attributes:
+        lacks: the module that a package's build would import, and did not find; empty for none.
+    """
+
+    def __init__(self, message: str, lacks: str = "") -> None:
+        super().__init__(message)
+        self.lacks = lacks
 
 
 def make_environment(folder: Path) -> None:
@@ -36,6 +53,9 @@ def make_environment(folder: Path) -> None:
 def install(python: Path, requirements: Path | None, lines: Sequence[str] = ()) -> list[str]:
     """Install what is needed into the environment of `python`; returns what was warned of.
 
+    Each package is built by itself. One whose build imports what it does not ask for (torch, most
+    of the time) is built in the environment instead, once that is there.
+
     Args:
         requirements: a requirement file.
         lines: further requirements, as in "torch==2.13.0".
@@ -51,8 +71,27 @@ def install(python: Path, requirements: Path | None, lines: Sequence[str] = ()) 
         command = [sys.executable, "-m", "pip", "--python", str(python), "install"]
         command += ["--disable-pip-version-check", "--quiet"]
     wanted = ["-r", str(requirements), *lines] if requirements else list(lines)
-    _, told = call([*command, *wanted], requirements.parent if requirements else python.parent)
+    folder = requirements.parent if requirements else python.parent
+    try:
+        _, told = call([*command, *wanted], folder)
+    except InstallerError as error:
+        if not error.lacks:
+            raise
+        if first := _lines_of(error.lacks, requirements, lines):
+            call([*command, *first], folder)
+        _, told = call([*command, "--no-build-isolation", *wanted], folder)
     return [line.strip() for line in told.splitlines() if "yanked" in line.lower()]
+
+
+def _lines_of(name: str, requirements: Path | None, lines: Sequence[str]) -> list[str]:
+    """Those of the requirements that are for one package."""
+    text = requirements.read_text(encoding="utf-8", errors="replace") if requirements else ""
+    found = []
+    for line in (*text.splitlines(), *lines):
+        with suppress(InvalidRequirement):
+            if canonicalize_name(Requirement(line).name) == canonicalize_name(name):
+                found.append(line.strip())
+    return found
 
 
 def download(requirement: str, folder: Path) -> None:
@@ -136,4 +175,7 @@ def call(
     lines = [line.strip() for line in done.stderr.splitlines() if line.strip()]
     told = [line for line in lines if line.lower().startswith("error")] or lines
     last = told[-1] if told else f"status {done.returncode}"
-    raise InstallerError(last.removeprefix("ERROR: ").removeprefix("error: "))
+    last = last.removeprefix("ERROR: ").removeprefix("error: ")
+    raised, lacks = _RAISED.findall(done.stderr), _LACKS.findall(done.stderr)
+    why = f" ({raised[-1]})" if raised and raised[-1] not in last else ""
+    raise InstallerError(f"{last}{why}", lacks[-1] if lacks else "")

@@ -161,7 +161,7 @@ class Host:
                 backend=request.backend,
                 token_budget=request.token_budget,
             ),
-            job.adapter_path,
+            job.adapter_paths,
         )
 
     def _exactly(self, tokens: Any) -> tuple[Answer, Sequence[Any]]:
