@@ -148,6 +148,13 @@ def test_a_policy_is_set_shown_used_and_taken_back(
     assert "by Bob: no masks are used" in policy("--fail", "mask", "--who", "Bob")
     assert digest() == plain
     assert "No policy of pack lets the gate 'mask' inform." in policy("--fail", "mask", code=1)
+    two = ("--inform", "mask", "--inform", "gain")
+    assert "Nobody is named" in policy(*two, "--why", "x", "--who", "", code=1)
+    assert "'gian' is not a gate" in policy(*two, "--inform", "gian", "--why", "x", code=1)
+    assert json.loads(policy("--json"))[1:] == []
+    policy(*two, "--why", "x", "--who", "Ada")
+    standing = [rule["gate"] for rule in json.loads(policy("--json")) if not rule["withdrawn_at"]]
+    assert standing == ["mask", "gain"]
 
 
 def test_what_was_said_of_another_location_is_told_and_a_matrix_is_no_target(

@@ -238,11 +238,18 @@ def describe_findings(target: Target, found: TargetFindings) -> list[str]:
 def policy(
     target: Annotated[str, typer.Argument(metavar="NAME", help="A stored target.")],
     inform: Annotated[
-        str | None,
-        typer.Option("--inform", metavar="GATE", help="Let this gate inform: runs do not fail."),
+        list[str] | None,
+        typer.Option(
+            "--inform",
+            metavar="GATE",
+            help="Let this gate inform: runs do not fail; may be given several times.",
+        ),
     ] = None,
     fail: Annotated[
-        str | None, typer.Option("--fail", metavar="GATE", help="Let it fail runs again.")
+        list[str] | None,
+        typer.Option(
+            "--fail", metavar="GATE", help="Let it fail runs again; may be given several times."
+        ),
     ] = None,
     why: Annotated[str, typer.Option("--why", metavar="TEXT", help="The reason.")] = "",
     who: WhoOption = None,
@@ -256,18 +263,21 @@ def policy(
     """
     from virnucpro_monitor.monitor import policies
     from virnucpro_monitor.monitor.opening import open_database
+    from virnucpro_monitor.validation.policy import check_rule
 
     if inform and fail:
         raise ConfigurationError("--inform and --fail are opposites: give one of them.")
     changes = bool(inform or fail)
     with open_database(load_settings(db=db).database_url, read_only=not changes) as engine:
-        if inform:
-            name = who or getpass.getuser()
-            rule = policies.let_inform(engine, target, inform, who=name, why=why)
-            say(f"From its next run on, the gate {inform} informs for {rule.target}.")
-        elif fail:
-            policies.let_fail(engine, target, fail, who=who or getpass.getuser())
-            say(f"From its next run on, the gate {fail} fails {target} again.")
+        name = getpass.getuser() if who is None else who
+        for gate in inform or ():  # all or none
+            check_rule(gate, name, why)
+        for gate in inform or ():
+            rule = policies.let_inform(engine, target, gate, who=name, why=why)
+            say(f"From its next run on, the gate {gate} informs for {rule.target}.")
+        for gate in fail or ():
+            policies.let_fail(engine, target, gate, who=name)
+            say(f"From its next run on, the gate {gate} fails {target} again.")
         rules = policies.list_policy(engine, target, withdrawn=True)
     if as_json:
         print_json(rules)

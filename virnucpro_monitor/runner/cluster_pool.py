@@ -176,8 +176,9 @@ class ClusterPool:
                 return None
             elif last_look - last_seen > LOST_S:
                 raise ClusterError(
-                    f"No worker of the {self._cluster.name} is left: what was measured is stored, "
-                    f"and the same command goes on from there with the workers of then."
+                    f"No worker of the {self._cluster.name} is left (why, their own logs say): "
+                    "what was measured is stored, and the same command goes on from there with the "
+                    "workers of then."
                 )
         if future.status in ("cancelled", "lost", "pending"):
             raise ClusterError(
