@@ -257,7 +257,7 @@ def test_an_incident_is_acknowledged_and_reopened(tmp_path: Path) -> None:
         ({"benchmark": "seed,"}, "is not a list of benchmark sets"),
         ({"benchmark": [1]}, "is not a list of benchmark sets"),
         ({"device": ["cpu"]}, "is not a device: use cpu"),
-        ({"workers": "many"}, "use a whole number, at least 1"),
+        ({"workers": "many"}, "use a whole number from 1 to 1024"),
         ({"db": "sqlite:///other.db"}, "that it was opened on"),
     ],
 )

@@ -146,7 +146,7 @@ def test_a_rewritten_branch_keeps_its_results(
         (["--target", "{tiny}", "--dtype", "int8"], "'int8' is not a dtype"),
         (["--target", "{tiny}", "--device", "cuda:7"], "cuda:7"),
         (["--target", "{tiny}", "--weights", "gone.pt"], "gone.pt"),
-        (["--target", "{tiny}", "--workers", "0"], "use a whole number, at least 1 (--workers)"),
+        (["--target", "{tiny}", "--workers", "0"], "use a whole number from 1 to 1024 (--workers)"),
     ],
 )
 def test_bad_input_is_one_sentence_and_stores_nothing(
