@@ -84,6 +84,24 @@ def test_the_group_is_named(fake: FakeSubject, strikes, text: str | None) -> Non
     assert group_of(fake, strikes) == text
 
 
+@pytest.mark.parametrize(
+    ("strikes", "text"),
+    [
+        (
+            lambda pack, slot, own: len(own) < max(lengths(pack)),
+            "all but the longest of each pack",
+        ),
+        (
+            lambda pack, slot, own: 0 < slot == len(lengths(pack)) - 1,
+            "the last of each pack of more than one sequence",
+        ),
+    ],
+)
+def test_the_group_of_a_single_residue(fake: FakeSubject, strikes, text: str) -> None:
+    """Nothing is shorter, so that its neighbours are as long."""
+    assert group_of(fake, strikes, "M") == text
+
+
 def test_lengths_at_tile_edges(fake: FakeSubject) -> None:
     text = LONG[:62]
     strikes = lambda pack, slot, own: len(own) % 64 == 0  # noqa: E731

@@ -182,7 +182,7 @@ def _placements(tokens: torch.Tensor) -> dict[str, tuple[list[torch.Tensor], int
         "middle": ([shorter, tokens, shorter], 1),
         "third": ([shorter, shorter, tokens], 2),
     }
-    if size < 1 or len(residues) + len(_PARTNER) > MAX_RESIDUES:
+    if len(residues) + len(_PARTNER) > MAX_RESIDUES:
         return packs
     longer = torch.cat([tokens[:-1], encode(_PARTNER)[1:]])
     return packs | {

@@ -28,7 +28,8 @@ _ROW_STANDS_OUT = 20.0
 LAYER_OFF_BY_ONE = Signature("layer off by one", "a hidden layer off by one")
 FINAL_NORM_MISSING = Signature("final norm missing", "a missing final LayerNorm")
 NOT_REPEATABLE = Signature(
-    "not repeatable", "the same pack twice gives other values, as a stale buffer or a race does"
+    "not repeatable",
+    "the same pack twice gives other values, as dropout, a stale buffer or a race does",
 )
 NOT_FINITE = Signature("not finite", "NaN or infinity")
 ROWS_REPLACED = Signature("rows replaced", "rows overwritten after they were computed")
