@@ -174,7 +174,9 @@ class Constant:
         ({6: torch.zeros(5, 2)}, r"shape \(5, 2\) for 4 tokens"),
         ({6: torch.zeros(4, 2).half()}, "not float32: bring the model to request.dtype"),
         ({6: torch.zeros(4, 2).long()}, "gives int64 in layer 6, which is no float dtype"),
-        ({6: torch.zeros(4, 2, device="meta")}, "gives rows on meta, asked for cpu"),
+        ({6: torch.zeros(4, 2, device="meta")}, "rows on meta, asked for cpu: bring the model"),
+        ({6: torch.zeros(4, 2).to_sparse()}, "a sparse tensor in layer 6: make it dense"),
+        ({-1: torch.zeros(4, 2)}, "gives layer -1: number the layers from 0"),
     ],
 )
 def test_what_is_no_embedding_is_named(given: object, sentence: str) -> None:
@@ -233,6 +235,19 @@ def test_an_entry_point_s_module_is_found_by_another_interpreter(
         type(load_subject("strange", request, [str(code), str(tmp_path / "here")])).__name__
         == "Own"
     )
+
+
+def test_a_family_that_is_none_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    tmp_path.joinpath("own.py").write_text(
+        "class Own:\n    family = 'e2'\n    alone = together = len\n"
+        "    def __init__(self, request): ...\n"
+    )
+    monkeypatch.setattr(sys, "path", [*sys.path])
+    request = SimpleNamespace(
+        checkout=tmp_path, model_name="m", device="cpu", dtype=torch.float32, token_budget=100
+    )
+    with pytest.raises(TargetError, match="has the family 'e2': give a Family of"):
+        load_subject("own.py:Own", cast(LoadRequest, request))
 
 
 def test_two_widths_of_one_layer_are_named() -> None:

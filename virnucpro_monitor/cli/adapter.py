@@ -119,5 +119,5 @@ def _model_of(trial: Trial) -> str:
     if trial.family != "esm2":
         return f"of the family {trial.family} (asked for in the size of {trial.model})"
     if trial.oracle == NO_ORACLE:
-        return f"the adapter's own with ESM-2's tokens (asked for as {trial.model})"
+        return f"the adapter's own (asked for as {trial.model})"
     return trial.model

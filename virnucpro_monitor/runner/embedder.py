@@ -121,13 +121,23 @@ class EmbedderSubject:
         for layer, rows in found.items():
             if not isinstance(layer, int) or not isinstance(rows, torch.Tensor):
                 raise TargetError(f"{how} gives {layer!r}: {type(rows).__name__}, {_WANTED}.")
+            if layer < 0:
+                raise TargetError(
+                    f"{how} gives layer {layer}: number the layers from 0, the embeddings before "
+                    f"the first, up to the model's last."
+                )
+            if rows.layout is not torch.strided:
+                raise TargetError(f"{how} gives a sparse tensor in layer {layer}: make it dense.")
             if rows.dim() != 2 or rows.shape[0] != num_tokens:
                 raise TargetError(
                     f"{how} gives embeddings of shape {tuple(rows.shape)} for {num_tokens} tokens "
                     f"in layer {layer}: give one row for each token, [{num_tokens}, channels]."
                 )
             if rows.device.type != self.device.type:
-                raise TargetError(f"{how} gives rows on {rows.device}, asked for {self.device}.")
+                raise TargetError(
+                    f"{how} gives rows on {rows.device}, asked for {self.device}: bring the model "
+                    f"to request.device, and make tensors of its own on that of ids."
+                )
             width = self._widths.setdefault(layer, rows.shape[1])
             if rows.shape[1] != width:
                 raise TargetError(

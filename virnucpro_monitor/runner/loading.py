@@ -19,7 +19,7 @@ from types import ModuleType
 from typing import Any, cast
 
 from virnucpro_monitor.errors import TargetError
-from virnucpro_monitor.models.families import FAMILIES
+from virnucpro_monitor.models.families import FAMILIES, Family
 from virnucpro_monitor.runner.adapter_names import ADAPTERS, SHIPPED, AdapterName, parse_adapter
 from virnucpro_monitor.runner.adapters import Adapter, LoadRequest
 from virnucpro_monitor.runner.embedder import Embedder, EmbedderSubject
@@ -59,11 +59,11 @@ def load_subject(name: str, request: LoadRequest, search_path: Sequence[str] = (
             device=request.device,
             dtype=request.dtype,
             token_budget=request.token_budget,
-            family=getattr(loaded, "family", None) or FAMILIES[parse_adapter(name).family],
+            family=_family_of(loaded, parse_adapter(name).family),
         )
         return cast(Subject, subject)  # its attributes may be set, which a Subject's need not
     if not hasattr(loaded, "embed_packed_layers"):
-        lacks = [how for how in ("alone", "together") if not hasattr(loaded, how)]
+        lacks = [how for how in ("alone", "together") if not callable(getattr(loaded, how, None))]
         raise TargetError(
             f"The adapter {name!r} gives {type(loaded).__name__}, which has no "
             f"{' and no '.join(lacks)}: give it both, as alone(ids) and "
@@ -89,7 +89,10 @@ def find_adapter(name: str, checkout: Path | None = None) -> Adapter:
     try:
         adapter = factory(**parsed.options)
     except TypeError as error:
-        raise TargetError(f"The adapter {name!r} cannot be made ({error}).") from error
+        raise TargetError(
+            f"The adapter {name!r} cannot be made ({error}): it is called with one argument, the "
+            f"LoadRequest, or with none to give what has a method load."
+        ) from error
     if isinstance(adapter, Embedder) and not hasattr(adapter, "load"):
         raise TargetError(
             f"{name!r} takes no argument: let {parsed.attribute or parsed.name} take one, the "
@@ -101,6 +104,18 @@ def find_adapter(name: str, checkout: Path | None = None) -> Adapter:
             f"or what makes a model from a LoadRequest."
         )
     return cast(Adapter, adapter)
+
+
+def _family_of(embedder: Any, named: str) -> Family:
+    """Whose tokens an embedder reads: its own word goes before its adapter's name."""
+    own = getattr(embedder, "family", None) or named
+    family = FAMILIES.get(own) if isinstance(own, str) else own
+    if not isinstance(family, Family):
+        raise TargetError(
+            f"The adapter's model has the family {own!r}: give a Family of "
+            f"virnucpro_monitor.models.families, or one of {', '.join(FAMILIES)}."
+        )
+    return family
 
 
 class _Direct:
