@@ -453,3 +453,19 @@ def test_how_far_over_its_limit_a_gate_is() -> None:
     assert over(0.5, 0.75, "cosine") == 2.0
     assert over(0.5, 0.0, "max abs") is None
     assert over(None, 0.25, "relative L2") is None
+
+
+def test_a_probe_without_a_limit_in_an_older_protocol_is_not_judged() -> None:
+    probes = {
+        "probes": ProbeDocument(value=0.5, detail="Apart by 0.5."),
+        "leak": ProbeDocument(value=0.0),
+    }
+    unknown, leak = gates.probe_gates(probes, {})
+    assert (unknown.passed, unknown.value, unknown.limit, unknown.culprit) == (
+        None,
+        0.5,
+        None,
+        None,
+    )
+    assert unknown.detail == "Not judged: the protocol has no limit for it."
+    assert (leak.passed, leak.limit) == (True, 0.0)

@@ -295,10 +295,16 @@ def oracle_gate(sequences: Sequence[SequenceResult], factor: float, floor: float
 def probe_gates(
     probes: Mapping[str, ProbeDocument], limits: Mapping[str, float]
 ) -> list[GateResult]:
-    """Gates of the probes that ran. A probe that could not run is a gate that is not judged."""
+    """Gates of the probes that ran.
+
+    Not judged is one whose probe could not run, or for which an older protocol has no limit yet.
+    """
     gates = []
     for name, probe in probes.items():
-        limit = limits[limit_name] if (limit_name := GATE[name].limit) else 0.0
+        limit_name = GATE[name].limit
+        if is_unknown := bool(limit_name) and limit_name not in limits:
+            probe = replace(probe, not_judged="Not judged: the protocol has no limit for it.")
+        limit = limits.get(limit_name, 0.0) if limit_name else 0.0
         value, reason = probe.value, probe.not_judged
         passed = None if reason else value is not None and value <= limit
         culprit = None
@@ -322,7 +328,7 @@ def probe_gates(
                 name=name,
                 passed=passed,
                 value=value,
-                limit=limit,
+                limit=None if is_unknown else limit,
                 unit=probe.unit,
                 culprit=culprit,
                 detail=detail,
