@@ -1,5 +1,6 @@
 """`protocol list/show/calibrate`: what is printed, and what calibrate asks for."""
 
+import copy
 import json
 from pathlib import Path
 
@@ -28,6 +29,23 @@ def test_show_prints_thresholds_and_limits(capsys: pytest.CaptureFixture[str]) -
         (line,) = (line for line in lines if line.startswith(f"{name}  "))
         assert line.split()[-len(columns) :] == [f"{limits[column]:.1e}" for column in columns]
     assert run_command(["protocol", "show", "no-such"]) == 1
+
+
+def test_show_says_where_a_limit_is_wider_than_its_evidence(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    path = tmp_path / "mine.json"
+
+    def shown(**limits: float) -> str:
+        content = copy.deepcopy(dict(load_protocol().content)) | {"version": "mine"}
+        content["limits"]["float32"].update(limits)
+        path.write_text(json.dumps(content))
+        assert run_command(["protocol", "show", str(path)]) == 0
+        return capsys.readouterr().err
+
+    assert shown() == shown(gain=0.0) == ""
+    said = shown(gain=1.0, ceiling=1.0)
+    assert "the worst of its healthy runs: float32 ceiling, float32 gain. " in said
 
 
 def test_calibrate_hands_its_settings_on(

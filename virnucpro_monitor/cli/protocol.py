@@ -46,6 +46,16 @@ def show(
         print_json(found.content)
         return
     print_limits(found.version, found.digest, found.content)
+    if protocol.endswith(".json"):
+        from virnucpro_monitor.validation.evidence import limits_beyond_evidence
+
+        beyond = limits_beyond_evidence(found.content)
+        if beyond:
+            others = f" and {len(beyond) - 3} more" if len(beyond) > 3 else ""
+            say(
+                f"Wider than 3 x the worst of its healthy runs: {', '.join(beyond[:3])}{others}. "
+                "`protocol calibrate` freezes limits with evidence."
+            )
 
 
 @takes("device", "model", "weights", "dtype", "backend", "protocol")

@@ -204,6 +204,18 @@ def freeze_limits(
     return limits
 
 
+def limits_beyond_evidence(content: Mapping[str, Json]) -> list[str]:
+    """Limits that a protocol's own healthy runs do not ask for, as "float32 gain"."""
+    runs = content.get("evidence", {}).get("runs", ())
+    found = []
+    for key, limits in content["limits"].items():
+        of_key = [record for record in runs if key in names_of_limits(record)]
+        worst = worst_of(of_key) if of_key else {}
+        allowed = {name: round_up(SAFETY_FACTOR * value) for name, value in worst.items()}
+        found += [f"{key} {name}" for name in limits if limits[name] > allowed.get(name, 0.0)]
+    return found
+
+
 def round_up(value: float, digits: int = 2) -> float:
     """Round up to `digits` significant digits."""
     if value <= 0:
