@@ -63,7 +63,7 @@ def test_what_is_not_taken_as_it_stands_is_said(tmp_path: Path) -> None:
         "set.fasta: read as UTF-16.",
         "set.fasta: 1 comment line is left out.",
         "set.fasta: the '*' that ends 1 of 3 sequences is cut off.",
-        "set.fasta: 1 of 3 sequences are longer than 1,022 residues, the limit of ESM-2: their "
+        "set.fasta: 1 of 3 sequences is longer than 1,022 residues, the limit of ESM-2: their "
         "first 1,022 are embedded (long: 1,025).",
     ]
     said.clear()

@@ -192,8 +192,9 @@ def _say_changes(
         )
     long = [sequence for sequence in sequences if len(sequence.residues) > MAX_RESIDUES]
     if long:
+        verb = "is" if len(long) == 1 else "are"
         say(
-            f"{source}: {len(long)} of {total} sequences are longer than {MAX_RESIDUES:,} "
+            f"{source}: {len(long)} of {total} sequences {verb} longer than {MAX_RESIDUES:,} "
             f"residues, the limit of ESM-2: their first {MAX_RESIDUES:,} are embedded "
             f"({long[0].id}: {len(long[0].residues):,})."
         )
