@@ -1,5 +1,6 @@
 """A Dask cluster gives what this host gives, once, whatever becomes of its workers."""
 
+import logging
 import os
 import signal
 import socket
@@ -255,7 +256,7 @@ def test_a_worker_s_address_in_place_of_the_scheduler_s_is_one_sentence(
 
 
 def test_a_scheduler_that_goes_ends_the_start_and_keeps_what_was_measured(
-    plan: RunPlan, monkeypatch: pytest.MonkeyPatch
+    plan: RunPlan, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     monkeypatch.setattr(cluster_pool, "LOST_S", 1.0)
     monkeypatch.setattr(cluster, "CONNECT_S", 1.0)
@@ -266,6 +267,8 @@ def test_a_scheduler_that_goes_ends_the_start_and_keeps_what_was_measured(
     dask.close()
     with pytest.raises(ClusterError, match="goes on from there"):
         list(reports)
+    assert not [one for one in caplog.records if one.name == "distributed.client"]
+    assert not logging.getLogger("distributed.client").isEnabledFor(logging.ERROR)
     rest = list(run_commits(replace(plan, force=False), known=[first.run]))
     assert first.run.outcome is Outcome.PASSED
     assert {report.run.commit.hash for report in (first, *rest)} == {

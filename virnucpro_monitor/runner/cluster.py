@@ -8,6 +8,7 @@ one; how a cluster is started (SSH, SLURM, PBS, LSF, Kubernetes) is Dask's own a
 """
 
 import asyncio
+import logging
 import queue
 import uuid
 from collections import defaultdict
@@ -60,6 +61,8 @@ class Cluster:
             raise ClusterError(
                 "The Dask engine needs the package distributed: install virnucpro-monitor[cluster]."
             ) from error
+        # A scheduler that goes is said in a sentence; Dask's client prints two screens beside it.
+        logging.getLogger("distributed.client").setLevel(logging.CRITICAL)
         if not plan.scheduler:
             raise ClusterError(
                 "The Dask engine needs to know its scheduler: give --scheduler tcp://HOST:8786."
