@@ -150,10 +150,8 @@ def main() -> None:
         print("engine  cards  seconds  ratio  busy  host CPU s  peak GB  read GB  equal")
         first: list[str] = []
         base_s = 0.0
-        for number in there:
-            for engine in ENGINES:
-                if engine not in options.engines:
-                    continue
+        for engine in (one for one in ENGINES if one in options.engines):
+            for number in there:
                 host = Host(0 if options.cpu else number)
                 found: list[str] = []
                 outcomes: Counter[str] = Counter()
