@@ -1,16 +1,28 @@
 """What is judged at once, without a database, and which weights are made, part by part."""
 
 import errno
+import json
 from pathlib import Path
 from types import SimpleNamespace
-from typing import Any
+from typing import Any, cast
 
 import pytest
 
 from tests.monitor.test_wiring import Recorder
-from virnucpro_monitor.errors import ConfigurationError, DiskError
+from virnucpro_monitor.errors import ConfigurationError, DiskError, ProtocolError
 from virnucpro_monitor.monitor import validating, weight_making
 from virnucpro_monitor.settings import Settings
+from virnucpro_monitor.validation.protocol import load_protocol
+
+
+def calibrated(settings: Settings, device: str, weights_digest: str, folder: Path) -> Path:
+    """A protocol's file that says for whose weights its limits are."""
+    setup = {"model": settings.model, "dtype": settings.dtype, "device": device}
+    content = {**load_protocol().content, "version": "own"}
+    content["calibrated"] = {**setup, "weights_digest": weights_digest}
+    path = folder / "own.json"
+    path.write_text(json.dumps(content))
+    return path
 
 
 @pytest.mark.parametrize(
@@ -74,6 +86,23 @@ def test_a_validation_says_how_many_sequences_are_done(
     assert (protocol.version, key) == ("1", validating.limits_key("bfloat16", "cpu"))
     validate.calls[0][1]["on_progress"](2, 9)
     assert seen == [("sequences", 2, 9)]
+
+
+def test_limits_of_other_weights_are_refused_before_anything_is_judged(
+    settings: Settings, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    protocol = calibrated(settings, "cpu", "e" * 64, tmp_path)
+    weights = SimpleNamespace(digest="d" * 64)
+    monkeypatch.setattr(validating, "_prepare", Recorder(("subject", "oracle", weights)))
+    judged = Recorder()
+    monkeypatch.setattr(validating, "validate_subject", judged)
+    monkeypatch.setattr(validating, "run_selftest", judged)
+    chosen = settings.model_copy(update={"protocol": str(protocol)})
+    with pytest.raises(ProtocolError, match=r"other weights of .* eeeeeeee, not dddddddd"):
+        validating.validate_builtin(chosen, cast(Any, "benchmark"))
+    with pytest.raises(ProtocolError, match="for other weights"):
+        validating.selftest_builtin(chosen, num_healthy_runs=1)
+    assert judged.calls == []
 
 
 @pytest.mark.parametrize("wanted", weight_making.FORMATS)

@@ -16,6 +16,7 @@ import torch
 
 from tests.runner.conftest import MakePlan
 from tests.runner.tiny_target import HEALTHY, MODEL_FILE, TinyRepository
+from virnucpro_monitor.errors import ProtocolError
 from virnucpro_monitor.models.weights import resolve_weights
 from virnucpro_monitor.records import RunReport
 from virnucpro_monitor.records.messages import Ended, Failed, Judged, MeasureJob, NearingEnd
@@ -55,6 +56,16 @@ def plan(tiny: TinyRepository, make_plan: MakePlan) -> RunPlan:
 @pytest.fixture
 def prepared(plan: RunPlan, pool: WorkerPool) -> Prepared:
     return prepare(plan, pool, "cpu", lambda _: None)
+
+
+def test_no_commit_is_judged_by_limits_of_other_weights(plan: RunPlan, pool: WorkerPool) -> None:
+    asked = plan.request
+    setup = {"model": asked.model, "dtype": asked.dtype, "device": "cpu"}
+    frozen = {**setup, "weights_digest": "e" * 64}
+    content = {**plan.protocol.content, "calibrated": frozen}
+    other = replace(plan, protocol=replace(plan.protocol, version="own", content=content))
+    with pytest.raises(ProtocolError, match="Protocol own was calibrated for other weights"):
+        prepare(other, pool, "cpu", lambda _: None)
 
 
 def held_job(plan: RunPlan, prepared: Prepared, folder: Path) -> MeasureJob:

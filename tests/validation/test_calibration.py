@@ -10,7 +10,7 @@ from virnucpro_monitor.records import Outcome
 from virnucpro_monitor.validation import calibration
 from virnucpro_monitor.validation.calibration import calibrate
 from virnucpro_monitor.validation.evidence import round_up
-from virnucpro_monitor.validation.protocol import load_protocol
+from virnucpro_monitor.validation.protocol import check_calibrated_for, load_protocol
 from virnucpro_monitor.validation.validate import validate_subject
 
 
@@ -49,6 +49,11 @@ def test_limits_are_frozen_from_the_runs_and_hold(
     verdict = validate_subject(subject, benchmark_set, oracle=oracle, protocol=found)
     assert verdict.outcome is Outcome.PASSED, verdict.reason
     assert not path.with_name("own.json.evidence").exists()
+    check_calibrated_for(found, subject.model_name, "float32", "cpu", oracle.weights_digest)
+    # The limits of another dtype are the base's, whatever the weights.
+    check_calibrated_for(found, subject.model_name, "bfloat16", "cpu", "0" * 64)
+    with pytest.raises(ProtocolError, match=r"calibrated for other weights of .* not 00000000"):
+        check_calibrated_for(found, subject.model_name, "float32", "cpu", "0" * 64)
 
 
 def test_a_calibration_that_was_stopped_goes_on(

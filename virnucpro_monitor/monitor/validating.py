@@ -14,7 +14,12 @@ from virnucpro_monitor.validation.builtin import BuiltinSubject, load_builtin
 from virnucpro_monitor.validation.calibration import calibrate
 from virnucpro_monitor.validation.kill_matrix import FaultResult, SelftestReport
 from virnucpro_monitor.validation.oracle import Oracle, prepare_oracle
-from virnucpro_monitor.validation.protocol import limits_for, limits_key, load_protocol
+from virnucpro_monitor.validation.protocol import (
+    check_calibrated_for,
+    limits_for,
+    limits_key,
+    load_protocol,
+)
 from virnucpro_monitor.validation.selftest import Bench, OnRow, run_selftest
 from virnucpro_monitor.validation.selftest_material import SELFTEST_TOKEN_BUDGET, selftest_benchmark
 from virnucpro_monitor.validation.selftest_pool import forked, on_a_card
@@ -39,6 +44,7 @@ def validate_builtin(
     protocol = load_protocol(settings.protocol or None)
     limits_for(protocol, limits_key(settings.dtype, settings.device))
     subject, oracle, weights = _prepare(settings, benchmark, settings.token_budget, on_progress)
+    _check_calibrated(protocol, settings, weights)
     return validate_subject(
         subject,
         benchmark,
@@ -101,8 +107,14 @@ def _of_selftest(
     settings: Settings, on_progress: OnProgress
 ) -> tuple[BuiltinSubject, BenchmarkSet, Oracle, Protocol]:
     benchmark = selftest_benchmark()
-    subject, oracle, _ = _prepare(settings, benchmark, SELFTEST_TOKEN_BUDGET, on_progress)
-    return subject, benchmark, oracle, load_protocol(settings.protocol or None)
+    protocol = load_protocol(settings.protocol or None)
+    subject, oracle, weights = _prepare(settings, benchmark, SELFTEST_TOKEN_BUDGET, on_progress)
+    _check_calibrated(protocol, settings, weights)
+    return subject, benchmark, oracle, protocol
+
+
+def _check_calibrated(protocol: Protocol, settings: Settings, weights: Weights) -> None:
+    check_calibrated_for(protocol, settings.model, settings.dtype, settings.device, weights.digest)
 
 
 def calibrate_builtin(

@@ -25,6 +25,7 @@ from virnucpro_monitor.runner.endings import explain, last_line
 from virnucpro_monitor.runner.plan import RunPlan
 from virnucpro_monitor.runner.shared_environment import installed_beside
 from virnucpro_monitor.runner.surroundings import Surroundings
+from virnucpro_monitor.validation.protocol import check_calibrated_for
 
 ORACLE_TIMEOUT_S = 3600.0
 
@@ -65,7 +66,8 @@ def prepare(
     """Resolve the weights, compute missing oracles and describe the environment, in a worker.
 
     Raises:
-        MonitorError: as the worker met it (unknown model, bad weights, no such device).
+        MonitorError: as the worker met it (unknown model, bad weights, no such device), or the
+            protocol was calibrated for other weights.
     """
     job = PrepareJob(
         request=replace(plan.request, device=device),
@@ -99,6 +101,8 @@ def prepare(
                     f"The worker process could not get ready: {_why(event, job)}"
                 )
     assert ready is not None
+    asked = plan.request
+    check_calibrated_for(plan.protocol, asked.model, asked.dtype, device, ready.weights_digest)
     return Prepared(
         pool=pool,
         device=device,

@@ -110,6 +110,28 @@ def load_protocol(version: str | None = None) -> Protocol:
     return protocol
 
 
+def check_calibrated_for(
+    protocol: Protocol, model: str, dtype: str, device: str, weights_digest: str
+) -> None:
+    """Refuse limits that were frozen from other weights of the model in this dtype and place.
+
+    Such limits are as far from the noise of these weights as chance has it: a fault may hide
+    below them, or a healthy run fail.
+
+    Raises:
+        ProtocolError: `protocol calibrate` made the file for other weights.
+    """
+    frozen = protocol.content.get("calibrated") or {}
+    of, place = (str(frozen.get(name)) for name in ("weights_digest", "device"))
+    theirs = limits_key(str(frozen.get("dtype")), place, str(frozen.get("model")))
+    if frozen and of != weights_digest and theirs == limits_key(dtype, device, model):
+        raise ProtocolError(
+            f"Protocol {protocol.version} was calibrated for other weights of {model} (digest "
+            f"{of[:8]}, not {weights_digest[:8]}): 'protocol calibrate' freezes limits for these, "
+            "or take a released protocol."
+        )
+
+
 def parse_protocol(text: str, name: str) -> Protocol:
     """Check the JSON text of a protocol and make the record; `name` is used in messages.
 
