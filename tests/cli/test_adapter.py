@@ -73,6 +73,15 @@ def test_the_readme_s_model_of_one_s_own_packs_as_alone(
     )
     assert "looked at 3 sequences of 7 to 58 tokens; judged: coverage, finite" in said
     assert "not judged: oracle, ceiling, baseline not asked collator, weights" in said
+    # A family that the model itself names is judged like one of the list.
+    named = "from dataclasses import replace\n"
+    named += "from virnucpro_monitor.models.families import FAMILIES\n"
+    named += "Mine.family = replace(FAMILIES['prott5'], name='ours')\n"
+    Path("my_model.py").write_text(EXAMPLES[1] + named)
+    assert run_command(["adapter", "check", "my_model.py:Mine:oracle=none"]) == 0
+    said = " ".join(capsys.readouterr().out.split())
+    assert "model of the family ours" in said
+    assert said.endswith("limits are provisional for ours.")
     leaking = EXAMPLES[1].replace(", owner[:, None] != owner[None, :]", "")
     Path("my_model.py").write_text(leaking)
     assert run_command(["adapter", "check", "my_model.py:Mine:oracle=none", "--json"]) == 2

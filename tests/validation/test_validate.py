@@ -135,7 +135,7 @@ def test_without_an_oracle_the_seed_and_the_probes_are_judged(fake, protocol) ->
 def test_a_family_without_masks_has_that_gate_not_judged_and_limits_of_its_own(
     fake, protocol
 ) -> None:
-    family = FAMILIES["prott5"]
+    family = FAMILIES["prott5"].facts
     verdict = validate_subject(fake, BENCHMARK, oracle=None, protocol=protocol, family=family)
     gates = {gate.name: gate for gate in verdict.gates}
     assert gates["mask"].passed is None

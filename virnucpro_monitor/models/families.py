@@ -19,6 +19,19 @@ PER_SEQUENCE = "per sequence"
 RUNNING = "running"
 
 
+@dataclass(frozen=True, slots=True)
+class FamilyFacts:
+    """What judging needs of a family.
+
+    Attributes:
+        name: of the family; ESM-2's has limits of its own, all others provisional ones.
+        hides_residues: whether a token of it does, as `<mask>`.
+    """
+
+    name: str = "esm2"
+    hides_residues: bool = True
+
+
 @dataclass(frozen=True, kw_only=True)
 class Family:
     """What a kind of encoder reads.
@@ -41,6 +54,10 @@ class Family:
     mask: int | None
     pad: int
     positions: str = PER_SEQUENCE
+
+    @property
+    def facts(self) -> FamilyFacts:
+        return FamilyFacts(self.name, self.mask is not None)
 
     @cached_property
     def is_esm2(self) -> bool:

@@ -20,6 +20,7 @@ from virnucpro_monitor.records import (
     RunReport,
     Target,
     Verdict,
+    read_limits,
     read_packs,
 )
 from virnucpro_monitor.runner.adapter_names import (
@@ -284,10 +285,11 @@ def _sentence(failure: Failure | None, reason: str) -> str:
 def _trial(settings: Settings, target: Target, report: RunReport) -> Trial:
     verdict = _verdict_of(report)
     packs, named = read_packs(verdict.documents), parse_adapter(target.adapter)
+    limits = read_limits(verdict.documents)  # of the model's own family, where it names one
     return Trial(
         adapter=target.adapter,
         model=settings.model,
-        family=named.family,
+        family=named.family if limits is None else limits.family,
         oracle=named.oracle,
         backend=report.run.configuration.backend,
         width=packs.width,

@@ -100,6 +100,7 @@ class Loaded:
 
     Attributes:
         fills: whether memory that nobody wrote can be filled.
+        family, hides_residues: of encoders; see `models.families.FamilyFacts`.
     """
 
     model_name: str
@@ -109,6 +110,8 @@ class Loaded:
     backend: str
     token_budget: int
     fills: bool
+    family: str = "esm2"
+    hides_residues: bool = True
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

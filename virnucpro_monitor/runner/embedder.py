@@ -9,7 +9,7 @@ from typing import Any, Protocol, runtime_checkable
 import torch
 
 from virnucpro_monitor.errors import TargetError
-from virnucpro_monitor.models.families import ESM2, Family
+from virnucpro_monitor.models.families import ESM2, Family, FamilyFacts
 from virnucpro_monitor.validation.builtin import make_packs
 from virnucpro_monitor.validation.subject import Layers, PackedBatch, dtype_name
 from virnucpro_monitor.validation.tokens import alphabet, encode
@@ -71,6 +71,10 @@ class EmbedderSubject:
         self.backend = str(getattr(embedder, "backend", None) or "own")
         self._widths: dict[int, int] = {}  # channels by layer, as they were first given
         self.num_layers = max(self._alone(encode("MK"), None))
+
+    @property
+    def family(self) -> FamilyFacts:
+        return self._family.facts
 
     def tensors(self) -> Mapping[str, torch.Tensor]:
         """Those that the embedder shows."""

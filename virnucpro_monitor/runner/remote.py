@@ -11,6 +11,7 @@ from typing import NoReturn, TypeVar
 
 import torch
 
+from virnucpro_monitor.models.families import FamilyFacts
 from virnucpro_monitor.records import Failure
 from virnucpro_monitor.records.calls import (
     Answer,
@@ -102,9 +103,9 @@ class RemoteSubject:
         loaded, _ = self._await(Loaded)
         if loaded.dtype not in _DTYPES or not _DEVICE.fullmatch(loaded.device):
             raise MessageError("A model runs in no dtype or on no device that is known.")
-        names = (loaded.model_name, loaded.backend)
+        names = (loaded.model_name, loaded.backend, loaded.family)
         if not all(0 < len(name) <= MAX_NAME_CHARACTERS for name in names):
-            raise MessageError("A model or its backend has no usable name.")
+            raise MessageError("A model, its family or its backend has no usable name.")
         if not (0 <= loaded.num_layers <= _MAX_LAYERS and loaded.token_budget > 0):
             raise MessageError("A model has a number of layers or tokens that cannot be.")
         self._loaded = loaded
@@ -136,6 +137,10 @@ class RemoteSubject:
     @property
     def backend(self) -> str:
         return self._loaded.backend
+
+    @property
+    def family(self) -> FamilyFacts:
+        return FamilyFacts(self._loaded.family, self._loaded.hides_residues)
 
     def tensors(self) -> "RemoteTensors":
         """Parameters and buffers by name, fetched as they are looked at."""

@@ -111,6 +111,9 @@ class Host:
     def load(self) -> tuple[Answer, Sequence[Any]]:
         import torch
 
+        from virnucpro_monitor.models.families import FAMILIES
+        from virnucpro_monitor.runner.adapter_names import parse_adapter
+        from virnucpro_monitor.runner.embedder import EmbedderSubject
         from virnucpro_monitor.runner.warm import install_loader, install_tokenizer
         from virnucpro_monitor.validation.poison import poisoned
         from virnucpro_monitor.validation.subject import dtype_name
@@ -127,6 +130,9 @@ class Host:
         self._subject = subject
         with poisoned(subject.device) as fills:
             pass
+        family = FAMILIES[parse_adapter(job.adapter).family].facts
+        if isinstance(subject, EmbedderSubject):
+            family = subject.family  # which its model may have named
         loaded = Loaded(
             model_name=subject.model_name,
             num_layers=subject.num_layers,
@@ -135,6 +141,8 @@ class Host:
             backend=str(subject.backend),
             token_budget=subject.token_budget,
             fills=fills,
+            family=family.name,
+            hides_residues=family.hides_residues,
         )
         return loaded, []
 

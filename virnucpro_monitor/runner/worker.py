@@ -286,7 +286,6 @@ class _Clock:
 
 
 def _judge(job: MeasureJob, subject: Any, index: int, oracle: Any, emit: Emit) -> Verdict:
-    from virnucpro_monitor.models.families import FAMILIES
     from virnucpro_monitor.runner.adapter_names import parse_adapter
     from virnucpro_monitor.runner.reuse import reuse_unpacked
     from virnucpro_monitor.validation.other_oracles import own_oracle
@@ -317,7 +316,7 @@ def _judge(job: MeasureJob, subject: Any, index: int, oracle: Any, emit: Emit) -
             on_progress=_progress(emit, index),
             probes=job.probes,
             keep_embeddings=job.keep_embeddings,
-            family=FAMILIES[parse_adapter(job.adapter).family],
+            family=subject.family,
             on_nearing_end=nearing_end,
         )
     isolation = to_json(subject.confined)

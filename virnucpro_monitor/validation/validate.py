@@ -4,7 +4,7 @@ from collections.abc import Callable
 from dataclasses import replace
 
 from virnucpro_monitor.errors import ConfigurationError
-from virnucpro_monitor.models.families import ESM2, Family
+from virnucpro_monitor.models.families import ESM2, FamilyFacts
 from virnucpro_monitor.records import (
     NO_ORACLE,
     BenchmarkSet,
@@ -31,6 +31,8 @@ from virnucpro_monitor.validation.signatures import INPUT_CHANGED
 from virnucpro_monitor.validation.subject import Subject, dtype_name
 from virnucpro_monitor.validation.trace import trace
 
+_ESM2 = ESM2.facts
+
 
 def validate_subject(
     subject: Subject,
@@ -42,7 +44,7 @@ def validate_subject(
     on_progress: Callable[[int, int], None] | None = None,
     probes: bool = True,
     keep_embeddings: bool = False,
-    family: Family = ESM2,
+    family: FamilyFacts = _ESM2,
     on_nearing_end: Callable[[], None] = lambda: None,
 ) -> Verdict:
     """Validate one model on one benchmark set; out of memory halves the packs.
@@ -88,7 +90,7 @@ def _validate(
     on_progress: Callable[[int, int], None] | None,
     probes: bool,
     keep_embeddings: bool,
-    family: Family,
+    family: FamilyFacts,
     on_nearing_end: Callable[[], None],
 ) -> Verdict:
     limits = limits_key(dtype_name(subject.dtype), subject.device.type, subject.model_name)
@@ -104,12 +106,12 @@ def _validate(
         found = run_probes(
             subject, protocol, oracle, opening=opening, on_nearing_end=on_nearing_end
         )
-        if family.mask is None:
+        if not family.hides_residues:
             reason = f"No token of {family.name} hides a residue."
             found["mask"] = not_judged(reason, found["mask"].unit)
         documents["probes"] = to_json(found)
         documents["noise"] = to_json(noise_of(found))
-    if family is not ESM2:
+    if family != _ESM2:
         noise = noise_of(found) if probes else None
         own = limits_of_family(family.name, noise, limits_for(protocol, limits))
         documents["limits"] = to_json(own)
