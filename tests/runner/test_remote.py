@@ -1,9 +1,12 @@
 """A subject at the other end of a channel gives what the subject itself gives, to the last bit."""
 
+import json
 import mmap
 import socket
+import struct
 import threading
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, cast
 
@@ -197,3 +200,32 @@ def test_rows_that_lie_beyond_what_is_shared_are_refused(num_bytes: int | None) 
         near = Channel(theirs, None if num_bytes is None else mmap.mmap(-1, num_bytes))
         with pytest.raises(MessageError, match="no memory is shared"):
             near.receive()
+
+
+@pytest.mark.parametrize("shared", [False, True])
+def test_sizes_that_no_number_holds_are_refused_of_an_empty_tensor_too(shared: bool) -> None:
+    fields = {"kind": "Given", "shared": shared, "tensors": [["float32", [1 << 39] * 3 + [0]]]}
+    header = json.dumps(fields).encode()
+    ours, theirs = socket.socketpair()
+    with ours, theirs:
+        ours.sendall(struct.pack(">I", len(header)) + header)
+        with pytest.raises(MessageError, match="of no shape that can be"):
+            Channel(theirs, mmap.mmap(-1, 256)).receive()
+
+
+@pytest.mark.parametrize("name", ["model_name", "backend", "family"])
+def test_a_name_that_no_database_holds_is_refused(name: str) -> None:
+    loaded = Loaded(
+        model_name="tiny",
+        num_layers=2,
+        dtype="float32",
+        device="cpu",
+        backend="own",
+        token_budget=64,
+        fills=False,
+    )
+    ours, theirs = socket.socketpair()
+    with ours, theirs:
+        Channel(ours).send(replace(loaded, **{name: "a\x00b"}))
+        with pytest.raises(MessageError, match="no usable name"):
+            RemoteSubject(Channel(theirs)).wait()

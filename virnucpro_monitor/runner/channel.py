@@ -205,6 +205,9 @@ def _checked(shapes: Any) -> list[tuple[str, list[int]]]:
             raise MessageError("An answer lists a tensor of no dtype that is known.")
         if len(shape) > 4 or not all(type(size) is int and 0 <= size < 2**40 for size in shape):
             raise MessageError("An answer lists a tensor of no shape that can be.")
+        # Of an empty tensor too, whose other sizes torch multiplies in 64 bits.
+        if math.prod(size for size in shape if size) >= 2**60:
+            raise MessageError("An answer lists a tensor of no shape that can be.")
         total += math.prod(shape) * _DTYPES[dtype].itemsize
     if total > MAX_TENSOR_BYTES:
         raise MessageError(f"Tensors of {total} bytes are more than any answer holds.")

@@ -104,7 +104,7 @@ class RemoteSubject:
         if loaded.dtype not in _DTYPES or not _DEVICE.fullmatch(loaded.device):
             raise MessageError("A model runs in no dtype or on no device that is known.")
         names = (loaded.model_name, loaded.backend, loaded.family)
-        if not all(0 < len(name) <= MAX_NAME_CHARACTERS for name in names):
+        if not all(0 < len(name) <= MAX_NAME_CHARACTERS and name.isprintable() for name in names):
             raise MessageError("A model, its family or its backend has no usable name.")
         if not (0 <= loaded.num_layers <= _MAX_LAYERS and loaded.token_budget > 0):
             raise MessageError("A model has a number of layers or tokens that cannot be.")
