@@ -180,6 +180,10 @@ def test_no_target_speaks_for_itself(tiny: TinyRepository, make_plan: MakePlan) 
     replaces = (
         "from virnucpro_monitor.validation import validate, verdict\n"
         "validate.validate_subject = verdict.judge = lambda *_, **__: None\n"
+        "from virnucpro_monitor.runner import target_process\n"
+        "_told = {'family': 'lenient', 'hides_residues': False}\n"
+        "_loaded = target_process.Loaded\n"
+        "target_process.Loaded = lambda **fields: _loaded(**{**fields, **_told})\n"
     )
     hashes = [tiny.commit({MODEL_FILE: one + broken}) for one in (claims, replaces, "")]
     claimed, replaced, plain = run_commits(make_plan(hashes))
@@ -189,6 +193,7 @@ def test_no_target_speaks_for_itself(tiny: TinyRepository, make_plan: MakePlan) 
         Outcome.FAILED,
         plain.run.figures.min_similarity,
     )
+    assert "limits" not in replaced.documents  # those of a family that it claims to be of
 
 
 _RUNNER = """

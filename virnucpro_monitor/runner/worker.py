@@ -286,7 +286,8 @@ class _Clock:
 
 
 def _judge(job: MeasureJob, subject: Any, index: int, oracle: Any, emit: Emit) -> Verdict:
-    from virnucpro_monitor.runner.adapter_names import parse_adapter
+    from virnucpro_monitor.models.families import FAMILIES
+    from virnucpro_monitor.runner.adapter_names import SHIPPED, parse_adapter
     from virnucpro_monitor.runner.reuse import reuse_unpacked
     from virnucpro_monitor.validation.other_oracles import own_oracle
     from virnucpro_monitor.validation.probe_texts import fresh_texts
@@ -294,6 +295,9 @@ def _judge(job: MeasureJob, subject: Any, index: int, oracle: Any, emit: Emit) -
 
     benchmark = job.benchmarks[index]
     fresh = fresh_texts(job.protocol)
+    named = parse_adapter(job.adapter)
+    # Only an adapter of somebody's own may tell another: a family has limits and probes of its own.
+    family = FAMILIES[named.family].facts if named.name in SHIPPED else subject.family
 
     def nearing_end() -> None:
         # A commit that begins before this one has left what it computed would compute it as well.
@@ -301,7 +305,7 @@ def _judge(job: MeasureJob, subject: Any, index: int, oracle: Any, emit: Emit) -
             emit(NearingEnd(benchmark=index))
 
     with ExitStack() as stack:
-        if parse_adapter(job.adapter).oracle == OWN_ORACLE:
+        if named.oracle == OWN_ORACLE:
             parent = Path(job.cache_folder) / "oracle"
             folder = stack.enter_context(scratch_folder(parent, ".own-"))
             folder.mkdir()
@@ -316,7 +320,7 @@ def _judge(job: MeasureJob, subject: Any, index: int, oracle: Any, emit: Emit) -
             on_progress=_progress(emit, index),
             probes=job.probes,
             keep_embeddings=job.keep_embeddings,
-            family=subject.family,
+            family=family,
             on_nearing_end=nearing_end,
         )
     isolation = to_json(subject.confined)
