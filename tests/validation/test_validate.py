@@ -300,6 +300,12 @@ def test_rows_of_the_wrong_shape_are_a_target_error(fake: FakeSubject) -> None:
         measure(fake, BENCHMARK, None)
 
 
+def test_other_channels_packed_than_alone_are_a_target_error(fake: FakeSubject) -> None:
+    fake.on_packed = lambda rows, pack, layer: rows[:, :-1]
+    with pytest.raises(TargetError, match="channels packed and"):
+        measure(fake, BENCHMARK, None)
+
+
 def test_a_character_outside_the_alphabet_is_named(fake: FakeSubject) -> None:
     with pytest.raises(BenchmarkError, match="'1'"):
         measure(fake, make_benchmark({"x": "MK1"}), None)

@@ -91,6 +91,11 @@ def measure(
                 alone, spent_s = _embed_alone(subject, expected[index])
                 if notes.unpacked_s is not None:
                     notes.unpacked_s = None if spent_s is None else notes.unpacked_s + spent_s
+                if alone.shape[-1] != rows.shape[1]:
+                    raise TargetError(
+                        f"The target gives {rows.shape[1]} channels packed and {alone.shape[-1]} "
+                        f"alone ({sequence_id}): both must be the same model's last layer."
+                    )
                 residues = cut_residues(rows, start, end)
                 pair = Pair(index, sequence_id, slot, (start, end), residues, alone)
                 pairs_of_pack.append(pair)
