@@ -23,6 +23,7 @@ from virnucpro_monitor.models.tiles import (
     has_tensor_copies,
     num_multiprocessors,
     place_of_tile,
+    product_of_tile,
 )
 
 
@@ -73,11 +74,7 @@ def _linear_gelu_kernel(
     tiles = tl.cdiv(num_rows, ROWS) * tl.cdiv(num_columns, COLUMNS)
     for tile in tl.range(tl.program_id(0), tiles, PROGRAMS, flatten=True):
         row, column = place_of_tile(tile, num_rows, num_columns, ROWS, COLUMNS, GROUP)
-        total = tl.zeros((ROWS, COLUMNS), tl.float32)
-        for step in range(tl.cdiv(depth, DEPTH)):
-            a = x.load([row, step * DEPTH])
-            b = weight.load([column, step * DEPTH])
-            total = tl.dot(a, b.T, total)
+        total = product_of_tile(x, weight, row, column, depth, ROWS, COLUMNS, DEPTH)
         # In two halves, to need half the shared memory for the way out.
         left, right = halves(total, ROWS, COLUMNS)
         half: tl.constexpr = COLUMNS // 2

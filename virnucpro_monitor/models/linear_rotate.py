@@ -21,6 +21,7 @@ from virnucpro_monitor.models.tiles import (
     has_tensor_copies,
     num_multiprocessors,
     place_of_tile,
+    product_of_tile,
 )
 
 _COLUMNS, _HEAD_DIM, _GROUP = 256, 64, 16
@@ -49,11 +50,7 @@ def _linear_rotate_kernel(
     tiles = tl.cdiv(num_rows, ROWS) * tl.cdiv(num_columns, COLUMNS)
     for tile in tl.range(tl.program_id(0), tiles, PROGRAMS, flatten=True):
         row, column = place_of_tile(tile, num_rows, num_columns, ROWS, COLUMNS, GROUP)
-        total = tl.zeros((ROWS, COLUMNS), tl.float32)
-        for step in range(tl.cdiv(depth, DEPTH)):
-            a = x.load([row, step * DEPTH])
-            b = weight.load([column, step * DEPTH])
-            total = tl.dot(a, b.T, total)
+        total = product_of_tile(x, weight, row, column, depth, ROWS, COLUMNS, DEPTH)
         rows = row + tl.arange(0, ROWS)
         places = rows[:, None] * (HEAD_DIM // 2) + tl.arange(0, HEAD_DIM // 2)[None, :]
         turned = (rows < tl.where(column < 2 * WIDTH, num_rows, 0))[:, None]

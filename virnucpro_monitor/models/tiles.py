@@ -29,6 +29,17 @@ def place_of_tile(tile, num_rows, num_columns, ROWS: tl.constexpr, COLUMNS: tl.c
 
 
 @triton.jit
+def product_of_tile(x, weight, row, column, depth, ROWS: tl.constexpr, COLUMNS: tl.constexpr, DEPTH: tl.constexpr):  # fmt: skip  # noqa: E501
+    """[ROWS, COLUMNS] FP32 of x W^T; `x` and `weight` are tensor descriptors."""
+    total = tl.zeros((ROWS, COLUMNS), tl.float32)
+    for step in range(tl.cdiv(depth, DEPTH)):
+        a = x.load([row, step * DEPTH])
+        b = weight.load([column, step * DEPTH])
+        total = tl.dot(a, b.T, total)
+    return total
+
+
+@triton.jit
 def halves(part, ROWS: tl.constexpr, COLUMNS: tl.constexpr):
     """The left and the right half of the columns; nothing moves between threads."""
     return tl.split(tl.permute(tl.reshape(part, (ROWS, 2, COLUMNS // 2)), (0, 2, 1)))

@@ -203,10 +203,9 @@ def _checked(shapes: Any) -> list[tuple[str, list[int]]]:
         dtype, shape = one
         if not isinstance(dtype, str) or dtype not in _DTYPES:
             raise MessageError("An answer lists a tensor of no dtype that is known.")
-        if len(shape) > 4 or not all(type(size) is int and 0 <= size < 2**40 for size in shape):
-            raise MessageError("An answer lists a tensor of no shape that can be.")
-        # Of an empty tensor too, whose other sizes torch multiplies in 64 bits.
-        if math.prod(size for size in shape if size) >= 2**60:
+        can_be = len(shape) <= 4 and all(type(size) is int and 0 <= size < 2**40 for size in shape)
+        # Of an empty tensor, too, torch multiplies the other sizes in 64 bits.
+        if not can_be or math.prod(size for size in shape if size) >= 2**60:
             raise MessageError("An answer lists a tensor of no shape that can be.")
         total += math.prod(shape) * _DTYPES[dtype].itemsize
     if total > MAX_TENSOR_BYTES:

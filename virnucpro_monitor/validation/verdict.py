@@ -95,7 +95,7 @@ def find_culprit(failing: Sequence[GateResult], *, spoilt: bool = False) -> Culp
         return Culprit.PACKED
     if any(gate.name == "weights" and gate.culprit is Culprit.UNPACKED for gate in failing):
         return Culprit.UNPACKED  # by a pass that changed the weights which both sides use
-    sided = {gate.culprit for gate in failing if GATE[gate.name].knows_side and gate.culprit}
+    sided = {side for gate in failing if (side := _own_side(gate))}
     named = sided or {gate.culprit for gate in failing if gate.culprit}
     if not named:
         # Without an oracle the unpacked side is the reference, as the seed has it.
@@ -178,7 +178,7 @@ def make_reason(
     comparison = _by_side(failing.values()) if culprit is Culprit.BOTH else ""
     if lead not in _TAKEN_AS_RIGHT.values():
         comparison = comparison or compare_sides(sequences, culprit)
-    if comparison == _NEITHER and not any(map(_tells_side, failing.values())):
+    if comparison == _NEITHER and not any(map(_own_side, failing.values())):
         # Each alone may be as near to FP32 as healthy models are: then neither is shown wrong.
         lead, comparison = (
             "Packed and unpacked differ",
@@ -231,9 +231,9 @@ def _cut_text(sequences: Sequence[SequenceResult]) -> str:
     )
 
 
-def _tells_side(gate: GateResult) -> bool:
-    """Whether it names a side by itself, rather than by the distances to FP32."""
-    return gate.culprit is not None and GATE[gate.name].knows_side
+def _own_side(gate: GateResult) -> Culprit | None:
+    """The side that it names by itself, rather than by the distances to FP32."""
+    return gate.culprit if GATE[gate.name].knows_side else None
 
 
 def _by_side(failing: Iterable[GateResult]) -> str:
