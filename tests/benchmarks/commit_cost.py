@@ -5,7 +5,8 @@
 
 `--commits` takes ranges and single commits; the last `--limit` of them are measured.
 
-All measure the same commits on the same machine and must find the same. "Fresh" starts an
+All measure the same commits on the same machine and must find the same; one that cannot be judged
+ends it with exit code 1, and so does one that comes out otherwise. "Fresh" starts an
 interpreter for each commit and goes through the target's own loader; "warm" forks, maps the
 checkpoint and reuses the unpacked side where it is bit-identical; both one commit at a time. "By
 default" is warm, with as many commits at once as the runner takes.
@@ -17,6 +18,7 @@ import time
 from dataclasses import replace
 from pathlib import Path
 
+from tests.benchmarks.phases import judged
 from virnucpro_monitor.data.benchmarks import load_benchmark
 from virnucpro_monitor.records import Request, RunReport, Target
 from virnucpro_monitor.runner.checkout import Repository
@@ -72,7 +74,8 @@ def main() -> None:
             workers=1,
             probes=not options.no_probes,
         )
-        list(run_commits(replace(plan, commits=plan.commits[:1])))  # weights, oracle, disk cache
+        first = replace(plan, commits=plan.commits[:1])
+        list(judged(run_commits(first)))  # weights, oracle, disk cache
         seconds, found = {}, {}
         for name, choice in (
             ("warm", plan),
@@ -81,7 +84,7 @@ def main() -> None:
         ):
             start = last = time.monotonic()
             found[name] = []
-            for report in run_commits(choice):
+            for report in judged(run_commits(choice)):
                 now = time.monotonic()
                 commit, outcome = report.run.commit.short, report.run.outcome
                 print(f"{name} {commit}: {outcome} after {now - last:.1f} s", flush=True)
@@ -89,10 +92,14 @@ def main() -> None:
                 last = now
             seconds[name] = (last - start) / len(plan.commits)
             print(f"{name}: {seconds[name]:.2f} s for each of {len(plan.commits)} commits")
+        unequal = 0
         for name in ("warm", "by default"):
             same = sum(a == b for a, b in zip(found["fresh"], found[name], strict=True))
             ratio = seconds["fresh"] / seconds[name]
             print(f"{name}: ratio {ratio:.1f}, {same} of {len(plan.commits)} equal to fresh")
+            unequal += len(plan.commits) - same
+    if unequal:
+        raise SystemExit(f"{unequal} commits came out otherwise than fresh.")
 
 
 if __name__ == "__main__":

@@ -7,8 +7,9 @@
 Measures the same commits one at a time, with processes that stand by and without them, start
 included, in turns. A line is printed for each commit as it ends; the tables of means come at the
 end, or as soon as it is told to end (SIGTERM, Ctrl-C), of what there is by then. They leave out
-each start's first commit, but where there is no other. Weights, oracle and the disk's cache are
-made ready before, by a commit that is told apart.
+each start's first commit, but where there is no other. A commit that could not be judged ends it
+with exit code 1, and nothing is averaged. Weights, oracle and the disk's cache are made ready
+before, by a commit that is told apart.
 
 The first table has the phases of commits that passed and that did not, from the caller's clock and
 from what every process notes of where it is, in what it prints, which is kept with the run; the
@@ -42,7 +43,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, NoReturn
 
-from tests.benchmarks.phases import Spent, Sums, told
+from tests.benchmarks.phases import Spent, Sums, judged, told
 from tests.benchmarks.timeline import Timeline, about_call
 from virnucpro_monitor.records.calls import NamePackages
 
@@ -175,7 +176,7 @@ def note_calls(timeline: Timeline) -> None:
     """Let the timeline have each call of what is noted, and of what they exchange."""
     import torch
 
-    from virnucpro_monitor.runner import channel, remote, server, target_process, worker
+    from virnucpro_monitor.runner import channel, server, worker
     from virnucpro_monitor.validation import poison
 
     for place, function, name in noted_functions():
@@ -196,10 +197,20 @@ def note_calls(timeline: Timeline) -> None:
     ):
         timeline.note(place, function, name)
 
+    note_questions(timeline)
+
+
+def note_questions(timeline: Timeline) -> None:
+    """Let the timeline have what a judge asks, and what its target answers."""
+    from virnucpro_monitor.runner import remote, target_process
+
     def asked(_: Any, call: Any, *__: Any) -> str:
         return f"ask.{type(call).__name__}"
 
-    timeline.note(remote.RemoteSubject, "ask", asked, lambda s, c, k, t=(): about_call(s, c, t))
+    def about(subject: Any, call: Any, _: Any, tensors: Any = (), *__: Any) -> str:
+        return about_call(subject, call, tensors)
+
+    timeline.note(remote.RemoteSubject, "ask", asked, about)
     timeline.note(target_process.Host, "answer", asked, about_call)
 
 
@@ -478,7 +489,7 @@ def tables(watches: dict[str, Watch], num_commits: int) -> str:
     columns: dict[str, list[Measured]] = {}
     for side, watch in watches.items():
         later = [one for one in watch.commits if not one.first] or watch.commits
-        for outcome in ("passed", "failed", "error", "not_run"):
+        for outcome in ("passed", "failed"):
             some = [one for one in later if one.outcome == outcome]
             if some:
                 columns[f"{outcome} ({len(some)}), {side}"] = some
@@ -583,11 +594,11 @@ def main() -> None:
             workers=1,
         )
         with before.start("making ready"):  # weights, oracle, disk cache
-            list(run_commits(replace(plan, commits=plan.commits[:1])))
+            list(judged(run_commits(replace(plan, commits=plan.commits[:1]))))
         for _ in range(options.rounds):
             for side, watch in watches.items():
                 with watch.start(side, options.calls):
-                    list(run_commits(replace(plan, standby=SIDES[side])))
+                    list(judged(run_commits(replace(plan, standby=SIDES[side]))))
         tell()
 
 

@@ -12,12 +12,28 @@ import functools
 import re
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
 SUM = re.compile(r"#([\w.-]+) ([0-9.]+) ([0-9.]+) ([0-9.]+) ([0-9]+)")
+
+
+def judged(reports: Iterable[Any]) -> Iterator[Any]:
+    """The reports of a start, as they come.
+
+    Raises:
+        SystemExit: a commit was not judged, so that its seconds are no measurement; exit code 1.
+    """
+    for report in reports:
+        run = report.run
+        if run.outcome not in ("passed", "failed"):
+            raise SystemExit(
+                f"{run.commit.short} is {run.outcome}: {run.reason} Nothing is averaged: what was "
+                f"to be timed did not run."
+            )
+        yield report
 
 
 class Spent(NamedTuple):

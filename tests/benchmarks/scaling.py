@@ -3,7 +3,9 @@
     python -m tests.benchmarks.scaling --target PATH --package NAME --commits A..B --repeat 2
 
 Covers the last `--limit` commits of the range, each `--repeat` times, forced, start included, with
-weights and oracles ready; a Dask cluster is there before, as its owner keeps it. Where there is no
+weights and oracles ready; a Dask cluster is there before, as its owner keeps it. A commit that
+cannot be judged ends it with exit code 1, but where `--with-errors` says that the range has some;
+so does a line that finds something else. Where there is no
 card, CPU processes stand in for cards (`--cards 1 2`). Every line must find the same, in the same
 order, as the first. Host CPU, memory and disk are those of the whole machine, so nothing else may
 run on it; utilisation is the mean over the cards in use, as NVML samples it.
@@ -21,6 +23,7 @@ from pathlib import Path
 from typing import Any
 
 from tests.benchmarks.commit_cost import findings
+from tests.benchmarks.phases import judged
 from virnucpro_monitor.data.benchmarks import load_benchmark
 from virnucpro_monitor.records import Request, Target
 from virnucpro_monitor.runner.checkout import Repository
@@ -120,6 +123,7 @@ def main() -> None:
     parser.add_argument("--cards", type=int, nargs="+", default=[1, 2, 4, 8])
     parser.add_argument("--engines", nargs="+", choices=ENGINES, default=list(ENGINES))
     parser.add_argument("--cpu", action="store_true", help="CPU processes stand in for cards")
+    parser.add_argument("--with-errors", action="store_true", help="some commits do not run at all")
     options = parser.parse_args()
     there = options.cards if options.cpu else [n for n in options.cards if n <= count_gpus()]
     for number in sorted(set(options.cards) - set(there)):
@@ -145,11 +149,11 @@ def main() -> None:
             cache_folder=Path(folder),
             force=True,
         )
-        list(run_commits(replace(plan, commits=chosen[-1:])))  # weights, oracle, disk cache
+        list(judged(run_commits(replace(plan, commits=chosen[-1:]))))  # weights, oracle, disk cache
         print(f"{len(chosen)} commits, {options.repeat} times")
         print("engine  cards  seconds  ratio  busy  host CPU s  peak GB  read GB  equal")
         first: list[str] = []
-        base_s = 0.0
+        base_s, unequal = 0.0, 0
         for engine in (one for one in ENGINES if one in options.engines):
             for number in there:
                 host = Host(0 if options.cpu else number)
@@ -164,7 +168,8 @@ def main() -> None:
                         scheduler=dask.scheduler_address if dask is not None else "",
                     )
                     for _ in range(options.repeat):
-                        for report in run_commits(scaled, on_message=print):
+                        reports = run_commits(scaled, on_message=print)
+                        for report in reports if options.with_errors else judged(reports):
                             found.append(findings(report))
                             outcomes[str(report.run.outcome)] += 1
                 first, base_s = first or found, base_s or host.seconds
@@ -175,6 +180,9 @@ def main() -> None:
                     f"{equal}/{len(found)} {dict(outcomes)}",
                     flush=True,
                 )
+                unequal += len(found) - equal
+    if unequal:
+        raise SystemExit(f"{unequal} commits came out otherwise than in the first line.")
 
 
 def _device(on_cpu: bool, engine: str, number: int) -> str:

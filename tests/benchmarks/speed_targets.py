@@ -202,11 +202,13 @@ def main() -> None:
             yield from memory_rows(bench("validation_memory", "--folder", folder, into="memory"))
 
     profiled = [*target, *few, *on_card, "--benchmark", "proteome", "--rounds", "1"]
-    scaled = [*target, "--limit", str(options.cards_limit), "--repeat", "1", "--cards"]
+    scaled = [*target, "--limit", str(options.cards_limit), "--repeat", "1", "--with-errors"]
     rows: dict[str, Callable[[], Iterator[Row]]] = {
         "commits": lambda: commit_rows(bench("commit_cost", *target, *few, into="commits")),
         "first": lambda: first_rows(bench("commit_profile", *profiled, into="first")),
-        "cards": lambda: card_rows(bench("scaling", *scaled, *options.cards, into="cards")),
+        "cards": lambda: card_rows(
+            bench("scaling", *scaled, "--cards", *options.cards, into="cards")
+        ),
         "engine": engine,
         "demo": lambda: demo_rows(out),
         "memory": memory,

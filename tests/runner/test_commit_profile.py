@@ -1,13 +1,27 @@
 """The profile notes functions by name, in processes where a wrong one is found late."""
 
 import time
+from collections.abc import Iterator, Sequence
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any, cast
 
 import pytest
+import torch
 
-from tests.benchmarks.commit_profile import Measured, Watch, noted_functions, tables
-from tests.benchmarks.phases import Spent, Sums, told
+from tests.benchmarks.commit_profile import (
+    Measured,
+    Watch,
+    note_questions,
+    noted_functions,
+    tables,
+)
+from tests.benchmarks.phases import Spent, Sums, judged, told
 from tests.benchmarks.timeline import FILE, Timeline, read, report
+from virnucpro_monitor.records.calls import Embedded, Loaded
+from virnucpro_monitor.runner.remote import RemoteSubject
+from virnucpro_monitor.runner.target_process import Host
+from virnucpro_monitor.validation.subject import PackedBatch
 
 
 def test_every_noted_function_is_there() -> None:
@@ -46,6 +60,63 @@ def test_what_was_cut_off_is_told_by_outcome() -> None:
     assert "[1] failed (1), standing by" in text
     whole = next(line for line in text.splitlines() if line.startswith("whole commit"))
     assert whole.split()[2:] == ["1.000", "2.000"]
+
+
+@pytest.mark.parametrize("outcome", ["error", "not_run", "skipped"])
+def test_a_commit_that_was_not_judged_ends_the_benchmark(outcome: str) -> None:
+    def reports() -> Iterator[Any]:
+        for name, found, reason in (("1a", "failed", "It leaks."), ("2b", outcome, "No torch.")):
+            commit = SimpleNamespace(short=name)
+            yield SimpleNamespace(run=SimpleNamespace(commit=commit, outcome=found, reason=reason))
+
+    seen = judged(reports())
+    assert next(seen).run.outcome == "failed"
+    with pytest.raises(SystemExit, match=rf"2b is {outcome}: No torch\."):  # exit code 1
+        next(seen)
+
+
+class Echo:
+    """A channel whose other end gives a row of ones for each token."""
+
+    def __init__(self) -> None:
+        loaded = Loaded(
+            model_name="demo",
+            num_layers=2,
+            dtype="float32",
+            device="cpu",
+            backend="own",
+            token_budget=100,
+            fills=False,
+        )
+        self._answers: list[Any] = [(loaded, [])]
+
+    def send(self, call: Any, tensors: Sequence[torch.Tensor]) -> None:
+        rows = torch.ones(tensors[0].numel(), 4)
+        self._answers.append((Embedded(layers=call.layers), [rows] * len(call.layers)))
+
+    def receive(self, device: object) -> Any:
+        return self._answers.pop()
+
+
+def test_the_calls_of_a_judge_are_noted_and_answered(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(RemoteSubject, "ask", RemoteSubject.ask)
+    monkeypatch.setattr(Host, "answer", Host.answer)
+    timeline = Timeline.open(tmp_path, "judge")
+    note_questions(timeline)
+    subject = RemoteSubject(cast(Any, Echo()))
+    subject.wait()
+    ids = torch.tensor([0, 5, 2])
+    pack = PackedBatch(ids, torch.tensor([0, 3], dtype=torch.int32), 3, ("one",))
+    assert subject.embed_packed_layers(pack, [0, 2])[2].shape == (3, 4)
+    assert subject.embed_unpacked_layers(ids, [2])[2].shape == (3, 4)
+    timeline.write()
+    (one,) = read(tmp_path / FILE)
+    assert [(event[0], event[3]) for event in one["events"]] == [
+        ("ask.EmbedPack", "3 of int64, 2 of int32, layers 2"),
+        ("ask.EmbedAlone", "3 of int64, layers 1"),
+    ]
 
 
 class Place:
