@@ -176,7 +176,7 @@ def note_calls(timeline: Timeline) -> None:
     """Let the timeline have each call of what is noted, and of what they exchange."""
     import torch
 
-    from virnucpro_monitor.runner import channel, server, worker
+    from virnucpro_monitor.runner import channel, environment, packages, server, worker
     from virnucpro_monitor.validation import poison
 
     for place, function, name in noted_functions():
@@ -192,7 +192,9 @@ def note_calls(timeline: Timeline) -> None:
         (worker, "_prepare", "worker.prepare"),
         (worker, "_measure", "worker.measure"),
         (worker, "_yardstick", "worker.yardstick"),
-        (server, "known_distributions", "server.known_distributions"),
+        (server, "look_aside", "server.look_aside"),
+        (environment, "capture_environment", "prepare.environment"),
+        (packages, "installed_packages", "prepare.packages"),
         (server, "decode_job", "server.decode_job"),
     ):
         timeline.note(place, function, name)

@@ -145,6 +145,30 @@ def test_the_server_ends_with_its_caller(cache_folder: Path) -> None:
     assert not Path(f"/proc/{server}").exists()
 
 
+BEFORE_TORCH = """
+import importlib.metadata, os, sys
+from virnucpro_monitor.runner import packages, server
+
+assert "torch" not in sys.modules  # else nothing would pass beside its import
+take = packages.look_aside()
+expected = importlib.metadata.packages_distributions()
+packages._packages_distributions = None
+take()
+assert packages.known_distributions() == expected
+try:
+    os.waitpid(-1, 0)
+except ChildProcessError:
+    sys.exit(0)
+"""
+
+
+def test_distributions_are_looked_for_in_a_process_of_its_own_before_torch_is_there() -> None:
+    done = subprocess.run(
+        [sys.executable, "-c", BEFORE_TORCH], capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 0, done.stderr
+
+
 FIRST_CALL = """
 import sys, torch
 from virnucpro_monitor.runner.preloading import leave_compiler_out

@@ -1,14 +1,17 @@
 """Which distributions an interpreter has, and which of them a process has imported from."""
 
-import functools
 import importlib.metadata
+import json
+import os
 import re
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from contextlib import suppress
 from importlib.metadata import Distribution, distributions
 
 _OURS = "virnucpro-monitor"  # the yardstick: its protocol has a digest of its own
 _packages_distributions = importlib.metadata.packages_distributions
+_known: dict[str, list[str]] = {}
 
 
 def installed_packages(path: Sequence[str] | None = None) -> dict[str, str]:
@@ -42,10 +45,35 @@ def imported_packages() -> tuple[str, ...]:
     return tuple(sorted(found - {_OURS}))
 
 
-@functools.cache
 def known_distributions() -> dict[str, list[str]]:
     """Names of the distributions behind each importable name. Takes half a second once."""
-    return dict(_packages_distributions())
+    if not _known:
+        _known.update(_packages_distributions())
+    return _known
+
+
+def look_aside() -> Callable[[], None]:
+    """Begin to look for `known_distributions` in a process of its own, and go on here.
+
+    It is forked: whoever asks has one thread, and has not imported much.
+
+    Returns:
+        What waits for the answer; where none comes, they are looked for once they are needed.
+    """
+    answer, answering = os.pipe()
+    pid = os.fork()
+    if pid == 0:
+        with suppress(BaseException), os.fdopen(answering, "w") as file:
+            json.dump(known_distributions(), file)
+        os._exit(0)
+    os.close(answering)
+
+    def take() -> None:
+        with suppress(ValueError), os.fdopen(answer) as file:
+            _known.update(json.load(file))
+        os.waitpid(pid, 0)
+
+    return take
 
 
 def enter_packages(folder: str) -> None:

@@ -9,8 +9,6 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
-import torch
-
 from virnucpro_monitor.records.messages import MeasureJob
 
 
@@ -39,6 +37,8 @@ def leave_compiler_out() -> None:
     that at its first call: hundreds of modules, seconds of every process or of every start. Where
     nobody has imported the compiler, it is not there to be kept away.
     """
+    import torch
+
     keep_away: Callable[..., Any] | None = getattr(torch, "_disable_dynamo", None)
     if keep_away is None:
         return

@@ -25,7 +25,6 @@ import select
 import socket
 import sys
 import tempfile
-import threading
 import time
 import traceback
 from collections.abc import Callable, Iterator, Sequence
@@ -59,7 +58,7 @@ from virnucpro_monitor.runner.containment import (
     fork_contained,
 )
 from virnucpro_monitor.runner.isolating import give_up, territory_of, trial_pids, try_confined_cuda
-from virnucpro_monitor.runner.packages import known_distributions
+from virnucpro_monitor.runner.packages import look_aside
 from virnucpro_monitor.runner.preloading import (
     holds_gpu,
     map_checkpoints,
@@ -86,11 +85,12 @@ def main() -> None:
     os.dup2(os.open(os.devnull, os.O_RDONLY), 0)
     forking = "--spawn" not in sys.argv
     if forking:
-        looking = threading.Thread(target=known_distributions)  # reads much, computes little
-        looking.start()
+        gc.disable()  # of what is imported, nothing goes away again
+        take_known = look_aside()
         preload()
-        looking.join()
+        take_known()
         gc.freeze()  # what each job would go through again, and copy by that
+        gc.enable()
         forking = not holds_gpu()
     adopt_orphans()
     supervisors: set[int] = set()
