@@ -1,7 +1,8 @@
 """Several cards of one host. The CPU stands in for cards; a test on real ones is marked `gpu`."""
 
 import os
-from collections.abc import Callable, Iterable
+import threading
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -12,14 +13,15 @@ import torch
 from tests.runner.conftest import MODEL, MakePlan
 from tests.runner.tiny_target import HEALTHY, MODEL_FILE, PADDED_WITH_CLS, TinyRepository
 from virnucpro_monitor.errors import DeviceError
-from virnucpro_monitor.records import Outcome, Request, Run, RunReport, Target
+from virnucpro_monitor.records import Failure, Outcome, Request, Run, RunReport, Target
 from virnucpro_monitor.runner import capacity, commits, workers
 from virnucpro_monitor.runner.capacity import Capacity, share_workers
 from virnucpro_monitor.runner.cards import Card, find_cards
 from virnucpro_monitor.runner.commits import run_commits
+from virnucpro_monitor.runner.decide import Work
 from virnucpro_monitor.runner.gpu import GIB, Gpu
 from virnucpro_monitor.runner.plan import RunPlan
-from virnucpro_monitor.runner.prepare import Prepared
+from virnucpro_monitor.runner.prepare import Prepared, prepare
 
 HEALTHY_MODEL = HEALTHY[MODEL_FILE]
 
@@ -197,9 +199,70 @@ def test_two_cards_give_what_one_gives_in_the_same_order(
     assert [report.sequences for report in two] == [report.sequences for report in one]
 
 
+@pytest.fixture
+def on_gpu(make_plan: MakePlan, monkeypatch: pytest.MonkeyPatch) -> Callable[..., RunPlan]:
+    """Plans for a card that is not there, whose yardstick is set up on the CPU."""
+
+    def make(hashes: Sequence[str], **choices: object) -> RunPlan:
+        plan = make_plan(hashes, **choices)
+
+        def prepare_on_cpu(asked: RunPlan, pool: Any, device: str, *others: Any) -> Prepared:
+            assert device == "cuda:0"
+            return prepare(replace(asked, request=plan.request), pool, "cpu", *others)
+
+        monkeypatch.setattr(workers, "prepare", prepare_on_cpu)
+        return replace(plan, request=replace(plan.request, device="cuda:0"))
+
+    return make
+
+
+@pytest.mark.usefixtures("shared_workers")
+def test_who_has_no_memory_left_beside_a_neighbour_is_measured_by_itself(
+    tiny: TinyRepository,
+    on_gpu: Callable[..., RunPlan],
+    make_plan: MakePlan,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    hashes = [tiny.git("rev-parse", "HEAD")]
+    hashes += [tiny.commit({MODEL_FILE: f"{HEALTHY_MODEL}# {number}\n"}) for number in range(3)]
+    greedy, failing, halved = hashes[1:]
+    (healthy,) = run_commits(make_plan(hashes[:1]))
+    measured: list[tuple[str, bool]] = []
+    at_once = threading.Barrier(4, timeout=30)
+
+    def measure(_: Any, work: Work, *__: object, **___: object) -> Iterator[RunReport]:
+        measured.append((work.commit.hash, work.alone))
+        report = replace(healthy, run=replace(healthy.run, commit=work.commit))
+        if not work.alone:
+            at_once.wait()
+        failure = Failure(kind="out_of_memory", message="CUDA out of memory.")
+        if work.commit.hash == greedy or (work.commit.hash == failing and not work.alone):
+            report = replace(report, failure=failure)
+            report = replace(report, run=replace(report.run, outcome=Outcome.ERROR))
+        if work.commit.hash == halved and not work.alone:
+            report = replace(report, documents={"memory": {}})
+        yield report
+
+    monkeypatch.setattr(workers.Workers, "measure", measure)
+    said: list[str] = []
+    reports = list(run_commits(on_gpu(hashes, workers=4), on_message=said.append))
+    assert [report.run.commit.hash for report in reports] == hashes
+    passed, error = Outcome.PASSED, Outcome.ERROR
+    assert [report.run.outcome for report in reports] == [passed, error, passed, passed]
+    assert "memory" not in reports[3].documents
+    by_themselves = [(commit, True) for commit in (greedy, failing, halved)]
+    assert sorted(measured[:4]) == sorted((commit, False) for commit in hashes)
+    assert measured[4:] == by_themselves
+    assert sorted(said) == sorted(
+        f"{report.run.commit.short} had no memory left on a card that it shared: it is measured "
+        "by itself."
+        for report in reports[1:]
+    )
+
+
 @pytest.mark.usefixtures("shared_workers")
 def test_a_busy_gpu_is_recorded_as_not_run(
-    tiny: TinyRepository, make_plan: MakePlan, monkeypatch: pytest.MonkeyPatch
+    tiny: TinyRepository, on_gpu: Callable[..., RunPlan], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     waited: list[int] = []
 
@@ -208,16 +271,7 @@ def test_a_busy_gpu_is_recorded_as_not_run(
         return f"The GPU {device} was busy."
 
     monkeypatch.setattr(capacity, "wait_for_gpu", busy)
-    plan = make_plan([tiny.git("rev-parse", "HEAD")])
-    prepared = workers.prepare
-
-    def prepare_on_cpu(asked: RunPlan, pool: Any, device: str, *others: Any) -> Prepared:
-        assert device == "cuda:0"
-        return prepared(replace(asked, request=plan.request), pool, "cpu", *others)
-
-    monkeypatch.setattr(workers, "prepare", prepare_on_cpu)
-    on_gpu = replace(plan, request=replace(plan.request, device="cuda:0"))
-    (report,) = run_commits(on_gpu)
+    (report,) = run_commits(on_gpu([tiny.git("rev-parse", "HEAD")]))
     assert report.run.outcome is Outcome.NOT_RUN
     assert report.run.reason == "The GPU cuda:0 was busy."
     assert waited[0] > 2 * 1024**3

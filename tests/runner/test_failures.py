@@ -1,12 +1,13 @@
 """Whose fault an exception is: a card that will not start is the machine's, whoever raised it."""
 
 import errno
+from pathlib import Path
 
 import pytest
 import torch
 
 from virnucpro_monitor.errors import TargetError, WeightsError
-from virnucpro_monitor.runner.failures import is_ours
+from virnucpro_monitor.runner.failures import describe_failure, is_ours
 
 
 @pytest.mark.parametrize(
@@ -39,6 +40,22 @@ def test_a_card_that_has_gone_or_will_not_start_is_the_machine_s_fault(text: str
 )
 def test_what_the_target_did_is_its_own(error: Exception) -> None:
     assert not is_ours(error)
+
+
+@pytest.mark.parametrize(
+    ("error", "kind"),
+    [
+        (torch.OutOfMemoryError("CUDA out of memory."), "out_of_memory"),
+        (RuntimeError("CUDA error: out of memory\nCUDA kernel errors might be"), "out_of_memory"),
+        (
+            RuntimeError("CUDA error: CUBLAS_STATUS_ALLOC_FAILED when calling `cublasCreate(h)`"),
+            "out_of_memory",
+        ),
+        (RuntimeError("CUDA error: device-side assert triggered"), "exception"),
+    ],
+)
+def test_no_memory_is_one_kind_of_failure_whoever_says_so(error: Exception, kind: str) -> None:
+    assert describe_failure(error, Path("/nowhere")).kind == kind
 
 
 @pytest.mark.parametrize("error", [OSError(errno.ENOSPC, "full"), WeightsError("damaged")])

@@ -1,5 +1,7 @@
 """A verdict that flips: measured again in another process, and never the last one's word alone."""
 
+import threading
+from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
 
@@ -7,9 +9,11 @@ import pytest
 
 from tests.runner.conftest import MakePlan
 from tests.runner.tiny_target import HEALTHY, MODEL_FILE, TinyRepository
-from virnucpro_monitor.records import GateResult, Outcome, Run
+from virnucpro_monitor.records import GateResult, Outcome, Run, RunReport
 from virnucpro_monitor.runner.commits import run_commits
+from virnucpro_monitor.runner.decide import Work
 from virnucpro_monitor.runner.ledger import Ledger
+from virnucpro_monitor.runner.workers import Workers
 
 pytestmark = pytest.mark.usefixtures("shared_workers")
 
@@ -55,6 +59,40 @@ def test_a_target_that_flips_is_measured_again_and_both_verdicts_stand(
     digest = first.run.configuration.weights_digest
     assert Ledger([older], plan.request, digest, plan.protocol).doubt(flipped.run) == ""
     assert Ledger([first.run], plan.request, digest, plan.protocol).doubt(flipped.run) != ""
+
+
+def test_what_is_in_doubt_waits_for_the_place_that_it_has_left(
+    tiny: TinyRepository, make_plan: MakePlan, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    hashes = [tiny.commit({MODEL_FILE: f"{HEALTHY[MODEL_FILE]}# {number}\n"}) for number in "abc"]
+    first, second, third = hashes
+    (healthy,) = run_commits(make_plan(hashes[:1]))
+    begun: list[tuple[str, bool, list[str]]] = []
+    running: list[str] = []
+    second_begins = threading.Event()
+
+    def measure(
+        _: Workers, work: Work, *__: object, on_nearing_end: Callable[[], None], **___: object
+    ) -> Iterator[RunReport]:
+        begun.append((work.commit.hash, work.again, list(running)))
+        running.append(work.commit.hash)
+        if len(begun) == 1:
+            on_nearing_end()
+            assert second_begins.wait(30)
+        second_begins.set()
+        yield replace(healthy, run=replace(healthy.run, commit=work.commit))
+        running.remove(work.commit.hash)
+
+    def doubt(_: Ledger, run: Run) -> str:
+        return "flips" if run.commit.hash == first else ""
+
+    monkeypatch.setattr(Workers, "measure", measure)
+    monkeypatch.setattr(Ledger, "doubt", doubt)
+    reports = list(run_commits(make_plan(hashes, workers=1, force=True)))
+    assert [report.run.commit.hash for report in reports] == [first, first, second, third]
+    # Nothing but what nears its end has another beside it.
+    assert begun[:2] == [(first, False, []), (second, False, [first])]
+    assert sorted(begun[2:]) == sorted([(first, True, []), (third, False, [])])
 
 
 def test_what_does_not_repeat_itself_is_in_doubt(tiny: TinyRepository, make_plan: MakePlan) -> None:

@@ -374,7 +374,7 @@ def test_the_next_commit_begins_once_the_last_nears_its_end(
         crew.start(0, first)
         assert not crew.has_room_for(second)
         judge.set()
-        assert crew.next_event() == (0, crew_module.NearingEnd())
+        assert crew.next_event() == (0, crew_module.LeavesPlace())
         assert crew.has_room_for(second)
         assert capacity.free_card([Card(0, "cpu")]) is None
         assert capacity.free_card([Card(0, "cpu")], [Card(0, "cpu")]) == Card(0, "cpu")

@@ -1,6 +1,7 @@
 """Run a plan: every commit in its own process, reports in the plan's order.
 
 Decider     what is known, inherited or to be measured          (decide, ledger, code_digest)
+OnceMore    what is measured a second time                      (once_more)
 Capacity    how much at once, and whether there is time left    (capacity)
 Crew        threads that measure, each through a worker process (crew, workers, dispatch)
 Turns       reports in the plan's order                         (releasing)
@@ -20,9 +21,10 @@ from virnucpro_monitor.runner.capacity import Capacity
 from virnucpro_monitor.runner.cards import Card, find_cards
 from virnucpro_monitor.runner.client import WorkerPool
 from virnucpro_monitor.runner.cluster import Cluster, OnHosts
-from virnucpro_monitor.runner.crew import Crew, Finished, NearingEnd
+from virnucpro_monitor.runner.crew import Crew, Finished, LeavesPlace
 from virnucpro_monitor.runner.decide import Decider, Work
 from virnucpro_monitor.runner.ledger import Ledger
+from virnucpro_monitor.runner.once_more import OnceMore
 from virnucpro_monitor.runner.plan import RunPlan
 from virnucpro_monitor.runner.releasing import Holding, Turns
 from virnucpro_monitor.runner.workers import Workers
@@ -118,6 +120,7 @@ class CommitRunner:
             begun = self._workers.begun
             self._decider = Decider(plan, self._ledger, base, self._on_settled, begun)
             self._holding = Holding(self._ledger, plan.request.backend)
+            self._once_more = OnceMore(self._ledger, self._say, confirm=plan.confirm)
             self._checkpoint = Path(base.checkpoint)
             self._stack = stack.pop_all()
         return self
@@ -170,9 +173,13 @@ class CommitRunner:
         """Measure the last commit again where the environment has changed since."""
         for work in self._decider.bridges():
             self._say(f"The environment has changed: measuring {work.commit.short} again first.")
-            for report in self._measure(work, self._on_progress, lambda: None, self._say):
-                self._ledger.add(report.run)
-                yield report
+            left: Work | None = work
+            while left is not None:
+                for report in self._measure(left, self._on_progress, lambda: None, self._say):
+                    self._once_more.stands(left, report)
+                    self._ledger.add(report.run)
+                    yield report
+                left = self._once_more.next(left)
 
     def _in_turn(self, todo: list[Work], capacity: Capacity) -> Iterator[tuple[int, RunReport]]:
         """Measure several commits at once: (place in `todo`, report), in order."""
@@ -184,7 +191,7 @@ class CommitRunner:
                 for report in turns.ready():
                     yield turns.turn, report
                 if crew.active:
-                    self._take(crew, turns)
+                    self._take(waiting, crew, turns)
 
     def _begin(
         self, waiting: dict[int, Work], crew: Crew, turns: Turns, capacity: Capacity
@@ -199,26 +206,30 @@ class CommitRunner:
             card = None if reason else capacity.free_card(active, nearing_end)
             if reason is None and card is None:
                 return
-            if reason is not None:
+            reports: Sequence[RunReport] = ()
+            left = None
+            if work.again:  # and has its reports
+                left = work if reason is None else None
+            elif reason is not None:
                 reports = self._decider.unmeasured.not_run(work.commit, work.benchmarks, reason)
-                left = None
             else:
-                digests = [one.code_digest for one in crew.active.values()]
+                others = [one for place, one in waiting.items() if place != index]
+                digests = [one.code_digest for one in (*crew.active.values(), *others)]
                 decision = self._decider.decide(work, digests)
                 if decision is None:
                     continue
-                reports, left = list(decision.reports), decision.work
+                reports, left = decision.reports, decision.work
             del waiting[index]
             self._workers.seats.num_to_come = len(waiting)
             for report in reports:
                 self._ledger.add(report.run)
                 turns.add(index, report)
             if left is None:
-                turns.finish(index)
+                self._finish(index, work, waiting, turns)
             else:
                 crew.start(index, replace(left, card=card))
 
-    def _take(self, crew: Crew, turns: Turns) -> None:
+    def _take(self, waiting: dict[int, Work], crew: Crew, turns: Turns) -> None:
         """Wait for one event of the crew and act on it."""
         index, event = crew.next_event()
         if isinstance(event, Progress):
@@ -226,32 +237,33 @@ class CommitRunner:
         elif isinstance(event, str):
             self._say(event)
         elif isinstance(event, Finished):
+            self._finish(index, event.work, waiting, turns)
+        elif not isinstance(event, LeavesPlace):
+            work, had_company = crew.active[index], crew.had_company(index)
+            if self._once_more.stands(work, event, had_company=had_company):
+                self._ledger.add(event.run)
+                turns.add(index, event)
+
+    def _finish(self, index: int, work: Work, waiting: dict[int, Work], turns: Turns) -> None:
+        """No more comes of a commit but what is to be measured once more."""
+        left = self._once_more.next(work)
+        if left is None:
             turns.finish(index)
-        elif not isinstance(event, NearingEnd):
-            self._ledger.add(event.run)
-            turns.add(index, event)
+        else:
+            waiting[index] = left
+            self._workers.seats.num_to_come = len(waiting)
 
     def _measure(
         self, work: Work, on_progress: OnProgress, on_nearing_end: Callable[[], None], say: Say
     ) -> Iterator[RunReport]:
-        """Measure one commit, and what is in doubt then once more in another process."""
-        doubtful = []
-        for report in self._workers.measure(
+        return self._workers.measure(
             work,
             self._ledger,
             self._decider.unmeasured,
             on_progress=on_progress,
             on_nearing_end=on_nearing_end,
             say=say,
-        ):
-            doubt = self._ledger.doubt(report.run) if self._plan.confirm and not work.again else ""
-            if doubt:
-                say(f"{work.commit.short} {doubt}: it is measured again in another process.")
-                doubtful.append(report.benchmark)
-            yield report
-        if doubtful:
-            again = replace(work, benchmarks=tuple(doubtful), again=True)
-            yield from self._measure(again, on_progress, on_nearing_end, say)
+        )
 
 
 def begin_order(waiting: Mapping[int, Work], num_workers: int) -> list[tuple[int, Work]]:

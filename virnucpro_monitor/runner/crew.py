@@ -18,15 +18,16 @@ Measure = Callable[[Work, OnProgress, Callable[[], None], Say], Iterator[RunRepo
 class Finished:
     """A commit's measuring has ended; `error` is what must end the whole start."""
 
+    work: Work
     error: BaseException | None
 
 
 @dataclass(frozen=True, slots=True)
-class NearingEnd:
+class LeavesPlace:
     """Little of a commit is left: the next one may begin beside it."""
 
 
-Event = Progress | str | RunReport | NearingEnd | Finished  # a string is a line for a person
+Event = Progress | str | RunReport | LeavesPlace | Finished  # a string is a line for a person
 
 
 class Crew:
@@ -52,6 +53,7 @@ class Crew:
         self._events: queue.SimpleQueue[tuple[int, Event]] = queue.SimpleQueue()
         self.active: dict[int, Work] = {}  # by the commit's place in the plan
         self.nearing_end: dict[int, Work] = {}  # those of them that near their end
+        self._crowded: set[int] = set()  # those that another was measured beside, on one card
 
     def __enter__(self) -> "Crew":
         return self
@@ -75,8 +77,14 @@ class Crew:
 
     def start(self, index: int, work: Work) -> None:
         """Begin one commit; its events come by `next_event`."""
+        beside = [other for other, one in self.active.items() if one.card == work.card]
+        self._crowded.update([index, *beside] if beside else [])
         self.active[index] = work
         self._threads.submit(self._work, index, work)
+
+    def had_company(self, index: int) -> bool:
+        """Whether another commit was on the card of this active one at any moment of it."""
+        return index in self._crowded
 
     def next_event(self) -> tuple[int, Event]:
         """Wait for the next event: (the commit's place, event).
@@ -85,11 +93,12 @@ class Crew:
             MonitorError: what ended the measuring, if it was not the commit's own doing.
         """
         index, event = self._events.get()
-        if isinstance(event, NearingEnd):
+        if isinstance(event, LeavesPlace):
             self.nearing_end[index] = self.active[index]
         if isinstance(event, Finished):
             del self.active[index]
             self.nearing_end.pop(index, None)
+            self._crowded.discard(index)
             if event.error is not None:
                 raise event.error
         return index, event
@@ -106,10 +115,10 @@ class Crew:
             for report in self._measure(
                 work,
                 progress,
-                lambda: self._events.put((index, NearingEnd())),
+                lambda: self._events.put((index, LeavesPlace())),
                 lambda text: self._events.put((index, text)),
             ):
                 self._events.put((index, report))
         except BaseException as caught:
             error = caught
-        self._events.put((index, Finished(error)))
+        self._events.put((index, Finished(work, error)))

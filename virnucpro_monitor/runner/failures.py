@@ -18,6 +18,10 @@ _LOST_CARD = re.compile(
     r"|invalid device ordinal|CUDA driver initialization failed|No CUDA GPUs are available"
     r"|Unexpected error from cudaGetDeviceCount"
 )
+# What a host, CUDA itself (for a context, a kernel's code) and its libraries say, beside PyTorch.
+_NO_MEMORY = re.compile(
+    r"can't allocate memory|CUDA error: out of memory|CU(BLAS|DNN)_STATUS_ALLOC_FAILED"
+)
 
 
 def describe_failure(error: BaseException, checkout: Path) -> Failure:
@@ -61,7 +65,7 @@ def _kind_of(error: BaseException) -> str:
     text = str(error)
     if is_ours(error):
         return "weights" if isinstance(error, WeightsError) else "machine"
-    if isinstance(error, (MemoryError, torch.OutOfMemoryError)) or "can't allocate memory" in text:
+    if isinstance(error, (MemoryError, torch.OutOfMemoryError)) or _NO_MEMORY.search(text):
         return "out_of_memory"
     if isinstance(error, (TargetImportError, ImportError, SyntaxError)):
         return "import"
