@@ -3,103 +3,54 @@
     python -m tests.benchmarks.commit_cost --target PATH --package NAME --commits A..B --limit 20 \
         --model esm2_t33_650M_UR50D --device cuda:0 --dtype float16 --benchmark proteome
 
-`--commits` takes ranges and single commits; the last `--limit` of them are measured.
-
-All measure the same commits on the same machine and must find the same; one that cannot be judged
-ends it with exit code 1, and so does one that comes out otherwise. "Fresh" starts an
-interpreter for each commit and goes through the target's own loader; "warm" forks, maps the
-checkpoint and reuses the unpacked side where it is bit-identical; both one commit at a time. "By
-default" is warm, with as many commits at once as the runner takes.
+All sides measure commits of the same machine and must find the same; one that cannot be judged ends
+it with exit code 1, and so does one that comes out otherwise. "Fresh" starts an interpreter
+for each commit and goes through the target's own loader (`--fresh-limit`: the last so many of the
+commits); "warm" forks, maps the checkpoint and reuses the unpacked side where it is bit-identical;
+both one commit at a time. "By default" is warm, with as many commits at once as the runner takes.
+`--sides` without a name makes the caches ready and no more.
 """
 
 import argparse
-import tempfile
-import time
 from dataclasses import replace
-from pathlib import Path
+from typing import Any
 
-from tests.benchmarks.phases import judged
-from virnucpro_monitor.data.benchmarks import load_benchmark
-from virnucpro_monitor.records import Request, RunReport, Target
-from virnucpro_monitor.runner.checkout import Repository
-from virnucpro_monitor.runner.commits import run_commits
-from virnucpro_monitor.runner.plan import RunPlan
-from virnucpro_monitor.runner.selection import select_revisions
-from virnucpro_monitor.validation.protocol import load_protocol
+from tests.benchmarks.starts import add_arguments, append, num_equal, opened, time_start
 
-
-def findings(report: RunReport) -> str:
-    """What must be equal: outcome, side, gates and every sequence's measures, to the last bit.
-
-    As text, in which NaN equals NaN.
-    """
-    return repr((report.run.outcome, report.run.culprit, report.run.gates, report.sequences))
+SIDES: dict[str, dict[str, Any]] = {
+    "warm": {"workers": 1},
+    "by default": {},
+    "fresh": {"workers": 1, "fork": False, "warm": False, "reuse": False},
+}
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--target", required=True)
-    parser.add_argument("--package")
-    parser.add_argument("--commits", nargs="+", required=True)
-    parser.add_argument("--limit", type=int, default=20)
-    parser.add_argument("--model", default="esm2_t33_650M_UR50D")
-    parser.add_argument("--weights", default="synthetic")
-    parser.add_argument("--device", default="cuda:0")
-    parser.add_argument("--dtype", default="float16")
-    parser.add_argument("--benchmark", default="proteome")
+    add_arguments(parser, limit=20)
+    parser.add_argument("--sides", nargs="*", choices=SIDES, default=list(SIDES))
+    parser.add_argument("--fresh-limit", type=int)
     parser.add_argument("--no-probes", action="store_true")
     options = parser.parse_args()
-    with tempfile.TemporaryDirectory() as folder:
-        target = Target(
-            name="measured",
-            location=str(Path(options.target).resolve()),
-            package=options.package,
-        )
-        repository = Repository.open(target.location, Path(folder))
-        selection = select_revisions(repository, target, options.commits)
-        plan = RunPlan(
-            target=target,
-            repository=repository,
-            commits=selection.commits[-options.limit :],
-            benchmarks=(load_benchmark(options.benchmark),),
-            request=Request(
-                model=options.model,
-                weights=options.weights,
-                device=options.device,
-                dtype=options.dtype,
-            ),
-            protocol=load_protocol(),
-            cache_folder=Path(folder),
-            force=True,
-            workers=1,
-            probes=not options.no_probes,
-        )
-        first = replace(plan, commits=plan.commits[:1])
-        list(judged(run_commits(first)))  # weights, oracle, disk cache
-        seconds, found = {}, {}
-        for name, choice in (
-            ("warm", plan),
-            ("by default", replace(plan, workers=None)),
-            ("fresh", replace(plan, fork=False, warm=False, reuse=False)),
-        ):
-            start = last = time.monotonic()
-            found[name] = []
-            for report in judged(run_commits(choice)):
-                now = time.monotonic()
-                commit, outcome = report.run.commit.short, report.run.outcome
-                print(f"{name} {commit}: {outcome} after {now - last:.1f} s", flush=True)
-                found[name].append(findings(report))
-                last = now
-            seconds[name] = (last - start) / len(plan.commits)
-            print(f"{name}: {seconds[name]:.2f} s for each of {len(plan.commits)} commits")
-        unequal = 0
-        for name in ("warm", "by default"):
-            same = sum(a == b for a, b in zip(found["fresh"], found[name], strict=True))
-            ratio = seconds["fresh"] / seconds[name]
-            print(f"{name}: ratio {ratio:.1f}, {same} of {len(plan.commits)} equal to fresh")
-            unequal += len(plan.commits) - same
+    starts = {}
+    with opened(options) as plan:
+        for side in options.sides:
+            limit = options.fresh_limit if side == "fresh" else None
+            few = plan.commits[-limit:] if limit else plan.commits
+            choice = replace(plan, commits=few, probes=not options.no_probes, **SIDES[side])
+            starts[side] = one = time_start(choice, side)
+            append(options.json, one)
+            further = "" if one.further_s is None else f", {one.further_s:.2f} s after the first"
+            print(f"{side}: {one.each_s:.2f} s for each of {len(one.at)} commits{further}")
+    fresh = starts.pop("fresh", None)
+    unequal = 0
+    for side, one in starts.items():
+        if fresh is not None:
+            equal, both = num_equal(one, fresh)
+            unequal += both - equal
+            ratio = fresh.each_s / one.each_s
+            print(f"{side}: ratio {ratio:.1f}, {equal} of {both} equal to fresh")
     if unequal:
-        raise SystemExit(f"{unequal} commits came out otherwise than fresh.")
+        raise SystemExit(f"{unequal} commits came out otherwise than in a fresh process.")
 
 
 if __name__ == "__main__":

@@ -93,7 +93,7 @@ def steps(options: argparse.Namespace) -> Iterator[Step]:
     only = ["memory"]
     target: tuple[object, ...] = ()
     if options.target:
-        only += ["first", "cards", "commits"]
+        only += ["ready", "warm", "fresh", "first", "local", "dask"]
         target = ("--target", options.target, "--commits", *options.commits)
     some = ("--limit", 3, "--cards", *options.cards, "--cards-limit", options.cards_limit)
     words = ("--out", out / "targets", "--only", *only, *target, *some)

@@ -1,18 +1,16 @@
 """What a full node buys: the same commits on 1, 2, 4, 8 cards, by this host's engine and by Dask.
 
-    python -m tests.benchmarks.scaling --target PATH --package NAME --commits A..B --repeat 2
+    python -m tests.benchmarks.scaling --target PATH --package NAME --commits A..B --cards 1 2 4
 
-Covers the last `--limit` commits of the range, each `--repeat` times, forced, start included, with
-weights and oracles ready; a Dask cluster is there before, as its owner keeps it. A commit that
-cannot be judged ends it with exit code 1, but where `--with-errors` says that the range has some;
-so does a line that finds something else. Where there is no
-card, CPU processes stand in for cards (`--cards 1 2`). Every line must find the same, in the same
-order, as the first. Host CPU, memory and disk are those of the whole machine, so nothing else may
-run on it; utilisation is the mean over the cards in use, as NVML samples it.
+Covers the last `--limit` commits of the range, forced, start included, with weights and oracles
+ready; a Dask cluster is there before, as its owner keeps it. With `--device cpu` processes stand in
+for cards. Every line must find the same, in the same order, as the first. A commit that cannot be
+judged ends it with exit code 1, but where `--with-errors` says that the range has some; so does a
+line that finds something else. Host CPU, memory and disk are those of the whole machine, so nothing
+else may run on it; utilisation is the mean over the cards in use, as NVML samples it.
 """
 
 import argparse
-import tempfile
 import threading
 import time
 from collections import Counter
@@ -22,16 +20,8 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-from tests.benchmarks.commit_cost import findings
-from tests.benchmarks.phases import judged
-from virnucpro_monitor.data.benchmarks import load_benchmark
-from virnucpro_monitor.records import Request, Target
-from virnucpro_monitor.runner.checkout import Repository
-from virnucpro_monitor.runner.commits import run_commits
+from tests.benchmarks.starts import Start, add_arguments, append, num_equal, opened, time_start
 from virnucpro_monitor.runner.gpu import count_gpus, find_gpu
-from virnucpro_monitor.runner.plan import RunPlan
-from virnucpro_monitor.runner.selection import select_revisions
-from virnucpro_monitor.validation.protocol import load_protocol
 
 SAMPLE_S = 0.5
 ENGINES = ("local", "dask")
@@ -112,75 +102,44 @@ def cluster(engine: str, num_cards: int, on_cards: bool) -> Any:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--target", required=True)
-    parser.add_argument("--package")
-    parser.add_argument("--commits", nargs="+", required=True)
-    parser.add_argument("--limit", type=int, default=40)
-    parser.add_argument("--repeat", type=int, default=2)
-    parser.add_argument("--model", default="esm2_t33_650M_UR50D")
-    parser.add_argument("--dtype", default="float16")
-    parser.add_argument("--benchmark", default="proteome")
+    add_arguments(parser, limit=40)
     parser.add_argument("--cards", type=int, nargs="+", default=[1, 2, 4, 8])
     parser.add_argument("--engines", nargs="+", choices=ENGINES, default=list(ENGINES))
-    parser.add_argument("--cpu", action="store_true", help="CPU processes stand in for cards")
     parser.add_argument("--with-errors", action="store_true", help="some commits do not run at all")
     options = parser.parse_args()
-    there = options.cards if options.cpu else [n for n in options.cards if n <= count_gpus()]
+    on_cpu = options.device == "cpu"
+    there = options.cards if on_cpu else [n for n in options.cards if n <= count_gpus()]
     for number in sorted(set(options.cards) - set(there)):
         print(f"{number} cards: not there, not measured")
-    with tempfile.TemporaryDirectory() as folder:
-        target = Target(
-            name="scaled", location=str(Path(options.target).resolve()), package=options.package
-        )
-        repository = Repository.open(target.location, Path(folder))
-        chosen = select_revisions(repository, target, options.commits).commits[-options.limit :]
-        plan = RunPlan(
-            target=target,
-            repository=repository,
-            commits=chosen,
-            benchmarks=(load_benchmark(options.benchmark),),
-            request=Request(
-                model=options.model,
-                weights="synthetic",
-                device="cpu" if options.cpu else "cuda:0",
-                dtype=options.dtype,
-            ),
-            protocol=load_protocol(),
-            cache_folder=Path(folder),
-            force=True,
-        )
-        list(judged(run_commits(replace(plan, commits=chosen[-1:]))))  # weights, oracle, disk cache
-        print(f"{len(chosen)} commits, {options.repeat} times")
-        print("engine  cards  seconds  ratio  busy  host CPU s  peak GB  read GB  equal")
-        first: list[str] = []
-        base_s, unequal = 0.0, 0
+    with opened(options) as plan:
+        print(f"{len(plan.commits)} commits")
+        lines = ["engine  cards  seconds  ratio  busy  host CPU s  peak GB  read GB  equal"]
+        first: Start | None = None
+        unequal = 0
         for engine in (one for one in ENGINES if one in options.engines):
             for number in there:
-                host = Host(0 if options.cpu else number)
-                found: list[str] = []
-                outcomes: Counter[str] = Counter()
-                with cluster(engine, number, not options.cpu) as dask, host.watching():
+                host = Host(0 if on_cpu else number)
+                with cluster(engine, number, not on_cpu) as dask, host.watching():
                     scaled = replace(
                         plan,
-                        request=replace(plan.request, device=_device(options.cpu, engine, number)),
-                        workers=number if options.cpu else None,
+                        request=replace(plan.request, device=_device(on_cpu, engine, number)),
+                        workers=number if on_cpu else None,
                         engine=engine,
                         scheduler=dask.scheduler_address if dask is not None else "",
                     )
-                    for _ in range(options.repeat):
-                        reports = run_commits(scaled, on_message=print)
-                        for report in reports if options.with_errors else judged(reports):
-                            found.append(findings(report))
-                            outcomes[str(report.run.outcome)] += 1
-                first, base_s = first or found, base_s or host.seconds
-                equal = sum(one == other for one, other in zip(first, found, strict=True))
-                print(
-                    f"{engine:6} {number:6} {host.seconds:8.1f} {host.seconds / base_s:6.2f} "
+                    side = f"{engine} {number}"
+                    one = time_start(scaled, side, with_errors=options.with_errors)
+                append(options.json, one)
+                first = first or one
+                equal, both = num_equal(one, first)
+                unequal += both - equal
+                lines.append(
+                    f"{engine:6} {number:6} {one.seconds:8.1f} {one.seconds / first.seconds:6.2f} "
                     f"{host.busy} {host.cpu_s:11.0f} {host.peak_gb:8.1f} {host.read_gb:8.2f} "
-                    f"{equal}/{len(found)} {dict(outcomes)}",
-                    flush=True,
+                    f"{equal}/{both} {dict(Counter(one.outcomes))}"
                 )
-                unequal += len(found) - equal
+                print(lines[-1], flush=True)
+        print("\n".join(lines))
     if unequal:
         raise SystemExit(f"{unequal} commits came out otherwise than in the first line.")
 

@@ -1,225 +1,328 @@
-"""Every target of speed as one table, each row beside its base from the same run.
+"""Every target of speed as one table, each row beside its base from the same call.
 
-    python -m tests.benchmarks.speed_targets --out FOLDER --target PATH --package NAME \
-        --commits A..B [--cards 1 2 4] [--peers FOLDERS] [--engine-before CHECKOUT]
+    python -m tests.benchmarks.speed_targets --out FOLDER --within 560 --target PATH \
+        --commits A..B --cards 1 2 4 --peers FOLDERS --before CHECKOUT --engine-before CHECKOUT
     python -m tests.benchmarks.speed_targets --out FOLDER --only demo memory
+    python -m tests.benchmarks.speed_targets --out FOLDER --cpu
 
-Each step is a benchmark of this folder; its whole output goes to FOLDER/STEP.txt, and what it has
-found is printed as soon as it ends. `--engine-before` is a checkout of an earlier version, whose
-packed engine then runs for the same models right before today's. A row without a figure says where
-to read why. `--limit` is the commits of the steps "commits" and "first"; the cards cover 40.
+Each step is a benchmark of this folder, whose whole output goes to FOLDER/STEP.txt; its rows are
+printed as it ends. The whole table, in order, is printed last and kept as FOLDER/table.md and
+table.json. Weights and oracles are made ready once, in `--cache`.
+
+Where cores and cards are enough, steps that a neighbour does not slow (large models, which the
+card bounds; the demo on two cores of its own; memory; making ready) run beside one another first,
+each on its own card and cores. Everything else runs alone, the most important first; with
+`--within` a step that would not fit into what is left is not begun, and one that does not is ended.
+A row without a figure says why.
+
+`--before` is a checkout of the version whose first verdict and demo today's are held against,
+`--engine-before` one whose packed engine small models' is. `--cpu` tries all of it without a card:
+processes in place of cards, the demo's sample and model, a few sequences; its figures mean nothing.
 """
 
 import argparse
 import json
 import os
-import re
+import platform
+import shutil
+import signal
 import subprocess
 import sys
-import tempfile
+import threading
 import time
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from collections.abc import Iterator
+from dataclasses import asdict, dataclass
+from datetime import UTC, datetime
 from pathlib import Path
 
-BIG, HUGE = "esm2_t33_650M_UR50D", "esm2_t36_3B_UR50D"
-SMALL = {"esm2_t6_8M_UR50D": 2.0, "esm2_t12_35M_UR50D": 1.6, "esm2_t30_150M_UR50D": 1.25}
-OURS, VIRNUCPRO, EFFICIENT = "virnucpro-monitor", "VirNucPro HEAD", "esm-efficient"
-NUMBER = r"([0-9.]+)"
+from tests.benchmarks.speed_rows import BIG, EFFICIENT, HEAD, HUGE, OURS, SMALL, VIRNUCPRO, Outputs
+from virnucpro_monitor.models.weights import DEMO_MODEL
+from virnucpro_monitor.runner.gpu import count_gpus, find_gpu
+
+HERE = Path(__file__).resolve().parents[2]
+PATIENCE_S = 15.0  # for a step that is told to end
+CORES_BESIDE = 4  # at least, for each step that runs beside others
 
 
 @dataclass(frozen=True, slots=True)
-class Row:
-    """One line of the table.
+class Step:
+    """One command.
 
     Attributes:
-        base: what it is held against, measured in the same step; None where it was not.
-        now: in the same unit; None where it was not measured.
-        reach: the target, of `now` itself or, with `relative`, of `now` by `base`.
+        name: of its output, and what `--only` begins.
+        module: of this folder.
+        seconds: that it took on an H200, the last time that it was looked at.
+        checkout: whose code it runs.
+        lane: of those that run beside others: those of one lane take turns. "demo" has two cores.
+        needs: options without which it cannot run.
     """
 
-    what: str
-    base: float | None
-    now: float | None
-    reach: float
-    relative: bool = False
-    more_is_better: bool = False
-
-    def text(self) -> str:
-        ratio = None if not self.base or self.now is None else self.now / self.base
-        value = ratio if self.relative else self.now
-        met = "not measured"
-        if value is not None:
-            well = value >= self.reach if self.more_is_better else value <= self.reach
-            met = "met" if well else "missed"
-        unit = " x" if self.relative else ""
-        cells = (self.what, _shown(self.base), _shown(self.now), _shown(ratio))
-        return f"| {' | '.join(cells)} | {self.reach:.3g}{unit} | {met} |"
+    name: str
+    module: str
+    arguments: tuple[str, ...]
+    seconds: float
+    checkout: Path = HERE
+    lane: str = ""
+    needs: tuple[str, ...] = ()
 
 
-def _shown(value: float | None) -> str:
-    return "-" if value is None else f"{value:.2f}"
+def steps(options: argparse.Namespace, cache: Path) -> Iterator[Step]:
+    """All steps: first those that run beside others, then the most important first."""
+    out, cpu = options.out, options.cpu
+    device, dtype = ("cpu", "float32") if cpu else ("cuda:0", "float16")
+    setup = ("--model", options.model, "--device", device, "--dtype", dtype)
+    setup += ("--benchmark", "seed" if cpu else "proteome", "--cache", str(cache))
+    target: tuple[str, ...] = ()
+    if options.target:
+        target = ("--target", options.target, "--package", options.package)
+        target += ("--commits", *options.commits)
+    needs = () if cpu else ("target", "commits")
+    starts = (*target, *setup, "--json", str(out / "starts.jsonl"))
+    before = ("--before", str(options.before)) if options.before else ()
+    peers = ("--peers", *options.peers) if options.peers else ()
+    sized = ("--device", "cpu", "--dtype", "float32", "--backends", "sdpa") if cpu else ()
+    sized += ("--count", "2", "--rounds", "1") if cpu else ("--rounds", "5")
+    sized += () if cpu else ("--backends", "triton", "flash-attn")
+    small = tuple(SMALL)[: 1 if cpu else None]
+    memory = ("--folder", str(cache), "--sequences", "20" if cpu else "1000")
+
+    def engine(
+        name: str, seconds: float, models: tuple[str, ...], *only: str, **where: str
+    ) -> Step:
+        checkout = options.engine_before if name == "engine-before" else HERE
+        arguments = ("--models", *models, "--only", *only, *sized, *peers)
+        arguments += ("--json", str(out / f"{name}.json"))
+        needed = ("engine_before",) if name == "engine-before" else ()
+        lane = where.get("lane", "")
+        return Step(name, "packed_engine", arguments, seconds, checkout, lane=lane, needs=needed)
+
+    def cost(name: str, seconds: float, *arguments: str, lane: str = "") -> Step:
+        return Step(name, "commit_cost", (*starts, *arguments), seconds, lane=lane, needs=needs)
+
+    def scaling(engine: str, cards: int, seconds: float) -> Step:
+        arguments = ("--engines", engine, "--cards", str(cards))
+        arguments += ("--limit", str(options.cards_limit))
+        name = f"{engine} {cards}"
+        return Step(name, "scaling", (*starts, *arguments), seconds, needs=needs)
+
+    first = ("first", *target, *setup, *before, "--json", str(out / "first.jsonl"))
+    if not cpu:
+        yield engine("engine-650M", 50, (BIG,), OURS, VIRNUCPRO, lane="650M")
+        yield engine("engine-3B", 75, (HUGE,), OURS, VIRNUCPRO, lane="3B")
+    yield cost("ready", 50, "--sides", lane="ready")
+    if options.before:
+        words = (*first, "--ready")
+        yield Step("ready-before", "command_times", words, 60, lane="before", needs=needs)
+    demo = ("demo", *before, "--json", str(out / "demo.jsonl"))
+    yield Step("demo", "command_times", demo, 60, lane="demo")
+    yield Step("memory", "validation_memory", memory, 60, lane="memory")
+
+    most, fewest = max(options.cards), min(options.cards)
+    yield cost("warm", 32, "--limit", str(options.limit), "--sides", "warm")
+    yield scaling("local", fewest, 80)
+    if most > fewest:
+        yield scaling("local", most, 30 if most > 2 else 50)
+    yield cost("fresh", 68, "--limit", str(options.fresh_limit), "--sides", "fresh")
+    yield engine("engine-before", 35, small, OURS)
+    yield engine("engine-small", 45, small, OURS, EFFICIENT)
+    yield Step("first", "command_times", first, 40, needs=needs)
+    if most > fewest:
+        yield scaling("dask", most, 40 if most > 2 else 60)
+    between = sorted({*options.cards} - {most, fewest})
+    for cards in between:
+        yield scaling("local", cards, 50)
+    yield scaling("dask", fewest, 100)
+    for cards in between:
+        yield scaling("dask", cards, 60)
 
 
-def found(pattern: str, text: str) -> float | None:
-    """The number of the pattern's last match."""
-    numbers = re.findall(pattern, text)
-    return float(numbers[-1]) if numbers else None
+class Bench:
+    """Runs steps within the time there is, and says what came of each."""
+
+    def __init__(self, options: argparse.Namespace, out: Path) -> None:
+        self._began = time.monotonic()
+        self._within, self._options, self._out = options.within, options, out
+        self.why: dict[str, str] = {}
+        self.took: dict[str, float] = {}
+        self._printed: set[str] = set()
+        self._lock = threading.Lock()
+
+    @property
+    def spent_s(self) -> float:
+        return time.monotonic() - self._began
+
+    def outputs(self) -> Outputs:
+        return Outputs(self._out, self.why, tuple(sorted(self._options.cards)))
+
+    def run(self, step: Step, card: str | None = None, cores: tuple[int, ...] = ()) -> None:
+        """Run one step, and print the rows that it completes."""
+        begun, why = time.monotonic(), self._why_not(step)
+        if not why:
+            why = self._run(step, card, cores)
+            self.took[step.name] = time.monotonic() - begun
+        self.why[step.name] = why
+        with self._lock:
+            for row in self.outputs().rows():
+                if row.what not in self._printed and all(name in self.why for name in row.steps):
+                    self._printed.add(row.what)
+                    print(row.text(), flush=True)
+
+    def run_beside(self, lanes: dict[str, list[Step]]) -> None:
+        """Run each lane's steps in turn, all lanes at once, on cards and cores of their own."""
+        cores = sorted(os.sched_getaffinity(0))
+        cards = self._cards()
+        others = [name for name in lanes if name != "demo"]
+        each = (len(cores) - 2) // len(others) if others else 0
+        threads = []
+        for number, name in enumerate(others):
+            own = tuple(cores[2 + number * each : 2 + (number + 1) * each])
+            card = cards[number % len(cards)] if cards else None
+            threads.append(threading.Thread(target=self._lane, args=(lanes[name], card, own)))
+        if "demo" in lanes:
+            threads.append(threading.Thread(target=self._lane, args=(lanes["demo"], None, ())))
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join()
+
+    def _lane(self, some: list[Step], card: str | None, cores: tuple[int, ...]) -> None:
+        for step in some:
+            self.run(step, card, cores)
+
+    def _cards(self) -> list[str]:
+        visible = os.environ.get("CUDA_VISIBLE_DEVICES")
+        return visible.split(",") if visible else [str(n) for n in range(count_gpus())]
+
+    def _left_s(self) -> float | None:
+        return None if self._within is None else self._within - self.spent_s
+
+    def _why_not(self, step: Step) -> str:
+        lacking = [one for one in step.needs if not getattr(self._options, one)]
+        if lacking:
+            return "needs " + " and ".join(f"--{one.replace('_', '-')}" for one in lacking)
+        asked = step.name.partition(" ")[2]
+        if not self._options.cpu and asked.isdigit() and int(asked) > count_gpus():
+            return f"{count_gpus()} cards are here"
+        left = self._left_s()
+        if left is not None and left < step.seconds:
+            return f"no time left (about {step.seconds:.0f} s, {max(0.0, left):.0f} s are left)"
+        return ""
+
+    def _run(self, step: Step, card: str | None, cores: tuple[int, ...]) -> str:
+        """Why the step has no figures; empty where it came to its end."""
+        places = filter(None, (str(step.checkout), os.environ.get("PYTHONPATH", "")))
+        place = {**os.environ, "PYTHONPATH": os.pathsep.join(places), "PYTHONUNBUFFERED": "1"}
+        if card is not None:
+            place["CUDA_VISIBLE_DEVICES"] = card
+        pinned = ["taskset", "-c", ",".join(map(str, cores))] if cores else []
+        command = [sys.executable, "-m", f"tests.benchmarks.{step.module}", *step.arguments]
+        path = self._out / f"{step.name.replace(' ', '-')}.txt"
+        with path.open("w") as output:
+            process = subprocess.Popen(
+                [*pinned, *command],
+                env=place, cwd=step.checkout, stdout=output, stderr=subprocess.STDOUT,
+            )  # fmt: skip
+            try:
+                code = process.wait(self._left_s())
+            except subprocess.TimeoutExpired:
+                _end(process)
+                return f"no time left: ended after {time.monotonic() - self._began:.0f} s"
+        if not code:
+            return ""
+        lines = path.read_text(errors="replace").strip().splitlines() or [""]
+        return f"exit code {code}: {lines[-1][:120]} ({path.name})"
 
 
-def commit_rows(text: str) -> Iterator[Row]:
-    fresh = found(rf"(?m)^fresh: {NUMBER} s for each", text)
-    for name, seconds, times in (("warm", 2.5, 10), ("by default", 1.5, 18)):
-        now = found(rf"(?m)^{name}: {NUMBER} s for each", text)
-        which = "one at a time" if name == "warm" else "by default"
-        yield Row(f"a further commit, {which}, s; base: a fresh process", fresh, now, seconds)
-        yield Row(f"the same, as a ratio, {which}", fresh, now, 1 / times, relative=True)
+def _end(process: subprocess.Popen[bytes]) -> None:
+    process.send_signal(signal.SIGINT)  # as Ctrl-C: it ends its own processes
+    try:
+        process.wait(PATIENCE_S)
+    except subprocess.TimeoutExpired:
+        process.kill()
+        process.wait()
 
 
-def first_rows(text: str) -> Iterator[Row]:
-    line = re.search(rf"call to first verdict +{NUMBER} +{NUMBER}", text)
-    base, now = (float(line[1]), float(line[2])) if line else (None, None)
-    yield Row("from the call to the first verdict, s; base: without standby", base, now, 6)
+def lanes_of(beside: list[Step], num_cards: int) -> dict[str, list[Step]]:
+    """Lanes that may run at once: those with a card share it in turns where cards are few."""
+    lanes: dict[str, list[Step]] = {}
+    on_cards = [one for one in beside if one.lane not in ("demo", "memory")]
+    for number, step in enumerate(on_cards):
+        lanes.setdefault(f"card {number % max(1, num_cards)}", []).append(step)
+    for step in beside:
+        if step not in on_cards:
+            lanes.setdefault(step.lane, []).append(step)
+    return lanes
 
 
-def card_rows(text: str) -> Iterator[Row]:
-    lines = re.findall(rf"^(local|dask) +(\d+) +{NUMBER} ", text, re.MULTILINE)
-    seconds = {(engine, int(cards)): float(s) for engine, cards, s in lines}
-    one = seconds.get(("local", 1))
-    for cards, ratio in ((2, 0.53), (4, 0.29), (8, 0.16)):
-        now = seconds.get(("local", cards))
-        yield Row(f"{cards} cards, s; base: 1 card", one, now, ratio, relative=True)
-    for cards in sorted({cards for _, cards in seconds}):
-        base, now = seconds.get(("local", cards)), seconds.get(("dask", cards))
-        yield Row(f"Dask on {cards}, s; base: local engine", base, now, 1.1, relative=True)
+def where() -> str:
+    """The machine, in words."""
+    import torch
 
-
-def engine_rows(now_file: Path, before_file: Path) -> Iterator[Row]:
-    now, before = _rates(now_file), _rates(before_file)
-    for model, ratio in SMALL.items():
-        base, ours = _best(before, model, OURS), _best(now, model, OURS)
-        what = f"{model}, ktok/s; base: the earlier engine"
-        yield Row(what, base, ours, ratio, relative=True, more_is_better=True)
-    for model, peer, ratio in (
-        ("esm2_t6_8M_UR50D", EFFICIENT, 4.0),
-        (BIG, VIRNUCPRO, 2.2),
-        (HUGE, VIRNUCPRO, 1.65),
-    ):
-        base, ours = _best(now, model, peer), _best(now, model, OURS)
-        what = f"{model}, ktok/s; base: {peer}"
-        yield Row(what, base, ours, ratio, relative=True, more_is_better=True)
-
-
-def _rates(path: Path) -> dict[tuple[str, str], float]:
-    """Thousands of tokens a second by model and variant."""
-    if not path.is_file():
-        return {}
-    rows = json.loads(path.read_text())["rows"]
-    return {
-        (one["model"], one["variant"]): one["ktok_per_s"] for one in rows if "mfu_percent" in one
-    }
-
-
-def _best(rates: dict[tuple[str, str], float], model: str, begins: str) -> float | None:
-    some = [rate for (of, name), rate in rates.items() if of == model and name.startswith(begins)]
-    return max(some, default=None)
-
-
-def demo_rows(out: Path) -> Iterator[Row]:
-    """The sample's 16 commits on two cores, its models and packages there."""
-    with tempfile.TemporaryDirectory() as folder:
-        place = Path(folder)
-        settings = dict.fromkeys(("XDG_CACHE_HOME", "XDG_DATA_HOME"), folder)
-        command = [sys.executable, "-m", "virnucpro_monitor", "demo", "--no-open"]
-        command += ["--db", f"sqlite:///{place / 'demo.db'}"]
-        cores = sorted(os.sched_getaffinity(0))[:2]
-        start, before = time.monotonic(), os.times()
-        with (out / "demo.txt").open("w") as output:
-            code = subprocess.run(
-                ["taskset", "-c", ",".join(map(str, cores)), *command],
-                env={**os.environ, **settings},
-                stdout=output,
-                stderr=subprocess.STDOUT,
-                check=False,
-            ).returncode
-        seconds, after = time.monotonic() - start, os.times()
-    cpu_s = sum(after[2:4]) - sum(before[2:4])
-    name = "demo, 16 commits of esm2_t6_demo, 2 cores, s; base: its CPU s"
-    yield Row(name, cpu_s, None if code else seconds, 20)
-
-
-def memory_rows(text: str) -> Iterator[Row]:
-    at = text.find("{")
-    told, _ = json.JSONDecoder().raw_decode(text[at:]) if at >= 0 else ({}, 0)
-    before = told.get("peak_before_bytes")
-    for run in told.get("runs", [{"outcome": "passed"}]):
-        now = None if before is None else (run["peak_bytes"] - before) / 1e9
-        what = f"memory beyond the model, 1,000 sequences of 3B width, {run['outcome']}, GB"
-        yield Row(what, None, now, 0.44)
+    cards = [find_gpu(f"cuda:{number}") for number in range(count_gpus())]
+    names = [one.name for one in cards if one is not None]
+    kinds = ", ".join(f"{names.count(name)} x {name}" for name in dict.fromkeys(names))
+    cores = len(os.sched_getaffinity(0))
+    versions = f"Python {platform.python_version()}, torch {torch.__version__}"
+    return f"{kinds or 'no card'}, {cores} cores, {versions}, {datetime.now(UTC):%Y-%m-%d}"
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--out", type=Path, required=True)
-    steps = ("commits", "first", "cards", "engine", "demo", "memory")
-    parser.add_argument("--only", nargs="+", choices=steps, default=list(steps))
+    parser.add_argument("--only", nargs="+", default=[""], help="steps whose name begins so")
+    parser.add_argument("--within", type=float, metavar="SECONDS", help="for all of it")
+    parser.add_argument("--cache", type=Path, help="weights, oracles; default: in FOLDER")
     parser.add_argument("--target", help="a checkout of VirNucPro")
     parser.add_argument("--package", default="virnucpro")
     parser.add_argument("--commits", nargs="+", default=[])
-    parser.add_argument("--limit", type=int, default=6)
-    parser.add_argument("--cards", nargs="+", default=["1", "2", "4"])
+    parser.add_argument("--limit", type=int, default=6, help="commits one at a time")
+    parser.add_argument("--fresh-limit", type=int, default=2, help="commits in fresh processes")
+    parser.add_argument("--cards", type=int, nargs="+", default=[1, 2, 4])
     parser.add_argument("--cards-limit", type=int, default=40, help="commits on the cards")
+    parser.add_argument("--model", help=f"of the commits; default: {BIG}")
     parser.add_argument("--peers", nargs="+", default=[])
-    parser.add_argument("--engine-before", type=Path)
+    parser.add_argument("--before", type=Path, help="a checkout of an earlier version")
+    parser.add_argument("--engine-before", type=Path, help="one whose engine is compared")
+    parser.add_argument("--cpu", action="store_true", help="try it without a card")
     options = parser.parse_args()
-    out: Path = options.out.resolve()
+    out = options.out = options.out.resolve()
     out.mkdir(parents=True, exist_ok=True)
-    target = ["--target", str(options.target), "--package", options.package, "--commits"]
-    target += options.commits
-    few = ["--limit", str(options.limit)]
-    on_card = ["--model", BIG, "--device", "cuda:0", "--dtype", "float16"]
+    for left in (*out.glob("*.jsonl"), *out.glob("engine-*.json"), *out.glob("*.txt")):
+        left.unlink()  # of an earlier call: rows are of one
+    options.model = options.model or (DEMO_MODEL if options.cpu else BIG)
+    for name in ("before", "engine_before"):
+        if getattr(options, name):
+            setattr(options, name, getattr(options, name).resolve())
+    cache = (options.cache or out / "cache").resolve()
+    cache.mkdir(parents=True, exist_ok=True)
+    told, bench = where(), Bench(options, out)
+    chosen = [one for one in steps(options, cache) if one.name.startswith(tuple(options.only))]
+    print(f"{told}\n\n{HEAD}", flush=True)
+    beside = [one for one in chosen if one.lane]
+    lanes = lanes_of(beside, 1 if options.cpu else count_gpus())
+    if shutil.which("taskset") and len(os.sched_getaffinity(0)) >= 2 + CORES_BESIDE * len(lanes):
+        bench.run_beside(lanes)
+    else:
+        for step in beside:
+            bench.run(step)
+    for step in chosen:
+        if not step.lane:
+            bench.run(step)
+    write(bench, out, told)
 
-    def bench(name: str, *arguments: str, cwd: Path | None = None, into: str = "") -> str:
-        path = out / f"{into or name}.txt"
-        with path.open("w") as output:
-            command = [sys.executable, "-m", f"tests.benchmarks.{name}", *arguments]
-            subprocess.run(command, stdout=output, stderr=subprocess.STDOUT, cwd=cwd, check=False)
-        return path.read_text()
 
-    def engine() -> Iterator[Row]:
-        models = [*SMALL, BIG, HUGE]
-        peers = ["--peers", *options.peers] if options.peers else []
-        now, before = out / "engine.json", out / "engine-before.json"
-        if options.engine_before:
-            some = ["--models", *SMALL, "--only", OURS, "--json", str(before)]
-            bench("packed_engine", *some, cwd=options.engine_before, into="engine-before")
-        every = ["--only", OURS, VIRNUCPRO, EFFICIENT, "--json", str(now), *peers]
-        bench("packed_engine", "--models", *models, *every, into="engine")
-        yield from engine_rows(now, before)
-
-    def memory() -> Iterator[Row]:
-        with tempfile.TemporaryDirectory() as folder:
-            yield from memory_rows(bench("validation_memory", "--folder", folder, into="memory"))
-
-    profiled = [*target, *few, *on_card, "--benchmark", "proteome", "--rounds", "1"]
-    scaled = [*target, "--limit", str(options.cards_limit), "--repeat", "1", "--with-errors"]
-    rows: dict[str, Callable[[], Iterator[Row]]] = {
-        "commits": lambda: commit_rows(bench("commit_cost", *target, *few, into="commits")),
-        "first": lambda: first_rows(bench("commit_profile", *profiled, into="first")),
-        "cards": lambda: card_rows(
-            bench("scaling", *scaled, "--cards", *options.cards, into="cards")
-        ),
-        "engine": engine,
-        "demo": lambda: demo_rows(out),
-        "memory": memory,
-    }
-    print("| what | base | now | now / base | to reach | |\n|---|--:|--:|--:|--:|---|")
-    for name in options.only:
-        if name in ("commits", "first", "cards") and not (options.target and options.commits):
-            print(f"| {name}: needs --target and --commits | - | - | - | - | not measured |")
-            continue
-        for row in rows[name]():
-            print(row.text(), flush=True)
+def write(bench: Bench, out: Path, told: str) -> None:
+    """The whole table, to standard output and into the folder."""
+    outputs = bench.outputs()
+    rows = [row for row in outputs.rows() if any(name in bench.why for name in row.steps)]
+    took = ", ".join(f"{name} {seconds:.0f} s" for name, seconds in bench.took.items())
+    text = "\n".join((told, "", HEAD, *(row.text() for row in rows), "", outputs.unequal()))
+    text = f"{text}\n{bench.spent_s:.0f} s in all: {took or 'no step was begun'}.\n"
+    (out / "table.md").write_text(text)
+    whole = {"where": told, "took_s": bench.took, "why_not": bench.why}
+    whole |= {"rows": [{**asdict(row), "result": row.result} for row in rows]}
+    (out / "table.json").write_text(json.dumps(whole, indent=1))
+    print(f"\n{text}", flush=True)
 
 
 if __name__ == "__main__":
