@@ -104,21 +104,23 @@ def test_a_pass_that_writes_into_its_input_is_told_so_and_harms_no_other(fake, p
 
 def test_a_run_says_when_it_nears_its_end(fake, protocol) -> None:
     seen: list[str] = []
-    fake.on_packed = lambda rows, pack, layer: seen.append("pass") or rows
-    validate_subject(
-        fake, BENCHMARK, oracle=None, protocol=protocol, on_nearing_end=lambda: seen.append("near")
-    )
-    place = seen.index("near")
-    assert seen.count("near") == 1
-    assert 0 < len(seen) - place < place / 2  # passes that are left, and that were
 
-    fake.on_packed = lambda rows, pack, layer: seen.append("pass") or 2 * rows
-    seen.clear()
-    validate_subject(
-        fake, BENCHMARK, oracle=None, protocol=protocol, on_nearing_end=lambda: seen.append("near")
-    )
-    assert seen.count("near") == 2  # again before the failure is explained
-    assert seen[-1] == "pass"
+    def near(factor: float) -> int:
+        """Where it is said among the ids of what is packed, whose rows are so many times right."""
+        seen.clear()
+        fake.on_packed = lambda rows, pack, layer: seen.extend(pack.sequence_ids) or factor * rows
+        validate_subject(
+            fake, BENCHMARK, oracle=None, protocol=protocol, on_nearing_end=lambda: seen.append("")
+        )
+        assert seen.count("") == 1
+        return seen.index("")
+
+    place, of_set = near(1), {sequence.id for sequence in BENCHMARK.sequences}
+    assert of_set < set(seen[:place])
+    assert not of_set & set(seen[place:])
+    assert {name.partition("_")[0] for name in seen[place:]} >= {"probe", "long", "three"}
+    place = near(2)
+    assert of_set & set(seen[place:])  # explained beside the next one
 
 
 def test_without_an_oracle_the_seed_and_the_probes_are_judged(fake, protocol) -> None:

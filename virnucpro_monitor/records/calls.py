@@ -143,9 +143,12 @@ class Packs:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Fingerprinted:
-    """By name: the tensor's dtype and fingerprint, whose numbers are too large for JSON."""
+    """By name: the tensor's dtype and the numbers of its fingerprint, with spaces between.
 
-    prints: Mapping[str, tuple[str, tuple[str, ...]]]
+    They are too large for JSON, and hundreds of short lists take longer to read than to compute.
+    """
+
+    prints: Mapping[str, str]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

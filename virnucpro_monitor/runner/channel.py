@@ -12,6 +12,7 @@ import mmap
 import socket
 import struct
 from collections.abc import Sequence
+from contextlib import suppress
 from typing import Any
 
 import torch
@@ -21,7 +22,7 @@ from virnucpro_monitor.records.messages import MAX_MESSAGE_BYTES, MessageError, 
 
 MAX_TENSOR_BYTES = 2 * 1024**3  # of one message; ten times what the longest trace asks at once
 _BUFFER_BYTES = 4 * 1024**2
-_SHARED_BYTES = 256 * 1024**2  # no memory until it is written; what does not fit is sent
+_SHARED_BYTES = 192 * 1024**2  # no memory until it is written or pinned; what is more is sent
 _ALIGNED = 64  # bytes
 _DTYPES = {
     str(one).removeprefix("torch."): one
@@ -116,6 +117,16 @@ class Channel:
             if one.numel():
                 self._take(_bytes_of(one))
         return message, tensors
+
+    def pin(self, device: str) -> None:
+        """Let a card reach the shared memory by itself; where it cannot, it is copied as before."""
+        if self._shared is None:
+            return
+        with suppress(RuntimeError), torch.cuda.device(device):
+            cudart: Any = torch.cuda.cudart()  # type: ignore[no-untyped-call]
+            refused = cudart.cudaHostRegister(self._shared.data_ptr(), self._shared.numel(), 0)
+            if int(refused):
+                torch.zeros(1, device=device)  # takes the error, which the next call would tell
 
     def close(self) -> None:
         self._connection.close()

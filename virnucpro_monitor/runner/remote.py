@@ -39,7 +39,7 @@ from virnucpro_monitor.validation.poison import filled_elsewhere
 from virnucpro_monitor.validation.subject import Layers, PackedBatch
 
 _MAX_LAYERS = 1000
-_MAX_DIGITS = 60
+_PRINT = re.compile(r"([a-z0-9_]{1,40})((?: -?[0-9]{1,60})+)")
 _DEVICE = re.compile(r"cpu|cuda(:\d{1,3})?")
 _DTYPES = {"float32": torch.float32, "float16": torch.float16, "bfloat16": torch.bfloat16}
 
@@ -242,17 +242,18 @@ class RemoteTensors(Mapping[str, torch.Tensor]):
 
     def __init__(self, subject: RemoteSubject) -> None:
         self._subject = subject
-        self._taken: Fingerprinted | None = None
+        self._taken: dict[str, tuple[str, tuple[int, ...]]] | None = None
 
     def fingerprints(self) -> Fingerprints:
         """As they are now."""
-        self._taken, _ = self._subject.ask(TakeFingerprints(), Fingerprinted)
-        return {name: tuple(map(_whole, one)) for name, (_, one) in self._taken.prints.items()}
+        answer, _ = self._subject.ask(TakeFingerprints(), Fingerprinted)
+        self._taken = {name: _read_print(text) for name, text in answer.prints.items()}
+        return {name: numbers for name, (_, numbers) in self._taken.items()}
 
     def dtypes(self) -> dict[str, torch.dtype]:
         """By name."""
         found = {}
-        for name, (dtype, _) in self._last().prints.items():
+        for name, (dtype, _) in self._last().items():
             known = getattr(torch, dtype, None)
             if not isinstance(known, torch.dtype):
                 raise MessageError("A tensor has no dtype that is known.")
@@ -266,22 +267,24 @@ class RemoteTensors(Mapping[str, torch.Tensor]):
         return tensors[0]
 
     def __iter__(self) -> Iterator[str]:
-        return iter(self._last().prints)
+        return iter(self._last())
 
     def __len__(self) -> int:
-        return len(self._last().prints)
+        return len(self._last())
 
-    def _last(self) -> Fingerprinted:
+    def _last(self) -> Mapping[str, tuple[str, tuple[int, ...]]]:
         if self._taken is None:
             self.fingerprints()
         assert self._taken is not None
         return self._taken
 
 
-def _whole(text: str) -> int:
-    if len(text) > _MAX_DIGITS or not re.fullmatch(r"-?[0-9]+", text):
-        raise MessageError("A fingerprint is no number.")
-    return int(text)
+def _read_print(text: str) -> tuple[str, tuple[int, ...]]:
+    """The dtype and the numbers of one fingerprint."""
+    found = _PRINT.fullmatch(text)
+    if found is None:
+        raise MessageError("A fingerprint is no dtype with its numbers.")
+    return found[1], tuple(map(int, found[2].split()))
 
 
 def _raise(raised: Raised) -> NoReturn:

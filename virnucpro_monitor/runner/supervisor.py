@@ -163,6 +163,9 @@ def supervise(
         for waited_for in (cancel_fd, go_fd):
             if waited_for is not None:
                 selector.register(waited_for, selectors.EVENT_READ)
+        ended_fd = _told_of_end(child if judge is None else judge)
+        if ended_fd is not None:
+            selector.register(ended_fd, selectors.EVENT_READ)
         while status is None:
             for key, _ in selector.select(POLL_S):
                 if key.fd == cancel_fd:
@@ -172,6 +175,9 @@ def supervise(
                 if key.fd == go_fd:
                     deadline = time.monotonic() + limits.timeout_s
                     selector.unregister(go_fd)
+                    continue
+                if key.fd == ended_fd:
+                    selector.unregister(ended_fd)
                     continue
                 data = _read(key.fd)
                 if not data:
@@ -210,6 +216,8 @@ def supervise(
                 status = judged
                 cause = cause or ("lost" if judged else "")
             break
+    if ended_fd is not None:
+        os.close(ended_fd)
     child.kill()
     if group is not None:
         group.kill()
@@ -230,6 +238,15 @@ def supervise(
     if status < 0:
         return Ending("signal", -status, keeper.text())
     return Ending("exit", status, keeper.text())
+
+
+def _told_of_end(child: Contained) -> int | None:
+    """A descriptor that can be read once a child has ended; None where it is only polled for."""
+    if not hasattr(os, "pidfd_open"):
+        return None
+    with suppress(OSError):  # an old kernel, or one that keeps it from us
+        return os.pidfd_open(child.pid)
+    return None
 
 
 def _read(descriptor: int) -> bytes:

@@ -66,6 +66,8 @@ def serve(
     before: dict[str, str] | None = None
     if go_fd is not None:
         get_ready(job)
+        if job.request.device.startswith("cuda"):
+            channel.pin(job.request.device)
         wait_for_go(go_fd)
         before = read_at_start()
     channel.send(confined)
@@ -265,7 +267,7 @@ class Host:
         tensors = self._subject.tensors()
         return Fingerprinted(
             prints={
-                name: (dtype_name(tensors[name].dtype), tuple(map(str, one)))
+                name: " ".join([dtype_name(tensors[name].dtype), *map(str, one)])
                 for name, one in fingerprints(tensors).items()
             }
         )

@@ -86,7 +86,11 @@ def run_job(
         _describe(job, emit)
         return 0
     assert connection is not None
-    return _measure(job, connection, emit, held=held, shared=shared)
+    try:
+        return _measure(job, connection, emit, held=held, shared=shared)
+    finally:
+        with suppress(OSError):
+            connection.shutdown(socket.SHUT_RDWR)  # the target's process ends beside this one
 
 
 def _prepare(job: PrepareJob, emit: Emit) -> None:
@@ -169,10 +173,11 @@ def _measure(
 
     clock = _Clock()
     index = job.first
-    subject = RemoteSubject(Channel(connection, shared))
+    channel = Channel(connection, shared)
+    subject = RemoteSubject(channel)
     try:
         with subject:
-            _warm_up(job)
+            _warm_up(job, channel)
             # By the adapter's name, which is ours: a target's code cannot choose what judges it.
             named = parse_adapter(job.adapter).oracle
             weights, oracles = _yardstick(job, named, emit)
@@ -221,7 +226,7 @@ def _measure(
     return 0
 
 
-def _warm_up(job: MeasureJob) -> None:
+def _warm_up(job: MeasureJob, channel: Any) -> None:
     """While the target loads: what this process will need of the device."""
     import torch
 
@@ -229,6 +234,7 @@ def _warm_up(job: MeasureJob) -> None:
     if job.request.device.startswith("cuda"):
         with suppress(RuntimeError):  # the target meets the same, and says so
             torch.zeros(1, device=job.request.device)
+            channel.pin(job.request.device)
 
 
 def _load_ahead(job: MeasureJob, oracles: list[Any]) -> Callable[[], None]:

@@ -13,7 +13,7 @@ from virnucpro_monitor.data.limits import MAX_RESIDUES, SPECIAL_TOKENS
 from virnucpro_monitor.validation.departure import pooled_error
 from virnucpro_monitor.validation.layer_noise import layer_limits
 from virnucpro_monitor.validation.perturb import bounds_of
-from virnucpro_monitor.validation.subject import PackedBatch, Subject, embed_packed
+from virnucpro_monitor.validation.subject import PackedBatch, Subject, embed_slot_layers
 from virnucpro_monitor.validation.tokens import alphabet, encode
 
 Reference = Callable[[torch.Tensor], torch.Tensor]
@@ -95,14 +95,15 @@ class _Trials:
 
     def _try(self, segments: Sequence[torch.Tensor], slot: int) -> float:
         batch = make_pack(segments)
-        rows = embed_packed(self._subject, batch)
-        bounds = bounds_of(batch)
+        start, end = bounds_of(batch)[slot : slot + 2]
+        last = self._subject.num_layers
+        rows = embed_slot_layers(self._subject, batch, (start, end), [last])[last]
         tokens = segments[slot]
         key = tuple(tokens.tolist())
         if key not in self._right:
             self._right[key] = self._reference(tokens)
         right = self._right[key].to(rows.device)
-        error = pooled_error(rows[bounds[slot] : bounds[slot + 1]], right)
+        error = pooled_error(rows, right)
         return float("inf") if error is None else error
 
 

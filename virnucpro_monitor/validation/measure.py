@@ -55,8 +55,12 @@ def measure(
     benchmark: BenchmarkSet,
     oracle: Oracle | None,
     on_progress: Callable[[int, int], None] | None = None,
+    on_embedded: Callable[[], None] = lambda: None,
 ) -> Measurement:
     """Embed the benchmark both ways and compare; see `SequenceResult` for the measures.
+
+    Args:
+        on_embedded: called once all is embedded, while the last pack may still be compared.
 
     Raises:
         TargetError: a pack or an embedding does not have the shape that the interface promises.
@@ -103,6 +107,7 @@ def measure(
                 if on_progress:
                     on_progress(len(done), len(texts))
             comparing.add(number, rows, pairs_of_pack)
+        on_embedded()
     sequences = tuple(
         _finish(notes, benchmark, index, len(text)) for index, text in enumerate(texts)
     )

@@ -5,7 +5,7 @@ probe returns raw values; gates judge them later. They come in two parts: some m
 before anything else was packed with it, the others come after the benchmark set.
 """
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
@@ -160,7 +160,6 @@ def run_probes(
     *,
     exact: bool = True,
     opening: Opening | None = None,
-    on_nearing_end: Callable[[], None] = lambda: None,
 ) -> dict[str, ProbeDocument]:
     """Run every probe of the protocol: by name, what it found.
 
@@ -170,7 +169,6 @@ def run_probes(
     Args:
         exact: whether to run the probes whose limit is exactly 0 (leak, repeat, state, …), too.
         opening: what `open_probes` saw before the benchmark set; None to open now.
-        on_nearing_end: called when only the shapes of packs are left to be embedded.
 
     Raises:
         TargetError: the subject breaks the interface.
@@ -180,7 +178,7 @@ def run_probes(
     if opening.smallest is None:
         found = _probe_each(subject, protocol, oracle, alone, opening, exact)
     else:
-        found = _probe_together(subject, protocol, oracle, alone, opening, exact, on_nearing_end)
+        found = _probe_together(subject, protocol, oracle, alone, opening, exact)
     return {gate.name: found[gate.name] for gate in GATES if gate.name in found}
 
 
@@ -220,7 +218,6 @@ def _probe_together(
     alone: Alone,
     opening: Opening,
     exact: bool,
-    on_nearing_end: Callable[[], None],
 ) -> dict[str, ProbeDocument]:
     """Passes that ask several questions at once: from protocol 2 on."""
     definition = protocol.content["probes"]
@@ -248,7 +245,6 @@ def _probe_together(
         "position": probe_positions(subject, packs, rows, thirds=(1,)),
         "order": probe_order(subject, packs, rows),
     }
-    on_nearing_end()
     # After the masks, whose unpacked passes give layer 0 as well.
     found["probes"] = _disagreement(subject, alone, protocol, oracle, opening)
     if exact:

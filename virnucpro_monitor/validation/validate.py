@@ -11,6 +11,7 @@ from virnucpro_monitor.records import (
     Json,
     OracleDocument,
     Outcome,
+    ProbeDocument,
     Protocol,
     Verdict,
     to_json,
@@ -56,8 +57,9 @@ def validate_subject(
         probes: whether to run the probes (leak, position, order, …) too.
         keep_embeddings: whether the verdict holds both sides' pooled embeddings as documents.
         family: of encoders that the subject belongs to.
-        on_nearing_end: called, perhaps more than once, when few passes are left: those over the
-            shapes of packs, or only what explains a failure.
+        on_nearing_end: called once the set is embedded, and again where that is begun anew. Left
+            are a few probes, about as long as a next model takes to load, then the shapes of packs
+            and what explains a failure.
 
     Raises:
         ConfigurationError: the oracle belongs to another benchmark set, model or weights.
@@ -96,16 +98,20 @@ def _validate(
     limits = limits_key(dtype_name(subject.dtype), subject.device.type, subject.model_name)
     subject = inputs = KeptInputs(subject)
     opening = open_probes(subject, protocol) if probes else None
-    measured = measure(subject, benchmark, oracle, on_progress)
+    found: dict[str, ProbeDocument] = {}
+
+    def probe() -> None:
+        on_nearing_end()
+        if probes:
+            found.update(run_probes(subject, protocol, oracle, opening=opening))
+
+    measured = measure(subject, benchmark, oracle, on_progress, probe)
     named = OracleDocument(
         kind=NO_ORACLE if oracle is None else oracle.kind,
         digest="" if oracle is None else oracle.digest,
     )
     documents: dict[str, Json] = {"packs": to_json(measured.packs), "oracle": to_json(named)}
     if probes:
-        found = run_probes(
-            subject, protocol, oracle, opening=opening, on_nearing_end=on_nearing_end
-        )
         if not family.hides_residues:
             reason = f"No token of {family.name} hides a residue."
             found["mask"] = not_judged(reason, found["mask"].unit)
@@ -117,7 +123,6 @@ def _validate(
         documents["limits"] = to_json(own)
     verdict = judge_within_noise(measured.sequences, documents, protocol, limits_name=limits)
     if verdict.outcome is Outcome.FAILED:
-        on_nearing_end()
         failing = {gate.name: gate.limit for gate in verdict.gates if gate.fails}
         if opening is not None and set(failing) == {"collator"}:
             documents["trace"] = _told(opening.problems.signature)
