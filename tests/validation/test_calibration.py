@@ -1,6 +1,7 @@
 """Limits for one's own weights: frozen from healthy runs, resumable, and taken by --protocol."""
 
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -93,3 +94,20 @@ def test_too_few_runs_and_a_wrong_name_are_refused(
         calibrate(subject, benchmark_set, oracle, protocol, tmp_path / "a.json", num_runs=10)
     with pytest.raises(ProtocolError, match=r"end in \.json"):
         calibrate(subject, benchmark_set, oracle, protocol, tmp_path / "a.txt")
+
+
+def test_limits_that_nothing_would_guard_are_not_carried_over(
+    subject, benchmark_set, oracle, protocol, tmp_path: Path, measured
+) -> None:
+    path = tmp_path / "second.json"
+    other = {"model": subject.model_name, "dtype": "bfloat16", "device": "cuda"}
+    content = {**protocol.content, "calibrated": {**other, "weights_digest": "e" * 64}}
+    before = replace(protocol, version="own", content=content)
+    with pytest.raises(ProtocolError, match=r"own was calibrated for .* in bfloat16 on cuda, and"):
+        calibrate(subject, benchmark_set, oracle, before, path)
+    assert measured == []
+    # The same set-up, of weights that have changed: its limits are replaced, and so is their guard.
+    here = {**other, "dtype": "float32", "device": "cpu", "weights_digest": "e" * 64}
+    before = replace(before, content={**content, "calibrated": here})
+    found = calibrate(subject, benchmark_set, oracle, before, path)
+    assert found.content["calibrated"]["weights_digest"] == oracle.weights_digest

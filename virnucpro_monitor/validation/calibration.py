@@ -9,7 +9,7 @@ that a calibration that was stopped goes on where it was.
 
 import copy
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -20,7 +20,7 @@ from virnucpro_monitor.records import BenchmarkSet, Json, Protocol
 from virnucpro_monitor.validation.builtin import BuiltinSubject
 from virnucpro_monitor.validation.evidence import MIN_RUNS, collect_evidence, freeze_limits
 from virnucpro_monitor.validation.oracle import Oracle
-from virnucpro_monitor.validation.protocol import limits_key, parse_protocol
+from virnucpro_monitor.validation.protocol import LATEST, limits_key, parse_protocol
 from virnucpro_monitor.validation.subject import dtype_name
 
 RUNS_OF_A_PART = 20
@@ -48,7 +48,8 @@ def calibrate(
         on_progress: called with (runs done, all runs).
 
     Raises:
-        ProtocolError: too few runs, no `.json` file, or evidence there of another set-up.
+        ProtocolError: too few runs, no `.json` file, evidence there of another set-up, or a base
+            whose own limits were calibrated for another one, which nothing would guard any more.
     """
     if num_runs < MIN_RUNS:
         raise ProtocolError(
@@ -57,6 +58,7 @@ def calibrate(
     if path.suffix != ".json":
         raise ProtocolError(f"{path} cannot be a protocol's file: its name must end in .json.")
     setup = _setup(subject, benchmark, oracle, base)
+    _check_base(base, _key(setup))
     kept = path.with_name(f"{path.name}.evidence")
     parts = _read_parts(kept, setup)
     starts = range(0, num_runs, RUNS_OF_A_PART)
@@ -94,7 +96,7 @@ def calibrate(
 
 def _content(base: Protocol, setup: dict[str, Json], parts: list[dict[str, Json]]) -> Json:
     content = copy.deepcopy(dict(base.content))
-    key = limits_key(setup["dtype"], setup["device"], setup["model"])
+    key = _key(setup)
     content["version"] = f"{base.version}-{setup['model']}-{setup['weights_digest'][:8]}"
     content["limits"][key] = freeze_limits(parts)[key]
     others = [
@@ -106,6 +108,21 @@ def _content(base: Protocol, setup: dict[str, Json], parts: list[dict[str, Json]
     content["calibrated"] = setup
     content.pop("own_noise", None)  # these limits are these weights' own
     return content
+
+
+def _key(setup: Mapping[str, Json]) -> str:
+    return limits_key(*(str(setup.get(name)) for name in ("dtype", "device", "model")))
+
+
+def _check_base(base: Protocol, key: str) -> None:
+    before = base.content.get("calibrated")
+    if before and _key(before) != key:
+        raise ProtocolError(
+            f"Protocol {base.version} was calibrated for {before.get('model')} in "
+            f"{before.get('dtype')} on {before.get('device')}, and a file holds the limits of one "
+            "set-up: calibrate from a released protocol (--protocol "
+            f"{LATEST}), each set-up into a file of its own."
+        )
 
 
 def _setup(
