@@ -116,7 +116,7 @@ def noted_functions() -> tuple[tuple[Any, str, str], ...]:
     return (
         (server, "preload", "server.imports"),
         (server, "map_checkpoints", "server.map_weights"),
-        (server, "try_confined_cuda", "server.try_confined_cuda"),
+        (server, "wait_for_trial", "server.wait_for_trial"),
         (server, "load_for", "server.load_for"),
         (worker, "_warm_up", "judge.start_device"),
         (worker, "_yardstick", "judge.open_yardstick"),
@@ -176,7 +176,7 @@ def note_calls(timeline: Timeline) -> None:
     """Let the timeline have each call of what is noted, and of what they exchange."""
     import torch
 
-    from virnucpro_monitor.runner import channel, environment, packages, server, worker
+    from virnucpro_monitor.runner import channel, environment, orders, packages, server, worker
     from virnucpro_monitor.validation import poison
 
     for place, function, name in noted_functions():
@@ -195,7 +195,7 @@ def note_calls(timeline: Timeline) -> None:
         (server, "look_aside", "server.look_aside"),
         (environment, "capture_environment", "prepare.environment"),
         (packages, "installed_packages", "prepare.packages"),
-        (server, "decode_job", "server.decode_job"),
+        (orders, "decode_job", "server.decode_job"),
     ):
         timeline.note(place, function, name)
 
@@ -257,6 +257,7 @@ def serve() -> None:
     from virnucpro_monitor.runner import (
         channel,
         confinement,
+        orders,
         remote,
         server,
         standby,
@@ -378,7 +379,7 @@ def serve() -> None:
         (server, "close_descriptors", closed),
         (server, "_serve_target", be_target),
         (worker, "run_job", be_judge),
-        (server, "decode_job", decoded),
+        (orders, "decode_job", decoded),
         (server, "supervise", supervised),
         (target_process, "wait_for_go", go),
         (Contained, "wait", waited),

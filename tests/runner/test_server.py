@@ -1,5 +1,6 @@
 import os
 import signal
+import socket
 import subprocess
 import sys
 import threading
@@ -13,8 +14,8 @@ import pytest
 from tests.runner.conftest import MODEL
 from virnucpro_monitor.errors import WeightsError
 from virnucpro_monitor.records import Request
-from virnucpro_monitor.records.messages import Ended, PrepareJob, Ready, Refused
-from virnucpro_monitor.runner import client
+from virnucpro_monitor.records.messages import Ended, PrepareJob, Ready, Refused, encode
+from virnucpro_monitor.runner import client, orders
 from virnucpro_monitor.runner.client import WorkerPool, raise_refused
 from virnucpro_monitor.runner.supervisor import descendants
 
@@ -197,3 +198,28 @@ def test_a_first_call_of_an_operator_imports_no_compiler() -> None:
         [sys.executable, "-c", FIRST_CALL], capture_output=True, text=True, check=False
     )
     assert done.returncode == 0, done.stderr
+
+
+def test_what_a_card_takes_begins_with_the_first_order(
+    monkeypatch: pytest.MonkeyPatch, cache_folder: Path
+) -> None:
+    begun: list[Any] = []
+    monkeypatch.setattr(orders, "begin_trial", begun.append)
+    (callers, control), (asking, answering) = socket.socketpair(), socket.socketpair()
+    job = prepare_job(cache_folder)
+    with control, asking:
+        first = orders.First(control)
+        first.hear()  # and the caller of this goes on to import torch
+        assert not first.has_come(0.0)
+        with callers, answering:
+            socket.send_fds(callers, [b"j"], [answering.fileno()])
+            asking.sendall(encode(job) + b"\n")
+            assert first.has_come(10.0)
+        assert begun == [job]
+        order = first.take()
+        assert order is not None
+        assert order.job == job
+        order.connection.close()
+        assert first.has_come(0.0)  # the caller has gone
+        assert first.take() is None
+        assert orders.receive(control) is None

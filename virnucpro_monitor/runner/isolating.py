@@ -32,17 +32,23 @@ _confined_cuda: bool | None = None
 """Whether CUDA starts in a confined process; None until a job needs to know."""
 
 
-def try_confined_cuda(job: PrepareJob | MeasureJob) -> None:
-    """Find out, once in a process, whether a card starts under confinement.
+def begin_trial(job: PrepareJob | MeasureJob) -> None:
+    """Begin to find out, once in a process, whether a card starts under confinement.
 
-    It takes as long as a card takes to start, and needs nothing of what is prepared: it begins with
-    that, and a commit's job waits for its end.
+    That takes as long as a card takes to start, and passes beside what else is made ready.
     """
-    global _trial, _confined_cuda
-    if _trial is None and _confined_cuda is None and job.confine:
+    global _trial
+    if _trial is not None or _confined_cuda is not None:
+        return
+    if job.confine and job.request.device.startswith("cuda"):
         territory = Territory((Path(tempfile.gettempdir()),), _hidden_from(job))
         _trial = try_confined(territory, network=job.network)
-    if _trial is not None and isinstance(job, MeasureJob):
+
+
+def wait_for_trial() -> None:
+    """Wait for the end of what `begin_trial` began, if it did."""
+    global _trial, _confined_cuda
+    if _trial is not None:
         _confined_cuda, _trial = _trial.succeeded(), None
 
 

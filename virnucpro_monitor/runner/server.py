@@ -21,7 +21,6 @@ import gc
 import json
 import mmap
 import os
-import select
 import socket
 import sys
 import tempfile
@@ -57,7 +56,14 @@ from virnucpro_monitor.runner.containment import (
     die_with_parent,
     fork_contained,
 )
-from virnucpro_monitor.runner.isolating import give_up, territory_of, trial_pids, try_confined_cuda
+from virnucpro_monitor.runner.isolating import (
+    begin_trial,
+    give_up,
+    territory_of,
+    trial_pids,
+    wait_for_trial,
+)
+from virnucpro_monitor.runner.orders import First, receive
 from virnucpro_monitor.runner.packages import look_aside
 from virnucpro_monitor.runner.preloading import (
     holds_gpu,
@@ -84,9 +90,11 @@ def main() -> None:
     control = socket.socket(fileno=os.dup(0))
     os.dup2(os.open(os.devnull, os.O_RDONLY), 0)
     forking = "--spawn" not in sys.argv
+    first = First(control)
     if forking:
         gc.disable()  # of what is imported, nothing goes away again
         take_known = look_aside()
+        first.hear()
         preload()
         take_known()
         gc.freeze()  # what each job would go through again, and copy by that
@@ -95,24 +103,23 @@ def main() -> None:
     adopt_orphans()
     supervisors: set[int] = set()
     while True:
-        if not select.select([control], [], [], TEND_S)[0]:
+        if not first.has_come(TEND_S):
             _tend(supervisors)
             continue
-        message, descriptors, _, _ = socket.recv_fds(control, 1, 2)
+        order = first.take() or receive(control)
         _tend(supervisors)
-        if not message:
+        if order is None:
             break
-        connection = socket.socket(fileno=descriptors[0])
-        go_fd = descriptors[1] if len(descriptors) > 1 else None
-        line = connection.makefile("rb").readline()
-        if line and (go_fd is None or forking):
-            job = decode_job(line)
+        job, connection, go_fd = order.job, order.connection, order.go_fd
+        if job is not None and (go_fd is None or forking):
             if forking and isinstance(job, MeasureJob):
                 if job.warm:
                     map_checkpoints(job)
                 load_for(job)
-            if not isinstance(job, DescribeJob) and job.request.device.startswith("cuda"):
-                try_confined_cuda(job)
+            if not isinstance(job, DescribeJob):
+                begin_trial(job)
+            if isinstance(job, MeasureJob):
+                wait_for_trial()
             pid = os.fork()
             if pid == 0:
                 control.close()
