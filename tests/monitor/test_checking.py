@@ -3,6 +3,7 @@
 import re
 from collections.abc import Callable, Iterator
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +18,7 @@ from virnucpro_monitor.monitor.checking import (
     CheckOptions,
     check_and_store,
     find_base,
+    main_branch,
 )
 from virnucpro_monitor.records import Culprit, Outcome, RunReport, Target
 from virnucpro_monitor.report.check import (
@@ -125,6 +127,21 @@ def test_the_base_is_where_the_change_left_its_branch(tiny: TinyRepository, tmp_
     tiny.git("commit", "--quiet", "--message", "alone")
     with pytest.raises(RepositoryError, match="no commit in common"):
         find_base(Repository.open(str(tiny.folder), tmp_path / "c"), full("alone"), "main")
+
+
+def test_the_main_branch_is_called_by_its_own_name(tiny: TinyRepository, tmp_path: Path) -> None:
+    opened = partial(Repository.open, cache_folder=tmp_path / "cache")
+    assert main_branch(opened(str(tiny.folder))) == "main"
+    tiny.git("branch", "--move", "main", "trunk")
+    assert main_branch(opened(str(tiny.folder))) is None
+    clone = tmp_path / "clone"
+    tiny.git("checkout", "--quiet", "trunk")
+    tiny.git("clone", "--quiet", str(tiny.folder), str(clone))
+    assert main_branch(opened(str(clone))) == "origin/trunk"
+    assert main_branch(opened(f"file://{tiny.folder}")) == "trunk"
+    gone = clone / ".git/refs/remotes/origin/HEAD"
+    gone.write_text("ref: refs/remotes/origin/gone\n")
+    assert main_branch(opened(str(clone))) is None
 
 
 def test_a_change_that_breaks_the_promise_fails(

@@ -23,13 +23,14 @@ from virnucpro_monitor.records import (
     SequenceResult,
     Target,
 )
+from virnucpro_monitor.runner.checkout import Repository
 from virnucpro_monitor.runner.client import WorkerPool
 from virnucpro_monitor.runner.sources import Source, open_source
 from virnucpro_monitor.settings import Settings
 from virnucpro_monitor.store.engine import Engine
 from virnucpro_monitor.store.reader import load_failure
 
-USUAL_BRANCHES = ("origin/HEAD", "main", "master")
+USUAL_BRANCHES = ("main", "master")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -158,12 +159,12 @@ def check_and_store(
     head = repository.resolve(options.head)
     if target.branch is None:
         # HEAD is the change here, and not the branch that is watched.
-        target = replace(target, branch=_main_branch(repository))
+        target = replace(target, branch=main_branch(repository))
     into = options.base or target.branch
     if into is None:
         raise ConfigurationError(
-            f"The repository has none of the branches {', '.join(USUAL_BRANCHES)}: name the one "
-            "that the change is to go into by --base."
+            f"The repository has none of the branches {', '.join(USUAL_BRANCHES)}, and no origin "
+            "that names one: name the one that the change is to go into by --base."
         )
     base = find_base(repository, head, into)
     wanted = [base, head] if base else [head]
@@ -217,8 +218,10 @@ def find_base(repository: Source, head: str, branch: str) -> str | None:
     return parents[0] if parents else None
 
 
-def _main_branch(repository: Source) -> str | None:
-    for name in USUAL_BRANCHES:
+def main_branch(repository: Source) -> str | None:
+    """The branch that changes go into, by its own name; None where it cannot be told."""
+    told = repository.default_branch() if isinstance(repository, Repository) else None
+    for name in USUAL_BRANCHES if told is None else (told,):
         with suppress(RepositoryError):
             repository.resolve_branch(name)
             return name

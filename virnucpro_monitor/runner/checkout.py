@@ -166,6 +166,18 @@ class Repository:
                     return found
         return self.resolve(branch)
 
+    def default_branch(self) -> str | None:
+        """The branch that a remote repository calls its main one, or this one's `origin` does.
+
+        As it can be asked for here ("main", "origin/main"); None where nobody calls one so.
+        """
+        reference = "HEAD" if is_url(self.location) else "refs/remotes/origin/HEAD"
+        try:
+            name = self._ask("symbolic-ref", "--quiet", "--short", reference).strip()
+        except GitError:
+            return None
+        return name if self._peel(name) is not None else None
+
     def _peel(self, revision: str) -> str | None:
         """The commit that git takes a revision for, None where there is none."""
         try:
