@@ -274,6 +274,7 @@ def test_a_busy_gpu_is_recorded_as_not_run(
     (report,) = run_commits(on_gpu([tiny.git("rev-parse", "HEAD")]))
     assert report.run.outcome is Outcome.NOT_RUN
     assert report.run.reason == "The GPU cuda:0 was busy."
+    assert report.failure == Failure(kind="machine", message=report.run.reason)
     assert waited[0] > 2 * 1024**3
 
 

@@ -47,6 +47,7 @@ class Capacity:
         self._needed_bytes = 0 if checkpoint is None else needed_gpu_bytes(checkpoint)
         self._end = None if plan.max_minutes is None else time.monotonic() + plan.max_minutes * 60
         self._reason: str | None = None
+        self.time_is_over = False  # and that is why no further commit is begun
         self._said: set[str] = set()
         self._seen: set[Card] = set()
         self._slots = share_workers(plan, cards, num_commits, self._needed_bytes, look)
@@ -66,6 +67,7 @@ class Capacity:
             active: the card of each commit that is being measured.
         """
         if self._reason is None and self._end is not None and time.monotonic() > self._end:
+            self.time_is_over = True
             minutes = self._plan.max_minutes
             self._reason = f"The limit of {minutes:g} min was reached before this commit."
         if self._reason is None and not self._slots:

@@ -211,7 +211,9 @@ class CommitRunner:
             if work.again:  # and has its reports
                 left = work if reason is None else None
             elif reason is not None:
-                reports = self._decider.unmeasured.not_run(work.commit, work.benchmarks, reason)
+                reports = self._decider.unmeasured.not_run(
+                    work.commit, work.benchmarks, reason, machine=not capacity.time_is_over
+                )
             else:
                 others = [one for place, one in waiting.items() if place != index]
                 digests = [one.code_digest for one in (*crew.active.values(), *others)]

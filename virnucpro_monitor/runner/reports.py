@@ -83,9 +83,23 @@ class Unmeasured:
         self._environment = environment
 
     def not_run(
-        self, commit: Commit, benchmarks: Iterable[BenchmarkSet], reason: str
+        self,
+        commit: Commit,
+        benchmarks: Iterable[BenchmarkSet],
+        reason: str,
+        *,
+        machine: bool = False,
     ) -> list[RunReport]:
-        return [self._make(commit, one, Outcome.NOT_RUN, reason=reason) for one in benchmarks]
+        """Reports of what has not begun.
+
+        Args:
+            machine: whether it failed (its card, its disk), and not the time that was given.
+        """
+        failure = Failure(kind="machine", message=reason) if machine else None
+        return [
+            self._make(commit, one, Outcome.NOT_RUN, reason=reason, failure=failure)
+            for one in benchmarks
+        ]
 
     def failed(
         self, commit: Commit, benchmarks: Iterable[BenchmarkSet], kind: str, error: MonitorError

@@ -136,7 +136,7 @@ class Workers:
             except (OSError, DiskError) as error:
                 why = explain(error) if isinstance(error, OSError) else str(error)
                 reason = f"The machine failed before this commit could run: {why}"
-                yield from unmeasured.not_run(work.commit, work.benchmarks, reason)
+                yield from unmeasured.not_run(work.commit, work.benchmarks, reason, machine=True)
             else:
                 # The next commit's interpreter will be this one's, as far as can be told.
                 asked = python is not None
