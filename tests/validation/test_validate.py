@@ -105,12 +105,17 @@ def test_a_pass_that_writes_into_its_input_is_told_so_and_harms_no_other(fake, p
 def test_a_run_says_when_it_nears_its_end(fake, protocol) -> None:
     seen: list[str] = []
 
-    def near(factor: float) -> int:
+    def near(factor: float, loading_s: float = 0) -> int:
         """Where it is said among the ids of what is packed, whose rows are so many times right."""
         seen.clear()
         fake.on_packed = lambda rows, pack, layer: seen.extend(pack.sequence_ids) or factor * rows
         validate_subject(
-            fake, BENCHMARK, oracle=None, protocol=protocol, on_nearing_end=lambda: seen.append("")
+            fake,
+            BENCHMARK,
+            oracle=None,
+            protocol=protocol,
+            on_nearing_end=lambda: seen.append(""),
+            loading_s=loading_s,
         )
         assert seen.count("") == 1
         return seen.index("")
@@ -121,6 +126,9 @@ def test_a_run_says_when_it_nears_its_end(fake, protocol) -> None:
     assert {name.partition("_")[0] for name in seen[place:]} >= {"probe", "long", "three"}
     place = near(2)
     assert of_set & set(seen[place:])  # explained beside the next one
+    fake.token_budget = 20
+    place = near(1, loading_s=60)
+    assert 0 < len(of_set & set(seen[:place])) < len(of_set)  # once a pack has told of its pace
 
 
 def test_without_an_oracle_the_seed_and_the_probes_are_judged(fake, protocol) -> None:

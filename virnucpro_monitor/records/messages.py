@@ -139,7 +139,10 @@ class Advanced:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class NearingEnd:
-    """Few passes over a benchmark set (by its index in the job) are left; it may be said again."""
+    """A benchmark set (by its index in the job) needs its place no longer than a next model loads.
+
+    It may be said again.
+    """
 
     benchmark: int
 

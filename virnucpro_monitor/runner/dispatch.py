@@ -62,8 +62,9 @@ def measure(
 
     Args:
         device: "cpu" or "cuda:N".
-        on_nearing_end: called, perhaps more than once, when little is left of the commit: the last
-            passes over its last set, what explains a failure, and the end of its processes.
+        on_nearing_end: called, perhaps more than once, when the commit's own passes end about when
+            a next one has loaded: what then runs beside it are the shapes of packs over its last
+            set, what explains a failure, and the end of its processes.
         configuration: makes the record for the backend that ran (None: it never came to that).
         note: what the checkout had to say; kept with the output.
     """

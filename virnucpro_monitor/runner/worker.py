@@ -185,6 +185,7 @@ def _measure(
             if held:
                 wait_for_load()
             subject.meet()
+            met = time.monotonic()
             if held:
                 clock.restart()
                 weights, oracles = _yardstick(job, named, emit)  # as they are now, from the cache
@@ -195,8 +196,9 @@ def _measure(
             for benchmark in job.benchmarks[job.first : job.first + 1]:
                 read_ahead(benchmark, job.reuse)
             subject.wait()
+            loading_s = time.monotonic() - met  # as the next commit's will, or longer
             for index in range(job.first, len(job.benchmarks)):
-                verdict = _judge(job, subject, index, oracles[index], emit)
+                verdict = _judge(job, subject, index, oracles[index], emit, loading_s)
                 emit(
                     Judged(
                         benchmark=index,
@@ -291,7 +293,9 @@ class _Clock:
         return taken
 
 
-def _judge(job: MeasureJob, subject: Any, index: int, oracle: Any, emit: Emit) -> Verdict:
+def _judge(
+    job: MeasureJob, subject: Any, index: int, oracle: Any, emit: Emit, loading_s: float
+) -> Verdict:
     from virnucpro_monitor.models.families import FAMILIES
     from virnucpro_monitor.runner.adapter_names import SHIPPED, parse_adapter
     from virnucpro_monitor.runner.reuse import reuse_unpacked
@@ -328,6 +332,7 @@ def _judge(job: MeasureJob, subject: Any, index: int, oracle: Any, emit: Emit) -
             keep_embeddings=job.keep_embeddings,
             family=family,
             on_nearing_end=nearing_end,
+            loading_s=loading_s,
         )
     isolation = to_json(subject.confined)
     return replace(verdict, documents={**verdict.documents, "isolation": isolation})

@@ -55,11 +55,13 @@ def measure(
     benchmark: BenchmarkSet,
     oracle: Oracle | None,
     on_progress: Callable[[int, int], None] | None = None,
+    on_pack: Callable[[float], None] = lambda _: None,
     on_embedded: Callable[[], None] = lambda: None,
 ) -> Measurement:
     """Embed the benchmark both ways and compare; see `SequenceResult` for the measures.
 
     Args:
+        on_pack: called after each pack with the share of the set's tokens that is left.
         on_embedded: called once all is embedded, while the last pack may still be compared.
 
     Raises:
@@ -71,6 +73,7 @@ def measure(
     expected = [encode(text) for text in texts]
     pairs = [(s.id, text) for s, text in zip(benchmark.sequences, texts, strict=True)]
     own_tokens = {name: expected[index] for name, index in indices.items()}
+    num_tokens = sum(map(len, expected))
     notes, batches, done = Notes(), [], set[int]()
     with Comparing(oracle, notes, beside=_is_beside(subject)) as comparing:
         for number, batch in enumerate(subject.pack(pairs)):
@@ -107,6 +110,7 @@ def measure(
                 if on_progress:
                     on_progress(len(done), len(texts))
             comparing.add(number, rows, pairs_of_pack)
+            on_pack(max(0.0, 1 - notes.num_tokens / num_tokens))
         on_embedded()
     sequences = tuple(
         _finish(notes, benchmark, index, len(text)) for index, text in enumerate(texts)

@@ -1,5 +1,6 @@
 """Validate a subject: measure it, probe it, judge it, and say where it departs."""
 
+import time
 from collections.abc import Callable
 from dataclasses import replace
 
@@ -47,6 +48,7 @@ def validate_subject(
     keep_embeddings: bool = False,
     family: FamilyFacts = _ESM2,
     on_nearing_end: Callable[[], None] = lambda: None,
+    loading_s: float = 0.0,
 ) -> Verdict:
     """Validate one model on one benchmark set; out of memory halves the packs.
 
@@ -57,9 +59,10 @@ def validate_subject(
         probes: whether to run the probes (leak, position, order, …) too.
         keep_embeddings: whether the verdict holds both sides' pooled embeddings as documents.
         family: of encoders that the subject belongs to.
-        on_nearing_end: called once the set is embedded, and again where that is begun anew. Left
-            are a few probes, about as long as a next model takes to load, then the shapes of packs
-            and what explains a failure.
+        on_nearing_end: called once the set is embedded, or earlier: as long as a next model takes
+            to load before only the shapes of packs and what explains a failure are left. Called
+            again where all is begun anew.
+        loading_s: seconds of that.
 
     Raises:
         ConfigurationError: the oracle belongs to another benchmark set, model or weights.
@@ -80,6 +83,7 @@ def validate_subject(
             keep_embeddings,
             family,
             on_nearing_end,
+            loading_s,
         ),
     )
 
@@ -94,18 +98,21 @@ def _validate(
     keep_embeddings: bool,
     family: FamilyFacts,
     on_nearing_end: Callable[[], None],
+    loading_s: float,
 ) -> Verdict:
     limits = limits_key(dtype_name(subject.dtype), subject.device.type, subject.model_name)
     subject = inputs = KeptInputs(subject)
+    nearing = _Nearing(on_nearing_end, loading_s)
     opening = open_probes(subject, protocol) if probes else None
+    nearing.set_begins()
     found: dict[str, ProbeDocument] = {}
 
     def probe() -> None:
-        on_nearing_end()
+        nearing.tell()
         if probes:
             found.update(run_probes(subject, protocol, oracle, opening=opening))
 
-    measured = measure(subject, benchmark, oracle, on_progress, probe)
+    measured = measure(subject, benchmark, oracle, on_progress, nearing.pack_ends, probe)
     named = OracleDocument(
         kind=NO_ORACLE if oracle is None else oracle.kind,
         digest="" if oracle is None else oracle.digest,
@@ -144,6 +151,34 @@ def _validate(
         kept = write_embeddings(measured.pooled)
         verdict = replace(verdict, documents={**verdict.documents, **kept})
     return verdict
+
+
+class _Nearing:
+    """Tells once that a validation nears its end, `loading_s` before its last own passes.
+
+    Those after the set that ask what the shapes of packs do not are as many as the probes before
+    it, and are taken to last as long.
+    """
+
+    def __init__(self, tell: Callable[[], None], loading_s: float) -> None:
+        self._tell, self._loading_s = tell, loading_s
+        self._told = False
+        self._begun = time.monotonic()
+
+    def set_begins(self) -> None:
+        now = time.monotonic()
+        self._probing_s, self._begun = now - self._begun, now
+
+    def pack_ends(self, share_left: float) -> None:
+        spent_s = time.monotonic() - self._begun
+        left_s = spent_s * share_left / max(1 - share_left, 1e-9)
+        if left_s + self._probing_s <= self._loading_s:
+            self.tell()
+
+    def tell(self) -> None:
+        if not self._told:
+            self._told = True
+            self._tell()
 
 
 def _told(named: Signature | None) -> dict[str, Json]:
