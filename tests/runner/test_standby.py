@@ -244,7 +244,9 @@ def test_a_judge_that_stands_by_loads_what_explains_a_failure_where_there_is_roo
     )
     monkeypatch.setattr(exact_model, "load_ahead", lambda *asked: loaded.append(asked))
     monkeypatch.setattr(comparing, "compare_ahead", lambda *_: None)
-    _load_ahead(job, ["oracle", "of another set"])()
+    thread = _load_ahead(job, ["oracle", "of another set"])
+    assert thread is not None
+    thread.join()
     assert loaded == ([("oracle", torch.device("cuda:0"))] if loads else [])
 
 
@@ -341,11 +343,23 @@ def test_the_first_passes_leave_no_memory_and_draw_nothing(
         torch.cuda.empty_cache()  # of what the tests before this one left
         drawn_there, reserved = torch.cuda.get_rng_state(device), torch.cuda.memory_reserved(device)
     dtype = torch.float16 if on_card else torch.float32
-    first_passes.run_first_passes("esm2_t6_8M_UR50D", device, dtype)
+    first_passes.run_first_passes("esm2_t6_8M_UR50D", device, dtype, lambda: False)
     assert torch.equal(torch.get_rng_state(), drawn)
     if on_card:
         assert torch.equal(torch.cuda.get_rng_state(device), drawn_there)
         assert torch.cuda.memory_reserved(device) <= reserved
+
+
+def test_first_passes_end_once_the_commit_has_come(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Its own load what they have not, and it would wait for them."""
+    passed: list[int] = []
+    monkeypatch.setattr(first_passes, "_ALONE", (8, 8))
+    monkeypatch.setattr(
+        first_passes, "_as_packed", lambda _layer, _shape, length, *_: passed.append(length)
+    )
+    model, device = "esm2_t6_8M_UR50D", torch.device("cpu")
+    first_passes.run_first_passes(model, device, torch.float32, lambda: len(passed) == 2)
+    assert passed == list(first_passes._PACKED[:2])
 
 
 def test_the_next_commit_begins_once_the_last_nears_its_end(

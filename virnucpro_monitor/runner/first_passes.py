@@ -7,6 +7,8 @@ is thrown away, its memory and cuBLAS's are given back, and no random number is 
 """
 
 import sys
+from collections.abc import Callable, Iterator
+from functools import partial
 from typing import Any
 
 import torch
@@ -22,14 +24,22 @@ _ALONE = (8, 64, 200, 450, 1024)
 _PACKED = (16, 128, 512, 2048, 4096, 16384)
 
 
-def run_first_passes(model_name: str, device: torch.device, dtype: torch.dtype) -> None:
+def run_first_passes(
+    model_name: str, device: torch.device, dtype: torch.dtype, enough: Callable[[], bool]
+) -> None:
     """Have what passes of such a model need loaded in this process.
+
+    Args:
+        enough: asked before each pass; where it says so, the commit's own passes load the rest.
 
     Raises:
         WeightsError: there is no such model.
     """
     try:
-        _run(model_name, device, dtype)
+        for one in _passes(model_name, device, dtype):
+            if enough():
+                break
+            one()
     finally:
         if device.type == "cuda":
             torch.cuda.synchronize(device)
@@ -37,21 +47,28 @@ def run_first_passes(model_name: str, device: torch.device, dtype: torch.dtype) 
             torch.cuda.empty_cache()
 
 
-@torch.no_grad()
-def _run(model_name: str, device: torch.device, dtype: torch.dtype) -> None:
+def _passes(
+    model_name: str, device: torch.device, dtype: torch.dtype
+) -> Iterator[Callable[[], None]]:
     shape = model_shape(model_name)
     with unfilled():
         model = ESM2(num_layers=1, embed_dim=shape.embed_dim, attention_heads=shape.num_heads)
     model = model.to_empty(device=device).to(dtype).eval()
     for length in _ALONE:
-        tokens = torch.full((1, length), 5, device=device)
-        rows = model(tokens, repr_layers=[0, 1])["representations"][1][0]
-        rows.isfinite().all().cpu()
+        yield partial(_alone, model, length, device)
     for length in _PACKED:
-        _as_packed(model.layers[0], shape, length, device, dtype)
-    fingerprints(dict(model.named_parameters()))
+        yield partial(_as_packed, model.layers[0], shape, length, device, dtype)
+    yield partial(_take_fingerprints, model)
 
 
+@torch.no_grad()
+def _alone(model: Any, length: int, device: torch.device) -> None:
+    tokens = torch.full((1, length), 5, device=device)
+    rows = model(tokens, repr_layers=[0, 1])["representations"][1][0]
+    rows.isfinite().all().cpu()
+
+
+@torch.no_grad()
 def _as_packed(
     layer: Any, shape: ModelShape, length: int, device: torch.device, dtype: torch.dtype
 ) -> None:
@@ -72,6 +89,11 @@ def _as_packed(
     rows = rows + layer.self_attn.out_proj(v.reshape(length, -1))
     rows = rows + layer.fc2(gelu(linear(rows, layer.fc1.weight, layer.fc1.bias)))
     rows[1:].clone().double().norm().item()
+
+
+@torch.no_grad()
+def _take_fingerprints(model: Any) -> None:
+    fingerprints(dict(model.named_parameters()))
 
 
 def _turned(one: torch.Tensor, angles: torch.Tensor) -> torch.Tensor:

@@ -43,8 +43,11 @@ def _poll(descriptor: int, timeout_ms: int | None) -> list[tuple[int, int]]:
     return poll.poll(timeout_ms)
 
 
-def get_ready(job: MeasureJob) -> None:
-    """Start the device, load its kernels, and have the weights' file in memory."""
+def get_ready(job: MeasureJob, go_fd: int) -> None:
+    """Start the device, load its kernels, and have the weights' file in memory.
+
+    Kernels are loaded until the word to go comes; the commit loads the others as it needs them.
+    """
     import torch
 
     from virnucpro_monitor.runner.first_passes import run_first_passes
@@ -56,7 +59,8 @@ def get_ready(job: MeasureJob) -> None:
             torch.cuda.synchronize(job.request.device)  # its context, and no memory
         with suppress(Exception):  # they are loaded when the commit needs them, then
             dtype = getattr(torch, job.request.dtype)
-            run_first_passes(job.request.model, torch.device(job.request.device), dtype)
+            device = torch.device(job.request.device)
+            run_first_passes(job.request.model, device, dtype, lambda: has_come(go_fd))
     if job.warm:
         with suppress(Exception):  # likewise
             for tensor in _tensors(map_checkpoint(Path(job.checkpoint))):

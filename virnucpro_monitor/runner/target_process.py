@@ -65,7 +65,7 @@ def serve(
     host = Host(job)
     before: dict[str, str] | None = None
     if go_fd is not None:
-        get_ready(job)
+        get_ready(job, go_fd)
         if job.request.device.startswith("cuda"):
             channel.pin(job.request.device)
         wait_for_go(go_fd)

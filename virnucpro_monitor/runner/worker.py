@@ -181,9 +181,7 @@ def _measure(
             # By the adapter's name, which is ours: a target's code cannot choose what judges it.
             named = parse_adapter(job.adapter).oracle
             weights, oracles = _yardstick(job, named, emit)
-            wait_for_load = _load_ahead(job, oracles)
-            if held:
-                wait_for_load()
+            _load_ahead(job, oracles)
             subject.meet()
             met = time.monotonic()
             if held:
@@ -239,17 +237,17 @@ def _warm_up(job: MeasureJob, channel: Any) -> None:
             channel.pin(job.request.device)
 
 
-def _load_ahead(job: MeasureJob, oracles: list[Any]) -> Callable[[], None]:
+def _load_ahead(job: MeasureJob, oracles: list[Any]) -> threading.Thread | None:
     """Load what comparing takes, and what explains a failure, where the card has room to spare.
 
     That passes before a commit is named, or else while its process loads and embeds. On a CPU the
     model is the file's own memory.
 
     Returns:
-        What waits for it.
+        Who does; None where nobody needs to.
     """
     if not job.request.device.startswith("cuda"):
-        return lambda: None
+        return None
     import torch
 
     from virnucpro_monitor.models.weights import model_shape
@@ -270,7 +268,7 @@ def _load_ahead(job: MeasureJob, oracles: list[Any]) -> Callable[[], None]:
 
     thread = threading.Thread(target=load, daemon=True)
     thread.start()
-    return thread.join
+    return thread
 
 
 class _Times(TypedDict):
