@@ -4,7 +4,9 @@ Streamlit imports an app when its first reader arrives, who would wait a second 
 """
 
 import gc
+import sys
 
+import click
 from streamlit.web.cli import main
 
 import app.views.benchmarks
@@ -21,4 +23,10 @@ if __name__ == "__main__":
     # collector need not look at the first, nor often at the others.
     gc.freeze()
     gc.set_threshold(50_000, 20, 20)
-    main(prog_name="streamlit")
+    try:
+        main(prog_name="streamlit", standalone_mode=False)
+    except click.Abort:  # by Ctrl-C, of which the command that started us tells
+        sys.exit(1)
+    except click.ClickException as error:
+        error.show()
+        sys.exit(error.exit_code)

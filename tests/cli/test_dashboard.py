@@ -190,6 +190,7 @@ def test_the_server_answers_and_ends_with_the_command(
             stdout=output,
             stderr=subprocess.STDOUT,
             env={**os.environ, "STREAMLIT_SERVER_BASE_URL_PATH": below},
+            start_new_session=True,
         )
         try:
             deadline = time.monotonic() + 60
@@ -208,11 +209,15 @@ def test_the_server_answers_and_ends_with_the_command(
             with opener.open(f"{address}/_stcore/host-config", timeout=30) as answer:
                 assert json.load(answer)
         finally:
-            command.send_signal(stop)
+            if stop is signal.SIGINT:
+                os.killpg(command.pid, stop)  # as a terminal sends it, to the server as well
+            else:
+                command.send_signal(stop)
             try:
                 assert command.wait(timeout=120) == 0
             finally:
                 command.kill()
-    assert "Traceback" not in log.read_text()
+    _, _, after = log.read_text().partition("(Ctrl-C stops it).")
+    assert after.split() == ["The", "dashboard", "has", "stopped."]
     with socket.socket() as probe:
         assert probe.connect_ex(("127.0.0.1", port)) != 0
