@@ -219,7 +219,11 @@ def _hosts() -> None:
     columns = [
         markup.Column(name="Host", kind="nowrap"),
         markup.Column(name="Card", kind="nowrap"),
-        markup.Column(name="Seconds a commit", kind="num", help="Run time over different commits"),
+        markup.Column(
+            name="Seconds a commit",
+            kind="num",
+            help="The time in which it measured, several at once counted once, over its commits",
+        ),
         markup.Column(name="Waiting", kind="num", help="Commits its runners have still to cover"),
         markup.Column(
             name="Busy now",

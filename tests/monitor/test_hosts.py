@@ -71,6 +71,28 @@ def test_hosts_say_their_queue_their_cards_and_what_a_commit_costs(
     assert load_hosts(engine, "another target", look=CARDS.get, count=lambda: 3) == ()
 
 
+def test_commits_that_were_measured_at_once_share_the_time(engine: Engine) -> None:
+    for number, started_s, duration_s in (
+        (3, 0.0, 4.0),
+        (4, 2.0, 4.0),
+        (5, 3.0, 1.0),
+        (6, 9.0, 4.0),
+    ):
+        report = make_report(number)
+        started_at = NOW - timedelta(hours=1) + timedelta(seconds=started_s)
+        run = replace(
+            report.run,
+            environment=make_environment(host="four at once", gpu="H200"),
+            duration_s=duration_s,
+            started_at=started_at,
+        )
+        Writer(engine).save_run(replace(report, run=run))
+    (found,) = (one for one in load_hosts(engine, TARGET.name) if one.host == "four at once")
+    (card,) = found.cards  # from 0 to 6 s and from 9 to 13 s: 10 s for 4 commits
+    assert (card.num_commits, card.seconds_per_commit) == (4, 2.5)
+    assert card.last_at == NOW - timedelta(hours=1) + timedelta(seconds=9)
+
+
 def test_a_cluster_has_its_runner_s_queue_and_its_hosts_while_that_is_at_work(
     engine: Engine,
 ) -> None:

@@ -90,7 +90,7 @@ def _cards(
             num_cards=None if present is None else now.num_cards or 0,
             utilisation=now.utilisation,
             num_commits=one.num_commits,
-            seconds_per_commit=one.run_s / one.num_commits,
+            seconds_per_commit=one.busy_s / one.num_commits,
             last_at=one.last_at,
         )
         for one in machines

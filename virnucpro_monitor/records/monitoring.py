@@ -156,8 +156,10 @@ class MachineUse:
 
     Attributes:
         card: the GPU's name; empty for the CPU.
+        num_commits: different ones.
         run_s: of all its runs, those that failed or could not be run included.
-        num_commits: different ones, so that `run_s / num_commits` is what a commit cost there.
+        busy_s: the time in which it measured, where several runs at once count once, so that
+            `busy_s / num_commits` is how fast commits are covered there.
     """
 
     host: str
@@ -165,6 +167,7 @@ class MachineUse:
     num_runs: int
     num_commits: int
     run_s: float
+    busy_s: float
     last_at: datetime
 
 
@@ -179,7 +182,8 @@ class HostCards:
         utilisation: percent now, their mean (of the CPU: its load of the last minute over its
             cores); None where it cannot be asked.
         num_commits: different ones, in the last 90 days.
-        seconds_per_commit: run time over them; None where there were none.
+        seconds_per_commit: the time in which they were measured, several at once counted once,
+            over their number; None where there were none.
         last_at: when the last run there began.
     """
 

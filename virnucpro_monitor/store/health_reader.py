@@ -1,6 +1,7 @@
 """Reads how the monitor itself is: heartbeats, commits that never ended, use, size."""
 
 from collections import defaultdict
+from collections.abc import Sequence
 from datetime import UTC, datetime, timedelta
 
 from sqlalchemy import Connection, Engine, func, select, text
@@ -99,26 +100,44 @@ def load_machines(
 def _read_machines(
     connection: Connection, since: datetime, target: str | None = None
 ) -> tuple[MachineUse, ...]:
-    # One expression for both clauses: PostgreSQL takes two of the same words for different ones.
     card = func.coalesce(EnvironmentRow.gpu, "").label("card")
     query = (
-        select(
-            EnvironmentRow.host,
-            card,
-            func.count().label("num_runs"),
-            func.count(RunRow.commit_id.distinct()).label("num_commits"),
-            func.sum(RunRow.duration_s).label("run_s"),
-            func.max(RunRow.started_at).label("last_at"),
-        )
+        select(EnvironmentRow.host, card, RunRow.commit_id, RunRow.started_at, RunRow.duration_s)
         .join(EnvironmentRow, EnvironmentRow.id == RunRow.environment_id)
         .where(RunRow.started_at >= since)
-        .group_by(EnvironmentRow.host, card)
+        .order_by(RunRow.started_at)
     )
     if target is not None:
         query = query.join(TargetRow, TargetRow.id == RunRow.target_id)
         query = query.where(TargetRow.name == target)
-    found = [MachineUse(**row._mapping) for row in connection.execute(query)]
+    commits: dict[tuple[str, str], list[int]] = defaultdict(list)
+    times: dict[tuple[str, str], list[tuple[datetime, float]]] = defaultdict(list)
+    for host, name, commit, started_at, duration_s in connection.execute(query):
+        commits[host, name].append(commit)
+        times[host, name].append((started_at, duration_s))
+    found = [
+        MachineUse(
+            host=host,
+            card=name,
+            num_runs=len(runs),
+            num_commits=len({*commits[host, name]}),
+            run_s=sum(duration_s for _, duration_s in runs),
+            busy_s=_busy_s(runs),
+            last_at=runs[-1][0],
+        )
+        for (host, name), runs in times.items()
+    ]
     return tuple(sorted(found, key=lambda one: -one.run_s))
+
+
+def _busy_s(runs: Sequence[tuple[datetime, float]]) -> float:
+    """Seconds in which any of these runs (start and duration, the earliest first) was measured."""
+    busy_s, until = 0.0, runs[0][0]
+    for started_at, duration_s in runs:
+        ended_at = started_at + timedelta(seconds=duration_s)
+        busy_s += max(0.0, (ended_at - max(started_at, until)).total_seconds())
+        until = max(until, ended_at)
+    return busy_s
 
 
 def count_rows(connection: Connection) -> dict[str, int]:
