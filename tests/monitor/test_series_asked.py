@@ -33,7 +33,7 @@ from virnucpro_monitor.monitor import (
     status,
     stored_runs,
 )
-from virnucpro_monitor.records import Outcome, Run
+from virnucpro_monitor.records import Commit, Outcome, Run
 from virnucpro_monitor.runner.builtin import builtin_target
 from virnucpro_monitor.store.engine import Engine
 
@@ -306,6 +306,11 @@ def test_what_is_behind_is_counted_from_the_last_commit_with_a_run(
     target = replace(TARGET, location=str(tiny.folder))
     for seen, behind in (([], 4), (hashes[:1], 3), ([hashes[2], hashes[0]], 1), (hashes, 0)):
         assert status.count_commits_behind(target, seen) == (behind, None)
+    # What is planned, or waited for a card, is still to come.
+    runs = [make_report(place).run for place in range(4)]
+    runs = [replace(run, commit=Commit(hash=one)) for run, one in zip(runs, hashes, strict=True)]
+    runs[1:] = [replace(run, outcome=Outcome.NOT_RUN) for run in runs[1:]]
+    assert status.count_commits_behind(target, status.reached(runs)) == (3, None)
     assert status.count_commits_behind(builtin_target(), hashes) == (None, None)
     none, why = status.count_commits_behind(replace(target, location=str(tmp_path / "gone")), [])
     assert none is None

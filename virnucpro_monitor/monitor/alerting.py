@@ -31,7 +31,7 @@ from virnucpro_monitor.errors import LockedError
 from virnucpro_monitor.host.alert_file import AlertFile, Channel
 from virnucpro_monitor.monitor.naming import choose_target
 from virnucpro_monitor.monitor.questions import judge_incidents, load_measured
-from virnucpro_monitor.monitor.status import count_commits_behind
+from virnucpro_monitor.monitor.status import count_commits_behind, reached
 from virnucpro_monitor.records import (
     Alert,
     Delivery,
@@ -189,7 +189,7 @@ def _note(
     series = split_series(run for run in runs if run.commit.on_branch)
     behind = None
     if ask_repository:
-        behind, problem = count_commits_behind(target, {run.commit.hash for run in runs})
+        behind, problem = count_commits_behind(target, reached(runs))
         if problem:
             problems.append(f"The commits of {target.name} cannot be counted: {problem}")
     expected = Expectation(silent_after=file.silent_after, max_behind=file.max_behind)

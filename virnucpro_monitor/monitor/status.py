@@ -1,6 +1,6 @@
 """How far behind the runner of a target is, and when it last spoke."""
 
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 
@@ -8,7 +8,7 @@ from virnucpro_monitor.errors import MonitorError
 from virnucpro_monitor.monitor.hosts import load_hosts
 from virnucpro_monitor.monitor.naming import choose_target
 from virnucpro_monitor.monitor.questions import load_flips
-from virnucpro_monitor.records import Run, Target, WorkHost
+from virnucpro_monitor.records import Outcome, Run, Target, WorkHost
 from virnucpro_monitor.runner.selection import branch_history
 from virnucpro_monitor.runner.sources import open_source
 from virnucpro_monitor.settings import load_settings
@@ -25,8 +25,8 @@ class TargetStatus:
         commits_not_measured: on the branch, with nothing but errors or runs that were not run.
         commits_missing: on the branch, without any run.
         flips: of commits whose verdict changed with the same code and set-up, by hash how often.
-        commits_behind: on the repository's branch after the last one with a run; None where that
-            cannot be told, of which `repository_problem` says why.
+        commits_behind: on the repository's branch after the last one that was reached; None where
+            that cannot be told, of which `repository_problem` says why.
         last_heartbeat, last_state, last_message: what its runner said last; None where none ever
             did.
         last_exit_code, last_finished_at: of the last invocation that ended.
@@ -64,7 +64,7 @@ def load_status(engine: Engine, target: Target) -> TargetStatus:
     coverage = series_reader.load_coverage(engine, target.name)
     beats = [one for one in health_reader.load_heartbeats(engine) if one.target == target.name]
     runs = reader.load_runs(engine, target=target.name)
-    behind, problem = count_commits_behind(target, {run.commit.hash for run in runs})
+    behind, problem = count_commits_behind(target, reached(runs))
     last = beats[0] if beats else None
     ended = next((one for one in beats if one.finished_at is not None), None)
     return TargetStatus(
@@ -95,8 +95,13 @@ def _flips(engine: Engine, runs: Sequence[Run]) -> dict[str, int]:
     return found
 
 
+def reached(runs: Iterable[Run]) -> set[str]:
+    """Hashes of the commits of which there is a result: what is planned, or waits, has none."""
+    return {run.commit.hash for run in runs if run.outcome is not Outcome.NOT_RUN}
+
+
 def count_commits_behind(target: Target, seen: Collection[str]) -> tuple[int | None, str | None]:
-    """Commits on the branch after the last one with a run; or why that cannot be told."""
+    """Commits on the branch after the last one of these; or why that cannot be told."""
     if target.adapter == "builtin":
         return None, None
     try:
