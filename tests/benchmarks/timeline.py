@@ -224,6 +224,7 @@ def run(folder: Path, arguments: list[str]) -> None:
     timeline.note(client.WorkerPool, "_connect", "hand a job over")
     timeline.note(Workers, "prepared", "prepare")
     timeline.note(Workers, "_check_out", "check out")
+    timeline.note(Seats, "begin", "begin ahead")
     timeline.note(Seats, "keep_ready", "keep ready")
     timeline.note(prepare, "prepare", "prepare.prepare")
     timeline.note(gpu, "find_gpu", "find_gpu")

@@ -22,6 +22,8 @@ from virnucpro_monitor.records import RunReport
 from virnucpro_monitor.records.messages import Ended, Failed, Judged, MeasureJob, NearingEnd
 from virnucpro_monitor.runner import crew as crew_module
 from virnucpro_monitor.runner import first_passes, standby
+from virnucpro_monitor.runner import workers as workers_module
+from virnucpro_monitor.runner.ahead import remember
 from virnucpro_monitor.runner.capacity import Capacity, needed_gpu_bytes
 from virnucpro_monitor.runner.cards import Card
 from virnucpro_monitor.runner.checkout import Repository
@@ -36,6 +38,7 @@ from virnucpro_monitor.runner.prepare import Prepared, prepare
 from virnucpro_monitor.runner.seats import Seats
 from virnucpro_monitor.runner.supervisor import descendants
 from virnucpro_monitor.runner.worker import _load_ahead
+from virnucpro_monitor.runner.workers import Workers
 from virnucpro_monitor.validation import comparing, exact_model
 from virnucpro_monitor.validation.oracle import prepare_oracle
 
@@ -278,6 +281,81 @@ def test_the_word_to_go_is_a_byte_and_not_the_end_of_the_pipe() -> None:
     os.close(write)
     assert not standby.has_come(read)
     os.close(read)
+
+
+def of_card(plan: RunPlan, cache: Path, **choices: Any) -> RunPlan:
+    request = replace(plan.request, device="cuda")
+    return replace(plan, request=request, cache_folder=cache, **choices)
+
+
+FREE = Gpu("H200", "1", 140 * GIB, 139 * GIB, (), 0)
+
+
+@pytest.mark.parametrize(
+    ("second", "workers", "num_commits", "expected"),
+    [
+        (FREE, 3, 9, ["cuda:0", "cuda:1", "cuda:0"]),  # the first commit's card first
+        (FREE, 3, 1, ["cuda:0"]),
+        (FREE, 3, 0, []),
+        (replace(FREE, processes=(2**30,)), 2, 9, ["cuda:0"] * 2),  # others compute there
+        (None, 2, 9, ["cuda:0"] * 2),
+    ],
+)
+def test_first_commits_are_waited_for_before_a_start_is_prepared(
+    plan: RunPlan, prepared: Prepared, pool: WorkerPool, monkeypatch: pytest.MonkeyPatch,
+    tmp_path: Path, second: Gpu | None, workers: int, num_commits: int, expected: list[str],
+) -> None:  # fmt: skip
+    held: list[MeasureJob] = []
+    monkeypatch.setattr(pool, "hold", held.append)
+    on_cards = of_card(plan, tmp_path, workers=workers)
+    cards = [Card(0, "cuda:0"), Card(1, "cuda:1")]
+    seen = {"cuda:0": FREE, "cuda:1": second}
+
+    def begin() -> dict[str, Gpu | None]:
+        with Workers(on_cards, cards[0], pool=pool) as own:
+            return own.begin_ahead(cards, num_commits, seen.get)
+
+    assert begin() == {}  # nothing is known of such a start
+    remember(on_cards, prepared)
+    assert begin() == seen
+    assert [job.request.device for job in held] == expected
+    # They are what the commits' jobs will be, where nothing has changed.
+    assert held == [
+        measure_job(on_cards, prepared, Path(job.checkout), job.request.device, plan.benchmarks)
+        for job in held
+    ]
+
+
+@pytest.mark.parametrize("digest", ["as before", "of others"])
+def test_who_was_started_for_other_weights_ends(
+    plan: RunPlan, prepared: Prepared, pool: WorkerPool, monkeypatch: pytest.MonkeyPatch,
+    tmp_path: Path, digest: str,
+) -> None:  # fmt: skip
+    on_card = of_card(plan, tmp_path, workers=1)
+    told = replace(prepared, device="cuda:0", weights_digest="as before")
+    remember(on_card, told)
+    dropped: list[str] = []
+    monkeypatch.setattr(pool, "hold", lambda _: None)
+    monkeypatch.setattr(pool, "drop", dropped.append)
+    found = replace(told, weights_digest=digest)
+    monkeypatch.setattr(workers_module, "prepare", lambda *_: found)
+    card = Card(0, "cuda:0")
+    with Workers(on_card, card, pool=pool) as own:
+        own.begin_ahead([card], 1, lambda _: FREE)
+        assert own.prepared(None, lambda _: None) is found
+        assert len(dropped) == (digest == "of others")
+
+
+def test_a_card_has_as_many_places_as_before_processes_stood_by_there(
+    plan: RunPlan, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(os, "cpu_count", lambda: 32)
+    checkpoint = tmp_path / "checkpoint"
+    checkpoint.touch()
+    now = replace(FREE, free_bytes=10 * GIB)
+    arguments = (of_card(plan, tmp_path), [Card(0, "cuda:0")], 3, checkpoint, print)
+    assert Capacity(*arguments, look=lambda _: now).most == 1
+    assert Capacity(*arguments, look=lambda _: now, before=lambda _: FREE).most > 1
 
 
 @pytest.mark.parametrize(

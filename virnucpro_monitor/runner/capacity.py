@@ -26,6 +26,7 @@ class Capacity:
         held: how many commits' processes stand by on a device.
         say: receives lines while a busy GPU is waited for, and when one is left out.
         limit: how many may be measured at once, asked anew each time: a cluster grows and shrinks.
+        before: a card as it was before processes of ours were there; None: as it is now.
     """
 
     def __init__(
@@ -38,6 +39,7 @@ class Capacity:
         look: Callable[[str], Gpu | None] = find_gpu,
         held: Callable[[str], int] = lambda _: 0,
         limit: Callable[[], int] | None = None,
+        before: Callable[[str], Gpu | None] | None = None,
     ) -> None:
         self._plan = plan
         self._limit = limit
@@ -50,7 +52,7 @@ class Capacity:
         self.time_is_over = False  # and that is why no further commit is begun
         self._said: set[str] = set()
         self._seen: set[Card] = set()
-        self._slots = share_workers(plan, cards, num_commits, self._needed_bytes, look)
+        self._slots = share_workers(plan, cards, num_commits, self._needed_bytes, before or look)
         self.most = sum(self._slots.values())
 
     @property

@@ -23,6 +23,7 @@ from virnucpro_monitor.runner.client import WorkerPool
 from virnucpro_monitor.runner.cluster import Cluster, OnHosts
 from virnucpro_monitor.runner.crew import Crew, Finished, LeavesPlace
 from virnucpro_monitor.runner.decide import Decider, Work
+from virnucpro_monitor.runner.gpu import Gpu, find_gpu
 from virnucpro_monitor.runner.ledger import Ledger
 from virnucpro_monitor.runner.once_more import OnceMore
 from virnucpro_monitor.runner.plan import RunPlan
@@ -92,7 +93,7 @@ class CommitRunner:
     ) -> None:
         self._plan = plan
         self._on_hosts = on_hosts or (lambda _: None)
-        self._known = known
+        self._known = tuple(known)
         self._pool = pool
         self._stack = ExitStack()
         self._on_progress = on_progress or (lambda _: None)
@@ -115,6 +116,7 @@ class CommitRunner:
             self._workers = stack.enter_context(
                 Workers(plan, self._cards[0], self._cluster, self._pool)
             )
+            self._seen = {} if self._cluster else self._begin_ahead()
             base = self._workers.prepared(None, self._on_progress)
             self._ledger = Ledger(self._known, plan.request, base.weights_digest, plan.protocol)
             begun = self._workers.begun
@@ -124,6 +126,12 @@ class CommitRunner:
             self._checkpoint = Path(base.checkpoint)
             self._stack = stack.pop_all()
         return self
+
+    def _begin_ahead(self) -> dict[str, Gpu | None]:
+        """Let a card start beside all that is still to be made ready."""
+        known = set() if self._plan.force else {run.commit.hash for run in self._known}
+        num_commits = sum(commit.hash not in known for commit in self._plan.commits)
+        return self._workers.begin_ahead(self._cards, num_commits)
 
     def __exit__(
         self,
@@ -158,10 +166,11 @@ class CommitRunner:
 
     def _capacity(self, num_commits: int) -> Capacity:
         if self._cluster is None:
-            held = self._workers.num_held
             return Capacity(
-                self._plan, self._cards, num_commits, self._checkpoint, self._say, held=held
-            )
+                self._plan, self._cards, num_commits, self._checkpoint, self._say,
+                held=self._workers.num_held,
+                before=lambda device: self._seen.pop(device, None) or find_gpu(device),
+            )  # fmt: skip
         cluster, plan = self._cluster, replace(self._plan, workers=num_commits)
         return Capacity(
             plan, self._cards, num_commits, None, self._say,

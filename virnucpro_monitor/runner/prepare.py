@@ -103,6 +103,13 @@ def prepare(
     assert ready is not None
     asked = plan.request
     check_calibrated_for(plan.protocol, asked.model, asked.dtype, device, ready.weights_digest)
+    return prepared_by(ready, plan, pool, device)
+
+
+def prepared_by(
+    ready: Ready, plan: RunPlan, pool: WorkerPool | ClusterPool, device: str
+) -> Prepared:
+    """The yardstick of a plan, as a worker has told of it."""
     return Prepared(
         pool=pool,
         device=device,

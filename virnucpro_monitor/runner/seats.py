@@ -1,7 +1,7 @@
 """Seats: empty folders for commits to come, each with processes that stand by for it."""
 
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import ExitStack, suppress
 from pathlib import Path
 
@@ -35,6 +35,15 @@ class Seats:
             while self._seats:
                 for _, own in self._seats.popitem()[1]:
                     own.close()
+
+    def begin(self, prepared: Prepared, devices: Sequence[str]) -> None:
+        """Have processes stand by for the commits that begin first: the device of each."""
+        plan, pool = self._plan, prepared.pool
+        if isinstance(plan.repository, Repository) and isinstance(pool, WorkerPool):
+            with self._lock, suppress(OSError):  # a full disk: told where it is needed
+                for device in devices:
+                    seat = self._seat(prepared, plan.repository, pool, device)
+                    self._seats.setdefault(device, []).append(seat)
 
     def keep_ready(self, prepared: Prepared, device: str) -> None:
         """Have processes stand by for the next commit, if one will come and there is room.

@@ -1,7 +1,7 @@
 """Measure commits in worker processes: one checkout and one worker for each commit."""
 
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack
 from pathlib import Path
 from types import TracebackType
@@ -10,6 +10,7 @@ from virnucpro_monitor.disks import explain
 from virnucpro_monitor.errors import ConfigurationError, DiskError, RepositoryError
 from virnucpro_monitor.records import RunReport
 from virnucpro_monitor.records.progress import OnProgress, Progress, Say
+from virnucpro_monitor.runner.ahead import places_ahead, recall, remember
 from virnucpro_monitor.runner.begun import Begun
 from virnucpro_monitor.runner.cards import Card
 from virnucpro_monitor.runner.checkout import Repository
@@ -18,6 +19,7 @@ from virnucpro_monitor.runner.cluster import Cluster
 from virnucpro_monitor.runner.cluster_pool import ClusterPool
 from virnucpro_monitor.runner.decide import Work
 from virnucpro_monitor.runner.dispatch import measure
+from virnucpro_monitor.runner.gpu import Gpu, find_gpu
 from virnucpro_monitor.runner.ledger import Ledger
 from virnucpro_monitor.runner.plan import RunPlan
 from virnucpro_monitor.runner.prepare import Prepared, describe, prepare
@@ -47,6 +49,8 @@ class Workers:
         self._card = card
         self._cluster = cluster
         self._stack = ExitStack()
+        self._opened: WorkerPool | ClusterPool | None = None
+        self._ahead: Prepared | None = None
         self._base: Prepared | None = None
         self._private: dict[Path, Prepared] = {}
         self.begun = Begun.of(plan)
@@ -74,9 +78,9 @@ class Workers:
         with self._lock:
             if self._base is None:
                 pool = self._pool()
-                if pool is not self._given:
-                    self._stack.callback(pool.close)
                 self._base = prepare(self._plan, pool, self._card.device, on_progress)
+                if self._ahead not in (None, self._base):
+                    self.seats.close()  # who stands by was started for something else
             if python is None:
                 return self._base
             if python not in self._private:
@@ -84,9 +88,37 @@ class Workers:
             return self._private[python]
 
     def _pool(self) -> WorkerPool | ClusterPool:
-        if self._cluster is not None:
-            return ClusterPool(self._cluster)
-        return WorkerPool(fork=self._plan.fork) if self._given is None else self._given
+        if self._opened is None:
+            if self._cluster is not None:
+                self._opened = ClusterPool(self._cluster)
+            else:
+                self._opened = self._given or WorkerPool(fork=self._plan.fork)
+            if self._opened is not self._given:
+                self._stack.callback(self._opened.close)
+        return self._opened
+
+    def begin_ahead(
+        self, cards: Sequence[Card], num_commits: int, look: Callable[[str], Gpu | None] = find_gpu
+    ) -> dict[str, Gpu | None]:
+        """Have the first commits' processes start, by what the last start was prepared with.
+
+        Returns:
+            The cards as they were before, where any did.
+        """
+        plan, pool = self._plan, self._pool()
+        if not plan.standby or isinstance(pool, ClusterPool):
+            return {}
+        if not self._card.device.startswith("cuda"):
+            return {}
+        with self._lock:
+            self._ahead = recall(plan, pool, self._card.device)
+            if self._ahead is None:
+                return {}
+            seen = {card.device: look(card.device) for card in cards}
+            checkpoint = Path(self._ahead.checkpoint)
+            places = places_ahead(plan, cards, num_commits, checkpoint, seen)
+            self.seats.begin(self._ahead, [card.device for card in places])
+            return seen
 
     def num_held(self, device: str) -> int:
         """How many commits' processes stand by on a device."""
@@ -145,6 +177,7 @@ class Workers:
                     nonlocal asked
                     if not asked:  # once a commit, when it has loaded: asking a card takes a while
                         asked = True
+                        remember(plan, prepared)
                         self.seats.keep_ready(prepared, device)
                     on_progress(event)
 
