@@ -7,7 +7,15 @@ import pytest
 import torch
 
 from tests.validation.conftest import FakeSubject
-from virnucpro_monitor.validation.grouping import Group, find_group
+from virnucpro_monitor.validation.grouping import (
+    _GROUPS,
+    _PLACES,
+    Group,
+    _named,
+    _placements,
+    _wrong_places,
+    find_group,
+)
 from virnucpro_monitor.validation.subject import PackedBatch, embed_unpacked
 from virnucpro_monitor.validation.tokens import alphabet, encode
 
@@ -176,3 +184,45 @@ def test_a_sequence_without_residues_has_no_group(fake: FakeSubject) -> None:
         )
         is None
     )
+
+
+class Wrong:
+    """Trials that come out wrong in these places."""
+
+    def __init__(self, tokens: torch.Tensor, places: frozenset[str]) -> None:
+        self._places, self.asked = places, list[str]()
+        self._by_pack = {
+            (tuple(map(len, pack)), slot): place
+            for place, (pack, slot) in _placements(tokens).items()
+        }
+
+    def is_wrong(self, pack: list[torch.Tensor], slot: int) -> bool:
+        self.asked.append(self._by_pack[tuple(map(len, pack)), slot])
+        return self.asked[-1] in self._places
+
+
+def test_places_that_cannot_change_the_group_are_not_tried() -> None:
+    """Against all subsets of the places, and the rule that looks at every one of them."""
+    tokens, asked = encode(LONG), list[int]()
+    for chosen in itertools.product((False, True), repeat=len(_PLACES)):
+        wrong = frozenset(place for place, one in zip(_PLACES, chosen, strict=True) if one)
+        if not ({"last"} <= wrong and "first" not in wrong):  # then nobody looks at the third
+            wrong = wrong - {"third"} | ({"third"} if "last" in wrong else set())
+        if wrong in (frozenset(), frozenset(_PLACES)):
+            continue
+        told = next(
+            (
+                name if wrong == places else f"{name} of several"
+                for name, _, places in _GROUPS
+                if wrong in (places, places - {"alone"})
+            ),
+            None,
+        )
+        trials = Wrong(tokens, wrong)
+        tried, seen = _wrong_places(trials, tokens)
+        assert seen not in (frozenset(), tried)
+        found = _named(tried).get(seen)
+        assert (found.name if found else None) == told
+        asked.append(len(trials.asked))
+    assert max(asked) == len(_PLACES)
+    assert sum(asked) < 0.7 * len(_PLACES) * len(asked)

@@ -150,26 +150,44 @@ def find_group(
         tried, wrong = _wrong_places(trials, tokens)
     if not wrong:
         return _by_pack_size(trials, tokens, num_tokens, num_sequences)
-    for name, text, places in _GROUPS:
-        if len(tried) == len(_PLACES) and wrong == places:
-            return Group(name, text)
-        if len(tried) == len(_PLACES) and wrong == places - {"alone"} != frozenset():
-            return Group(f"{name} of several", f"{text} of more than one sequence")
-    if wrong != tried:
-        return None
-    return _by_letters(trials, tokens) or _by_length(trials, tokens)
+    if wrong == tried:
+        return _by_letters(trials, tokens) or _by_length(trials, tokens)
+    return _named(tried).get(wrong)
+
+
+def _named(tried: frozenset[str]) -> dict[frozenset[str], Group]:
+    """The groups that can be told by these places, by those where the sequence is wrong."""
+    named: dict[frozenset[str], Group] = {}
+    if len(tried) == len(_PLACES):
+        for name, text, places in _GROUPS:
+            several = Group(f"{name} of several", f"{text} of more than one sequence")
+            named.setdefault(places, Group(name, text))
+            named.setdefault(places - {"alone"}, several)
+        del named[frozenset()]  # of no place at all
+    return named
 
 
 def _wrong_places(trials: _Trials, tokens: torch.Tensor) -> tuple[frozenset[str], frozenset[str]]:
-    """The places that were tried, and those where the sequence is wrong."""
+    """The places that are tried, and those where the sequence is wrong.
+
+    Nothing more is asked once what was seen fits no group: then some of those are missing.
+    """
     packs = _placements(tokens)
+    tried = frozenset(packs)
     third = packs.pop("third")
-    wrong = {place for place, (pack, slot) in packs.items() if trials.is_wrong(pack, slot)}
+    fitting = {frozenset[str](), tried, *_named(tried)}
+    asked, wrong = set[str](), set[str]()
+    for place, (pack, slot) in packs.items():
+        asked.add(place)
+        if trials.is_wrong(pack, slot):
+            wrong.add(place)
+        if not any(places & asked == wrong for places in fitting):
+            return tried, frozenset(wrong)
     # Only of what strikes the second and not the first it tells more than "last" does.
     tells = "last" in wrong and "first" not in wrong
     if trials.is_wrong(*third) if tells else "last" in wrong:
         wrong.add("third")
-    return frozenset({*packs, "third"}), frozenset(wrong)
+    return tried, frozenset(wrong)
 
 
 def _placements(tokens: torch.Tensor) -> dict[str, tuple[list[torch.Tensor], int]]:
