@@ -82,19 +82,19 @@ def steps(options: argparse.Namespace, cache: Path) -> Iterator[Step]:
     before = ("--before", str(options.before)) if options.before else ()
     peers = ("--peers", *options.peers) if options.peers else ()
     sized = ("--device", "cpu", "--dtype", "float32", "--backends", "sdpa") if cpu else ()
-    sized += ("--count", "2", "--rounds", "1") if cpu else ("--rounds", "5")
+    sized += ("--count", "2", "--rounds", "1") if cpu else ()
     sized += () if cpu else ("--backends", "triton", "flash-attn")
     small = tuple(SMALL)[: 1 if cpu else None]
     memory = ("--folder", str(cache), "--sequences", "20" if cpu else "1000")
 
     def engine(
-        name: str, seconds: float, models: tuple[str, ...], *only: str, **where: str
+        name: str, seconds: float, models: tuple[str, ...], *only: str, lane: str = ""
     ) -> Step:
         checkout = options.engine_before if name == "engine-before" else HERE
         arguments = ("--models", *models, "--only", *only, *sized, *peers)
+        arguments += () if cpu else ("--rounds", "3" if lane else "5")
         arguments += ("--json", str(out / f"{name}.json"))
         needed = ("engine_before",) if name == "engine-before" else ()
-        lane = where.get("lane", "")
         return Step(name, "packed_engine", arguments, seconds, checkout, lane=lane, needs=needed)
 
     def cost(name: str, seconds: float, *arguments: str, lane: str = "") -> Step:
@@ -109,12 +109,12 @@ def steps(options: argparse.Namespace, cache: Path) -> Iterator[Step]:
     there = [n for n in options.cards if cpu or n <= count_gpus()] or [min(options.cards)]
     first = ("first", *target, *setup, *before, "--json", str(out / "first.jsonl"))
     if not cpu:
-        yield engine("engine-650M", 50, (BIG,), OURS, VIRNUCPRO, lane="650M")
-        yield engine("engine-3B", 75, (HUGE,), OURS, VIRNUCPRO, lane="3B")
-    yield cost("ready", 50, "--sides", lane="ready")
+        yield engine("engine-650M", 40, (BIG,), OURS, VIRNUCPRO, lane="650M")
+        yield engine("engine-3B", 60, (HUGE,), OURS, VIRNUCPRO, lane="3B")
+    yield cost("ready", 45, "--sides", lane="ready")
     if options.before:
         words = (*first, "--ready")
-        yield Step("ready-before", "command_times", words, 60, lane="before", needs=needs)
+        yield Step("ready-before", "command_times", words, 55, lane="before", needs=needs)
     demo = ("demo", *before, "--json", str(out / "demo.jsonl"))
     yield Step("demo", "command_times", demo, 60, lane="demo")
     yield Step("memory", "validation_memory", memory, 60, lane="memory")
