@@ -2,8 +2,9 @@
 
 Its driver opens devices, maps memory and names its threads by files of /proc; what it does besides
 differs by version, and whoever refuses it that gets error 304 from a card that is well. Neither
-confinement nor CUDA's start can be undone, so both are tried in an interpreter made for that. It
-asks the driver itself, so that it need not wait until torch is imported.
+confinement nor CUDA's start can be undone, so both are tried in an interpreter made for that, with
+shared memory of its own first, and else without. It asks the driver itself, so that it need not
+wait until torch is imported.
 """
 
 import ctypes
@@ -18,10 +19,11 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from virnucpro_monitor.runner.confinement import Territory, confine_files, give_up_capabilities
+from virnucpro_monitor.runner.containment import own_shared_memory
 
 TRIAL_S = 60
 _SIZE = 4096
-_SUCCEEDED = b"1"
+_SUCCEEDED, _WITH_OWN_MEMORY = b"1", b"2"
 _COMMAND = (sys.executable, "-P", "-m", __name__)
 
 
@@ -43,6 +45,17 @@ def start_cuda() -> bool:
 
 
 @dataclass(frozen=True, slots=True)
+class Found:
+    """Attributes:
+    starts: CUDA starts in a confined process.
+    own_memory: it does so, too, with a /dev/shm of its own.
+    """
+
+    starts: bool
+    own_memory: bool = False
+
+
+@dataclass(frozen=True, slots=True)
 class Trial:
     """An interpreter in which something is started under confinement.
 
@@ -55,11 +68,12 @@ class Trial:
     def pid(self) -> int:
         return self.process.pid
 
-    def succeeded(self) -> bool:
-        """Wait for its end, once, and say whether the start succeeded."""
+    def found(self) -> Found:
+        """Wait for its end, once, and say how the start went."""
         assert self.process.stdout is not None
         with self.process:
-            return self.process.stdout.read() == _SUCCEEDED
+            said = self.process.stdout.read()
+        return Found(said in (_SUCCEEDED, _WITH_OWN_MEMORY), said == _WITH_OWN_MEMORY)
 
 
 def try_confined(
@@ -86,6 +100,17 @@ def try_confined(
 def tell(start: Callable[[], bool] = start_cuda) -> None:
     """Be confined as the last argument says, and print whether `start` succeeds then."""
     signal.signal(signal.SIGALRM, signal.SIG_DFL)
+    pid = os.fork()
+    if pid == 0:
+        if own_shared_memory():
+            _start_confined(start, _WITH_OWN_MEMORY)
+        os._exit(1)
+    if os.waitpid(pid, 0)[1] != 0:
+        _start_confined(start, _SUCCEEDED)
+
+
+def _start_confined(start: Callable[[], bool], said: bytes) -> None:
+    """End this process with status 0 once `start` has succeeded and that is said."""
     signal.alarm(TRIAL_S)  # a driver that hangs has not started
     writable, hidden, network = json.loads(sys.argv[-1])
     with suppress(BaseException):
@@ -94,7 +119,8 @@ def tell(start: Callable[[], bool] = start_cuda) -> None:
             Territory(tuple(map(Path, writable)), tuple(map(Path, hidden))), network=network
         )
         if start():
-            os.write(1, _SUCCEEDED)
+            os.write(1, said)
+            os._exit(0)
 
 
 if __name__ == "__main__":

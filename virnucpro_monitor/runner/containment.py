@@ -154,6 +154,28 @@ def _hide_other_processes() -> bool:
     return True
 
 
+def own_shared_memory() -> bool:
+    """Have an empty /dev/shm of one's own, which goes with this process and all that it starts.
+
+    For a process of one thread without a namespace of processes, in which it has that anyway. Needs
+    either the right to mount or user namespaces, in which this process then keeps its user and
+    group. False where the kernel refuses.
+    """
+    shared = Path("/dev/shm")
+    if sys.platform != "linux" or not shared.is_dir():
+        return False
+    user, group = os.getuid(), os.getgid()
+    library = ctypes.CDLL(None, use_errno=True)
+    if library.unshare(_CLONE_NEWNS) != 0:
+        if not _user_namespaces_work() or library.unshare(_CLONE_NEWUSER | _CLONE_NEWNS) != 0:
+            return False
+        _map_user(user, group)
+    if library.mount(b"none", b"/", None, _MS_REC | _MS_SLAVE, None) != 0:
+        return False
+    flags, options = _MS_NOSUID | _MS_NODEV, b"mode=1777"
+    return bool(library.mount(b"none", os.fsencode(shared), b"tmpfs", flags, options) == 0)
+
+
 def _be_first(worker: int, status_fd: int) -> None:
     """Be the namespace's first process: reap orphans, and tell how the worker ended."""
     status = 1

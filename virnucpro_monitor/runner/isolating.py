@@ -12,7 +12,7 @@ from pathlib import Path
 from virnucpro_monitor.records.calls import Confined
 from virnucpro_monitor.records.messages import DescribeJob, MeasureJob, PrepareJob
 from virnucpro_monitor.runner import dropped_user
-from virnucpro_monitor.runner.confined_cuda import Trial, try_confined
+from virnucpro_monitor.runner.confined_cuda import Found, Trial, try_confined
 from virnucpro_monitor.runner.confinement import (
     LOCKS_SIGNALS,
     LOCKS_TCP,
@@ -21,15 +21,15 @@ from virnucpro_monitor.runner.confinement import (
     give_up_capabilities,
     landlock_version,
 )
-from virnucpro_monitor.runner.containment import Inside
+from virnucpro_monitor.runner.containment import Inside, own_shared_memory
 
 # Of the cache: what a target must not know, or has no business with.
 _PRIVATE_FOLDERS = ("oracle", "unpacked", "begun", "spool")
 
 _trial: Trial | None = None
 """Of CUDA under confinement, while it runs."""
-_confined_cuda: bool | None = None
-"""Whether CUDA starts in a confined process; None until a job needs to know."""
+_confined_cuda: Found | None = None
+"""How CUDA starts in a confined process; None until a job needs to know."""
 
 
 def begin_trial(job: PrepareJob | MeasureJob) -> None:
@@ -49,7 +49,7 @@ def wait_for_trial() -> None:
     """Wait for the end of what `begin_trial` began, if it did."""
     global _trial, _confined_cuda
     if _trial is not None:
-        _confined_cuda, _trial = _trial.succeeded(), None
+        _confined_cuda, _trial = _trial.found(), None
 
 
 def trial_pids() -> set[int]:
@@ -82,7 +82,10 @@ def give_up(job: MeasureJob | DescribeJob, territory: Territory, inside: Inside)
         return Confined(files=False, network=False, processes=inside.namespace, chosen=True)
     network = isinstance(job, MeasureJob) and job.network
     # A card that will not start is worse than a target that could write: it is told below.
-    stands = _confined_cuda is not False or not job.request.device.startswith("cuda")
+    on_gpu = job.request.device.startswith("cuda")
+    stands = not on_gpu or _confined_cuda is None or _confined_cuda.starts
+    if on_gpu and _confined_cuda is not None and _confined_cuda.own_memory:
+        own_shared_memory()  # what is left in the machine's would outlive this process
     if stands:
         give_up_capabilities()
     locked = stands and confine_files(territory, network=network)
