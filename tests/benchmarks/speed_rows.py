@@ -92,16 +92,17 @@ class Outputs:
         yield from self._demo_rows()
         yield from self._memory_rows()
 
-    def unequal(self) -> str:
-        """How the findings of all starts agree, in one sentence."""
-        reference = self.starts.get("fresh"), self.starts.get("local 1")
+    def agreement(self) -> str:
+        """How the findings of all starts agree with one of them, in one sentence."""
+        sides = [side for side in ("local 1", "fresh", "warm") if side in self.starts]
         told = []
-        for side, one in self.starts.items():
-            for base in reference:
-                if base is not None and base is not one:
-                    equal, both = num_equal(one, base)
-                    told.append(f"{side}: {equal} of {both} as {base.side}")
-        return f"Findings equal to the last bit: {', '.join(told) or 'nothing to compare'}."
+        for side, one in self.starts.items() if len(self.starts) > 1 and sides else ():
+            equal, both = num_equal(one, self.starts[sides[0]])
+            if side != sides[0] and both:
+                told.append(f"{side} {equal} of {both}")
+        if not told:
+            return "No two starts had a commit in common."
+        return f"Findings equal to those of {sides[0]} to the last bit: {', '.join(told)}."
 
     def _missing(self, *steps: str) -> str:
         for step in steps:

@@ -323,7 +323,7 @@ def write(bench: Bench, out: Path, told: str) -> None:
     outputs = bench.outputs()
     rows = [row for row in outputs.rows() if any(name in bench.why for name in row.steps)]
     took = ", ".join(f"{name} {seconds:.0f} s" for name, seconds in bench.took.items())
-    text = "\n".join((told, "", HEAD, *(row.text() for row in rows), "", outputs.unequal()))
+    text = "\n".join((told, "", HEAD, *(row.text() for row in rows), "", outputs.agreement()))
     text = f"{text}\n{bench.spent_s:.0f} s in all: {took or 'no step was begun'}.\n"
     (out / "table.md").write_text(text)
     whole = {"where": told, "took_s": bench.took, "why_not": bench.why}
