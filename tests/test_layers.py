@@ -17,11 +17,12 @@ LEFT_OF: dict[str, set[str]] = {
     "late_names": set(),
     "disks": {"errors"},
     "setting_forms": set(),
-    "settings": {"errors", "records", "setting_forms"},
+    "user_folders": set(),
+    "settings": {"errors", "records", "setting_forms", "user_folders"},
     "analysis": {"errors", "records"},
 }
 for _room, _left in [
-    ("models", ["errors", "settings", "records", "scratch", "secrecy", "disks"]),
+    ("models", ["errors", "settings", "user_folders", "records", "scratch", "secrecy", "disks"]),
     ("data", ["models", "late_names"]),
     ("validation", ["data"]),
     ("runner", ["validation", "heap"]),

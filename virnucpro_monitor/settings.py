@@ -25,6 +25,7 @@ from pydantic_settings import (
 
 from virnucpro_monitor.errors import ConfigurationError
 from virnucpro_monitor.setting_forms import About, NotBool, split_names, why_unreadable
+from virnucpro_monitor.user_folders import user_folder
 
 CONFIG_FILE = "virnucpro-monitor.toml"
 ENV_PREFIX = "VIRNUCPRO_MONITOR_"
@@ -38,12 +39,6 @@ MAX_WORKERS = 1024  # each is a process with a model
 MAX_TOKENS = 2**31 - 1  # cu_seqlens is int32
 RENAMED = {"memory_limit_gb": "memory_limit_gib"}
 TABLES = ("targets",)  # of the settings file, beside the settings themselves
-
-
-def user_folder(variable: str, fallback: str) -> Path:
-    """The program's own folder under an XDG base directory (`XDG_DATA_HOME`, …)."""
-    base = os.environ.get(variable) or str(Path.home() / fallback)
-    return Path(base) / "virnucpro-monitor"
 
 
 def default_database_url() -> str:

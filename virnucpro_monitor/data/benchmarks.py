@@ -15,7 +15,7 @@ from virnucpro_monitor.data.fasta import format_fasta, parse_fasta, read_fasta
 from virnucpro_monitor.data.limits import MAX_RESIDUES
 from virnucpro_monitor.errors import BenchmarkError
 from virnucpro_monitor.records import BenchmarkSet, ProteinSequence
-from virnucpro_monitor.settings import user_folder
+from virnucpro_monitor.user_folders import user_folder
 
 RELEASED_FOLDER = Path(__file__).parent / "benchmark_sets"
 

@@ -31,7 +31,8 @@ from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 from virnucpro_monitor.errors import ConfigurationError
 from virnucpro_monitor.host.times import local_zone
 from virnucpro_monitor.records import AlertKind, ChannelRules
-from virnucpro_monitor.settings import Settings, user_folder
+from virnucpro_monitor.settings import Settings
+from virnucpro_monitor.user_folders import user_folder
 
 EXAMPLE = """\
 # Where virnucpro-monitor sends its alerts. Addresses hold secrets: keep this file to yourself

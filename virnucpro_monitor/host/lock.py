@@ -14,7 +14,7 @@ from pathlib import Path
 
 from virnucpro_monitor.disks import path_from
 from virnucpro_monitor.errors import ConfigurationError, LockedError
-from virnucpro_monitor.settings import user_folder
+from virnucpro_monitor.user_folders import user_folder
 
 POLL_S = 1.0
 LEASE_TTL_S = 120.0

@@ -6,7 +6,7 @@ from pathlib import Path
 
 from virnucpro_monitor.disks import write_private
 from virnucpro_monitor.errors import ConfigurationError
-from virnucpro_monitor.settings import user_folder
+from virnucpro_monitor.user_folders import user_folder
 
 
 def private_settings_path(name: str) -> Path:

@@ -4,7 +4,8 @@ from pathlib import Path
 
 from virnucpro_monitor.disks import path_from
 from virnucpro_monitor.host.alert_file import alert_path
-from virnucpro_monitor.settings import Settings, settings_file, user_folder
+from virnucpro_monitor.settings import Settings, settings_file
+from virnucpro_monitor.user_folders import user_folder
 
 # Where other programs keep passwords and keys, below the user's home.
 _SECRETS = (

@@ -23,8 +23,8 @@ from virnucpro_monitor.settings import (
     SETTINGS,
     SETTINGS_VARIABLE,
     Settings,
-    user_folder,
 )
+from virnucpro_monitor.user_folders import user_folder
 
 ALERTS_EVERY = "15m"
 ALWAYS_WRITTEN = ("model", "weights", "device", "dtype", "benchmark", "db")

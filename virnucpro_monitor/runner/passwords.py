@@ -14,7 +14,7 @@ from urllib.parse import unquote
 from virnucpro_monitor.disks import write_private
 from virnucpro_monitor.errors import ConfigurationError
 from virnucpro_monitor.secrecy import masked_url
-from virnucpro_monitor.settings import user_folder
+from virnucpro_monitor.user_folders import user_folder
 
 _WITH_PASSWORD = re.compile(r"(?s)(https?://[^:/@]*):(.*)@(.*)", re.I)
 # Tokens that GitHub and GitLab take in place of a user; any user will do beside them.

@@ -14,10 +14,10 @@ from typing import Any
 from sqlalchemy import Connection, select
 
 from virnucpro_monitor.records import content_digest
-from virnucpro_monitor.settings import user_folder
 from virnucpro_monitor.store.chain import LINKS
 from virnucpro_monitor.store.connection import describe, parse_url
 from virnucpro_monitor.store.models import TargetRow
+from virnucpro_monitor.user_folders import user_folder
 
 _ALL = "*"
 

@@ -15,10 +15,10 @@ from typing import Any
 
 from virnucpro_monitor.errors import DatabaseAway, StoreError
 from virnucpro_monitor.records import RunReport, from_json, to_json
-from virnucpro_monitor.settings import user_folder
 from virnucpro_monitor.store.connection import describe, parse_url
 from virnucpro_monitor.store.saving import Draft
 from virnucpro_monitor.store.writer import Writer
+from virnucpro_monitor.user_folders import user_folder
 
 UNREADABLE = ".unreadable"
 STORED_TOGETHER = 50
