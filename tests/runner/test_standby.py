@@ -125,6 +125,8 @@ def test_commits_that_were_waited_for_give_what_fresh_ones_give(
     assert all(heard_out)  # none was begun anew
     assert [told(one) for one in waited_for] == [told(one) for one in fresh]
     assert "seat-" in waited_for[1].documents["output"]["text"]
+    # What is kept for the start of a card is of no use to a CPU, and would look like a mark.
+    assert not list(make_plan(hashes).cache_folder.glob("begun/prepared-*"))
 
 
 def test_nothing_of_a_commit_is_there_before_it_is_called(

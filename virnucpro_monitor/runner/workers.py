@@ -177,7 +177,8 @@ class Workers:
                     nonlocal asked
                     if not asked:  # once a commit, when it has loaded: asking a card takes a while
                         asked = True
-                        remember(plan, prepared)
+                        if device.startswith("cuda"):  # elsewhere nothing starts before its time
+                            remember(plan, prepared)
                         self.seats.keep_ready(prepared, device)
                     on_progress(event)
 
