@@ -238,7 +238,7 @@ def _hosts() -> None:
     rows = [_card_row(host, one) for host in hosts for one in host.cards or (None,)]
     shell.put(
         markup.table(columns, rows, caption="Hosts and cards"),
-        markup.paragraph("Commits and their cost are of the last 90 days.", kind="quiet"),
+        markup.paragraph("Commits and their seconds are of the last 90 days.", kind="quiet"),
     )
 
 

@@ -95,6 +95,8 @@ def steps(options: argparse.Namespace) -> Iterator[Step]:
     if options.target:
         only += ["ready", "warm", "fresh", "first", "local", "dask"]
         target = ("--target", options.target, "--commits", *options.commits)
+    if options.before:
+        target += ("--before", options.before)
     some = ("--limit", 3, "--cards", *options.cards, "--cards-limit", options.cards_limit)
     words = ("--out", out / "targets", "--only", *only, *target, *some)
     yield Step("targets", bench("speed_targets", *words), alone=True)
