@@ -19,6 +19,7 @@ from virnucpro_monitor.models.weights import resolve_weights
 from virnucpro_monitor.records.calls import Call, EmbedPack, Given, Loaded, OnePack, Packs
 from virnucpro_monitor.records.messages import MeasureJob, MessageError
 from virnucpro_monitor.runner import channel
+from virnucpro_monitor.runner import remote as remote_module
 from virnucpro_monitor.runner.channel import Channel, ChannelClosedError
 from virnucpro_monitor.runner.remote import (
     RemoteSubject,
@@ -126,6 +127,56 @@ def test_rows_packs_and_fingerprints_are_those_of_the_subject(
     assert remote.tensors().dtypes() == {name: one.dtype for name, one in tensors.items()}
     name = "embed_tokens.weight"
     assert torch.equal(remote.tensors()[name], tensors[name])
+
+
+def copied(pack: PackedBatch) -> PackedBatch:
+    return replace(pack, input_ids=pack.input_ids.clone(), cu_seqlens=pack.cu_seqlens.clone())
+
+
+@pytest.mark.parametrize("most_bytes", [0, 48 * 1024])
+def test_packs_that_were_foreseen_give_what_they_give_when_asked_for(
+    remote: RemoteSubject,
+    subject: Marking,
+    asked: list[Call],
+    monkeypatch: pytest.MonkeyPatch,
+    most_bytes: int,
+) -> None:
+    monkeypatch.setattr(remote_module, "_AHEAD_BYTES", most_bytes)
+    remote.token_budget = 20
+    packs = [copied(pack) for pack in remote.pack(PAIRS) for _ in range(3)]
+    expected = [subject.embed_packed_layers(copied(pack), [6])[6] for pack in packs]
+    assert len(packs) == 6
+    asked.clear()
+    remote.foresee_packs(packs, [6], "zeros")
+    assert not asked  # nothing before the first is wanted
+    with zeroed(remote.device):
+        for number, pack in enumerate(packs[:4]):
+            assert torch.equal(remote.embed_packed_layers(pack, [6])[6], expected[number])
+            assert int(pack.input_ids[1]) == 5  # what that very pass made of it
+            if number == 2:  # something else in between
+                assert remote.tensors().fingerprints() == fingerprints(subject.tensors())
+    alone = remote.embed_packed_layers(packs[5], [6])[6]  # another than the next
+    assert torch.equal(alone, expected[5])
+    kinds = [type(call).__name__ for call in asked]
+    assert kinds.count("TakeFingerprints") == 1
+    assert kinds.count("EmbedPack") == 5 + (2 if most_bytes else 1)  # and who was asked ahead
+    assert kinds.index("TakeFingerprints") == (5 if most_bytes else 4)
+    remote.foresee_packs((), [6], "")
+    again = next(remote.pack(PAIRS))
+    assert torch.equal(remote.embed_packed_layers(again, [6])[6], expected[0])
+
+
+def test_what_a_foreseen_pack_raises_is_raised_where_it_is_wanted(
+    remote: RemoteSubject, subject: Marking, asked: list[Call]
+) -> None:
+    (pack,) = remote.pack(PAIRS)
+    packs = [copied(pack) for _ in range(4)]
+    remote.foresee_packs(packs, [2], "")
+    with pytest.raises(TargetOutOfMemoryError):
+        remote.embed_packed_layers(packs[0], [2])
+    assert len(asked) == 3  # its collator, and two passes
+    rows = remote.embed_packed_layers(packs[1], [6])[6]
+    assert torch.equal(rows, subject.embed_packed_layers(pack, [6])[6])
 
 
 def test_the_number_of_packs_follows_the_budget_that_is_set(remote: RemoteSubject) -> None:

@@ -3,7 +3,8 @@
 Each message is the length of a JSON header (4 bytes), the header, and the bytes of the tensors that
 the header lists. Nothing is unpickled; sizes are bounded before anything is read. Where both ends
 share memory, rows lie there in place of following: a card writes and reads them at once. Only one
-end writes, and only in answer to the other, which has copied by the time that it asks again.
+end writes, and only in answer to the other, which has copied by the time that it asks again. Who
+asks twice before the first answer names a half of the memory for each, in turns.
 """
 
 import json
@@ -60,11 +61,21 @@ class Channel:
         self._connection = connection
         self._shared = None if shared is None else torch.frombuffer(shared, dtype=torch.uint8)
         self._writes = writes
+        self._half: int | None = None  # of the memory, in which the next answer is to lie
         for option in (socket.SO_SNDBUF, socket.SO_RCVBUF):
             connection.setsockopt(socket.SOL_SOCKET, option, _BUFFER_BYTES)
 
-    def send(self, message: Call | Answer, tensors: Sequence[torch.Tensor] = ()) -> None:
+    def send(
+        self,
+        message: Call | Answer,
+        tensors: Sequence[torch.Tensor] = (),
+        *,
+        half: int | None = None,
+    ) -> None:
         """Send a message with the tensors that it names.
+
+        Args:
+            half: of the shared memory for the answer, 0 or 1; None for all of it.
 
         Raises:
             ChannelClosedError: nobody listens any more.
@@ -76,6 +87,8 @@ class Channel:
         fields = {**call_to_json(message), "tensors": shapes}
         if places:
             fields["shared"] = True
+        if half is not None:
+            fields["half"] = half
         header = json.dumps(fields, allow_nan=False).encode()
         # Refused here, so that it is told as what it is, and not as noise at the other end.
         if len(header) > MAX_MESSAGE_BYTES:
@@ -92,12 +105,13 @@ class Channel:
             raise ChannelClosedError("The other side has gone.") from error
 
     def receive(
-        self, device: torch.device | None = None
+        self, device: torch.device | None = None, half: int | None = None
     ) -> tuple[Call | Answer, list[torch.Tensor]]:
         """The next message and its tensors, which are this process's own.
 
         Args:
             device: where tensors go that lie in shared memory; all others are on the CPU.
+            half: of that memory, as it was named when this was asked for.
 
         Raises:
             ChannelClosedError: nobody is there any more.
@@ -109,9 +123,11 @@ class Channel:
         content = parse_json(bytes(self._take(bytearray(length))))
         shapes = content.pop("tensors", None) if isinstance(content, dict) else None
         shared = content.pop("shared", False) if isinstance(content, dict) else False
+        asked_half = content.pop("half", None) if isinstance(content, dict) else None
+        self._half = asked_half if asked_half in (0, 1) else None
         message = call_from_json(content)
         if shared is not False:
-            return message, self._copied(_checked(shapes), device)
+            return message, self._copied(_checked(shapes), device, half)
         tensors = [_empty(one) for one in _checked(shapes)]
         for one in tensors:
             if one.numel():
@@ -138,8 +154,14 @@ class Channel:
         if not all(isinstance(one, torch.Tensor) for one in tensors):
             return None
         sizes = [one.numel() * one.element_size() for one in tensors]
-        places, end = _laid_out(sizes)
-        return places if end <= self._shared.numel() else None
+        first, room = self._room(self._half)
+        places, end = _laid_out(sizes, first)
+        return places if end <= first + room else None
+
+    def _room(self, half: int | None) -> tuple[int, int]:
+        """The first byte of the shared memory, or of one half of it, and how many these are."""
+        size = 0 if self._shared is None else self._shared.numel()
+        return (0, size) if half is None else (half * (size // 2), size // 2)
 
     def _view(self, place: int, dtype: torch.dtype, shape: Sequence[int]) -> torch.Tensor:
         assert self._shared is not None
@@ -148,12 +170,17 @@ class Channel:
         return view
 
     def _copied(
-        self, shapes: list[tuple[str, list[int]]], device: torch.device | None
+        self,
+        shapes: list[tuple[str, list[int]]],
+        device: torch.device | None,
+        half: int | None,
     ) -> list[torch.Tensor]:
         """The tensors that lie in the shared memory, copied."""
         kinds = [(_DTYPES[dtype], shape) for dtype, shape in shapes]
-        places, end = _laid_out([math.prod(shape) * dtype.itemsize for dtype, shape in kinds])
-        if self._shared is None or end > self._shared.numel():
+        first, room = self._room(half)
+        sizes = [math.prod(shape) * dtype.itemsize for dtype, shape in kinds]
+        places, end = _laid_out(sizes, first)
+        if self._shared is None or end > first + room:
             raise MessageError("Tensors lie where no memory is shared.")
         return [
             self._view(place, *kind).to(device or "cpu", copy=True)
@@ -173,9 +200,9 @@ class Channel:
         return room
 
 
-def _laid_out(sizes: Sequence[int]) -> tuple[list[int], int]:
+def _laid_out(sizes: Sequence[int], first: int) -> tuple[list[int], int]:
     """The first byte of each of several tensors of these bytes, and the one behind the last."""
-    places, end = [], 0
+    places, end = [], first
     for size in sizes:
         places.append(end)
         end += -(-size // _ALIGNED) * _ALIGNED

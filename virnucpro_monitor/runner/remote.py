@@ -5,8 +5,10 @@ are made of it here.
 """
 
 import re
+from collections import deque
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
+from dataclasses import dataclass
 from typing import NoReturn, TypeVar
 
 import torch
@@ -43,7 +45,24 @@ _PRINT = re.compile(r"([a-z0-9_]{1,40})((?: -?[0-9]{1,60})+)")
 _DEVICE = re.compile(r"cpu|cuda(:\d{1,3})?")
 _DTYPES = {"float32": torch.float32, "float16": torch.float16, "bfloat16": torch.bfloat16}
 
+_MOST_ASKED = 2  # passes at a time: one that is computed, and one that waits for it
+_AHEAD_BYTES = 48 * 1024  # what waits must fit the socket, where its reader may wait to be read
+
 _Kind = TypeVar("_Kind", bound=Answer)
+
+
+@dataclass(slots=True, eq=False)
+class _Ahead:
+    """A pass that was foreseen, and what came of it."""
+
+    call: Call
+    inputs: Sequence[torch.Tensor]
+    half: int = 0
+    answer: tuple[Call | Answer, list[torch.Tensor]] | None = None
+
+    def is_it(self, call: Call, inputs: Sequence[torch.Tensor]) -> bool:
+        same = all(one is other for one, other in zip(self.inputs, inputs, strict=False))
+        return same and self.call == call
 
 
 class _FromTarget:
@@ -92,6 +111,9 @@ class RemoteSubject:
     def __init__(self, channel: Channel) -> None:
         self._channel = channel
         self._fill = ""
+        self._foreseen: deque[_Ahead] = deque()  # not asked yet
+        self._asked: deque[_Ahead] = deque()  # asked, the oldest first
+        self._half = 0
         self._stack = ExitStack()
 
     def meet(self) -> None:
@@ -159,14 +181,20 @@ class RemoteSubject:
         self, batch: PackedBatch, span: tuple[int, int] | None, layers: Sequence[int]
     ) -> Layers:
         """{layer: [rows, D]} of a part of the pack; no others come over the channel."""
-        call = EmbedPack(
-            layers=tuple(layers),
-            max_seqlen=batch.max_seqlen,
-            sequence_ids=batch.sequence_ids,
-            fill=self._fill,
-            span=span,
-        )
+        call = _pack_call(batch, span, layers, self._fill)
         return self._embed(call, batch.input_ids, batch.cu_seqlens)
+
+    def foresee_packs(self, packs: Sequence[PackedBatch], layers: Sequence[int], fill: str) -> None:
+        """Say which packs are embedded next, in this order, so that none waits to be asked for.
+
+        Nothing is asked before the first of them is. What is asked in between is answered after
+        those that are asked already.
+        """
+        self._forget()
+        self._foreseen.extend(
+            _Ahead(_pack_call(one, None, layers, fill), (one.input_ids, one.cu_seqlens))
+            for one in packs
+        )
 
     def embed_exactly(self, tokens: torch.Tensor) -> torch.Tensor:
         """tokens [T] int64 -> [T, D] of the last layer in FP64, as the target has it."""
@@ -203,21 +231,72 @@ class RemoteSubject:
         device: torch.device | None = None,
     ) -> tuple[_Kind, list[torch.Tensor]]:
         """Ask, and wait for an answer of this kind and its tensors, perhaps on that device."""
+        for one in tuple(self._asked):
+            self._hear(one)
         self._channel.send(call, tensors)
         return self._await(kind, device)
 
     def _await(
         self, kind: type[_Kind], device: torch.device | None = None
     ) -> tuple[_Kind, list[torch.Tensor]]:
-        answer, tensors = self._channel.receive(device)
+        return self._checked(kind, *self._channel.receive(device))
+
+    def _checked(
+        self, kind: type[_Kind], answer: Call | Answer, tensors: list[torch.Tensor]
+    ) -> tuple[_Kind, list[torch.Tensor]]:
         if isinstance(answer, Raised):
             _raise(answer)
         if not isinstance(answer, kind):
             raise MessageError(f"{type(answer).__name__} came in place of {kind.__name__}.")
         return answer, tensors
 
+    def _ask_ahead(self) -> None:
+        while self._foreseen and len(self._asked) < _MOST_ASKED:
+            if self._asked and sum(rows.nbytes for rows in self._foreseen[0].inputs) > _AHEAD_BYTES:
+                return
+            one = self._foreseen.popleft()
+            one.half, self._half = self._half, 1 - self._half
+            self._channel.send(one.call, one.inputs, half=one.half)
+            self._asked.append(one)
+
+    def _hear(self, one: _Ahead) -> tuple[Call | Answer, list[torch.Tensor]]:
+        if one.answer is None:
+            try:
+                one.answer = self._channel.receive(self.device, one.half)
+            except BaseException:  # no answer to this one comes any more
+                self._asked.remove(one)
+                self._foreseen.clear()
+                raise
+        return one.answer
+
+    def _forget(self) -> None:
+        """Foresee nothing any more."""
+        self._foreseen.clear()
+        while self._asked:
+            self._hear(self._asked[0])
+            self._asked.popleft()
+
+    def _ask_or_hear(
+        self, call: EmbedAlone | EmbedPack, inputs: Sequence[torch.Tensor]
+    ) -> tuple[Embedded, list[torch.Tensor]]:
+        """The answer to what was asked ahead, or else to what is asked now."""
+        first = next(iter((*self._asked, *self._foreseen)), None)
+        if first is None or not first.is_it(call, inputs):
+            return self.ask(call, Embedded, inputs, self.device)
+        self._ask_ahead()
+        heard = self._hear(first)
+        self._asked.popleft()
+        try:
+            found = self._checked(Embedded, *heard)
+        except FROM_TARGET:
+            with suppress(ConnectionError, MessageError):  # it has raised before that
+                self._forget()
+            raise
+        self._ask_ahead()
+        return found
+
     def _embed(self, call: EmbedAlone | EmbedPack, *inputs: torch.Tensor) -> Layers:
-        answer, tensors = self.ask(call, Embedded, inputs, self.device)
+        answer, tensors = self._ask_or_hear(call, inputs)
         wanted = len(call.layers) + len(answer.changed)
         if answer.layers != call.layers or len(tensors) != wanted:
             raise MessageError("Rows came of other layers than were asked for.")
@@ -277,6 +356,18 @@ class RemoteTensors(Mapping[str, torch.Tensor]):
             self.fingerprints()
         assert self._taken is not None
         return self._taken
+
+
+def _pack_call(
+    batch: PackedBatch, span: tuple[int, int] | None, layers: Sequence[int], fill: str
+) -> EmbedPack:
+    return EmbedPack(
+        layers=tuple(layers),
+        max_seqlen=batch.max_seqlen,
+        sequence_ids=batch.sequence_ids,
+        fill=fill,
+        span=span,
+    )
 
 
 def _read_print(text: str) -> tuple[str, tuple[int, ...]]:

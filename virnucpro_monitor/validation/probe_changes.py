@@ -28,7 +28,7 @@ from virnucpro_monitor.validation.probe_rows import (
     not_judged,
     same,
 )
-from virnucpro_monitor.validation.subject import Subject
+from virnucpro_monitor.validation.subject import Subject, foresee_packs
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,20 +76,23 @@ def change_passes(
     """Run a pass for each set of slots to change; masked at one of `fractions`, by the slot."""
     bounds = bounds_of(probed.pack)
     slots = list(itertools.pairwise(bounds))
-    found = []
+    made = []
     for chosen in sets:
         tokens = probed.pack.input_ids.clone()
         kept = torch.ones(tokens.shape[0], dtype=torch.bool)
         kept[bounds[-1] :] = False  # tokens of no sequence
-        shares = [0.0] * len(slots)
+        masked = [0.0] * len(slots)
         for slot in chosen:
             start, end = slots[slot]
-            shares[slot] = fractions[slot % len(fractions)]
-            tokens[start:end] = mask_tokens(other_residues(tokens[start:end]), shares[slot])
+            masked[slot] = fractions[slot % len(fractions)]
+            tokens[start:end] = mask_tokens(other_residues(tokens[start:end]), masked[slot])
             kept[start:end] = False
-        rows = embed_first_and_last(subject, probed.pack.with_tokens(tokens), on_zeros=True)
-        found.append(Changed(probed, rows, tuple(shares), kept))
-    return found
+        made.append((probed.pack.with_tokens(tokens), tuple(masked), kept))
+    foresee_packs(subject, [pack for pack, _, _ in made], [0, subject.num_layers], "zeros")
+    return [
+        Changed(probed, embed_first_and_last(subject, pack, on_zeros=True), shares, kept)
+        for pack, shares, kept in made
+    ]
 
 
 @dataclass(slots=True)

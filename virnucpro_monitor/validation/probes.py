@@ -62,7 +62,12 @@ from virnucpro_monitor.validation.probe_sides import (
     probe_mask,
 )
 from virnucpro_monitor.validation.probe_texts import probe_benchmark
-from virnucpro_monitor.validation.subject import PackedBatch, Subject, embed_unpacked
+from virnucpro_monitor.validation.subject import (
+    PackedBatch,
+    Subject,
+    embed_unpacked,
+    foresee_packs,
+)
 from virnucpro_monitor.validation.tokens import encode
 
 
@@ -357,6 +362,7 @@ def _disagreement(
     for pack, rows in (*([opening.smallest] if opening.smallest else ()), *opening.longest):
         seen.add(pack, rows)
     shaped = shape_packs(subject, protocol.content["probes"], opening.problems)
+    foresee_packs(subject, [pack.batch for pack in shaped], [subject.num_layers], "nan")
     for pack in shaped:
         try:
             rows = embed_poisoned(subject, pack.batch)

@@ -106,6 +106,22 @@ def embed_packed(subject: Subject, batch: PackedBatch, layer: int | None = None)
     return subject.embed_packed_layers(batch, [wanted])[wanted]
 
 
+def foresee_packs(
+    subject: Subject, packs: Sequence[PackedBatch], layers: Sequence[int], fill: str
+) -> None:
+    """Say which packs are embedded next, where nothing else is asked of the subject in between.
+
+    A subject whose passes run elsewhere has a method of its own for it: those need not wait for
+    what is done with the rows of the one before.
+
+    Args:
+        fill: of memory that nobody wrote, "nan" or "zeros".
+    """
+    foresee = getattr(subject, "foresee_packs", None)
+    if foresee is not None and getattr(subject, "reuses", False):  # else sequences alone come too
+        foresee(packs, layers, fill)
+
+
 def embed_slot_layers(
     subject: Subject, batch: PackedBatch, span: tuple[int, int], layers: Sequence[int]
 ) -> Layers:
