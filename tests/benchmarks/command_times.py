@@ -55,7 +55,7 @@ def first_verdict(side: str, checkout: Path, cache: Path, options: argparse.Name
             *(sys.executable, "-m", "virnucpro_monitor", "run"),
             *("--target", chosen.target.location, "--commit", commit),
             *("--package", str(chosen.target.package)),
-            *("--model", options.model, "--weights", options.weights, "--workers", "1"),
+            *("--model", options.model, "--weights", options.weights),
             *("--device", options.device, "--dtype", options.dtype),
             *("--benchmark", options.benchmark, "--token-budget", str(chosen.token_budget)),
             *("--db", f"sqlite:///{folder}/runs.db"),

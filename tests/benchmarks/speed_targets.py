@@ -302,7 +302,8 @@ def main() -> None:
             setattr(options, name, getattr(options, name).resolve())
     cache = (options.cache or out / "cache").resolve()
     cache.mkdir(parents=True, exist_ok=True)
-    told, bench = where(), Bench(options, out)
+    bench = Bench(options, out)
+    told = where()
     chosen = [one for one in steps(options, cache) if one.name.startswith(tuple(options.only))]
     print(f"{told}\n\n{HEAD}", flush=True)
     beside = [one for one in chosen if one.lane]
