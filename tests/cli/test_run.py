@@ -239,6 +239,28 @@ def test_sigterm_ends_a_run_and_keeps_what_is_stored(
     assert outcomes(database) == [(first, "passed")]
 
 
+IMPATIENT = """
+import os, signal, time
+from virnucpro_monitor.cli.run import stopping_on_terminate
+signal.signal(signal.SIGINT, signal.default_int_handler)  # who runs tests may ignore it
+with stopping_on_terminate():
+    try:
+        os.kill(os.getpid(), signal.{first})
+        time.sleep(60)
+    finally:  # what still runs is being ended
+        os.kill(os.getpid(), signal.{again})
+        time.sleep(60)
+"""
+
+
+@pytest.mark.parametrize(("first", "again"), [("SIGINT", "SIGINT"), ("SIGTERM", "SIGINT")])
+def test_who_asks_again_need_not_wait(first: str, again: str) -> None:
+    command = [sys.executable, "-c", IMPATIENT.format(first=first, again=again)]
+    done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=50)
+    assert done.returncode == 130
+    assert done.stderr == "Ended at once; what was stored so far is kept.\n"
+
+
 @pytest.mark.parametrize(
     ("stored", "code"),
     [

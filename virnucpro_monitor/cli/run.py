@@ -1,5 +1,6 @@
 """`virnucpro-monitor run`: validate commits and store what comes of them."""
 
+import os
 import signal
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -25,6 +26,7 @@ from virnucpro_monitor.cli.options import (
 from virnucpro_monitor.errors import ConfigurationError
 from virnucpro_monitor.settings import RUN_SETTINGS, Settings
 
+_STOPS = (signal.SIGINT, signal.SIGTERM)
 COMMIT_HELP = "A hash, tag or branch; may be given several times."
 
 
@@ -126,16 +128,27 @@ def run(
 
 @contextmanager
 def stopping_on_terminate() -> Iterator[None]:
-    """Let SIGTERM (a service manager's stop) end a run as Ctrl-C does: with its children ended."""
+    """Let SIGTERM (a service manager's stop) end a run as Ctrl-C does: with its children ended.
+
+    Whoever asks again meanwhile has this process ended at once: its children end without it, too.
+    """
+    asked = False
 
     def stop(*_: object) -> None:
+        nonlocal asked
+        if asked:
+            say("Ended at once; what was stored so far is kept.")
+            os._exit(130)
+        asked = True
         raise KeyboardInterrupt
 
-    before = signal.signal(signal.SIGTERM, stop)
+    heeded = [one for one in _STOPS if signal.getsignal(one) is not signal.SIG_IGN]
+    before = {number: signal.signal(number, stop) for number in heeded}
     try:
         yield
     except KeyboardInterrupt:
         say("Interrupted; what was stored so far is kept.")  # Typer ends here without a word
         raise
     finally:
-        signal.signal(signal.SIGTERM, before)
+        for number, handler in before.items():
+            signal.signal(number, handler)
