@@ -1,14 +1,16 @@
 """The table of speed says what was measured, and never gives a figure for what was not."""
 
+import argparse
 import json
 import sys
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
 
-from tests.benchmarks import speed_targets
+from tests.benchmarks import command_times, speed_targets
 from tests.benchmarks.speed_rows import Outputs
 from tests.benchmarks.starts import Start, append
 
@@ -120,6 +122,27 @@ def test_no_figure_for_errors_or_for_other_findings(tmp_path: Path) -> None:
     without = "no figure: 1 of 3 commits of local 1 have no verdict"
     assert rows[2] == f"- | - | - | 1.5 | {without}"
     assert rows[5] == f"- | - | - | 0.53 x | {without}"
+
+
+@pytest.mark.parametrize("outcome", ["failed", "error"])
+def test_a_first_verdict_is_timed_by_its_line_and_an_error_is_none(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, outcome: str
+) -> None:
+    package = tmp_path / "virnucpro_monitor"
+    package.mkdir()
+    (package / "__init__.py").touch()
+    line = f"{COMMITS[0][:10]}  {outcome}  seed  worst similarity 0.9"
+    (package / "__main__.py").write_text(f"print('Created the database.')\nprint({line!r})\n")
+    repository = SimpleNamespace(location=str(tmp_path), package="pack")
+    commit = SimpleNamespace(hash=COMMITS[0])
+    chosen = SimpleNamespace(target=repository, commits=[commit], token_budget=512)
+    monkeypatch.setattr(command_times, "choose", lambda *_: chosen)
+    options = argparse.Namespace(
+        model="m", weights="synthetic", device="cpu", dtype="float32", benchmark="seed"
+    )
+    took = command_times.first_verdict("before", tmp_path, tmp_path, options)
+    assert took.said == line
+    assert (took.seconds is None) is (outcome == "error")
 
 
 def test_what_no_time_is_left_for_is_said_and_not_begun(
