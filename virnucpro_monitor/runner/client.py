@@ -28,6 +28,7 @@ from virnucpro_monitor.records.messages import (
     decode_said,
     encode,
 )
+from virnucpro_monitor.runner.bytecode import own_bytecode
 from virnucpro_monitor.runner.standby import NEEDS_FRESH
 from virnucpro_monitor.runner.supervisor import descendants
 from virnucpro_monitor.secrecy import public_environment
@@ -252,7 +253,7 @@ class WorkerPool:
         with theirs:
             self._process = subprocess.Popen(
                 [
-                    sys.executable, "-P", "-m", SERVER_MODULE,
+                    sys.executable, "-P", *own_bytecode(environment), "-m", SERVER_MODULE,
                     *([] if self._fork else ["--spawn"]),
                 ],
                 stdin=theirs.fileno(),

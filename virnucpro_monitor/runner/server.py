@@ -47,6 +47,7 @@ from virnucpro_monitor.records.messages import (
     is_verdict,
 )
 from virnucpro_monitor.runner import worker
+from virnucpro_monitor.runner.bytecode import leave_own_bytecode
 from virnucpro_monitor.runner.cgroup import JobGroup
 from virnucpro_monitor.runner.confinement import Territory, close_descriptors
 from virnucpro_monitor.runner.containment import (
@@ -413,6 +414,7 @@ def _become(
         arguments: descriptors stay open.
         python: another interpreter than our own, which gets this package by `PYTHONPATH`.
     """
+    leave_own_bytecode()
     os.dup2(_write_job(job), 0)
     for one in arguments:
         if isinstance(one, int) and one >= 0:

@@ -36,6 +36,7 @@ from virnucpro_monitor.records.messages import (
     Said,
     encode,
 )
+from virnucpro_monitor.runner.bytecode import leave_own_bytecode
 from virnucpro_monitor.runner.supervisor import TARGET_GONE
 from virnucpro_monitor.scratch import scratch_folder
 
@@ -48,7 +49,7 @@ Emit = Callable[[Said], None]
 def settle_in() -> None:
     """What every process of a job does first."""
     faulthandler.enable(all_threads=False)  # a segmentation fault leaves its stack in the output
-    sys.dont_write_bytecode = True
+    leave_own_bytecode()
     keep_freed_memory()
     for stream in (sys.stdout, sys.stderr):
         stream.reconfigure(line_buffering=True)  # type: ignore[union-attr]

@@ -1,0 +1,61 @@
+"""Where Python keeps no bytecode of torch, the fork server keeps its own."""
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+from types import SimpleNamespace
+
+import pytest
+
+from virnucpro_monitor.runner import bytecode
+
+_LEAVES = """
+import os, sys
+from pathlib import Path
+from virnucpro_monitor.runner.bytecode import leave_own_bytecode
+
+kept = {one.name.partition(".")[0] for one in Path(sys.argv[1]).rglob("*.pyc")}
+assert "bytecode" in kept, kept
+leave_own_bytecode()
+assert sys.dont_write_bytecode and sys.pycache_prefix is None
+assert os.environ["PYTHONDONTWRITEBYTECODE"] == "1"
+"""
+
+
+@pytest.mark.parametrize(
+    ("there", "writes", "writable", "prefix", "own"),
+    [
+        (False, False, True, None, True),  # as uv installs, where a container is told to write none
+        (False, True, False, None, True),
+        (False, True, True, None, False),
+        (True, False, False, None, False),
+        (False, False, False, "/elsewhere", False),
+    ],
+)
+def test_bytecode_is_kept_apart_only_where_python_keeps_none(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path,
+    there: bool, writes: bool, writable: bool, prefix: str | None, own: bool,
+) -> None:  # fmt: skip
+    cached = tmp_path / "torch" / "__pycache__" / "__init__.pyc"
+    if there:
+        cached.parent.mkdir(parents=True)
+        cached.touch()
+    found = SimpleNamespace(cached=str(cached))
+    monkeypatch.setattr(bytecode.importlib.util, "find_spec", lambda _: found)
+    monkeypatch.setattr(sys, "dont_write_bytecode", not writes)
+    monkeypatch.setattr(sys, "pycache_prefix", prefix)
+    monkeypatch.setattr(os, "access", lambda *_: writable)
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    environment = {"PYTHONDONTWRITEBYTECODE": "1", "HOME": "/home"}
+    options = bytecode.own_bytecode(environment)
+    place = tmp_path / "virnucpro-monitor" / "bytecode"
+    assert options == (["-X", f"pycache_prefix={place}"] if own else [])
+    assert ("PYTHONDONTWRITEBYTECODE" in environment) is not own
+
+
+def test_what_a_job_imports_is_found_and_left_as_without(tmp_path: Path) -> None:
+    environment = {name: value for name, value in os.environ.items() if "BYTECODE" not in name}
+    command = [sys.executable, "-X", f"pycache_prefix={tmp_path}", "-c", _LEAVES, str(tmp_path)]
+    done = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
