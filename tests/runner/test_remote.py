@@ -171,7 +171,7 @@ def test_what_a_foreseen_pack_raises_is_raised_where_it_is_wanted(
 ) -> None:
     (pack,) = remote.pack(PAIRS)
     packs = [copied(pack) for _ in range(4)]
-    remote.foresee_packs(packs, [2], "")
+    remote.foresee_packs(packs, [2], "", at_once=True)
     with pytest.raises(TargetOutOfMemoryError):
         remote.embed_packed_layers(packs[0], [2])
     assert len(asked) == 3  # its collator, and two passes

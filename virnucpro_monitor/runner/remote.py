@@ -184,17 +184,26 @@ class RemoteSubject:
         call = _pack_call(batch, span, layers, self._fill)
         return self._embed(call, batch.input_ids, batch.cu_seqlens)
 
-    def foresee_packs(self, packs: Sequence[PackedBatch], layers: Sequence[int], fill: str) -> None:
+    def foresee_packs(
+        self,
+        packs: Sequence[PackedBatch],
+        layers: Sequence[int],
+        fill: str,
+        *,
+        at_once: bool = False,
+    ) -> None:
         """Say which packs are embedded next, in this order, so that none waits to be asked for.
 
-        Nothing is asked before the first of them is. What is asked in between is answered after
-        those that are asked already.
+        Nothing is asked before the first of them is, or else `at_once`. What is asked in between is
+        answered after those that are asked already.
         """
         self._forget()
         self._foreseen.extend(
             _Ahead(_pack_call(one, None, layers, fill), (one.input_ids, one.cu_seqlens))
             for one in packs
         )
+        if at_once:
+            self._ask_ahead()
 
     def embed_exactly(self, tokens: torch.Tensor) -> torch.Tensor:
         """tokens [T] int64 -> [T, D] of the last layer in FP64, as the target has it."""

@@ -1,7 +1,8 @@
 """Probes of the packed path against itself: repeated, with other neighbours, at other places."""
 
 import itertools
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Sequence
+from dataclasses import dataclass
 
 import torch
 
@@ -81,61 +82,82 @@ def leak_document(worst: Worst, passes: int, packs: Sequence[PackedBatch]) -> Pr
     )
 
 
+@dataclass(frozen=True, slots=True)
+class Moved:
+    """A pack in another order.
+
+    Attributes:
+        base: the pack as it was, by its place among those asked about.
+        order: its slots, in the order in which they lie in `pack`.
+    """
+
+    base: int
+    order: list[int]
+    pack: PackedBatch
+
+
+def turned(packs: Sequence[PackedBatch], thirds: Sequence[int] = (1, 2)) -> list[Moved]:
+    """Each pack turned round by some thirds."""
+    return [
+        Moved(number, order, reorder(pack, order))
+        for number, pack in enumerate(packs)
+        for slots in [len(bounds_of(pack)) - 1]
+        for turn in sorted({(third * slots) // 3 for third in thirds} - {0})
+        for order in [[(slot + turn) % slots for slot in range(slots)]]
+    ]
+
+
+def backwards(packs: Sequence[PackedBatch]) -> list[Moved]:
+    """Each pack reversed; two sequences reversed are two turned, which are asked anyway."""
+    return [
+        Moved(number, order, reorder(pack, order))
+        for number, pack in enumerate(packs)
+        for slots in [len(bounds_of(pack)) - 1]
+        for order in [list(range(slots))[::-1]]
+        if slots > 2 or (slots == 2 and len(packs) == 1)
+    ]
+
+
 def probe_positions(
     subject: Subject,
     packs: Sequence[PackedBatch],
     base: Sequence[torch.Tensor],
-    thirds: Sequence[int] = (1, 2),
+    moved: Sequence[Moved],
 ) -> ProbeDocument:
-    """Each sequence at other places of its pack, by turning the pack round by some thirds."""
-
-    def orders(slots: int) -> Iterator[list[int]]:
-        for turn in sorted({(third * slots) // 3 for third in thirds} - {0}):
-            yield [(slot + turn) % slots for slot in range(slots)]
-
-    return _probe_reordered(
-        subject,
-        packs,
-        base,
-        orders,
-        "A sequence's embedding changes at another place of its pack by",
-    )
+    """Each sequence at other places of its pack, by packs of `turned`."""
+    what = "A sequence's embedding changes at another place of its pack by"
+    return _probe_moved(subject, packs, base, moved, what)
 
 
 def probe_order(
-    subject: Subject, packs: Sequence[PackedBatch], base: Sequence[torch.Tensor]
-) -> ProbeDocument:
-    """The pack reversed; two sequences reversed are two turned, which were asked."""
-
-    def orders(slots: int) -> Iterator[list[int]]:
-        if slots > 2 or (slots == 2 and len(packs) == 1):
-            yield list(reversed(range(slots)))
-
-    return _probe_reordered(
-        subject, packs, base, orders, "A sequence's embedding changes in the reversed pack by"
-    )
-
-
-def _probe_reordered(
     subject: Subject,
     packs: Sequence[PackedBatch],
     base: Sequence[torch.Tensor],
-    orders: Callable[[int], Iterator[list[int]]],
+    moved: Sequence[Moved],
+) -> ProbeDocument:
+    """The pack reversed, by packs of `backwards`."""
+    what = "A sequence's embedding changes in the reversed pack by"
+    return _probe_moved(subject, packs, base, moved, what)
+
+
+def _probe_moved(
+    subject: Subject,
+    packs: Sequence[PackedBatch],
+    base: Sequence[torch.Tensor],
+    moved: Sequence[Moved],
     what: str,
 ) -> ProbeDocument:
     worst, asked = Worst(), []
-    for pack, rows in zip(packs, base, strict=True):
-        bounds = bounds_of(pack)
-        for order in orders(len(bounds) - 1):
-            moved = reorder(pack, order)
-            after = embed(subject, moved)
-            asked.append(pack)
-            places = bounds_of(moved)
-            for slot, old in enumerate(order):
-                error = measures.relative_l2(
-                    after[places[slot] : places[slot + 1]], rows[bounds[old] : bounds[old + 1]]
-                )
-                worst.add(error, pack.sequence_ids[old])
+    for one in moved:
+        pack, rows = packs[one.base], base[one.base]
+        after = embed(subject, one.pack)
+        asked.append(pack)
+        bounds, places = bounds_of(pack), bounds_of(one.pack)
+        for slot, old in enumerate(one.order):
+            error = measures.relative_l2(
+                after[places[slot] : places[slot + 1]], rows[bounds[old] : bounds[old + 1]]
+            )
+            worst.add(error, pack.sequence_ids[old])
     if not asked:
         return not_judged("No pack holds enough sequences to change their places.")
     return ProbeDocument(

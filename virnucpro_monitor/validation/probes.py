@@ -31,10 +31,12 @@ from virnucpro_monitor.validation.probe_changes import (
     unwritten_document,
 )
 from virnucpro_monitor.validation.probe_neighbours import (
+    backwards,
     probe_leak,
     probe_order,
     probe_positions,
     probe_repeat,
+    turned,
 )
 from virnucpro_monitor.validation.probe_packs import (
     ProbePack,
@@ -211,8 +213,8 @@ def _probe_each(
     masked = mask_whole(subject, opening.base, protocol.content["probes"]["mask_fractions"])
     found |= _masks(alone, oracle, opening.base, masked, Worst())
     return found | {
-        "position": probe_positions(subject, packs, rows),
-        "order": probe_order(subject, packs, rows),
+        "position": probe_positions(subject, packs, rows, turned(packs)),
+        "order": probe_order(subject, packs, rows, backwards(packs)),
     }
 
 
@@ -242,13 +244,16 @@ def _probe_together(
             "unwritten": unwritten_document(subject, opening.base, steady),
             "leak": changes_leak_document(opening.base, steady),
         }
-    masked = [Masked(one.base, one.probed, one.shares) for one in changes]
-    found |= _masks(alone, oracle, opening.base, masked, steady.masks)
     placed = opening.base[reach:]
     packs, rows = [one.pack for one in placed], [one.last for one in placed]
+    turns, reversals = turned(packs, thirds=(1,)), backwards(packs)
+    reordered = [one.pack for one in (*turns, *reversals)]
+    foresee_packs(subject, reordered, [subject.num_layers], "", at_once=True)
+    masked = [Masked(one.base, one.probed, one.shares) for one in changes]
+    found |= _masks(alone, oracle, opening.base, masked, steady.masks)
     found |= {
-        "position": probe_positions(subject, packs, rows, thirds=(1,)),
-        "order": probe_order(subject, packs, rows),
+        "position": probe_positions(subject, packs, rows, turns),
+        "order": probe_order(subject, packs, rows, reversals),
     }
     # After the masks, whose unpacked passes give layer 0 as well.
     found["probes"] = _disagreement(subject, alone, protocol, oracle, opening)

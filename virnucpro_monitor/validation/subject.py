@@ -107,7 +107,12 @@ def embed_packed(subject: Subject, batch: PackedBatch, layer: int | None = None)
 
 
 def foresee_packs(
-    subject: Subject, packs: Sequence[PackedBatch], layers: Sequence[int], fill: str
+    subject: Subject,
+    packs: Sequence[PackedBatch],
+    layers: Sequence[int],
+    fill: str,
+    *,
+    at_once: bool = False,
 ) -> None:
     """Say which packs are embedded next, where nothing else is asked of the subject in between.
 
@@ -115,11 +120,12 @@ def foresee_packs(
     what is done with the rows of the one before.
 
     Args:
-        fill: of memory that nobody wrote, "nan" or "zeros".
+        fill: of memory that nobody wrote, "nan", "zeros", or "" as it comes.
+        at_once: begin now, since other work comes before the first of them is wanted.
     """
     foresee = getattr(subject, "foresee_packs", None)
     if foresee is not None and getattr(subject, "reuses", False):  # else sequences alone come too
-        foresee(packs, layers, fill)
+        foresee(packs, layers, fill, at_once=at_once)
 
 
 def embed_slot_layers(
