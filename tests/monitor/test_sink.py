@@ -31,6 +31,15 @@ def test_a_second_start_on_one_host_leaves_with_a_clear_line(tmp_path: Path) -> 
             pass  # another target has a lock of its own
 
 
+def test_who_has_waited_for_a_first_start_knows_what_that_has_stored(tmp_path: Path) -> None:
+    url, report = f"sqlite:///{tmp_path / 'a.db'}", make_report(0)
+    with Sink(url, report.target, say=print) as waiting:
+        assert waiting.known_runs() == []
+        with Sink(url, report.target, say=print) as first:
+            run_id = first.save(report)
+        assert [run.id for run in waiting.known_runs()] == [run_id]
+
+
 @pytest.mark.postgres
 def test_hosts_that_share_a_server_exclude_each_other(
     postgres_database_url: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch

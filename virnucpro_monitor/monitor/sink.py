@@ -59,14 +59,17 @@ class Sink:
         self._cluster: tuple[ClusterHost, ...] | None = None
 
     def __enter__(self) -> "Sink":
-        with suppress(MissingDatabase):
-            self._engine = open_engine(self._url)
+        self._open()
         if self._engine is None and not self._url.startswith("sqlite"):
             open_engine(self._url)  # only SQLite is created by itself: let the error say how
-        if self._engine is not None:
+        return self
+
+    def _open(self) -> None:
+        """Open the database, if it is there."""
+        with suppress(MissingDatabase):
+            self._engine = open_engine(self._url)
             self._replay(self.writer)  # before anybody asks what has been measured
             self._anchor()
-        return self
 
     def __exit__(
         self,
@@ -101,6 +104,8 @@ class Sink:
 
     def known_runs(self) -> list[Run]:
         """The target's current runs, oldest commit first."""
+        if self._engine is None:
+            self._open()  # a start that was waited for may have made it
         return load_runs(self._engine, target=self.target.name) if self._engine else []
 
     def begin(self, selection: Selection) -> None:
