@@ -8,6 +8,9 @@ from virnucpro_monitor import __version__
 from virnucpro_monitor.cli import main as cli
 from virnucpro_monitor.cli import validate
 from virnucpro_monitor.errors import MonitorError
+from virnucpro_monitor.monitor.starting import begun_early, workers_ahead
+from virnucpro_monitor.runner.client import WorkerPool
+from virnucpro_monitor.settings import Settings
 
 
 def test_version(capsys: pytest.CaptureFixture[str]) -> None:
@@ -100,3 +103,43 @@ def test_python_m_reaches_the_same_program() -> None:
         check=True,
     )
     assert finished.stdout.strip() == __version__
+
+
+def test_what_measures_begins_to_start_before_the_command_line_is_imported() -> None:
+    code = (
+        "import sys, virnucpro_monitor.cli.start as s;"
+        "print({'typer', 'pydantic', 'torch'} & set(sys.modules))"
+    )
+    finished = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, check=False
+    )
+    assert finished.stdout == "set()\n", finished.stderr
+
+
+@pytest.mark.parametrize(
+    ("line", "engine", "starts"),
+    [
+        ("--debug run --all", None, True),
+        ("run --all", "dask", False),
+        ("check --engine dask", None, False),
+        ("run --help", None, False),
+        ("runs show 1", None, False),
+        ("", None, False),
+    ],
+)
+def test_only_a_command_that_measures_here_begins_early(
+    monkeypatch: pytest.MonkeyPatch, line: str, engine: str | None, starts: bool
+) -> None:
+    started: list[WorkerPool] = []
+    monkeypatch.setattr(WorkerPool, "start", lambda pool: started.append(pool))
+    if engine:
+        monkeypatch.setenv("VIRNUCPRO_MONITOR_ENGINE", engine)
+    else:
+        monkeypatch.delenv("VIRNUCPRO_MONITOR_ENGINE", raising=False)
+    with begun_early(line.split()):
+        early = list(started)
+        assert len(early) == starts
+        with workers_ahead(Settings()) as pool:
+            assert [pool] == early or not starts
+        with workers_ahead(Settings()) as another:  # it serves once
+            assert another not in early
