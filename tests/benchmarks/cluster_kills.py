@@ -38,6 +38,19 @@ class StandIn:
 
     def __init__(self, folder: Path) -> None:
         self._folder = folder
+        self._held: set[str] = set()
+
+    def start(self) -> None:
+        """There is no process to start."""
+
+    def hold(self, job: Any) -> None:
+        self._held.add(job.checkout)
+
+    def drop(self, checkout: str) -> None:
+        self._held.discard(checkout)
+
+    def num_held(self, _: str) -> int:
+        return len(self._held)
 
     def run(self, job: Any, *, cancel: threading.Event) -> Iterator[Any]:
         from virnucpro_monitor.records.messages import Advanced, Ended, MeasureJob, decode_said

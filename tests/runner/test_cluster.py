@@ -8,6 +8,7 @@ import threading
 import time
 from collections.abc import Iterator
 from dataclasses import replace
+from datetime import UTC, datetime
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any, cast
@@ -21,11 +22,22 @@ from tests.store.builders import make_environment
 from virnucpro_monitor.data.benchmarks import load_benchmark
 from virnucpro_monitor.errors import ClusterError
 from virnucpro_monitor.models.weights import synthesize
-from virnucpro_monitor.records import ClusterHost, Outcome, Request, RunReport, Target
-from virnucpro_monitor.records.messages import Ended, PrepareJob, Ready, decode_ended, encode
+from virnucpro_monitor.records import ClusterHost, Failure, Outcome, Request, RunReport, Target
+from virnucpro_monitor.records.messages import (
+    Advanced,
+    Ended,
+    Failed,
+    NearingEnd,
+    PrepareJob,
+    Ready,
+    decode_ended,
+    encode,
+)
+from virnucpro_monitor.records.progress import Progress
 from virnucpro_monitor.runner import cluster, cluster_files, cluster_pool, cluster_task
 from virnucpro_monitor.runner.checkout import Repository
 from virnucpro_monitor.runner.commits import run_commits
+from virnucpro_monitor.runner.gpu import GIB, Gpu
 from virnucpro_monitor.runner.plan import RunPlan
 from virnucpro_monitor.validation.protocol import load_protocol
 
@@ -35,8 +47,12 @@ REQUEST = Request(model="esm2_t6_demo", weights="synthetic", device="cpu", dtype
 @pytest.fixture
 def plan(tmp_path: Path, cache_folder: Path, shared_workers: None) -> RunPlan:
     """Two commits, quick to measure."""
+    return make_plan(tmp_path, cache_folder, 2)
+
+
+def make_plan(tmp_path: Path, cache_folder: Path, num_commits: int) -> RunPlan:
     tiny = TinyRepository(tmp_path / "repository")
-    for number in range(2):
+    for number in range(num_commits):
         tiny.commit({**HEALTHY, MODEL_FILE: f"{HEALTHY[MODEL_FILE]}\n# {number}\n"})
     target = Target(name="clustered", location=str(tiny.folder))
     repository = Repository.open(target.location, cache_folder)
@@ -101,8 +117,8 @@ def test_a_lost_worker_s_commit_is_measured_elsewhere(plan: RunPlan, dask: Any) 
         def kill() -> None:
             while not killed:
                 for address, keys in client.processing().items():
-                    if any(key.startswith("virnucpro-monitor-") and "prepare" not in key
-                           for key in keys):  # fmt: skip
+                    jobs = [key for key in keys if key.startswith("virnucpro-monitor-")]
+                    if any("-prepare-" not in key and "-place-" not in key for key in jobs):
                         killed.append(client.run(os.getpid, workers=[address])[address])
                         os.kill(killed[0], signal.SIGKILL)
                         return
@@ -144,7 +160,7 @@ def test_a_host_that_shares_no_folder_is_sent_the_code_and_the_weights(
     monkeypatch.setenv("VIRNUCPRO_MONITOR_CACHE_DIR", str(tmp_path / "theirs"))
     look = cluster_task.look_around
     monkeypatch.setattr(
-        cluster_task, "look_around", lambda token: replace(look(token), shares=False)
+        cluster_task, "look_around", lambda *given: replace(look(*given), shares=False)
     )
     own = replace(plan, request=replace(plan.request, weights=str(checkpoint)))
     with distributed.LocalCluster(
@@ -177,9 +193,7 @@ def test_a_job_that_keeps_taking_its_worker_down_is_given_up(dask: Any) -> None:
         cache_folder="unused", benchmarks=(), timeout_s=60.0, num_threads=1,
     )  # fmt: skip
     with distributed.Client(dask, set_as_default=False) as client:
-        paths = dict.fromkeys(
-            client.scheduler_info(n_workers=-1)["workers"], cluster_task.Paths(device="cpu")
-        )
+        paths = cluster_task.Paths(device="cpu")
 
         def do() -> list[bytes]:
             future = client.submit(
@@ -286,6 +300,8 @@ class StandInCluster:
         self.places = dict.fromkeys(answers)
         self.client = SimpleNamespace(status="running")
         self.left_out: list[str] = []
+        self.num_awaited = len(answers)
+        self._new = list(answers)
         self._answers = answers
 
     def submit(self, job: Any, address: str | None = None) -> Any:
@@ -313,7 +329,8 @@ class StandInCluster:
         return False
 
     def newcomers(self) -> list[str]:
-        return []
+        new, self._new = self._new, []
+        return new
 
     def leave_out(self, address: str, why: str) -> None:
         self.left_out.append(f"{address}: {why}")
@@ -366,6 +383,101 @@ def test_of_three_dask_workers_the_odd_one_is_left_out_though_it_is_the_first() 
     assert stand_in.left_out == ["tcp://a: its torch is 2.10.0, not 2.11.0 as elsewhere"]
     assert isinstance(ready, Ready)
     assert ready.environment.torch == "2.11.0"
+
+
+class OnCard:
+    """A worker pool whose commits near their end at once, and end when the next has begun."""
+
+    def __init__(self, num_commits: int) -> None:
+        self.num_commits = num_commits
+        self.running: set[str] = set()
+        self.begun: list[str] = []
+        self.most = 0
+        self.held: set[str] = set()
+        self.from_held = 0
+
+    def start(self) -> None: ...
+
+    def close(self) -> None: ...
+
+    def hold(self, job: Any) -> None:
+        self.held.add(job.checkout)
+
+    def drop(self, checkout: str) -> None:
+        self.held.discard(checkout)
+
+    def num_held(self, _: str) -> int:
+        return len(self.held)
+
+    def run(self, job: Any, *, cancel: threading.Event) -> Iterator[Any]:
+        if isinstance(job, PrepareJob):
+            yield READY
+        else:
+            self.from_held += job.checkout in self.held
+            self.drop(job.checkout)
+            self.running.add(job.checkout)
+            self.begun.append(job.checkout)
+            self.most = max(self.most, len(self.running))
+            place = len(self.begun)
+            yield Advanced(benchmark=0, done=1, total=2)
+            time.sleep(0.3)  # a task of others is noticed meanwhile
+            yield NearingEnd(benchmark=0)
+            end = time.monotonic() + 0.6
+            while len(self.begun) == place < self.num_commits and time.monotonic() < end:
+                time.sleep(0.01)
+            self.running.discard(job.checkout)
+            yield Failed(
+                benchmark=0,
+                failure=Failure(kind="import", message="boom"),
+                started_at=datetime.now(UTC),
+                duration_s=1.0,
+            )
+        yield Ended(cause="exit", code=0, log="")
+
+
+def others_task() -> tuple[int, int]:
+    """(processes of ours on the card, commits begun so far)."""
+    pool: Any = cluster_task._pool(None)
+    return len(pool.running) + len(pool.held), len(pool.begun)
+
+
+def test_a_card_s_next_commit_begins_early_and_no_foreign_task_beside_ours(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Others' tasks that ask for a card get it between two of our commits."""
+    plan = make_plan(tmp_path, tmp_path / "cache", 4)
+    on_card = replace(plan, request=replace(plan.request, device="cuda"))
+    pool = OnCard(4)
+    monkeypatch.setattr(cluster_task, "_pool", lambda *_: pool)
+    monkeypatch.setattr(cluster_task, "TENURE_S", 0.0)
+    monkeypatch.setattr(cluster_pool, "LOOK_S", 0.3)
+    card = Gpu("H200", "1", 140 * GIB, 140 * GIB, (), 0)
+    monkeypatch.setattr(cluster_task, "find_gpu", lambda _: card)
+    monkeypatch.setattr(cluster_task, "needed_gpu_bytes", lambda _: GIB)
+    monkeypatch.setattr(cluster_task, "has_room_beside", lambda *_: True)
+    with (
+        distributed.LocalCluster(
+            n_workers=1, threads_per_worker=1, processes=False, resources={"GPU": 1},
+            dashboard_address=":0",
+        ) as dask,
+        distributed.Client(dask, set_as_default=False) as other,
+    ):  # fmt: skip
+        theirs: list[Any] = []
+
+        def progress(event: Progress) -> None:
+            if event.phase == "validating" and not theirs:
+                theirs.append(other.submit(others_task, resources={"GPU": 1}))
+
+        over_dask = replace(on_card, engine="dask", scheduler=dask.scheduler_address)
+        found = list(run_commits(over_dask, on_progress=progress))
+        num_beside, num_begun = theirs[0].result(timeout=10)
+    assert [report.run.outcome for report in found] == [Outcome.ERROR] * 4
+    assert len(set(pool.begun)) == len(pool.begun) == 4
+    assert pool.most == 2  # on one place, with one thread
+    assert pool.from_held >= 1
+    assert not pool.held
+    assert num_beside == 0
+    assert 0 < num_begun < 4
 
 
 def test_a_commit_s_files_arrive_as_they_are_with_links_that_lead_out(tmp_path: Path) -> None:

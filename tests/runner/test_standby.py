@@ -380,10 +380,10 @@ def test_those_stand_by_that_a_card_has_room_for_and_commits_come_for(
     seats = Seats(plan, look=lambda _: Gpu("H200", "1", 140 * GIB, free_gib * GIB, (), 0))
     seats.num_to_come = num_to_come
     for _ in range(2):
-        seats.keep_ready(prepared, device)
+        seats.keep_ready(prepared, Card(0, device))
     assert [job.request.device for job in held] == [device] * num_seats
     with ExitStack() as stack:
-        taken = [seats.take(device, stack) for _ in range(4)]
+        taken = [seats.take(Card(0, device), stack) for _ in range(4)]
         assert list(map(str, filter(None, taken))) == [job.checkout for job in held]
     seats.close()
 

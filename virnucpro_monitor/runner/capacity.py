@@ -14,6 +14,7 @@ from virnucpro_monitor.runner.plan import RunPlan
 MAX_ON_GPU = 4
 PROCESSES = 2  # of a commit on its card: the target's and the judge's
 ROOM = 4  # times what a commit needs, that one is given on a card
+ROOM_BESIDE = 3  # times that: for the present one, the one that stands by, and to spare
 GPU_RESERVE_BYTES = 2 * 1024**3  # CUDA itself, and the activations of a pack
 
 
@@ -25,8 +26,9 @@ class Capacity:
             not this host's.
         held: how many commits' processes stand by on a device.
         say: receives lines while a busy GPU is waited for, and when one is left out.
-        limit: how many may be measured at once, asked anew each time: a cluster grows and shrinks.
         before: a card as it was before processes of ours were there; None: as it is now.
+        share: how many at once on which card, asked anew each time: a cluster grows and shrinks.
+            None where this host's cards are shared out once (`share_workers`).
     """
 
     def __init__(
@@ -38,11 +40,11 @@ class Capacity:
         say: Say,
         look: Callable[[str], Gpu | None] = find_gpu,
         held: Callable[[str], int] = lambda _: 0,
-        limit: Callable[[], int] | None = None,
         before: Callable[[str], Gpu | None] | None = None,
+        share: Callable[[], dict[Card, int]] | None = None,
     ) -> None:
         self._plan = plan
-        self._limit = limit
+        self._share = share
         self._held = held
         self._say = say
         self._look = look
@@ -58,7 +60,9 @@ class Capacity:
     @property
     def num_workers(self) -> int:
         """How many commits may be measured at once now, `most` at any time."""
-        return self.most if self._limit is None else max(1, min(self.most, self._limit()))
+        if self._share is None:
+            return self.most
+        return max(1, min(self.most, sum(self._share().values())))
 
     def why_not(self, active: Collection[Card | None]) -> str | None:
         """Why no further commit is begun by this start, None where one may be.
@@ -97,8 +101,9 @@ class Capacity:
         used.subtract(ending)
         if len(active) - len(nearing_end) >= self.num_workers:
             return None
-        for card in sorted(self._slots, key=lambda card: (used[card], card.place)):
-            if used[card] < self._slots[card] and (
+        slots = self._slots if self._share is None else self._share()
+        for card in sorted(slots, key=lambda card: (used[card], card.place)):
+            if used[card] < slots[card] and (
                 not self._on_gpu or self._is_usable(card, used[card] + ending[card])
             ):
                 return card
@@ -159,7 +164,7 @@ def share_workers(
         room = dict.fromkeys(cards, plan.workers)
         total = plan.workers
     elif plan.request.device.startswith("cuda"):
-        room = {card: _gpu_room(look(card.device), needed_bytes) for card in cards}
+        room = {card: gpu_room(look(card.device), needed_bytes) for card in cards}
         total = max(len(cards), cores // 2)
     else:
         room = dict.fromkeys(cards, max(1, cores // plan.num_threads))
@@ -168,9 +173,15 @@ def share_workers(
     return dict(Counter(turns[: max(1, min(total, num_commits))]))
 
 
-def _gpu_room(gpu: Gpu | None, needed_bytes: int) -> int:
+def gpu_room(gpu: Gpu | None, needed_bytes: int) -> int:
+    """How many commits a card has memory for at once."""
     room = gpu.free_bytes // max(1, ROOM * needed_bytes) if gpu else 1
     return max(1, min(MAX_ON_GPU, room))
+
+
+def has_room_beside(gpu: Gpu | None, checkpoint: Path) -> bool:
+    """Whether a card has memory for the processes of one more commit to stand by on it."""
+    return gpu is not None and gpu.free_bytes >= ROOM_BESIDE * needed_gpu_bytes(checkpoint)
 
 
 def needed_gpu_bytes(checkpoint: Path) -> int:

@@ -14,10 +14,12 @@ class Card:
     """Attributes:
     place: among the cards of a start.
     device: "cuda:N"; without a GPU "cpu" is the one card.
+    worker: address of the Dask worker that it is the card of; empty on this host.
     """
 
     place: int
     device: str
+    worker: str = ""
 
 
 def find_cards(

@@ -7,36 +7,30 @@ one; how a cluster is started (SSH, SLURM, PBS, LSF, Kubernetes) is Dask's own a
     runner ── ClusterPool.run ── scheduler ── Dask worker ── fork server ── worker
 """
 
-import asyncio
 import logging
 import queue
 import uuid
 from collections import defaultdict
 from collections.abc import Callable, Hashable, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from dataclasses import replace
+from itertools import count
 from pathlib import Path
 from statistics import fmean
 from typing import Any
 
 from virnucpro_monitor.errors import ClusterError
 from virnucpro_monitor.records import CLUSTER_NAME, ClusterHost
-from virnucpro_monitor.records.messages import (
-    Advanced,
-    Job,
-    MeasureJob,
-    Ready,
-    encode,
-)
+from virnucpro_monitor.records.messages import Job, MeasureJob, Ready, Said, decode_said, encode
 from virnucpro_monitor.records.progress import Say
+from virnucpro_monitor.runner.cards import Card
+from virnucpro_monitor.runner.cluster_address import knock
 from virnucpro_monitor.runner.cluster_files import pack_checkout, send_file
+from virnucpro_monitor.runner.cluster_lease import Leases, call_at
 from virnucpro_monitor.runner.plan import RunPlan
 
 CONNECT_S = 10.0
 POLL_S = 0.2
-MAX_ON_PLACE = 4  # commits at once on one card, as on one of this host
-RESOURCE = "GPU"
 
 OnHosts = Callable[[tuple[ClusterHost, ...]], None]
 
@@ -68,26 +62,32 @@ class Cluster:
                 "The Dask engine needs to know its scheduler: give --scheduler tcp://HOST:8786."
             )
         self._plan = plan
-        self._say = say
+        self.say = say
         self._on_hosts = on_hosts
         self._task: Any = cluster_task
-        self.places: dict[str, Any] = {}
+        self.places: dict[str, Any] = {}  # paths by address
         self._joining: dict[str, Any] = {}  # described, and not yet known to be like the others
         self._looked_at: set[str] = set()
         self._threads: dict[str, int] = {}
         self._cards: dict[str, tuple[Hashable, int]] = {}
-        self._askable: dict[str, list[str]] = {}  # by a job's key, who may do it
+        self._room: dict[str, tuple[Card, int]] = {}  # how many commits at once
+        self._numbers = count()
+        self._jobs: dict[str, str] = {}  # by a job's key, where it is done
+        self._held: dict[str, str] = {}  # by a commit's folder to be, where processes stand by
+        self.shares_folder: bool | None = None
         self.topic = f"virnucpro-monitor-{uuid.uuid4().hex}"
-        self._queues: dict[str, queue.SimpleQueue[tuple[str, int, int, int] | None]] = {}
+        self._queues: dict[str, queue.SimpleQueue[bytes | None]] = {}
         try:
             dask: Any = distributed
-            _knock(dask, plan.scheduler)
+            knock(dask, plan.scheduler, CONNECT_S)
             self.client: Any = dask.Client(plan.scheduler, timeout=CONNECT_S, set_as_default=False)
         except Exception as error:  # another service's answer is read as a length: MemoryError
             raise ClusterError(
                 f"No Dask scheduler answers at {plan.scheduler}: start one, or correct --scheduler "
                 f"(as tcp://HOST:8786)."
             ) from error
+        resources = {cluster_task.RESOURCE: 1.0} if self._on_cards else None
+        self.leases = Leases(self.client, cluster_task, self.topic, resources)
         try:
             self._find_places()
             self.client.subscribe_topic(self.topic, self._take)
@@ -97,6 +97,7 @@ class Cluster:
 
     def close(self) -> None:
         """Leave the cluster; what it still does for us is cancelled."""
+        self.leases.close()
         with suppress(Exception):  # a scheduler that has gone
             self.client.close(timeout=CONNECT_S)
 
@@ -106,40 +107,51 @@ class Cluster:
         # give the same bits wherever they are, so a start would take what is known for unknown.
         return CLUSTER_NAME
 
-    @property
-    def num_at_once(self) -> int:
-        """How many commits are measured at once, by those that are there now."""
-        room = self.on_one_place * len(self.places)
-        return room if self._plan.workers is None else min(room, self._plan.workers)
+    def share(self) -> dict[Card, int]:
+        """How many commits may be measured at once on which card, by those that are ours now.
 
-    @property
-    def on_one_place(self) -> int:
-        """How many commits one Dask worker measures at once: as many as it has threads for."""
-        fewest = min((self._threads[address] for address in list(self.places)), default=1)
-        return max(1, min(MAX_ON_PLACE, fewest))
+        Without any it is one, wherever there will be room.
+        """
+        open_now = {
+            card: room
+            for address, (card, room) in list(self._room.items())
+            if address in self.places and self.leases.is_open(address)
+        }
+        return open_now or {Card(0, self._plan.request.device): 1}
 
-    def submit(self, job: Job, address: str | None = None, *, name: str = "") -> Any:
-        """Begin a job, as a Dask future, and listen to its progress (`next_progress`).
+    def has(self, card: Card) -> bool:
+        """Whether a card is still ours, without a break."""
+        return card in self.share()
+
+    def open_place(self, address: str) -> str | None:
+        """This Dask worker, or else the one that has the least to do; None while none is ours."""
+        places = [one for one in list(self.places) if self.leases.is_open(one)]
+        if address in places:
+            return address
+        return min(places, key=self._num_jobs, default=None)
+
+    def submit(self, job: Job, address: str, *, name: str = "") -> Any:
+        """Begin a job at a Dask worker, as a future, and listen to its progress (`next_progress`).
 
         Args:
-            address: the Dask worker that is to do it; None: any that can.
             name: of an earlier future of this job, whose beginnings count with its own.
         """
         # Dask takes equal arguments for one task, and 1, 1.0 and True for different ones.
         what = job.checkout.rpartition("/")[2] if isinstance(job, MeasureJob) else "prepare"
         key = f"virnucpro-monitor-{what}-{uuid.uuid4().hex}"
-        told: queue.SimpleQueue[tuple[str, int, int, int] | None] = queue.SimpleQueue()
+        told: queue.SimpleQueue[bytes | None] = queue.SimpleQueue()
         self._queues[key] = told
+        self._jobs[key] = address
+        if isinstance(job, MeasureJob):
+            self._held.pop(job.checkout, None)  # what stands by for it is called now
         import dask.config
 
-        resources = {RESOURCE: 1 / self.on_one_place} if self._on_cards else None
-        self._askable[key] = list(self.places) if address is None else [address]
         # A commit's files travel with its task: kept elsewhere, they would be lost with that host.
         with dask.config.set({"distributed.admin.large-graph-warning-threshold": "1GiB"}):
             future = self.client.submit(
                 self._task.do_job,
                 encode(job),
-                {**self.places, **self._joining},
+                self.places.get(address) or self._joining.get(address),
                 self._packed(job),
                 self.topic,
                 self._plan.fork,
@@ -147,61 +159,92 @@ class Cluster:
                 key=key,
                 pure=False,
                 retries=0,
-                workers=self._askable[key],
-                resources=resources,
+                workers=[address],
             )
         future.add_done_callback(lambda _: told.put(None))  # so that nobody waits any longer
         return future
 
-    def next_progress(self, key: str) -> Advanced | None:
+    def hold(self, job: MeasureJob, address: str) -> None:
+        """Have a job's processes stand by at a Dask worker; see `WorkerPool.hold`."""
+        paths = self.places.get(address)
+        if paths is not None and self.leases.is_open(address):
+            ships = not self.shares_folder
+            given = encode(job), paths, self.topic, self._plan.fork, ships
+            if self._ask(address, self._task.hold_job, *given):
+                self._held[job.checkout] = address
+
+    def drop(self, checkout: str) -> None:
+        """End what is held for a commit in this folder."""
+        address = self._held.pop(checkout, None)
+        if address is not None:
+            self._ask(address, self._task.drop_job, checkout, self.topic)
+
+    def num_held(self, address: str) -> int:
+        """How many jobs are held at a Dask worker."""
+        if not self.leases.is_open(address):
+            return 0
+        return sum(one == address for one in list(self._held.values()))
+
+    def _ask(self, address: str, function: Callable[..., Any], *arguments: Any) -> Any:
+        """Call a function at a Dask worker at once; None where it does not answer."""
+        ours = address in self.places or address in self._joining
+        return call_at(self.client, [address] if ours else [], function, *arguments).get(address)
+
+    def _num_jobs(self, address: str) -> int:
+        return sum(one == address for one in list(self._jobs.values()))
+
+    def next_progress(self, key: str) -> Said | None:
         """What a job has last said of its progress; None where it says nothing for a moment."""
         try:
             told = self._queues[key].get(timeout=POLL_S)
         except queue.Empty:
             return None
-        if told is None:  # the job has ended
-            return None
-        _, benchmark, done, total = told
-        return Advanced(benchmark=benchmark, done=done, total=total)
+        return None if told is None else decode_said(told)  # None: the job has ended
 
     def forget(self, future: Any) -> None:
         """End listening to a job, and the job itself where it still runs."""
         self._queues.pop(future.key, None)
-        self._askable.pop(future.key, None)
+        self._jobs.pop(future.key, None)
         with suppress(Exception):
             future.cancel()
 
     def is_any_left(self) -> bool:
         """Whether any of the places is still part of the cluster."""
         present = self._present()
-        return present is None or any(address in present for address in list(self.places))
+        ours = {**self.places, **self._joining}
+        return present is None or any(address in present for address in ours)
 
     def is_stranded(self, future: Any) -> bool:
-        """Whether all that may do a job have left the cluster: Dask would wait for them for ever.
+        """Whether the place of a job has left the cluster: Dask would wait for it for ever.
 
         It starts a worker that was killed again, but under another address.
         """
-        present, may = self._present(), self._askable.get(future.key, [])
-        return present is not None and not any(address in present for address in may)
+        present = self._present()
+        return present is not None and self._jobs.get(future.key) not in present
 
     def newcomers(self) -> list[str]:
-        """Describe the Dask workers that have joined since the last look, and that may fit.
+        """Look who has come and gone, and return the Dask workers that are ours and may fit.
 
-        They are places only once they have been found to be like the others (`use`); those that
-        have left are none any more, as soon as others are.
+        They are places only once they have been found to be like the others (`use`).
         """
         present = self._present()
-        if present is None:
-            return []
-        self._looked_at &= set(present)
-        gone = [address for address in self.places if address not in present]
-        if len(gone) < len(self.places):
-            for address in gone:
-                del self.places[address]
-        fit = [address for address in self._fit(present) if address not in self._looked_at]
-        if fit:
-            self._joining = self._described(fit)
-        return [address for address in fit if address in self._joining]
+        if present is not None:
+            self._looked_at &= set(present)
+            for address in {*self.places, *self._joining} - set(present):
+                self.places.pop(address, None)
+                self._joining.pop(address, None)
+            fit = [address for address in self._fit(present) if address not in self._looked_at]
+            if fit:
+                self._joining |= self._described(fit)
+            self.leases.tend(present, lambda address: self._num_jobs(address) > 0)
+            for address in list(self._joining):
+                self.leases.ask(address)
+        return [address for address in list(self._joining) if self.leases.is_open(address)]
+
+    @property
+    def num_awaited(self) -> int:
+        """How many Dask workers may fit and are not yet known to."""
+        return len(self._joining)
 
     def tell_hosts(self) -> None:
         """Tell where it measures now, and how busy that is."""
@@ -232,28 +275,44 @@ class Cluster:
         return [
             address
             for address, one in workers.items()
-            if not self._on_cards or one["resources"].get(RESOURCE, 0) >= 1
+            if not self._on_cards or one["resources"].get(self._task.RESOURCE, 0) >= 1
         ]
 
     def leave_out(self, address: str, why: str) -> None:
         """Measure nothing more at this Dask worker."""
         self.places.pop(address, None)
         self._joining.pop(address, None)
-        self._say(f"The Dask worker {address} is left out: {why}.")
+        self.leases.end(address)
+        self.say(f"The Dask worker {address} is left out: {why}.")
 
     def use(self, address: str, ready: Ready) -> None:
-        """Note where a Dask worker found what a commit needs."""
-        self.places[address] = replace(
-            self._joining.pop(address, None) or self.places[address],
+        """Measure at a Dask worker, which has found there what a commit needs."""
+        paths = replace(
+            self._joining[address],
             checkpoint=ready.checkpoint,
             regression=ready.regression,
             torch_home=ready.torch_home,
         )
+        room = self._ask(address, self._task.room_for, paths.device, paths.checkpoint)
+        if room is None:
+            self.leave_out(address, "it does not answer")
+            return
+        self._share(address, max(1, min(room, self._threads[address])))
+        self.places[address] = paths
+        self._joining.pop(address, None)
 
-    def _take(self, event: tuple[float, tuple[str, int, int, int]]) -> None:
-        waiting = self._queues.get(event[1][0])
+    def _take(self, event: tuple[float, tuple[str, Any]]) -> None:
+        key, said = event[1]
+        waiting = self._queues.get(key)
         if waiting is not None:
-            waiting.put(event[1])
+            waiting.put(said)
+        elif (address := self.leases.take(key, said)) in self._room:
+            self._share(address, self._room[address][1])  # what stood by before has ended
+
+    def _share(self, address: str, room: int) -> None:
+        """Have so many commits at once at a Dask worker, as a card that none was measured on."""
+        card = Card(next(self._numbers), self._plan.request.device, address)
+        self._room[address] = card, room
 
     @property
     def _on_cards(self) -> bool:
@@ -265,8 +324,8 @@ class Cluster:
         if not fit:
             needed = " with a card: start them with --resources GPU=1" if self._on_cards else ""
             raise ClusterError(f"The Dask cluster at {self._plan.scheduler} has no worker{needed}.")
-        self.places = self._described(fit)
-        if not self.places:
+        self._joining = self._described(fit)
+        if not self._joining:
             raise ClusterError(
                 f"No worker of the Dask cluster at {self._plan.scheduler} can be used, for "
                 f"what was said of each: start it anew, or install this version of "
@@ -280,15 +339,16 @@ class Cluster:
         token.parent.mkdir(parents=True, exist_ok=True)
         token.touch()
         found = []
+        look = self._task.look_around, str(token), self._plan.fork
         try:
-            for address, place in self._each(addresses, self._task.look_around, str(token)):
+            for address, place in self._each(addresses, *look):
                 if place.sources != self._task.source_digest():
                     self.leave_out(address, "it has another version of virnucpro-monitor")
                 else:
                     found.append(place)
         finally:
             token.unlink()
-        if not self.places:
+        if self.shares_folder is None:
             self.shares_folder = all(place.shares for place in found)
         elif self.shares_folder:  # commits are not sent then
             for place in found:
@@ -365,23 +425,6 @@ class Cluster:
         if self.shares_folder or not isinstance(job, MeasureJob):
             return None
         return pack_checkout(Path(job.checkout))
-
-
-def _knock(dask: Any, address: str) -> None:
-    """Speak to whatever is at this address, or raise: a client that fails takes long to end."""
-
-    async def speak() -> None:
-        arguments = dask.Security().get_connection_args("client")
-        comm = await dask.comm.connect(address, timeout=CONNECT_S, **arguments)
-        try:
-            told = await dask.core.send_recv(comm, op="identity")
-        finally:
-            await comm.close()
-        if told["type"] != "Scheduler":
-            raise ValueError(f"a {told['type']} answers")
-
-    with ThreadPoolExecutor(1) as thread:  # which has no event loop yet
-        thread.submit(asyncio.run, speak()).result()
 
 
 def _mean(shares: Sequence[int | None]) -> int | None:

@@ -4,7 +4,7 @@ import dataclasses
 import threading
 import time
 from collections.abc import Generator, Iterable, Mapping, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from typing import Any
 
 from virnucpro_monitor.errors import ClusterError, ConfigurationError
@@ -13,6 +13,7 @@ from virnucpro_monitor.records.messages import (
     DescribeJob,
     Ended,
     Job,
+    MeasureJob,
     MessageError,
     PrepareJob,
     Ready,
@@ -27,6 +28,8 @@ from virnucpro_monitor.runner.endings import last_line
 
 LOST_S = 30.0  # without a scheduler, or any worker, before the start is given up
 LOOK_S = 5.0  # between looks at which of its workers are left, and which have joined
+OTHERS_S = 10.0  # for all workers to be free, before a start begins with those that are
+BRIEFLY_S = 0.02
 END_S = 5.0  # for looking at those that join, once the start is over
 
 
@@ -50,8 +53,13 @@ class ClusterPool:
         if self._doorman is not None:
             self._doorman.join(timeout=END_S)
 
-    def run(self, job: Job, accept: Accept | None = None) -> Generator[Said | Ended]:
+    def run(
+        self, job: Job, accept: Accept | None = None, *, at: str = ""
+    ) -> Generator[Said | Ended]:
         """As `WorkerPool.run`; a `PrepareJob` is done by every Dask worker.
+
+        Args:
+            at: the Dask worker that is to do it, as long as it is there; empty for any.
 
         Raises:
             ClusterError: the scheduler has gone, or no Dask worker is left.
@@ -65,33 +73,75 @@ class ClusterPool:
         if isinstance(job, PrepareJob):
             yield from self._prepare(job)
             return
-        future = self._cluster.submit(job)
-        name = future.key
-        try:
-            while True:
+        name = ""
+        while True:
+            place = self._await_place(at)
+            if place is None:
+                yield Ended(cause="cancelled", code=0, log="")
+                return
+            future = self._cluster.submit(job, place, name=name)
+            name = name or future.key
+            try:
                 ended = yield from self._follow(future, accept)
-                if ended is not None:
-                    yield ended
-                    return
+            finally:
                 self._cluster.forget(future)
-                future = self._cluster.submit(job, name=name)
-        finally:
-            self._cluster.forget(future)
+            if ended is not None:
+                yield ended
+                return
+
+    def hold(self, job: MeasureJob, at: str) -> None:
+        """As `WorkerPool.hold`, at a Dask worker."""
+        self._cluster.hold(job, at)
+
+    def drop(self, checkout: str) -> None:
+        """As `WorkerPool.drop`."""
+        if not self._closed.is_set():  # else all of it ends with the leases
+            self._cluster.drop(checkout)
+
+    def num_held(self, at: str) -> int:
+        """How many jobs are held at a Dask worker."""
+        return self._cluster.num_held(at)
+
+    def _await_place(self, at: str) -> str | None:
+        """Wait for a Dask worker that a job may begin at; None once this pool is closed."""
+        vigil = _Vigil(self._cluster, self._welcoming)
+        while not self._closed.is_set():
+            place = self._cluster.open_place(at)
+            if place is not None:
+                return place
+            vigil.look()
+            self._closed.wait(POLL_S)
+        return None
 
     def _prepare(self, job: PrepareJob) -> Generator[Said | Ended]:
-        """Prepare each Dask worker; those unlike most of them are left out."""
-        cluster = self._cluster
-        last = yield from self._prepare_each(job, list(cluster.places))
+        """Prepare each Dask worker that can be had; those unlike most of them are left out."""
+        last = yield from self._prepare_each(job, self._await_places())
         if self._first is None:
             yield from last
             return
         # Which host it will be is open, and alike ones give the same.
-        somewhere = replace(self._first.environment, host=cluster.name)
+        somewhere = replace(self._first.environment, host=self._cluster.name)
         yield replace(self._first, environment=somewhere)
         yield Ended(cause="exit", code=0, log="")
         if self._doorman is None:
             self._doorman = threading.Thread(target=self._welcome, args=(job,), daemon=True)
             self._doorman.start()
+
+    def _await_places(self) -> list[str]:
+        """Wait until the Dask workers are ours: for all of them a while, then for any."""
+        cluster, vigil = self._cluster, _Vigil(self._cluster, self._welcoming)
+        start, said = time.monotonic(), False
+        while not self._closed.is_set():
+            ready = cluster.newcomers()
+            late = time.monotonic() - start > OTHERS_S
+            if ready and (late or len(ready) == cluster.num_awaited):
+                return ready
+            vigil.look()
+            if late and not said:
+                said = True
+                cluster.say("Waiting for a worker of the cluster: all are in use by others.")
+            self._closed.wait(LOOK_S if late else BRIEFLY_S)
+        return []
 
     def _prepare_each(
         self, job: PrepareJob, addresses: Iterable[str]
@@ -100,7 +150,7 @@ class ClusterPool:
         cluster = self._cluster
         futures = {address: cluster.submit(job, address) for address in addresses}
         prepared: dict[str, Ready] = {}
-        last: list[Said | Ended] = []
+        last: list[Said | Ended] = [Ended(cause="cancelled", code=0, log="")]
         for address, future in futures.items():
             events: list[Said | Ended] = []
             ended = None
@@ -155,7 +205,7 @@ class ClusterPool:
         self, future: Any, accept: Accept | None
     ) -> Generator[Said | Ended, None, Ended | None]:
         """Yield a job's events but the last, and return that; None where it is to be begun anew."""
-        without_s, last_look, last_seen = 0.0, time.monotonic(), time.monotonic()
+        vigil = _Vigil(self._cluster, self._welcoming)
         while not future.done():
             if self._closed.is_set():
                 return Ended(cause="cancelled", code=0, log="")
@@ -163,33 +213,85 @@ class ClusterPool:
             if progress is not None:
                 yield progress
                 continue
-            away = self._cluster.client.status != "running"
-            without_s = without_s + POLL_S if away else 0.0
-            if without_s > LOST_S:
-                break
-            if away or time.monotonic() - last_look < LOOK_S:
-                continue
-            last_look = time.monotonic()
-            if not self._cluster.is_stranded(future) or self._welcoming.is_set():
-                last_seen = last_look
-            elif self._cluster.is_any_left():
+            if vigil.look() and self._cluster.is_stranded(future):
                 return None
-            elif last_look - last_seen > LOST_S:
-                raise ClusterError(
-                    f"No worker of the {self._cluster.name} is left (why, their own logs say): "
-                    "what was measured is stored, and the same command goes on from there with the "
-                    "workers of then."
-                )
-        if future.status in ("cancelled", "lost", "pending"):
-            raise ClusterError(
-                "The Dask scheduler has gone: what was measured is stored, and the same command "
-                "goes on from there."
-            )
+        if future.status in ("cancelled", "lost"):
+            raise _gone()
         try:
             lines: list[bytes] = future.result()
         except Exception as error:  # of Dask's own: its worker was lost, or could not begin
             return Ended(cause="lost", code=0, log=f"{type(error).__name__}: {error}")
         return (yield from _checked(lines, accept))
+
+
+@dataclass(frozen=True, slots=True)
+class PlacePool:
+    """The pool for jobs at one Dask worker, as long as that is there."""
+
+    pool: ClusterPool
+    worker: str
+
+    def run(self, job: Job, accept: Accept | None = None) -> Generator[Said | Ended]:
+        """As `ClusterPool.run`."""
+        return self.pool.run(job, accept, at=self.worker)
+
+    def hold(self, job: MeasureJob) -> None:
+        """As `WorkerPool.hold`; where that worker's card has no room, nothing happens."""
+        self.pool.hold(job, self.worker)
+
+    def drop(self, checkout: str) -> None:
+        """As `WorkerPool.drop`."""
+        self.pool.drop(checkout)
+
+    def num_held(self, _: str) -> int:
+        """How many jobs are held there."""
+        return self.pool.num_held(self.worker)
+
+
+class _Vigil:
+    """Watches over a wait: the scheduler, or all workers, may go and not come back.
+
+    Args:
+        welcoming: set while workers that have just come are looked at.
+    """
+
+    def __init__(self, cluster: Cluster, welcoming: threading.Event) -> None:
+        self._cluster = cluster
+        self._welcoming = welcoming
+        self._connected = self._looked = self._seen = time.monotonic()
+
+    def look(self) -> bool:
+        """Whether it was time to look, and some worker is there.
+
+        Raises:
+            ClusterError: the scheduler has been away for too long, or all workers have.
+        """
+        now = time.monotonic()
+        if self._cluster.client.status != "running":
+            if now - self._connected > LOST_S:
+                raise _gone()
+            return False
+        self._connected = now
+        if now - self._looked < LOOK_S:
+            return False
+        self._looked = now
+        left = self._cluster.is_any_left()
+        if left or self._welcoming.is_set():
+            self._seen = now
+        elif now - self._seen > LOST_S:
+            raise ClusterError(
+                f"No worker of the {self._cluster.name} is left (why, their own logs say): "
+                "what was measured is stored, and the same command goes on from there with the "
+                "workers of then."
+            )
+        return left
+
+
+def _gone() -> ClusterError:
+    return ClusterError(
+        "The Dask scheduler has gone: what was measured is stored, and the same command "
+        "goes on from there."
+    )
 
 
 def _checked(lines: Sequence[bytes], accept: Accept | None) -> Generator[Said | Ended, None, Ended]:

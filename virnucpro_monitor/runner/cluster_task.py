@@ -10,8 +10,9 @@ import socket
 import tempfile
 import threading
 import time
+from collections import Counter
 from collections.abc import Iterator
-from contextlib import closing, contextmanager
+from contextlib import ExitStack, closing, suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -19,8 +20,25 @@ from typing import Any
 import distributed
 
 from virnucpro_monitor.disks import sha256_of
-from virnucpro_monitor.records.messages import Advanced, Ended, Job, MeasureJob, decode_job, encode
+from virnucpro_monitor.records.messages import (
+    Advanced,
+    Ended,
+    Failed,
+    Job,
+    Judged,
+    MeasureJob,
+    NearingEnd,
+    Said,
+    decode_job,
+    encode,
+)
 from virnucpro_monitor.runner.builtin import source_digest
+from virnucpro_monitor.runner.capacity import (
+    MAX_ON_GPU,
+    gpu_room,
+    has_room_beside,
+    needed_gpu_bytes,
+)
 from virnucpro_monitor.runner.cards import cpu_utilisation
 from virnucpro_monitor.runner.client import WorkerPool
 from virnucpro_monitor.runner.cluster_files import unpack_checkout
@@ -31,9 +49,17 @@ MAX_STARTS = 2  # of one job; Dask itself would start one that takes its worker 
 LOOK_S = 0.5
 USE = "virnucpro-monitor"  # the name of what a Dask worker tells its scheduler of its use
 CONFIRM_S = 5.0
+RESOURCE = "GPU"
+LEASED, WANTED = "leased", "wanted"  # what a lease tells the start that asked for it
+TENURE_S = 60.0  # of a lease, before it gives way to somebody else's task: it costs a cold start
+YIELD_S = 0.2
 
 _pools: dict[bool | None, WorkerPool] = {}
 _lock = threading.Lock()
+_num_running: Counter[str] = Counter()  # jobs, by their start's topic
+# Of each start that has this place, likewise: by its own folder the one here, and its end.
+_seats: dict[str, dict[str, tuple[str, ExitStack]]] = {}
+_over: dict[str, threading.Event] = {}  # likewise: set once it needs this place no longer
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -69,12 +95,13 @@ class Paths:
     torch_home: str = ""
 
 
-def look_around(token: str) -> Place:
-    """Describe this Dask worker.
+def look_around(token: str, fork: bool | None) -> Place:
+    """Describe this Dask worker, and have its fork server import what it needs meanwhile.
 
     Args:
         token: a file of the caller's cache folder.
     """
+    _pool(fork).start()
     return Place(
         address=distributed.get_worker().address,
         host=socket.gethostname(),
@@ -90,6 +117,94 @@ def look_at_use(device: str) -> tuple[str, str, int | None]:
     if gpu is None:
         return socket.gethostname(), "", cpu_utilisation()
     return socket.gethostname(), gpu.name, gpu.utilisation
+
+
+def room_for(device: str, checkpoint: str) -> int:
+    """How many commits this place has memory for at once."""
+    if not device.startswith("cuda"):
+        return MAX_ON_GPU
+    return gpu_room(find_gpu(device), needed_gpu_bytes(Path(checkpoint)))
+
+
+def hold_place(topic: str) -> None:
+    """Keep this Dask worker for one start, by the resource of this task, until `leave_place`.
+
+    What runs here for that start needs no resource of its own, so that others' tasks that ask for
+    one never run beside it. Once they have waited long enough the start is told, to give way.
+    """
+    worker = distributed.get_worker()
+    key = str(worker.get_current_task())
+    _leave_thread()
+    _seats[topic], over = {}, threading.Event()
+    _over[topic] = over
+    worker.log_event(topic, (key, LEASED))
+    begun, told = time.monotonic(), False
+    try:
+        while not over.wait(YIELD_S) and _is_wanted(worker, key):
+            if not told and time.monotonic() - begun > TENURE_S and _others_wait(worker):
+                worker.log_event(topic, (key, WANTED))
+                told = True
+    finally:
+        del _over[topic]
+        for _, stack in _seats.pop(topic).values():
+            stack.close()
+        end = time.monotonic() + CONFIRM_S
+        while _num_running[topic] and time.monotonic() < end:
+            time.sleep(YIELD_S)
+
+
+def leave_place(topic: str) -> None:
+    """End this place's lease of a start."""
+    if (over := _over.get(topic)) is not None:
+        over.set()
+
+
+def _leave_thread() -> None:
+    """Let the Dask worker begin another task beside this one."""
+    distributed.secede()  # type: ignore[no-untyped-call]
+
+
+def _is_wanted(worker: Any, key: str) -> bool:
+    """Whether whoever asked for a task still does."""
+    task = worker.state.tasks.get(key)
+    return task is not None and task.state in ("executing", "long-running")
+
+
+def _others_wait(worker: Any) -> bool:
+    """Whether a task lies here that waits for the resource which a lease holds."""
+    with suppress(RuntimeError):  # changed meanwhile, by the worker's own thread
+        waiting = list(worker.state.constrained)
+        return any(RESOURCE in (task.resource_restrictions or ()) for task in waiting)
+    return False
+
+
+def hold_job(line: bytes, paths: Paths, topic: str, fork: bool | None, ships: bool) -> bool:
+    """Have a job's processes stand by here, and say whether they do; see `WorkerPool.hold`.
+
+    Args:
+        ships: whether the commit's files will come with its task.
+    """
+    job = _here(decode_job(line), paths)
+    if not isinstance(job, MeasureJob) or topic not in _seats:
+        return False
+    device, checkpoint = paths.device, Path(job.checkpoint)
+    if device.startswith("cuda") and not has_room_beside(find_gpu(device), checkpoint):
+        return False
+    pool = _pool(fork)
+    with ExitStack() as stack:
+        folder = job.checkout
+        if ships:
+            folder = stack.enter_context(_temporary())
+        pool.hold(replace(job, checkout=folder))
+        stack.callback(pool.drop, folder)
+        _seats[topic][job.checkout] = folder, stack.pop_all()
+    return pool.num_held(device) > 0
+
+
+def drop_job(checkout: str, topic: str) -> None:
+    """End what stands by for a commit in the start's folder `checkout`."""
+    _, stack = _seats.get(topic, {}).pop(checkout, ("", ExitStack()))
+    stack.close()
 
 
 def own_cache_folder() -> str:
@@ -127,7 +242,7 @@ def keep_piece(digest: str, name: str, offset: int, data: bytes) -> str:
 
 def do_job(
     line: bytes,
-    places: dict[str, Paths],
+    paths: Paths,
     checkout: bytes | None,
     topic: str,
     fork: bool | None,
@@ -137,7 +252,6 @@ def do_job(
 
     Args:
         line: the job.
-        places: by a Dask worker's address.
         checkout: the commit's files as a tar; None where the job's folder is seen here.
         topic: where progress is told, and that the job has begun.
         name: under which its beginnings are counted.
@@ -147,13 +261,21 @@ def do_job(
     if _times_begun(worker, topic, name) > MAX_STARTS:
         detail = f"Its worker was lost {MAX_STARTS} times."
         return [encode(Ended(cause="lost", code=0, log="", detail=detail))]
-    paths = places[worker.address]
     worker.metrics[USE] = lambda _: look_at_use(paths.device)  # goes with the worker's own beats
     job = _here(decode_job(line), paths)
-    with _unpacked(checkout) as folder:
-        if folder is not None and isinstance(job, MeasureJob):
-            job = replace(job, checkout=folder)
-        return list(_events(job, _pool(fork), worker, topic, key))
+    _num_running[topic] += 1
+    try:
+        with ExitStack() as stack:
+            if isinstance(job, MeasureJob):
+                seat, standing_by = _seats.get(topic, {}).pop(job.checkout, ("", ExitStack()))
+                stack.push(standing_by)
+                if checkout is not None:
+                    folder = seat or stack.enter_context(_temporary())
+                    unpack_checkout(checkout, Path(folder))
+                    job = replace(job, checkout=folder)
+            return list(_events(job, _pool(fork), worker, topic, key))
+    finally:
+        _num_running[topic] -= 1
 
 
 def _events(job: Job, pool: WorkerPool, worker: Any, topic: str, key: str) -> Iterator[bytes]:
@@ -161,22 +283,37 @@ def _events(job: Job, pool: WorkerPool, worker: Any, topic: str, key: str) -> It
 
     def watch() -> None:  # whoever asked may turn away, or be killed
         while not over.wait(LOOK_S):
-            task = worker.state.tasks.get(key)
-            if task is None or task.state not in ("executing", "long-running"):
+            if not _is_wanted(worker, key):
                 cancel.set()
                 return
 
     threading.Thread(target=watch, daemon=True).start()
+    seceded = False
     try:
         with closing(pool.run(job, cancel=cancel)) as events:
             for event in events:
+                nearing_end = _nearing_end(job, event)
+                if nearing_end is not None:
+                    if not seceded:
+                        seceded = True
+                        _leave_thread()  # the next commit may begin now
+                    worker.log_event(topic, (key, encode(nearing_end)))
                 if isinstance(event, Advanced):
-                    told = (key, event.benchmark, event.done, event.total)
-                    worker.log_event(topic, told)
-                else:
+                    worker.log_event(topic, (key, encode(event)))
+                elif not isinstance(event, NearingEnd):
                     yield encode(event)
     finally:
         over.set()
+
+
+def _nearing_end(job: Job, event: Said | Ended) -> NearingEnd | None:
+    """What to tell at once where little is left of a commit on a card; see `dispatch.measure`."""
+    if not isinstance(job, MeasureJob) or not job.request.device.startswith("cuda"):
+        return None
+    if isinstance(event, NearingEnd | Judged | Failed):
+        last = event.benchmark == len(job.benchmarks) - 1
+        return NearingEnd(benchmark=event.benchmark) if last else None
+    return None
 
 
 def _times_begun(worker: Any, topic: str, name: str) -> int:
@@ -216,14 +353,8 @@ def _here(job: Job, paths: Paths) -> Job:
     )
 
 
-@contextmanager
-def _unpacked(content: bytes | None) -> Iterator[str | None]:
-    if content is None:
-        yield None
-        return
-    with tempfile.TemporaryDirectory(prefix="virnucpro-monitor-") as folder:
-        unpack_checkout(content, Path(folder))
-        yield folder
+def _temporary() -> tempfile.TemporaryDirectory[str]:
+    return tempfile.TemporaryDirectory(prefix="virnucpro-monitor-")
 
 
 @atexit.register

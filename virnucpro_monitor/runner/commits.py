@@ -171,11 +171,11 @@ class CommitRunner:
                 held=self._workers.num_held,
                 before=lambda device: self._seen.pop(device, None) or find_gpu(device),
             )  # fmt: skip
-        cluster, plan = self._cluster, replace(self._plan, workers=num_commits)
+        plan = replace(self._plan, workers=self._plan.workers or num_commits)
         return Capacity(
             plan, self._cards, num_commits, None, self._say,
             look=lambda _: None,
-            limit=lambda: cluster.num_at_once,
+            share=self._cluster.share,
         )  # fmt: skip
 
     def _bridge(self) -> Iterator[RunReport]:

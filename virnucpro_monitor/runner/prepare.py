@@ -19,8 +19,9 @@ from virnucpro_monitor.records.messages import (
 from virnucpro_monitor.records.progress import OnProgress, Progress
 from virnucpro_monitor.records.request import NAMED_WEIGHTS
 from virnucpro_monitor.runner.adapter_names import parse_adapter
+from virnucpro_monitor.runner.cards import Card
 from virnucpro_monitor.runner.client import WorkerPool, raise_refused
-from virnucpro_monitor.runner.cluster_pool import ClusterPool
+from virnucpro_monitor.runner.cluster_pool import ClusterPool, PlacePool
 from virnucpro_monitor.runner.endings import explain, last_line
 from virnucpro_monitor.runner.plan import RunPlan
 from virnucpro_monitor.runner.shared_environment import installed_beside
@@ -39,7 +40,7 @@ class Prepared:
         surroundings: of targets.
     """
 
-    pool: WorkerPool | ClusterPool
+    pool: WorkerPool | ClusterPool | PlacePool
     device: str
     weights_digest: str
     weights_name: str
@@ -48,6 +49,12 @@ class Prepared:
     torch_home: str
     surroundings: Surroundings
     python: Path | None = None
+
+    def at(self, card: Card) -> "Prepared":
+        """The same for jobs on one card: of a cluster, for its Dask worker."""
+        if not card.worker or not isinstance(self.pool, ClusterPool):
+            return self
+        return replace(self, pool=PlacePool(self.pool, card.worker))
 
     def environment(self, imported: Iterable[str]) -> Environment:
         """Where a worker of this interpreter measured, having imported these distributions.

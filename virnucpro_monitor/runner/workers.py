@@ -54,7 +54,7 @@ class Workers:
         self._base: Prepared | None = None
         self._private: dict[Path, Prepared] = {}
         self.begun = Begun.of(plan)
-        self.seats = Seats(plan)
+        self.seats = Seats(plan, is_there=self._is_there)
         self._lock = threading.Lock()  # of preparing and of checking out
 
     def __enter__(self) -> "Workers":
@@ -117,20 +117,23 @@ class Workers:
             seen = {card.device: look(card.device) for card in cards}
             checkpoint = Path(self._ahead.checkpoint)
             places = places_ahead(plan, cards, num_commits, checkpoint, seen)
-            self.seats.begin(self._ahead, [card.device for card in places])
+            self.seats.begin(self._ahead, places)
             return seen
 
+    def _is_there(self, card: Card) -> bool:
+        return self._cluster is None or self._cluster.has(card)
+
     def num_held(self, device: str) -> int:
-        """How many commits' processes stand by on a device."""
-        if self._base is None or isinstance(self._base.pool, ClusterPool):
+        """How many commits' processes stand by on a device of this host."""
+        if self._opened is None or isinstance(self._opened, ClusterPool):
             return 0
-        return self._base.pool.num_held(device)
+        return self._opened.num_held(device)
 
     def end(self) -> None:
         """End what still runs or stands by, in whatever thread."""
         self.seats.close()
-        if self._base is not None:
-            self._base.pool.close()
+        if self._opened is not None:
+            self._opened.close()
 
     def measure(
         self,
@@ -151,16 +154,17 @@ class Workers:
             MonitorError: the yardstick cannot be set up in the commit's interpreter.
         """
         plan = self._plan
-        device = (work.card or self._card).device
+        card = work.card or self._card
+        device = card.device
         with ExitStack() as stack:
             try:
                 stack.enter_context(self.begun.marking(work.commit.hash))
                 folder, note, python = plan.cache_folder, "", None
                 if plan.repository is not None:
                     with self._lock:
-                        folder, note = self._check_out(work.commit.hash, device, stack)
+                        folder, note = self._check_out(work.commit.hash, card, stack)
                         python = target_python(plan.target, folder, plan.cache_folder, say)
-                prepared = self._prepared_for(python, on_progress)
+                prepared = self._prepared_for(python, on_progress).at(card)
             except PrivateEnvironmentError as error:
                 yield from unmeasured.failed(work.commit, work.benchmarks, "environment", error)
             except RepositoryError as error:
@@ -177,14 +181,15 @@ class Workers:
                     nonlocal asked
                     if not asked:  # once a commit, when it has loaded: asking a card takes a while
                         asked = True
-                        if device.startswith("cuda"):  # elsewhere nothing starts before its time
+                        # Elsewhere nothing starts before its time.
+                        if device.startswith("cuda") and self._cluster is None:
                             remember(plan, prepared)
-                        self.seats.keep_ready(prepared, device)
+                        self.seats.keep_ready(prepared, card)
                     on_progress(event)
 
                 def nearing_end() -> None:
                     # Who stands by has shown that a card has room for both; a CPU's memory may not.
-                    if device.startswith("cuda") and self.num_held(device) > 0:
+                    if device.startswith("cuda") and prepared.pool.num_held(device) > 0:
                         on_nearing_end()
 
                 yield from measure(
@@ -199,11 +204,11 @@ class Workers:
                     note=note,
                 )
 
-    def _check_out(self, commit: str, device: str, stack: ExitStack) -> tuple[Path, str]:
+    def _check_out(self, commit: str, card: Card, stack: ExitStack) -> tuple[Path, str]:
         repository = self._plan.repository
         assert repository is not None
         if isinstance(repository, Repository):
-            seat = self.seats.take(device, stack)
+            seat = self.seats.take(card, stack)
             return stack.enter_context(repository.checkout(commit, seat))
         return stack.enter_context(repository.checkout(commit))
 

@@ -1,0 +1,121 @@
+"""Leases: what keeps a Dask worker, and the card behind it, for one start at a time.
+
+A lease is a task that holds the worker's resource (`GPU=1`) and takes no thread. What the start
+measures there asks for no resource of its own: several commits share the card, and more stand by on
+it, while no task that asks for a card runs beside them, whoever sent it.
+"""
+
+import time
+import uuid
+from collections.abc import Callable, Collection, Mapping, Sequence
+from contextlib import suppress
+from dataclasses import dataclass
+from typing import Any
+
+CALL_S = 5.0  # for a worker to answer; Dask tries for half a minute to reach one that has gone
+END_S = 2.0  # for what stands by at a worker to end
+POLL_S = 0.01
+
+
+@dataclass(slots=True)
+class _Lease:
+    future: Any
+    said: str = ""  # by the worker, last
+
+
+class Leases:
+    """The leases of one start.
+
+    Args:
+        client: of Dask.
+        task: the module of what runs in Dask workers.
+        topic: where they speak to this start.
+        resources: that a lease holds.
+    """
+
+    def __init__(
+        self, client: Any, task: Any, topic: str, resources: Mapping[str, float] | None
+    ) -> None:
+        self._client = client
+        self._task = task
+        self._topic = topic
+        self._resources = resources
+        self._leases: dict[str, _Lease] = {}
+
+    def ask(self, address: str) -> None:
+        """Ask for a Dask worker, behind whoever has asked before; for each once."""
+        if address not in self._leases:
+            future = self._client.submit(
+                self._task.hold_place,
+                self._topic,
+                key=f"virnucpro-monitor-place-{uuid.uuid4().hex}",
+                pure=False,
+                retries=0,
+                workers=[address],
+                resources=self._resources,
+            )
+            self._leases[address] = _Lease(future)
+
+    def take(self, key: str, said: str) -> str | None:
+        """Take what a lease says; the worker that has become ours by that, if one has."""
+        for address, lease in list(self._leases.items()):
+            if lease.future.key == key:
+                lease.said = said
+                return address if said == self._task.LEASED else None
+        return None
+
+    def is_open(self, address: str) -> bool:
+        """Whether work may begin at a Dask worker: it is ours, and nobody else waits for it."""
+        lease = self._leases.get(address)
+        return lease is not None and lease.said == self._task.LEASED
+
+    def tend(self, present: Collection[str], is_busy: Callable[[str], bool]) -> None:
+        """Forget workers that have left; let those go that others wait for, and ask anew."""
+        for address, lease in list(self._leases.items()):
+            if address not in present:
+                del self._leases[address]
+                _cancel(lease)
+            elif lease.future.done() or (lease.said == self._task.WANTED and not is_busy(address)):
+                self.end(address)
+                self.ask(address)
+
+    def end(self, address: str) -> None:
+        """Let a Dask worker go, and what stands by there."""
+        if address in self._leases:
+            self._end([address])
+
+    def close(self) -> None:
+        """Let all go, and wait until they have."""
+        self._end(list(self._leases))
+
+    def _end(self, addresses: Sequence[str]) -> None:
+        leases = [self._leases.pop(address) for address in addresses]
+        call_at(self._client, addresses, self._task.leave_place, self._topic)
+        end = time.monotonic() + END_S
+        while any(one.said and not one.future.done() for one in leases):
+            if self._client.status != "running" or time.monotonic() > end:
+                break
+            time.sleep(POLL_S)
+        for lease in leases:
+            _cancel(lease)
+
+
+def call_at(
+    client: Any, addresses: Sequence[str], function: Callable[..., Any], *arguments: Any
+) -> dict[str, Any]:
+    """Call a function at Dask workers at once, busy or not: answers by address, of those that do.
+
+    What it does there must be quick: the worker speaks to nobody meanwhile.
+    """
+    answers: dict[str, Any] = {}
+    if addresses and client.status == "running":
+        with suppress(Exception):  # a worker, or the scheduler, has gone, which others will see
+            answers = client.run(
+                function, *arguments, workers=addresses, on_error="ignore", callback_timeout=CALL_S
+            )
+    return answers
+
+
+def _cancel(lease: _Lease) -> None:
+    with suppress(Exception):  # the scheduler has gone
+        lease.future.cancel()
