@@ -33,10 +33,11 @@ import time
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
+from importlib.metadata import version
 from pathlib import Path
 
 from tests.benchmarks.speed_rows import BIG, EFFICIENT, HEAD, HUGE, OURS, SMALL, VIRNUCPRO, Outputs
-from virnucpro_monitor.models.weights import DEMO_MODEL
+from virnucpro_monitor.cli.demo import MODEL as DEMO_MODEL
 from virnucpro_monitor.runner.gpu import count_gpus, find_gpu
 
 HERE = Path(__file__).resolve().parents[2]
@@ -121,9 +122,9 @@ def steps(options: argparse.Namespace, cache: Path) -> Iterator[Step]:
 
     most, fewest = max(there), min(there)
     yield cost("warm", 32, "--limit", str(options.limit), "--sides", "warm")
-    yield scaling("local", fewest, 80)
+    yield scaling("local", fewest, 90)
     if most > fewest:
-        yield scaling("local", most, 30 if most > 2 else 50)
+        yield scaling("local", most, 35 if most > 2 else 55)
     yield cost(
         "fresh", 34 * options.fresh_limit, "--limit", str(options.fresh_limit), "--sides", "fresh"
     )
@@ -134,7 +135,7 @@ def steps(options: argparse.Namespace, cache: Path) -> Iterator[Step]:
         yield scaling("dask", most, 40 if most > 2 else 60)
     rest = sorted({*options.cards} - {most, fewest})
     for cards in rest:
-        yield scaling("local", cards, 50)
+        yield scaling("local", cards, 55)
     yield scaling("dask", fewest, 100)
     for cards in rest:
         yield scaling("dask", cards, 60)
@@ -263,13 +264,11 @@ def lanes_of(beside: list[Step], num_cards: int) -> dict[str, list[Step]]:
 
 def where() -> str:
     """The machine, in words."""
-    import torch
-
     cards = [find_gpu(f"cuda:{number}") for number in range(count_gpus())]
     names = [one.name for one in cards if one is not None]
     kinds = ", ".join(f"{names.count(name)} x {name}" for name in dict.fromkeys(names))
     cores = len(os.sched_getaffinity(0))
-    versions = f"Python {platform.python_version()}, torch {torch.__version__}"
+    versions = f"Python {platform.python_version()}, torch {version('torch')}"
     return f"{kinds or 'no card'}, {cores} cores, {versions}, {datetime.now(UTC):%Y-%m-%d}"
 
 
