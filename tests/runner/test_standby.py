@@ -388,6 +388,24 @@ def test_those_stand_by_that_a_card_has_room_for_and_commits_come_for(
     seats.close()
 
 
+def test_a_commit_that_begins_finds_one_ready_and_two_that_get_ready(
+    plan: RunPlan, prepared: Prepared, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """One commit at a time: what it takes was asked for while the third before it was measured."""
+    held: list[MeasureJob] = []
+    monkeypatch.setattr(prepared.pool, "hold", held.append)
+    seats = Seats(plan, look=lambda _: FREE)
+    seats.num_to_come = 9
+    card, standing_by = Card(0, "cuda:0"), []
+    with ExitStack() as stack:
+        for number_taken in (0, 1, 2, 3, 4):
+            assert bool(seats.take(card, stack)) is (number_taken > 0)
+            seats.keep_ready(prepared, card)
+            standing_by.append(len(held) - number_taken)
+    assert standing_by == [2, 3, 3, 3, 3]
+    seats.close()
+
+
 def test_a_card_is_not_busy_with_who_stands_by(plan: RunPlan, tmp_path: Path) -> None:
     """In a container NVML tells process ids that are none of ours to see."""
     checkpoint = tmp_path / "checkpoint"

@@ -72,8 +72,9 @@ class Seats:
                 for _, own in self._seats.pop(gone):
                     own.close()
             there = self._seats.setdefault(card, [])
-            # To get ready takes a card as long as all but the end of a commit: one is always ahead.
-            wanted = (1 if there else 2) if on_card else 1 - len(there)
+            # To get ready takes a card about twice as long as a commit takes from the last one. So
+            # two are ahead of the one that comes next, and each commit that begins adds another.
+            wanted = (2 if len(there) < 2 else 1) if on_card else 1 - len(there)
             for _ in range(wanted):
                 if sum(map(len, self._seats.values())) >= self.num_to_come:
                     return
