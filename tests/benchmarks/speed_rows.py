@@ -99,7 +99,7 @@ class Outputs:
         for side, one in self.starts.items() if len(self.starts) > 1 and sides else ():
             equal, both = num_equal(one, self.starts[sides[0]])
             if side != sides[0] and both:
-                told.append(f"{side} {equal} of {both}")
+                told.append(f"{side}: {equal} of {both}")
         if not told:
             return "No two starts had a commit in common."
         return f"Findings equal to those of {sides[0]} to the last bit: {', '.join(told)}."

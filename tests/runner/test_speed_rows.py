@@ -116,7 +116,9 @@ def test_no_figure_for_errors_or_for_other_findings(tmp_path: Path) -> None:
     other = replace(WARM, found=("1", "2", "4"))
     write(tmp_path, (other, FRESH, broken, TWO))
     agreement = Outputs(tmp_path, {}, (1, 2)).agreement()
-    assert agreement.endswith("local 1 to the last bit: warm 2 of 3, fresh 2 of 2, local 2 3 of 3.")
+    assert agreement.endswith(
+        "local 1 to the last bit: warm: 2 of 3, fresh: 2 of 2, local 2: 3 of 3."
+    )
     rows = list(results(tmp_path).values())
     assert rows[0] == "- | - | - | 2.5 | no figure: the findings of 1 of 2 commits differ"
     without = "no figure: 1 of 3 commits of local 1 have no verdict"
