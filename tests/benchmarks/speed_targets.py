@@ -42,6 +42,7 @@ from virnucpro_monitor.runner.gpu import count_gpus, find_gpu
 
 HERE = Path(__file__).resolve().parents[2]
 PATIENCE_S = 15.0  # for a step that is told to end
+TIMES_USUAL = 3  # as long as a step usually takes, and one that hangs leaves time for the others
 DASK_BY_LOCAL = 1.3  # at most about so much of the local engine's time, as it was
 CORES_BESIDE = 4  # at least, for each step that runs beside others
 
@@ -230,11 +231,15 @@ class Bench:
                 [*pinned, *command],
                 env=place, cwd=step.checkout, stdout=output, stderr=subprocess.STDOUT,
             )  # fmt: skip
+            left = self._left_s()
+            usual = step.seconds * TIMES_USUAL
             try:
-                code = process.wait(self._left_s())
+                code = process.wait(None if left is None else max(0.0, min(left, usual)))
             except subprocess.TimeoutExpired:
                 _end(process)
-                return f"no time left: ended after {time.monotonic() - self._began:.0f} s"
+                if left is not None and left > usual:
+                    return f"ended after {usual:.0f} s, {TIMES_USUAL} x what it usually takes"
+                return f"no time left: ended after {left or 0.0:.0f} s"
         if not code:
             return ""
         lines = path.read_text(errors="replace").strip().splitlines() or [""]
