@@ -114,7 +114,6 @@ def noted_functions() -> tuple[tuple[Any, str, str], ...]:
     )
 
     return (
-        (server, "preload", "server.imports"),
         (server, "map_checkpoints", "server.map_weights"),
         (server, "wait_for_trial", "server.wait_for_trial"),
         (server, "load_for", "server.load_for"),
@@ -176,7 +175,7 @@ def note_calls(timeline: Timeline) -> None:
     """Let the timeline have each call of what is noted, and of what they exchange."""
     import torch
 
-    from virnucpro_monitor.runner import channel, environment, orders, packages, server, worker
+    from virnucpro_monitor.runner import channel, environment, orders, packages, worker
     from virnucpro_monitor.validation import poison
 
     for place, function, name in noted_functions():
@@ -192,7 +191,6 @@ def note_calls(timeline: Timeline) -> None:
         (worker, "_prepare", "worker.prepare"),
         (worker, "_measure", "worker.measure"),
         (worker, "_yardstick", "worker.yardstick"),
-        (server, "look_aside", "server.look_aside"),
         (environment, "capture_environment", "prepare.environment"),
         (packages, "installed_packages", "prepare.packages"),
         (orders, "decode_job", "server.decode_job"),
@@ -250,7 +248,24 @@ def synchronised(answer: Any) -> Any:
 
 
 def serve() -> None:
-    """Be the fork server, and all that it forks, with notes."""
+    """Be the fork server, and all that it forks, with notes from the moment that it has imported.
+
+    Until then it is what it is elsewhere: some things pass beside the import.
+    """
+    from virnucpro_monitor.runner import server
+
+    preload, start = server.preload, time.monotonic()
+
+    def preload_and_note() -> None:
+        preload()
+        note_all(start)
+
+    server.preload = preload_and_note
+    server.main()
+
+
+def note_all(start: float) -> None:
+    """Let a fork server that has started then, and all that it forks, note what they do."""
     import torch
 
     from virnucpro_monitor.records.messages import decode_job
@@ -292,6 +307,7 @@ def serve() -> None:
     timeline = None if folder is None else Timeline.open(Path(folder), "server")
     if timeline is not None:
         note_calls(timeline)
+        timeline.add("server.imports", start)
     serving, judging, meeting = server._serve_target, worker.run_job, remote.RemoteSubject.meet
     going, answer, waiting = standby.wait_for_go, target_process.Host.answer, Contained.wait
     is_first, ends = True, dict[str, float]()
@@ -386,7 +402,6 @@ def serve() -> None:
         (target_process.Host, "answer", answered),
     ):
         setattr(place, function, ours)
-    server.main()
 
 
 @dataclass(slots=True)
