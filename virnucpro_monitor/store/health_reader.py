@@ -132,11 +132,12 @@ def _read_machines(
 
 def _busy_s(runs: Sequence[tuple[datetime, float]]) -> float:
     """Seconds in which any of these runs (start and duration, the earliest first) was measured."""
-    busy_s, until = 0.0, runs[0][0]
+    busy_s = until_s = 0.0
     for started_at, duration_s in runs:
-        ended_at = started_at + timedelta(seconds=duration_s)
-        busy_s += max(0.0, (ended_at - max(started_at, until)).total_seconds())
-        until = max(until, ended_at)
+        begin_s = (started_at - runs[0][0]).total_seconds()
+        end_s = begin_s + duration_s
+        busy_s += max(0.0, end_s - max(begin_s, until_s))
+        until_s = max(until_s, end_s)
     return busy_s
 
 
