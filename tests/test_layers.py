@@ -18,11 +18,24 @@ LEFT_OF: dict[str, set[str]] = {
     "disks": {"errors"},
     "setting_forms": set(),
     "user_folders": set(),
+    "bytecode": {"user_folders"},
     "settings": {"errors", "records", "setting_forms", "user_folders"},
     "analysis": {"errors", "records"},
 }
 for _room, _left in [
-    ("models", ["errors", "settings", "user_folders", "records", "scratch", "secrecy", "disks"]),
+    (
+        "models",
+        [
+            "errors",
+            "settings",
+            "bytecode",
+            "user_folders",
+            "records",
+            "scratch",
+            "secrecy",
+            "disks",
+        ],
+    ),
     ("data", ["models", "late_names"]),
     ("validation", ["data"]),
     ("runner", ["validation", "heap"]),

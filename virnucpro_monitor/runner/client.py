@@ -15,6 +15,7 @@ from types import TracebackType
 from typing import IO, NoReturn
 
 from virnucpro_monitor import errors
+from virnucpro_monitor.bytecode import own_bytecode
 from virnucpro_monitor.records.messages import (
     OWN,
     WORKERS,
@@ -28,7 +29,6 @@ from virnucpro_monitor.records.messages import (
     decode_said,
     encode,
 )
-from virnucpro_monitor.runner.bytecode import own_bytecode
 from virnucpro_monitor.runner.standby import NEEDS_FRESH
 from virnucpro_monitor.runner.supervisor import descendants
 from virnucpro_monitor.secrecy import public_environment

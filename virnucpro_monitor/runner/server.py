@@ -32,6 +32,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import NoReturn
 
+from virnucpro_monitor.bytecode import leave_own_bytecode
 from virnucpro_monitor.records import from_json, to_json
 from virnucpro_monitor.records.calls import Confined
 from virnucpro_monitor.records.messages import (
@@ -47,7 +48,6 @@ from virnucpro_monitor.records.messages import (
     is_verdict,
 )
 from virnucpro_monitor.runner import worker
-from virnucpro_monitor.runner.bytecode import leave_own_bytecode
 from virnucpro_monitor.runner.cgroup import JobGroup
 from virnucpro_monitor.runner.confinement import Territory, close_descriptors
 from virnucpro_monitor.runner.containment import (

@@ -17,6 +17,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, TypedDict
 
+from virnucpro_monitor.bytecode import leave_own_bytecode
 from virnucpro_monitor.errors import MonitorError, WeightsError
 from virnucpro_monitor.heap import keep_freed_memory
 from virnucpro_monitor.records import OWN_ORACLE, Failure, Verdict, to_json
@@ -36,7 +37,6 @@ from virnucpro_monitor.records.messages import (
     Said,
     encode,
 )
-from virnucpro_monitor.runner.bytecode import leave_own_bytecode
 from virnucpro_monitor.runner.supervisor import TARGET_GONE
 from virnucpro_monitor.scratch import scratch_folder
 

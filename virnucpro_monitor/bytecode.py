@@ -1,4 +1,4 @@
-"""Bytecode of torch and of all else that the fork server imports, where Python keeps none.
+"""Bytecode of torch and all else that a command and its fork server import, where none is kept.
 
 Installers may leave it to Python to compile, which containers often tell to write nothing, and
 which may not write beside torch at all. Each start would compile 1,200 files anew then, for three
@@ -16,20 +16,35 @@ _OPTION = "pycache_prefix"
 _WRITES_NONE = "PYTHONDONTWRITEBYTECODE"
 
 
+def keep_own_bytecode() -> None:
+    """Let this process itself find and keep what it imports from here on in the user's cache."""
+    if _is_needed():
+        sys.pycache_prefix, sys.dont_write_bytecode = _place(), False
+
+
 def own_bytecode(environment: dict[str, str]) -> list[str]:
     """Options of an interpreter that is to keep bytecode in the user's cache; none if it need not.
 
     Args:
         environment: of that interpreter, which is changed with it.
     """
-    spec = importlib.util.find_spec("torch")
-    if spec is None or spec.cached is None or sys.pycache_prefix is not None:
-        return []
-    beside = Path(spec.cached).parent.parent
-    if Path(spec.cached).exists() or (not sys.dont_write_bytecode and os.access(beside, os.W_OK)):
+    if sys.pycache_prefix != _place() and not _is_needed():
         return []
     environment.pop(_WRITES_NONE, None)
-    return ["-X", f"{_OPTION}={user_folder('XDG_CACHE_HOME', '.cache') / 'bytecode'}"]
+    return ["-X", f"{_OPTION}={_place()}"]
+
+
+def _place() -> str:
+    return str(user_folder("XDG_CACHE_HOME", ".cache") / "bytecode")
+
+
+def _is_needed() -> bool:
+    spec = importlib.util.find_spec("torch")
+    if spec is None or spec.cached is None or sys.pycache_prefix is not None:
+        return False
+    beside = Path(spec.cached).parent.parent
+    writes = not sys.dont_write_bytecode and os.access(beside, os.W_OK)
+    return not (writes or Path(spec.cached).exists())
 
 
 def leave_own_bytecode() -> None:

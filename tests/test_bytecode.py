@@ -1,4 +1,4 @@
-"""Where Python keeps no bytecode of torch, the fork server keeps its own."""
+"""Where Python keeps no bytecode of torch, a command and its fork server keep their own."""
 
 import os
 import subprocess
@@ -8,12 +8,12 @@ from types import SimpleNamespace
 
 import pytest
 
-from virnucpro_monitor.runner import bytecode
+from virnucpro_monitor import bytecode
 
 _LEAVES = """
 import os, sys
 from pathlib import Path
-from virnucpro_monitor.runner.bytecode import leave_own_bytecode
+from virnucpro_monitor.bytecode import leave_own_bytecode
 
 kept = {one.name.partition(".")[0] for one in Path(sys.argv[1]).rglob("*.pyc")}
 assert "bytecode" in kept, kept
@@ -52,6 +52,11 @@ def test_bytecode_is_kept_apart_only_where_python_keeps_none(
     place = tmp_path / "virnucpro-monitor" / "bytecode"
     assert options == (["-X", f"pycache_prefix={place}"] if own else [])
     assert ("PYTHONDONTWRITEBYTECODE" in environment) is not own
+    bytecode.keep_own_bytecode()
+    assert sys.pycache_prefix == (str(place) if own else prefix)
+    assert sys.dont_write_bytecode is not (own or writes)
+    # What this process has begun to keep there, those that it starts find there.
+    assert bytecode.own_bytecode(environment) == options
 
 
 def test_what_a_job_imports_is_found_and_left_as_without(tmp_path: Path) -> None:
