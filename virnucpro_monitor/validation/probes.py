@@ -67,6 +67,7 @@ from virnucpro_monitor.validation.probe_texts import probe_benchmark
 from virnucpro_monitor.validation.subject import (
     PackedBatch,
     Subject,
+    are_known,
     embed_unpacked,
     foresee_packs,
 )
@@ -362,13 +363,13 @@ def _disagreement(
     benchmark = probe_benchmark(protocol)
     exact = None if oracle is None else oracle_beside(oracle, benchmark, str(subject.device))
     seen = Disagreement(alone, benchmark, exact)
+    # Where sequences alone are known, the packs' own are all that is asked for, in either order.
+    shaped = _foreseen_shapes(subject, protocol, opening) if are_known(subject) else None
     for pack, probed in zip((*opening.full, *opening.reach), opening.base, strict=True):
         seen.add(pack, probed.last)
     for pack, rows in (*([opening.smallest] if opening.smallest else ()), *opening.longest):
         seen.add(pack, rows)
-    shaped = shape_packs(subject, protocol.content["probes"], opening.problems)
-    foresee_packs(subject, [pack.batch for pack in shaped], [subject.num_layers], "nan")
-    for pack in shaped:
+    for pack in _foreseen_shapes(subject, protocol, opening) if shaped is None else shaped:
         try:
             rows = embed_poisoned(subject, pack.batch)
         except torch.OutOfMemoryError:
@@ -378,6 +379,14 @@ def _disagreement(
         seen.add(pack, rows)
     opening.disagreement = seen
     return seen.document()
+
+
+def _foreseen_shapes(subject: Subject, protocol: Protocol, opening: Opening) -> list[ProbePack]:
+    """The packs of every shape, which may be embedded before the first is wanted."""
+    shaped = shape_packs(subject, protocol.content["probes"], opening.problems)
+    packs = [pack.batch for pack in shaped]
+    foresee_packs(subject, packs, [subject.num_layers], "nan", at_once=True)
+    return shaped
 
 
 def _again_alone(subject: Subject, opening: Opening) -> tuple[float | None, float | None]:

@@ -124,8 +124,13 @@ def foresee_packs(
         at_once: begin now, since other work comes before the first of them is wanted.
     """
     foresee = getattr(subject, "foresee_packs", None)
-    if foresee is not None and getattr(subject, "reuses", False):  # else sequences alone come too
+    if foresee is not None and are_known(subject):
         foresee(packs, layers, fill, at_once=at_once)
+
+
+def are_known(subject: Subject) -> bool:
+    """Whether rows of sequences alone come from an earlier commit, so that they are not asked."""
+    return bool(getattr(subject, "reuses", False))
 
 
 def embed_slot_layers(

@@ -287,7 +287,8 @@ class _Tracer:
         unpacked_errors: Errors = []
         between: Errors = []
         pooled: float | None = None
-        width = self._right(tokens_of(batch, slot), [last])[last].shape[-1]
+        right = self._right(tokens_of(batch, slot), [last])[last] if seen is None else seen.packed
+        width = right.shape[-1]
 
         def parts(one: PackedBatch) -> list[Sequence[int]]:
             layer_bytes = one.input_ids.numel() * width * subject.dtype.itemsize
