@@ -374,6 +374,31 @@ def test_a_dask_worker_with_another_torch_card_or_weights_is_left_out_and_the_re
     assert ended == Ended(cause="exit", code=0, log="")
 
 
+@pytest.mark.parametrize(
+    ("text", "told"),
+    [
+        (
+            "Error during deserialization of the task graph. This frequently\noccurs if the "
+            "Scheduler and Client have different environments.\nFor more information, see\n"
+            "https://docs.dask.org/en/stable/deployment-considerations.html#consistent-software\n",
+            "RuntimeError: Error during deserialization of the task graph. This frequently occurs "
+            "if the Scheduler and Client have different environments",
+        ),
+        (
+            "Task 'x' died four times. The last worker was tcp://10.0.0.1:4000.",
+            "RuntimeError: Task 'x' died four times",
+        ),
+        ("no answer of tcp://10.0.0.1:4000", "RuntimeError: no answer of tcp://10.0.0.1:4000"),
+    ],
+)
+def test_what_dask_could_not_begin_is_told_and_not_where_to_read_of_it(
+    text: str, told: str
+) -> None:
+    ended = Ended(cause="lost", code=0, log=cluster_pool._as_log(RuntimeError(text)))
+    assert cluster_pool._why([ended]) == told
+    assert ended.log.startswith(text)
+
+
 def test_of_three_dask_workers_the_odd_one_is_left_out_though_it_is_the_first() -> None:
     odd = replace(READY, environment=replace(READY.environment, torch="2.10.0"))
     stand_in = StandInCluster({"tcp://a": odd, "tcp://b": READY, "tcp://c": READY})

@@ -27,6 +27,7 @@ from virnucpro_monitor.runner.cards import Card
 from virnucpro_monitor.runner.cluster_address import knock
 from virnucpro_monitor.runner.cluster_files import pack_checkout, send_file
 from virnucpro_monitor.runner.cluster_lease import Leases, call_at
+from virnucpro_monitor.runner.endings import in_words
 from virnucpro_monitor.runner.plan import RunPlan
 
 CONNECT_S = 10.0
@@ -391,7 +392,7 @@ class Cluster:
             try:
                 answers.append((address, future.result(timeout=self._plan.timeout_s)))
             except Exception as error:  # whatever its installation raises
-                self.leave_out(address, _first_line(error))
+                self.leave_out(address, in_words(error))
         return answers
 
     def _send_files(self, paths: dict[str, Any], found: Sequence[Any]) -> None:
@@ -412,7 +413,7 @@ class Cluster:
                     for place in found:
                         if place.host == host:
                             del paths[place.address]
-                            self.leave_out(place.address, _first_line(error))
+                            self.leave_out(place.address, in_words(error))
         folders = dict(self._each(list(paths), self._task.own_cache_folder))
         for place in found:
             if (path := paths.pop(place.address, None)) and place.address in folders:
@@ -430,7 +431,3 @@ class Cluster:
 def _mean(shares: Sequence[int | None]) -> int | None:
     known = [share for share in shares if share is not None]
     return round(fmean(known)) if known else None
-
-
-def _first_line(error: Exception) -> str:
-    return f"{type(error).__name__}: {error}".splitlines()[0]

@@ -24,7 +24,7 @@ from virnucpro_monitor.records.messages import (
 )
 from virnucpro_monitor.runner.client import Accept
 from virnucpro_monitor.runner.cluster import POLL_S, Cluster
-from virnucpro_monitor.runner.endings import last_line
+from virnucpro_monitor.runner.endings import in_words, last_line
 
 LOST_S = 30.0  # without a scheduler, or any worker, before the start is given up
 LOOK_S = 5.0  # between looks at which of its workers are left, and which have joined
@@ -220,7 +220,7 @@ class ClusterPool:
         try:
             lines: list[bytes] = future.result()
         except Exception as error:  # of Dask's own: its worker was lost, or could not begin
-            return Ended(cause="lost", code=0, log=f"{type(error).__name__}: {error}")
+            return Ended(cause="lost", code=0, log=_as_log(error))
         return (yield from _checked(lines, accept))
 
 
@@ -305,6 +305,11 @@ def _checked(lines: Sequence[bytes], accept: Accept | None) -> Generator[Said | 
     except MessageError as error:
         ended = replace(ended, cause="garbage", detail=str(error))
     return ended
+
+
+def _as_log(error: Exception) -> str:
+    """An error of Dask's as a process would have left it: what it is stands in the last line."""
+    return f"{error}\n{in_words(error)}"
 
 
 def _why(events: Sequence[Said | Ended]) -> str:

@@ -1,5 +1,6 @@
 """What it means that a worker process ended without a result: what happened, and whose doing."""
 
+import re
 import signal
 from dataclasses import dataclass
 
@@ -65,6 +66,13 @@ def last_line(text: str) -> str:
     """The last line that says something; nothing where none does."""
     lines = [line for line in text.splitlines() if line.strip()]
     return lines[-1].strip() if lines else ""
+
+
+def in_words(error: Exception) -> str:
+    """What an error says, on one line: two sentences at most, the second without an address."""
+    text = " ".join(f"{type(error).__name__}: {error}".split())
+    first, *others = re.split(r"(?<=[.!?])\s", text)
+    return " ".join([first, *(one for one in others[:1] if "://" not in one)]).rstrip(".")
 
 
 def _signal_name(code: int) -> str:
