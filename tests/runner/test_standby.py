@@ -24,7 +24,7 @@ from virnucpro_monitor.records.progress import Progress
 from virnucpro_monitor.runner import crew as crew_module
 from virnucpro_monitor.runner import first_passes, standby
 from virnucpro_monitor.runner import workers as workers_module
-from virnucpro_monitor.runner.ahead import remember
+from virnucpro_monitor.runner.ahead import recall, remember
 from virnucpro_monitor.runner.capacity import Capacity, needed_gpu_bytes
 from virnucpro_monitor.runner.cards import Card
 from virnucpro_monitor.runner.checkout import Repository
@@ -320,6 +320,9 @@ def test_first_commits_are_waited_for_before_a_start_is_prepared(
 
     assert begin() == {}  # nothing is known of such a start
     remember(on_cards, prepared)
+    other = replace(on_cards, target=replace(plan.target, adapter="seed-interface+oracle=none"))
+    assert recall(on_cards, pool, "cuda:0") == replace(prepared, device="cuda:0")
+    assert recall(other, pool, "cuda:0") is None  # its oracle may be still to make
     assert begin() == seen
     assert [job.request.device for job in held] == expected
     # They are what the commits' jobs will be, where nothing has changed.

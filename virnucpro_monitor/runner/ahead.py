@@ -78,6 +78,7 @@ def _path(plan: RunPlan) -> Path:
         [
             plan.target.name,
             plan.target.location,
+            plan.target.adapter,  # whose oracle was there as well
             request.model,
             request.weights,
             request.device.partition(":")[0],
