@@ -420,6 +420,7 @@ class OnCard:
         self.most = 0
         self.held: set[str] = set()
         self.from_held = 0
+        self.held_at_prepare = 0
 
     def start(self) -> None: ...
 
@@ -436,7 +437,8 @@ class OnCard:
 
     def run(self, job: Any, *, cancel: threading.Event) -> Iterator[Any]:
         if isinstance(job, PrepareJob):
-            yield READY
+            self.held_at_prepare = len(self.held)
+            yield replace(READY, checkpoint=__file__)
         else:
             self.from_held += job.checkout in self.held
             self.drop(job.checkout)
@@ -496,10 +498,16 @@ def test_a_card_s_next_commit_begins_early_and_no_foreign_task_beside_ours(
         over_dask = replace(on_card, engine="dask", scheduler=dask.scheduler_address)
         found = list(run_commits(over_dask, on_progress=progress))
         num_beside, num_begun = theirs[0].result(timeout=10)
+        assert pool.held_at_prepare == 0
+        num_from_held = pool.from_held
+        again = list(run_commits(replace(over_dask, commits=plan.commits[:1])))
     assert [report.run.outcome for report in found] == [Outcome.ERROR] * 4
-    assert len(set(pool.begun)) == len(pool.begun) == 4
+    assert len(set(pool.begun)) == len(pool.begun) == 5
     assert pool.most == 2  # on one place, with one thread
-    assert pool.from_held >= 1
+    assert num_from_held >= 1
+    assert [report.run.outcome for report in again] == [Outcome.ERROR]
+    assert pool.held_at_prepare == 1  # a start like the last one begins before it is prepared
+    assert pool.from_held == num_from_held + 1
     assert not pool.held
     assert num_beside == 0
     assert 0 < num_begun < 4

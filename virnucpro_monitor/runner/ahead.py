@@ -14,6 +14,7 @@ from virnucpro_monitor.records.messages import MessageError, Ready, decode_said,
 from virnucpro_monitor.runner.capacity import needed_gpu_bytes, share_workers
 from virnucpro_monitor.runner.cards import Card
 from virnucpro_monitor.runner.client import WorkerPool
+from virnucpro_monitor.runner.cluster_pool import ClusterPool
 from virnucpro_monitor.runner.gpu import Gpu
 from virnucpro_monitor.runner.plan import RunPlan
 from virnucpro_monitor.runner.prepare import Prepared, prepared_by
@@ -38,7 +39,7 @@ def remember(plan: RunPlan, prepared: Prepared) -> None:
                 partial.replace(path)
 
 
-def recall(plan: RunPlan, pool: WorkerPool, device: str) -> Prepared | None:
+def recall(plan: RunPlan, pool: WorkerPool | ClusterPool, device: str) -> Prepared | None:
     """What such a plan was prepared with the last time; None where that is not known."""
     with suppress(OSError, MessageError):
         ready = decode_said(_path(plan).read_bytes())
@@ -68,7 +69,12 @@ def places_ahead(
     if not free or not num_commits:
         return []
     shares = share_workers(plan, free, num_commits, needed_bytes, seen.get)
-    turns = range(max(shares.values()))
+    return in_turns(shares)
+
+
+def in_turns(shares: Mapping[Card, int]) -> list[Card]:
+    """Each card as often as it has room, one after the other."""
+    turns = range(max(shares.values(), default=0))
     return [card for turn in turns for card, places in shares.items() if turn < places]
 
 
@@ -76,6 +82,7 @@ def _path(plan: RunPlan) -> Path:
     request = plan.request
     key = content_digest(
         [
+            plan.engine,
             plan.target.name,
             plan.target.location,
             plan.target.adapter,  # whose oracle was there as well

@@ -168,6 +168,8 @@ class Cluster:
     def hold(self, job: MeasureJob, address: str) -> None:
         """Have a job's processes stand by at a Dask worker; see `WorkerPool.hold`."""
         paths = self.places.get(address)
+        if paths is None and address in self._joining and self.shares_folder:
+            paths = self._joining[address].with_weights(job)  # as it was there the last time
         if paths is not None and self.leases.is_open(address):
             ships = not self.shares_folder
             given = encode(job), paths, self.topic, self._plan.fork, ships
@@ -234,6 +236,7 @@ class Cluster:
             for address in {*self.places, *self._joining} - set(present):
                 self.places.pop(address, None)
                 self._joining.pop(address, None)
+                self._room.pop(address, None)
             fit = [address for address in self._fit(present) if address not in self._looked_at]
             if fit:
                 self._joining |= self._described(fit)
@@ -288,19 +291,21 @@ class Cluster:
 
     def use(self, address: str, ready: Ready) -> None:
         """Measure at a Dask worker, which has found there what a commit needs."""
-        paths = replace(
-            self._joining[address],
-            checkpoint=ready.checkpoint,
-            regression=ready.regression,
-            torch_home=ready.torch_home,
-        )
-        room = self._ask(address, self._task.room_for, paths.device, paths.checkpoint)
-        if room is None:
+        if not self.share_ahead(address, ready.checkpoint):
             self.leave_out(address, "it does not answer")
             return
-        self._share(address, max(1, min(room, self._threads[address])))
-        self.places[address] = paths
+        self.places[address] = self._joining[address].with_weights(ready)
         self._joining.pop(address, None)
+
+    def share_ahead(self, address: str, checkpoint: str) -> dict[Card, int]:
+        """How many commits at once a Dask worker has room for; nothing where it does not answer."""
+        if address not in self._room:
+            device = self._joining[address].device
+            room = self._ask(address, self._task.room_for, device, checkpoint)
+            if room is None:
+                return {}
+            self._share(address, max(1, min(room, self._threads[address])))
+        return dict([self._room[address]])
 
     def _take(self, event: tuple[float, tuple[str, Any]]) -> None:
         key, said = event[1]

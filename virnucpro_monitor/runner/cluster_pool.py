@@ -22,6 +22,7 @@ from virnucpro_monitor.records.messages import (
     decode_ended,
     decode_said,
 )
+from virnucpro_monitor.runner.cards import Card
 from virnucpro_monitor.runner.client import Accept
 from virnucpro_monitor.runner.cluster import POLL_S, Cluster
 from virnucpro_monitor.runner.endings import in_words, last_line
@@ -126,6 +127,18 @@ class ClusterPool:
         if self._doorman is None:
             self._doorman = threading.Thread(target=self._welcome, args=(job,), daemon=True)
             self._doorman.start()
+
+    def share_ahead(self, checkpoint: str) -> dict[Card, int]:
+        """Room for commits at those Dask workers that can be had, before they are prepared.
+
+        Args:
+            checkpoint: the weights' file, as it was the last time.
+        """
+        shares: dict[Card, int] = {}
+        if self._cluster.shares_folder:
+            for address in self._await_places():
+                shares |= self._cluster.share_ahead(address, checkpoint)
+        return shares
 
     def _await_places(self) -> list[str]:
         """Wait until the Dask workers are ours: for all of them a while, then for any."""

@@ -28,6 +28,7 @@ from virnucpro_monitor.records.messages import (
     Judged,
     MeasureJob,
     NearingEnd,
+    Ready,
     Said,
     decode_job,
     encode,
@@ -93,6 +94,15 @@ class Paths:
     checkpoint: str = ""
     regression: str = ""
     torch_home: str = ""
+
+    def with_weights(self, told: Ready | MeasureJob) -> "Paths":
+        """The same, with where the weights are."""
+        return replace(
+            self,
+            checkpoint=told.checkpoint,
+            regression=told.regression,
+            torch_home=told.torch_home,
+        )
 
 
 def look_around(token: str, fork: bool | None) -> Place:

@@ -116,7 +116,7 @@ class CommitRunner:
             self._workers = stack.enter_context(
                 Workers(plan, self._cards[0], self._cluster, self._pool)
             )
-            self._seen = {} if self._cluster else self._begin_ahead()
+            self._seen = self._begin_ahead()
             base = self._workers.prepared(None, self._on_progress)
             self._ledger = Ledger(self._known, plan.request, base.weights_digest, plan.protocol)
             begun = self._workers.begun

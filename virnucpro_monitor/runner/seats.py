@@ -47,11 +47,12 @@ class Seats:
 
     def begin(self, prepared: Prepared, cards: Sequence[Card]) -> None:
         """Have processes stand by for the commits that begin first: the card of each."""
-        plan, pool = self._plan, prepared.pool
-        if isinstance(plan.repository, Repository) and isinstance(pool, WorkerPool):
-            with self._lock, suppress(OSError):  # a full disk: told where it is needed
-                for card in cards:
-                    seat = self._seat(prepared, plan.repository, pool, card.device)
+        repository = self._plan.repository
+        with self._lock, suppress(OSError):  # a full disk: told where it is needed
+            for card in cards:
+                pool = prepared.at(card).pool
+                if isinstance(repository, Repository) and isinstance(pool, WorkerPool | PlacePool):
+                    seat = self._seat(prepared, repository, pool, card.device)
                     self._seats.setdefault(card, []).append(seat)
 
     def keep_ready(self, prepared: Prepared, card: Card) -> None:

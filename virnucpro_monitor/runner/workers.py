@@ -10,7 +10,7 @@ from virnucpro_monitor.disks import explain
 from virnucpro_monitor.errors import ConfigurationError, DiskError, RepositoryError
 from virnucpro_monitor.records import RunReport
 from virnucpro_monitor.records.progress import OnProgress, Progress, Say
-from virnucpro_monitor.runner.ahead import places_ahead, recall, remember
+from virnucpro_monitor.runner.ahead import in_turns, places_ahead, recall, remember
 from virnucpro_monitor.runner.begun import Begun
 from virnucpro_monitor.runner.cards import Card
 from virnucpro_monitor.runner.checkout import Repository
@@ -105,16 +105,20 @@ class Workers:
         """Have the first commits' processes start, by what the last start was prepared with.
 
         Returns:
-            The cards as they were before, where any did.
+            This host's cards as they were before, where any did.
         """
         plan, pool = self._plan, self._pool()
-        if not plan.standby or isinstance(pool, ClusterPool):
-            return {}
-        if not self._card.device.startswith("cuda"):
+        if not plan.standby or not self._card.device.startswith("cuda"):
             return {}
         with self._lock:
             self._ahead = recall(plan, pool, self._card.device)
             if self._ahead is None:
+                return {}
+            if isinstance(pool, ClusterPool):
+                places = in_turns(pool.share_ahead(self._ahead.checkpoint))
+                self.seats.begin(
+                    self._ahead, places[: min(num_commits, plan.workers or num_commits)]
+                )
                 return {}
             seen = {card.device: look(card.device) for card in cards}
             checkpoint = Path(self._ahead.checkpoint)
@@ -186,7 +190,7 @@ class Workers:
                     if not asked and (self._under_way or 2 * event.done >= event.total):
                         asked = self._under_way = True
                         # Elsewhere nothing starts before its time.
-                        if device.startswith("cuda") and self._cluster is None:
+                        if device.startswith("cuda"):
                             remember(plan, prepared)
                         self.seats.keep_ready(prepared, card)
                     on_progress(event)
