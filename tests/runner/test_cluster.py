@@ -307,7 +307,7 @@ class StandInCluster:
     def submit(self, job: Any, address: str | None = None) -> Any:
         lines = [encode(self._answers[address or ""]), encode(Ended(cause="exit", code=0, log=""))]
         return SimpleNamespace(
-            key="job", status="finished", done=lambda: True, result=lambda: lines
+            key="job", status="finished", done=lambda: True, result=lambda timeout: lines
         )
 
     def forget(self, future: Any) -> None:
@@ -540,3 +540,25 @@ def test_a_start_whose_workers_have_all_gone_ends_with_a_sentence(
     monkeypatch.setattr(stand_in, "submit", lambda *_: waiting)
     with pytest.raises(ClusterError, match="No worker of the Dask cluster is left"):
         list(cluster_pool.ClusterPool(cast(Any, stand_in)).run(PREPARE))
+
+
+def test_a_result_that_goes_with_its_worker_is_waited_for_no_longer(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Dask takes such a task, which was done, for one that waits for its worker."""
+    monkeypatch.setattr(cluster_pool, "LOOK_S", 0.01)
+    stand_in = StandInCluster({"tcp://one": READY})
+    monkeypatch.setattr(stand_in, "is_any_left", lambda: True)
+    future = SimpleNamespace(key="job", status="finished")
+    future.done = lambda: future.status == "finished"
+
+    def result(timeout: float) -> None:
+        future.status = "pending"
+        time.sleep(timeout)
+        raise TimeoutError
+
+    future.result = result
+    monkeypatch.setattr(stand_in, "submit", lambda *_: future)
+    *_, ended = cluster_pool.ClusterPool(cast(Any, stand_in)).run(PREPARE)
+    assert stand_in.left_out == ["tcp://one: it has left the cluster"]
+    assert ended == Ended(cause="lost", code=0, log="it has left the cluster")

@@ -25,8 +25,9 @@ from virnucpro_monitor.records.messages import Job, MeasureJob, Ready, Said, dec
 from virnucpro_monitor.records.progress import Say
 from virnucpro_monitor.runner.cards import Card
 from virnucpro_monitor.runner.cluster_address import knock
+from virnucpro_monitor.runner.cluster_calls import call_at, result_of, workers_of
 from virnucpro_monitor.runner.cluster_files import pack_checkout, send_file
-from virnucpro_monitor.runner.cluster_lease import Leases, call_at
+from virnucpro_monitor.runner.cluster_lease import Leases
 from virnucpro_monitor.runner.endings import in_words
 from virnucpro_monitor.runner.plan import RunPlan
 
@@ -269,11 +270,7 @@ class Cluster:
 
     def _present(self) -> dict[str, Any] | None:
         """The cluster's workers by address; None where the scheduler does not say."""
-        try:
-            workers: dict[str, Any] = self.client.scheduler_info(n_workers=-1)["workers"]
-        except (OSError, RuntimeError):  # the scheduler's own trouble, which is seen elsewhere
-            return None
-        return workers
+        return workers_of(self.client)
 
     def _fit(self, workers: dict[str, Any]) -> list[str]:
         return [
@@ -395,7 +392,9 @@ class Cluster:
         answers = []
         for address, future in futures.items():
             try:
-                answers.append((address, future.result(timeout=self._plan.timeout_s)))
+                answers.append(
+                    (address, result_of(self.client, address, future, self._plan.timeout_s))
+                )
             except Exception as error:  # whatever its installation raises
                 self.leave_out(address, in_words(error))
         return answers

@@ -6,8 +6,10 @@ from pathlib import Path
 from typing import Any
 
 from virnucpro_monitor.models.weight_digests import file_digest
+from virnucpro_monitor.runner.cluster_calls import result_of
 
 PIECE_BYTES = 8 * 1024**2
+PIECE_S = 1800.0
 
 
 def send_file(client: Any, keep_piece: Any, path: Path, address: str) -> str:
@@ -22,7 +24,7 @@ def send_file(client: Any, keep_piece: Any, path: Path, address: str) -> str:
         future = client.submit(
             keep_piece, digest, path.name, offset, data, workers=[address], pure=False
         )
-        kept: str = future.result()
+        kept: str = result_of(client, address, future, PIECE_S)
         return kept
 
     there = keep(0, b"")

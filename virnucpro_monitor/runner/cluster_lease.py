@@ -12,7 +12,8 @@ from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any
 
-CALL_S = 5.0  # for a worker to answer; Dask tries for half a minute to reach one that has gone
+from virnucpro_monitor.runner.cluster_calls import call_at
+
 END_S = 2.0  # for what stands by at a worker to end
 POLL_S = 0.01
 
@@ -98,22 +99,6 @@ class Leases:
             time.sleep(POLL_S)
         for lease in leases:
             _cancel(lease)
-
-
-def call_at(
-    client: Any, addresses: Sequence[str], function: Callable[..., Any], *arguments: Any
-) -> dict[str, Any]:
-    """Call a function at Dask workers at once, busy or not: answers by address, of those that do.
-
-    What it does there must be quick: the worker speaks to nobody meanwhile.
-    """
-    answers: dict[str, Any] = {}
-    if addresses and client.status == "running":
-        with suppress(Exception):  # a worker, or the scheduler, has gone, which others will see
-            answers = client.run(
-                function, *arguments, workers=addresses, on_error="ignore", callback_timeout=CALL_S
-            )
-    return answers
 
 
 def _cancel(lease: _Lease) -> None:

@@ -219,21 +219,23 @@ class ClusterPool:
     ) -> Generator[Said | Ended, None, Ended | None]:
         """Yield a job's events but the last, and return that; None where it is to be begun anew."""
         vigil = _Vigil(self._cluster, self._welcoming)
-        while not future.done():
+        lines: list[bytes] | None = None
+        while lines is None:
             if self._closed.is_set():
                 return Ended(cause="cancelled", code=0, log="")
-            progress = self._cluster.next_progress(future.key)
-            if progress is not None:
+            if not future.done() and (progress := self._cluster.next_progress(future.key)):
                 yield progress
-                continue
-            if vigil.look() and self._cluster.is_stranded(future):
+            elif future.status in ("cancelled", "lost"):
+                raise _gone()
+            elif future.done():
+                try:
+                    lines = future.result(timeout=LOOK_S)
+                except Exception as error:  # of Dask's own: its worker was lost, or could not begin
+                    # One whose worker goes before its result has come is done no longer.
+                    if not isinstance(error, TimeoutError) or future.status == "error":
+                        return Ended(cause="lost", code=0, log=_as_log(error))
+            if lines is None and vigil.look() and self._cluster.is_stranded(future):
                 return None
-        if future.status in ("cancelled", "lost"):
-            raise _gone()
-        try:
-            lines: list[bytes] = future.result()
-        except Exception as error:  # of Dask's own: its worker was lost, or could not begin
-            return Ended(cause="lost", code=0, log=_as_log(error))
         return (yield from _checked(lines, accept))
 
 
