@@ -443,3 +443,5 @@ if __name__ == "__main__":
         _run_spawned(sys.argv[1], sys.argv[2:])
     else:
         main()
+        sys.stdout.flush()
+        os._exit(0)  # else the caller waits while torch is taken apart
