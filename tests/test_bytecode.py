@@ -41,7 +41,9 @@ def test_bytecode_is_kept_apart_only_where_python_keeps_none(
     if there:
         cached.parent.mkdir(parents=True)
         cached.touch()
-    found = SimpleNamespace(cached=str(cached))
+    torch_file = tmp_path / "torch" / "__init__.py"
+    (tmp_path / "torch-2.13.0.dist-info").mkdir()
+    found = SimpleNamespace(cached=str(cached), origin=str(torch_file))
     monkeypatch.setattr(bytecode.importlib.util, "find_spec", lambda _: found)
     monkeypatch.setattr(sys, "dont_write_bytecode", not writes)
     monkeypatch.setattr(sys, "pycache_prefix", prefix)
@@ -49,7 +51,8 @@ def test_bytecode_is_kept_apart_only_where_python_keeps_none(
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
     environment = {"PYTHONDONTWRITEBYTECODE": "1", "HOME": "/home"}
     options = bytecode.own_bytecode(environment)
-    place = tmp_path / "virnucpro-monitor" / "bytecode"
+    place = bytecode._place()
+    assert Path(place).parent == tmp_path / "virnucpro-monitor" / "bytecode"
     assert options == (["-X", f"pycache_prefix={place}"] if own else [])
     assert ("PYTHONDONTWRITEBYTECODE" in environment) is not own
     bytecode.keep_own_bytecode()
@@ -57,6 +60,31 @@ def test_bytecode_is_kept_apart_only_where_python_keeps_none(
     assert sys.dont_write_bytecode is not (own or writes)
     # What this process has begun to keep there, those that it starts find there.
     assert bytecode.own_bytecode(environment) == options
+    (tmp_path / "torch-2.13.0.dist-info").rename(tmp_path / "torch-2.14.0.dist-info")
+    assert bytecode._place() != place  # of another version, whose files may look the same
+
+
+@pytest.mark.parametrize("open_to_others", [True, False])
+def test_bytecode_that_others_may_write_is_not_run(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, open_to_others: bool
+) -> None:
+    found = SimpleNamespace(cached=str(tmp_path / "a" / "b" / "c.pyc"), origin=str(tmp_path / "a"))
+    monkeypatch.setattr(bytecode.importlib.util, "find_spec", lambda _: found)
+    monkeypatch.setattr(sys, "dont_write_bytecode", True)
+    monkeypatch.setattr(sys, "pycache_prefix", None)
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    folder = tmp_path / "virnucpro-monitor"
+    folder.mkdir()
+    folder.chmod(0o777 if open_to_others else 0o755)
+    assert (bytecode.own_bytecode({}) == []) is open_to_others
+
+
+def test_the_sets_of_versions_that_were_used_last_are_kept(tmp_path: Path) -> None:
+    for number in range(6):
+        (tmp_path / f"{number}").mkdir()
+        os.utime(tmp_path / f"{number}", (number, number))
+    bytecode._drop_others(tmp_path / "now")
+    assert sorted(one.name for one in tmp_path.iterdir()) == ["3", "4", "5", "now"]
 
 
 def test_what_a_job_imports_is_found_and_left_as_without(tmp_path: Path) -> None:

@@ -3,23 +3,32 @@
 Installers may leave it to Python to compile, which containers often tell to write nothing, and
 which may not write beside torch at all. Each start would compile 1,200 files anew then, for three
 times the processor's seconds of their import.
+
+Python tells a changed file by its time and size, which installers may set to the same for each
+version. So each set of installed versions has a folder of its own. And whoever may write there has
+his code run: it is only used where that is this user alone.
 """
 
+import hashlib
 import importlib.util
 import os
+import shutil
 import sys
+from contextlib import suppress
 from pathlib import Path
 
 from virnucpro_monitor.user_folders import user_folder
 
 _OPTION = "pycache_prefix"
 _WRITES_NONE = "PYTHONDONTWRITEBYTECODE"
+_MOST_KEPT = 4  # sets of versions, each some 60 MB
 
 
 def keep_own_bytecode() -> None:
     """Let this process itself find and keep what it imports from here on in the user's cache."""
     if _is_needed():
         sys.pycache_prefix, sys.dont_write_bytecode = _place(), False
+        _drop_others(Path(_place()))
 
 
 def own_bytecode(environment: dict[str, str]) -> list[str]:
@@ -35,7 +44,48 @@ def own_bytecode(environment: dict[str, str]) -> list[str]:
 
 
 def _place() -> str:
-    return str(user_folder("XDG_CACHE_HOME", ".cache") / "bytecode")
+    return str(_all_places() / _installed())
+
+
+def _all_places() -> Path:
+    return user_folder("XDG_CACHE_HOME", ".cache") / "bytecode"
+
+
+def _installed() -> str:
+    """Tells one set of packages beside torch from another, by their names and versions."""
+    spec = importlib.util.find_spec("torch")
+    if spec is None or spec.origin is None:
+        return "none"
+    with suppress(OSError):
+        beside = Path(spec.origin).parent.parent
+        named = sorted(name for name in os.listdir(beside) if name.endswith("-info"))
+        return hashlib.sha256("\n".join([str(beside), *named]).encode()).hexdigest()[:16]
+    return "none"
+
+
+def _is_private(folder: Path) -> bool:
+    """Whether nobody but this user may write a folder of the cache, which is made where missing.
+
+    His own group may, which on many systems is his alone.
+    """
+    with suppress(OSError):
+        folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+        for one in (folder.stat(), folder.parent.stat()):
+            others = 0o002 if one.st_gid == os.getgid() else 0o022
+            if one.st_uid != os.getuid() or one.st_mode & others:
+                return False
+        return True
+    return False
+
+
+def _drop_others(used: Path) -> None:
+    """Keep the sets of versions that were used last."""
+    with suppress(OSError):
+        used.mkdir(exist_ok=True)
+        os.utime(used)
+        others = sorted(used.parent.iterdir(), key=lambda one: -one.stat().st_mtime)
+        for old in others[_MOST_KEPT:]:
+            shutil.rmtree(old, ignore_errors=True)
 
 
 def _is_needed() -> bool:
@@ -44,7 +94,7 @@ def _is_needed() -> bool:
         return False
     beside = Path(spec.cached).parent.parent
     writes = not sys.dont_write_bytecode and os.access(beside, os.W_OK)
-    return not (writes or Path(spec.cached).exists())
+    return not (writes or Path(spec.cached).exists()) and _is_private(_all_places())
 
 
 def leave_own_bytecode() -> None:
