@@ -28,7 +28,7 @@ from virnucpro_monitor.runner.ledger import Ledger
 from virnucpro_monitor.runner.once_more import OnceMore
 from virnucpro_monitor.runner.plan import RunPlan
 from virnucpro_monitor.runner.releasing import Holding, Turns
-from virnucpro_monitor.runner.workers import Workers
+from virnucpro_monitor.runner.workers import Workers, begin_pool
 
 LAST_ROUNDS = 2  # of commits, in which the longest begin first
 
@@ -108,14 +108,15 @@ class CommitRunner:
                 if plan.engine == "dask"
                 else None
             )
+            pool = self._pool
+            if pool is None and self._cluster is None:
+                pool = stack.enter_context(begin_pool(plan))  # before cards are asked, which lasts
             self._cards = (
                 find_cards(plan.request.device, self._say)
                 if self._cluster is None
                 else (Card(0, plan.request.device),)  # which of its cards is the cluster's affair
             )
-            self._workers = stack.enter_context(
-                Workers(plan, self._cards[0], self._cluster, self._pool)
-            )
+            self._workers = stack.enter_context(Workers(plan, self._cards[0], self._cluster, pool))
             self._seen = self._begin_ahead()
             base = self._workers.prepared(None, self._on_progress)
             self._ledger = Ledger(self._known, plan.request, base.weights_digest, plan.protocol)

@@ -28,13 +28,20 @@ from virnucpro_monitor.runner.seats import Seats
 from virnucpro_monitor.runner.venv import PrivateEnvironmentError, target_python
 
 
+def begin_pool(plan: RunPlan) -> WorkerPool:
+    """A pool of processes on this host whose server starts now, beside what comes before a job."""
+    pool = WorkerPool(fork=plan.fork)
+    pool.start()
+    return pool
+
+
 class Workers:
     """The workers with their yardstick, for targets of any interpreter. Threads may share it.
 
     Args:
         card: that oracles are computed on, and commits that name none.
         cluster: that measures instead of this host; None for none.
-        pool: of processes on this host, which stays open; None for one of its own.
+        pool: of processes on this host, which stays open; None for a cluster.
     """
 
     def __init__(
@@ -91,11 +98,11 @@ class Workers:
 
     def _pool(self) -> WorkerPool | ClusterPool:
         if self._opened is None:
-            if self._cluster is not None:
-                self._opened = ClusterPool(self._cluster)
+            if self._cluster is None:
+                assert self._given is not None
+                self._opened = self._given
             else:
-                self._opened = self._given or WorkerPool(fork=self._plan.fork)
-            if self._opened is not self._given:
+                self._opened = ClusterPool(self._cluster)
                 self._stack.callback(self._opened.close)
         return self._opened
 
