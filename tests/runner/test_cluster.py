@@ -35,7 +35,9 @@ from virnucpro_monitor.records.messages import (
 )
 from virnucpro_monitor.records.progress import Progress
 from virnucpro_monitor.runner import cluster, cluster_files, cluster_pool, cluster_task
+from virnucpro_monitor.runner.ahead import recall
 from virnucpro_monitor.runner.checkout import Repository
+from virnucpro_monitor.runner.client import WorkerPool
 from virnucpro_monitor.runner.commits import run_commits
 from virnucpro_monitor.runner.gpu import GIB, Gpu
 from virnucpro_monitor.runner.plan import RunPlan
@@ -506,6 +508,9 @@ def test_a_card_s_next_commit_begins_early_and_no_foreign_task_beside_ours(
     assert pool.most == 2  # on one place, with one thread
     assert num_from_held >= 1
     assert [report.run.outcome for report in again] == [Outcome.ERROR]
+    recalled = recall(on_card, WorkerPool(), "cuda:0")  # by a start of this host's own engine
+    assert recalled is not None
+    assert recalled.surroundings.environment.host == socket.gethostname()
     assert pool.held_at_prepare == 1  # a start like the last one begins before it is prepared
     assert pool.from_held == num_from_held + 1
     assert not pool.held

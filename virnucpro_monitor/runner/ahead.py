@@ -5,11 +5,13 @@ start on their cards while this start is still being prepared. Nothing is believ
 is only given to processes that were started for the very job that it turns out to be.
 """
 
+import socket
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
+from dataclasses import replace
 from pathlib import Path
 
-from virnucpro_monitor.records import content_digest
+from virnucpro_monitor.records import CLUSTER_NAME, content_digest
 from virnucpro_monitor.records.messages import MessageError, Ready, decode_said, encode
 from virnucpro_monitor.runner.capacity import needed_gpu_bytes, share_workers
 from virnucpro_monitor.runner.cards import Card
@@ -44,7 +46,10 @@ def recall(plan: RunPlan, pool: WorkerPool | ClusterPool, device: str) -> Prepar
     with suppress(OSError, MessageError):
         ready = decode_said(_path(plan).read_bytes())
         if isinstance(ready, Ready) and Path(ready.checkpoint).is_file():
-            return prepared_by(ready, plan, pool, device)
+            # This host's cards may be a cluster's the next time, and a cluster's this host's.
+            host = CLUSTER_NAME if isinstance(pool, ClusterPool) else socket.gethostname()
+            here = replace(ready, environment=replace(ready.environment, host=host))
+            return prepared_by(here, plan, pool, device)
     return None
 
 
@@ -82,7 +87,6 @@ def _path(plan: RunPlan) -> Path:
     request = plan.request
     key = content_digest(
         [
-            plan.engine,
             plan.target.name,
             plan.target.location,
             plan.target.adapter,  # whose oracle was there as well
