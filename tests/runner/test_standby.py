@@ -401,6 +401,34 @@ def test_a_card_has_as_many_places_as_before_processes_stood_by_there(
     assert Capacity(*arguments, look=lambda _: now, before=lambda _: FREE).most > 1
 
 
+def test_two_starts_do_not_wait_for_what_stands_by_for_each_other(
+    plan: RunPlan, tmp_path: Path
+) -> None:
+    """Each has processes on the card before its first commit, as cron begins both at once."""
+    checkpoint = tmp_path / "checkpoint"
+    checkpoint.touch()
+    on_gpu = replace(plan, request=replace(plan.request, device="cuda:0"), gpu_wait_s=0.0)
+    holds = {"one": 1, "other": 1}
+
+    def look(_: str) -> Gpu:  # a container shows ids that are none of ours
+        processes = tuple(2**30 + number for number in range(2 * sum(holds.values())))
+        return replace(FREE, processes=processes)
+
+    def capacity(name: str) -> Capacity:
+        return Capacity(
+            on_gpu, [Card(0, "cuda:0")], 3, checkpoint, print, look=look,
+            held=lambda _: holds[name], give_way=lambda: holds.update({name: 0}),
+        )  # fmt: skip
+
+    one, other = capacity("one"), capacity("other")
+    assert "2 other processes compute on it" in str(one.why_not([]))
+    assert holds == {"one": 0, "other": 1}  # who waits holds nothing
+    assert other.why_not([]) is None
+    assert holds["other"] == 1  # and who need not wait keeps it
+    holds["other"] = 0
+    assert capacity("one").why_not([]) is None
+
+
 @pytest.mark.parametrize(
     ("device", "free_gib", "num_to_come", "num_seats"),
     [

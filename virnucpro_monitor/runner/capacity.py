@@ -25,6 +25,7 @@ class Capacity:
         checkpoint: its size tells how much GPU memory one commit takes; None where the cards are
             not this host's.
         held: how many commits' processes stand by on a device.
+        give_way: ends all that stand by.
         say: receives lines while a busy GPU is waited for, and when one is left out.
         before: a card as it was before processes of ours were there; None: as it is now.
         share: how many at once on which card, asked anew each time: a cluster grows and shrinks.
@@ -40,12 +41,14 @@ class Capacity:
         say: Say,
         look: Callable[[str], Gpu | None] = find_gpu,
         held: Callable[[str], int] = lambda _: 0,
+        give_way: Callable[[], None] = lambda: None,
         before: Callable[[str], Gpu | None] | None = None,
         share: Callable[[], dict[Card, int]] | None = None,
     ) -> None:
         self._plan = plan
         self._share = share
         self._held = held
+        self._give_way = give_way
         self._say = say
         self._look = look
         self._needed_bytes = 0 if checkpoint is None else needed_gpu_bytes(checkpoint)
@@ -79,6 +82,10 @@ class Capacity:
         if self._reason is None and not self._slots:
             self._reason = f"No card of {self._plan.request.device} is left to measure this on."
         if self._reason is None and not active and self._on_gpu:
+            if (
+                self._is_held_up()
+            ):  # another start may wait for what stands by here, as we do for it
+                self._give_way()
             self._reason = wait_for_gpu(
                 self._plan.request.device,
                 limit_s=self._plan.gpu_wait_s,
@@ -126,6 +133,12 @@ class Capacity:
         if busy is not None:
             self._say_once(f"{card.device} has no room for another commit now: {busy}.")
         return busy is None
+
+    def _is_held_up(self) -> bool:
+        """Whether we have to wait for a card while processes of ours stand by on one."""
+        most = max(map(self._held_on, self._slots))
+        gpu = self._freest() if most else None
+        return gpu is not None and gpu.why_busy(self._needed_bytes, PROCESSES * most) is not None
 
     def _freest(self) -> Gpu | None:
         """A GPU that nothing stands against, or else any."""

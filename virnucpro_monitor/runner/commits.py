@@ -170,6 +170,7 @@ class CommitRunner:
             return Capacity(
                 self._plan, self._cards, num_commits, self._checkpoint, self._say,
                 held=self._workers.num_held,
+                give_way=self._workers.seats.close,
                 before=lambda device: self._seen.pop(device, None) or find_gpu(device),
             )  # fmt: skip
         plan = replace(self._plan, workers=self._plan.workers or num_commits)
