@@ -39,8 +39,10 @@ from virnucpro_monitor.runner.ahead import recall
 from virnucpro_monitor.runner.checkout import Repository
 from virnucpro_monitor.runner.client import WorkerPool
 from virnucpro_monitor.runner.commits import run_commits
+from virnucpro_monitor.runner.dispatch import measure_job
 from virnucpro_monitor.runner.gpu import GIB, Gpu
 from virnucpro_monitor.runner.plan import RunPlan
+from virnucpro_monitor.runner.prepare import prepared_by
 from virnucpro_monitor.validation.protocol import load_protocol
 
 REQUEST = Request(model="esm2_t6_demo", weights="synthetic", device="cpu", dtype="float32")
@@ -178,6 +180,23 @@ def test_a_host_that_shares_no_folder_is_sent_the_code_and_the_weights(
     assert [measures(report) for report in there] == [
         measures(report) for report in run_commits(own)
     ]
+
+
+def test_releases_have_a_fork_server_of_their_own_at_a_dask_worker(
+    plan: RunPlan, tmp_path: Path
+) -> None:
+    """What it imports for them would be told of another target's runs."""
+    with WorkerPool() as pool:
+        prepared = prepared_by(READY, plan, pool, "cpu")
+    commit = measure_job(plan, prepared, tmp_path, "cpu", plan.benchmarks)
+    own = replace(commit, python="/environment/bin/python")
+    release = replace(own, adapter="faesm")
+    usual = cluster_task._pool(None)
+    assert [cluster_task._pool(None, one) is usual for one in (commit, own, release)] == [
+        True, True, False,
+    ]  # fmt: skip
+    assert cluster_task._pool(None, release) is cluster_task._pool(None, release)
+    cluster_task.end_pools()
 
 
 def test_a_damaged_piece_is_no_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

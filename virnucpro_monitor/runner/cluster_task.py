@@ -33,6 +33,7 @@ from virnucpro_monitor.records.messages import (
     decode_job,
     encode,
 )
+from virnucpro_monitor.runner.adapter_names import SHIPPED, parse_adapter
 from virnucpro_monitor.runner.builtin import source_digest
 from virnucpro_monitor.runner.capacity import (
     MAX_ON_GPU,
@@ -55,7 +56,7 @@ LEASED, WANTED = "leased", "wanted"  # what a lease tells the start that asked f
 TENURE_S = 60.0  # of a lease, before it gives way to somebody else's task: it costs a cold start
 YIELD_S = 0.2
 
-_pools: dict[bool | None, WorkerPool] = {}
+_pools: dict[tuple[bool | None, str], WorkerPool] = {}
 _lock = threading.Lock()
 _num_running: Counter[str] = Counter()  # jobs, by their start's topic
 # Of each start that has this place, likewise: by its own folder the one here, and its end.
@@ -200,7 +201,7 @@ def hold_job(line: bytes, paths: Paths, topic: str, fork: bool | None, ships: bo
     device, checkpoint = paths.device, Path(job.checkpoint)
     if device.startswith("cuda") and not has_room_beside(find_gpu(device), checkpoint):
         return False
-    pool = _pool(fork)
+    pool = _pool(fork, job)
     with ExitStack() as stack:
         folder = job.checkout
         if ships:
@@ -283,7 +284,7 @@ def do_job(
                     folder = seat or stack.enter_context(_temporary())
                     unpack_checkout(checkout, Path(folder))
                     job = replace(job, checkout=folder)
-            return list(_events(job, _pool(fork), worker, topic, key))
+            return list(_events(job, _pool(fork, job), worker, topic, key))
     finally:
         _num_running[topic] -= 1
 
@@ -375,9 +376,16 @@ def end_pools() -> None:
             _pools.popitem()[1].close()
 
 
-def _pool(fork: bool | None) -> WorkerPool:
-    """This process's fork server, started once."""
+def _pool(fork: bool | None, job: Job | None = None) -> WorkerPool:
+    """This process's fork server, started once; releases have one of their own.
+
+    What it imports for releases (`load_for`) would be told of another target's runs, too.
+    """
+    key = fork, ""
+    if isinstance(job, MeasureJob) and job.python is not None:
+        shipped = SHIPPED.get(parse_adapter(job.adapter).name)
+        key = fork, job.adapter if shipped is not None and shipped.loads else ""
     with _lock:
-        if fork not in _pools:
-            _pools[fork] = WorkerPool(fork=fork)
-        return _pools[fork]
+        if key not in _pools:
+            _pools[key] = WorkerPool(fork=fork)
+        return _pools[key]
