@@ -190,7 +190,7 @@ def test_releases_have_a_fork_server_of_their_own_at_a_dask_worker(
         prepared = prepared_by(READY, plan, pool, "cpu")
     commit = measure_job(plan, prepared, tmp_path, "cpu", plan.benchmarks)
     own = replace(commit, python="/environment/bin/python")
-    release = replace(own, adapter="faesm")
+    release = replace(own, adapter="hf-esmc")
     usual = cluster_task._pool(None)
     assert [cluster_task._pool(None, one) is usual for one in (commit, own, release)] == [
         True, True, False,
