@@ -52,7 +52,8 @@ def test_bytecode_is_kept_apart_only_where_python_keeps_none(
     environment = {"PYTHONDONTWRITEBYTECODE": "1", "HOME": "/home"}
     options = bytecode.own_bytecode(environment)
     place = bytecode._place()
-    assert Path(place).parent == tmp_path / "virnucpro-monitor" / "bytecode"
+    assert place is not None
+    assert place.parent == tmp_path / "virnucpro-monitor" / "bytecode"
     assert options == (["-X", f"pycache_prefix={place}"] if own else [])
     assert ("PYTHONDONTWRITEBYTECODE" in environment) is not own
     bytecode.keep_own_bytecode()
@@ -77,6 +78,18 @@ def test_bytecode_that_others_may_write_is_not_run(
     folder.mkdir()
     folder.chmod(0o777 if open_to_others else 0o755)
     assert (bytecode.own_bytecode({}) == []) is open_to_others
+
+
+def test_a_user_without_a_home_has_no_place_for_bytecode(monkeypatch: pytest.MonkeyPatch) -> None:
+    def no_home() -> Path:
+        raise RuntimeError("Could not determine home directory.")
+
+    monkeypatch.delenv("XDG_CACHE_HOME", raising=False)
+    monkeypatch.setattr(Path, "home", no_home)
+    before = sys.pycache_prefix, sys.dont_write_bytecode
+    assert bytecode.own_bytecode({}) == []
+    bytecode.keep_own_bytecode()
+    assert (sys.pycache_prefix, sys.dont_write_bytecode) == before
 
 
 def test_the_sets_of_versions_that_were_used_last_are_kept(tmp_path: Path) -> None:

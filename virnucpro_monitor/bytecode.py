@@ -26,9 +26,10 @@ _MOST_KEPT = 4  # sets of versions, each some 60 MB
 
 def keep_own_bytecode() -> None:
     """Let this process itself find and keep what it imports from here on in the user's cache."""
-    if _is_needed():
-        sys.pycache_prefix, sys.dont_write_bytecode = _place(), False
-        _drop_others(Path(_place()))
+    place = _place()
+    if place is not None and _is_needed(place):
+        sys.pycache_prefix, sys.dont_write_bytecode = str(place), False
+        _drop_others(place)
 
 
 def own_bytecode(environment: dict[str, str]) -> list[str]:
@@ -37,18 +38,18 @@ def own_bytecode(environment: dict[str, str]) -> list[str]:
     Args:
         environment: of that interpreter, which is changed with it.
     """
-    if sys.pycache_prefix != _place() and not _is_needed():
+    place = _place()
+    if place is None or (sys.pycache_prefix != str(place) and not _is_needed(place)):
         return []
     environment.pop(_WRITES_NONE, None)
-    return ["-X", f"{_OPTION}={_place()}"]
+    return ["-X", f"{_OPTION}={place}"]
 
 
-def _place() -> str:
-    return str(_all_places() / _installed())
-
-
-def _all_places() -> Path:
-    return user_folder("XDG_CACHE_HOME", ".cache") / "bytecode"
+def _place() -> Path | None:
+    """The folder for what is installed now; None for a user without a home."""
+    with suppress(RuntimeError):
+        return user_folder("XDG_CACHE_HOME", ".cache") / "bytecode" / _installed()
+    return None
 
 
 def _installed() -> str:
@@ -88,13 +89,13 @@ def _drop_others(used: Path) -> None:
             shutil.rmtree(old, ignore_errors=True)
 
 
-def _is_needed() -> bool:
+def _is_needed(place: Path) -> bool:
     spec = importlib.util.find_spec("torch")
     if spec is None or spec.cached is None or sys.pycache_prefix is not None:
         return False
     beside = Path(spec.cached).parent.parent
     writes = not sys.dont_write_bytecode and os.access(beside, os.W_OK)
-    return not (writes or Path(spec.cached).exists()) and _is_private(_all_places())
+    return not (writes or Path(spec.cached).exists()) and _is_private(place.parent)
 
 
 def leave_own_bytecode() -> None:

@@ -154,7 +154,7 @@ def test_a_full_card_is_passed_over_and_one_that_vanishes_is_left_out(
     assert capacity.why_not([card]) is None  # what is measured meanwhile may free the other
     reason = capacity.why_not([])
     assert reason is not None
-    assert "was busy for 0 min: 1.0 GiB of its memory are free" in reason
+    assert "The GPU cuda:0,1 is busy: 1.0 GiB of its memory are free" in reason
 
 
 @pytest.mark.usefixtures("shared_workers")

@@ -177,7 +177,8 @@ def wait_for_gpu(
             return None
         remaining = end - clock()
         if remaining <= 0:
-            return f"The GPU {device} was busy for {limit_s / 60:.0f} min: {busy}."
+            since = f"was busy for {limit_s / 60:.0f} min" if limit_s >= 60 else "is busy"
+            return f"The GPU {device} {since}: {busy}."
         if on_wait and busy != said:
             on_wait(f"Waiting for {device}: {busy}.")
             said = busy
