@@ -4,6 +4,9 @@ import logging
 import os
 import signal
 import socket
+import subprocess
+import sys
+import tempfile
 import threading
 import time
 from collections.abc import Iterator
@@ -418,6 +421,27 @@ def test_what_dask_could_not_begin_is_told_and_not_where_to_read_of_it(
     ended = Ended(cause="lost", code=0, log=cluster_pool._as_log(RuntimeError(text)))
     assert cluster_pool._why([ended]) == told
     assert ended.log.startswith(text)
+
+
+def test_what_a_killed_dask_worker_left_of_a_commit_goes_with_the_next(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
+    leaves = """
+import os, pathlib
+from virnucpro_monitor.runner import cluster_task
+with cluster_task._temporary() as folder:
+    pathlib.Path(folder, "model.py").touch()
+    os._exit(9)
+"""
+    environment = {**os.environ, "TMPDIR": str(tmp_path)}
+    subprocess.run([sys.executable, "-c", leaves], env=environment, check=False)
+    (left,) = tmp_path.glob("*/model.py")
+    with cluster_task._temporary() as folder:
+        assert not left.exists()
+        assert list(tmp_path.iterdir()) != []
+        assert Path(folder).parent == tmp_path
+    assert list(tmp_path.iterdir()) == []
 
 
 def test_of_three_dask_workers_the_odd_one_is_left_out_though_it_is_the_first() -> None:

@@ -12,7 +12,7 @@ import threading
 import time
 from collections import Counter
 from collections.abc import Iterator
-from contextlib import ExitStack, closing, suppress
+from contextlib import ExitStack, closing, contextmanager, suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -45,6 +45,7 @@ from virnucpro_monitor.runner.cards import cpu_utilisation
 from virnucpro_monitor.runner.client import WorkerPool
 from virnucpro_monitor.runner.cluster_files import unpack_checkout
 from virnucpro_monitor.runner.gpu import find_gpu
+from virnucpro_monitor.scratch import scratch_folder, sweep
 from virnucpro_monitor.settings import Settings
 
 MAX_STARTS = 2  # of one job; Dask itself would start one that takes its worker down four times
@@ -55,6 +56,7 @@ RESOURCE = "GPU"
 LEASED, WANTED = "leased", "wanted"  # what a lease tells the start that asked for it
 TENURE_S = 60.0  # of a lease, before it gives way to somebody else's task: it costs a cold start
 YIELD_S = 0.2
+_SENT_PREFIX = "virnucpro-monitor-sent-"
 
 _pools: dict[tuple[bool | None, str], WorkerPool] = {}
 _lock = threading.Lock()
@@ -364,8 +366,14 @@ def _here(job: Job, paths: Paths) -> Job:
     )
 
 
-def _temporary() -> tempfile.TemporaryDirectory[str]:
-    return tempfile.TemporaryDirectory(prefix="virnucpro-monitor-")
+@contextmanager
+def _temporary() -> Iterator[str]:
+    """A folder for a commit's files; what Dask workers that were killed have left goes first."""
+    parent = Path(tempfile.gettempdir())
+    sweep(parent, _SENT_PREFIX)
+    with scratch_folder(parent, _SENT_PREFIX) as folder:
+        folder.mkdir(mode=0o700)
+        yield str(folder)
 
 
 @atexit.register
