@@ -590,8 +590,9 @@ def test_a_start_whose_workers_have_all_gone_ends_with_a_sentence(
         list(cluster_pool.ClusterPool(cast(Any, stand_in)).run(PREPARE))
 
 
+@pytest.mark.parametrize("status", ["pending", "lost"])
 def test_a_result_that_goes_with_its_worker_is_waited_for_no_longer(
-    monkeypatch: pytest.MonkeyPatch,
+    monkeypatch: pytest.MonkeyPatch, status: str
 ) -> None:
     """Dask takes such a task, which was done, for one that waits for its worker."""
     monkeypatch.setattr(cluster_pool, "LOOK_S", 0.01)
@@ -601,7 +602,7 @@ def test_a_result_that_goes_with_its_worker_is_waited_for_no_longer(
     future.done = lambda: future.status == "finished"
 
     def result(timeout: float) -> None:
-        future.status = "pending"
+        future.status = status
         time.sleep(timeout)
         raise TimeoutError
 

@@ -225,8 +225,10 @@ class ClusterPool:
                 return Ended(cause="cancelled", code=0, log="")
             if not future.done() and (progress := self._cluster.next_progress(future.key)):
                 yield progress
-            elif future.status in ("cancelled", "lost"):
+            elif future.status == "cancelled":
                 raise _gone()
+            elif future.status == "lost" and self._cluster.client.status == "running":
+                return None  # it was done, and its worker has gone before the result had come
             elif future.done():
                 try:
                     lines = future.result(timeout=LOOK_S)
