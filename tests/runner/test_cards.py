@@ -22,6 +22,7 @@ from virnucpro_monitor.runner.decide import Work
 from virnucpro_monitor.runner.gpu import GIB, Gpu
 from virnucpro_monitor.runner.plan import RunPlan
 from virnucpro_monitor.runner.prepare import Prepared, prepare
+from virnucpro_monitor.runner.seats import Seats
 
 HEALTHY_MODEL = HEALTHY[MODEL_FILE]
 
@@ -244,6 +245,8 @@ def test_who_has_no_memory_left_beside_a_neighbour_is_measured_by_itself(
         yield report
 
     monkeypatch.setattr(workers.Workers, "measure", measure)
+    closed_after: list[int] = []
+    monkeypatch.setattr(Seats, "close", lambda _: closed_after.append(len(measured)))
     said: list[str] = []
     reports = list(run_commits(on_gpu(hashes, workers=4), on_message=said.append))
     assert [report.run.commit.hash for report in reports] == hashes
@@ -253,6 +256,7 @@ def test_who_has_no_memory_left_beside_a_neighbour_is_measured_by_itself(
     by_themselves = [(commit, True) for commit in (greedy, failing, halved)]
     assert sorted(measured[:4]) == sorted((commit, False) for commit in hashes)
     assert measured[4:] == by_themselves
+    assert closed_after[:3] == [4, 5, 6]  # nobody stands by meanwhile, either
     assert sorted(said) == sorted(
         f"{report.run.commit.short} had no memory left on a card that it shared: it is measured "
         "by itself."

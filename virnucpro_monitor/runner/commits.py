@@ -240,6 +240,8 @@ class CommitRunner:
             if left is None:
                 self._finish(index, work, waiting, turns)
             else:
+                if left.alone:
+                    self._workers.seats.close()
                 crew.start(index, replace(left, card=card))
 
     def _take(self, waiting: dict[int, Work], crew: Crew, turns: Turns) -> None:

@@ -187,8 +187,9 @@ class Workers:
                 reason = f"The machine failed before this commit could run: {why}"
                 yield from unmeasured.not_run(work.commit, work.benchmarks, reason, machine=True)
             else:
-                # The next commit's interpreter will be this one's, as far as can be told.
-                asked = python is not None
+                # The next commit's interpreter will be this one's, as far as can be told. Beside a
+                # commit that is to be measured by itself nobody gets ready.
+                asked = python is not None or work.alone
 
                 def progress(event: Progress) -> None:
                     nonlocal asked
