@@ -2,6 +2,8 @@
 
 import os
 import signal
+import subprocess
+import sys
 import threading
 import time
 from collections.abc import Iterator
@@ -515,6 +517,29 @@ def test_the_first_passes_leave_no_memory_and_draw_nothing(
     if on_card:
         assert torch.equal(torch.cuda.get_rng_state(device), drawn_there)
         assert torch.cuda.memory_reserved(device) <= reserved
+
+
+IMPORTS_NOTHING = """
+import sys
+from virnucpro_monitor.runner.preloading import preload
+preload()
+import torch
+from virnucpro_monitor.runner import first_passes
+first_passes._PACKED = (16,)
+before = set(sys.modules)
+first_passes.run_first_passes(
+    "esm2_t6_demo", torch.device("cpu"), torch.float32, lambda: False
+)
+print(sorted({name.partition(".")[0] for name in set(sys.modules) - before} - {"torch"}))
+"""
+
+
+def test_first_passes_import_nothing_that_a_commit_would_not() -> None:
+    """It would hold the commit up, and be told as a package of its own."""
+    done = subprocess.run(
+        [sys.executable, "-c", IMPORTS_NOTHING], capture_output=True, text=True, check=False
+    )
+    assert done.stdout == "[]\n", done.stderr
 
 
 def test_first_passes_end_once_the_commit_has_come(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -15,7 +15,7 @@ import torch
 from esm.model.esm2 import ESM2
 from torch.nn.functional import gelu, linear
 
-from virnucpro_monitor.models.unfilled import unfilled
+from virnucpro_monitor.models.unfilled import undrawn
 from virnucpro_monitor.models.weights import ModelShape, model_shape
 from virnucpro_monitor.validation.fingerprints import fingerprints
 
@@ -51,9 +51,10 @@ def _passes(
     model_name: str, device: torch.device, dtype: torch.dtype
 ) -> Iterator[Callable[[], None]]:
     shape = model_shape(model_name)
-    with unfilled():
+    # Not on the meta device, whose tensors are made real by what imports sympy first.
+    with device, undrawn():
         model = ESM2(num_layers=1, embed_dim=shape.embed_dim, attention_heads=shape.num_heads)
-    model = model.to_empty(device=device).to(dtype).eval()
+    model = model.to(device, dtype).eval()
     for length in _ALONE:
         yield partial(_alone, model, length, device)
     for length in _PACKED:
