@@ -197,43 +197,42 @@ def test_projection_with_its_rotation(dtype: torch.dtype) -> None:
 @HALVES
 @HEADS
 def test_attention_inside_each_sequence(heads: int, head_dim: int, dtype: torch.dtype) -> None:
-    from virnucpro_monitor.models.kernels import attention
+    from virnucpro_monitor.models.attention_kernel import attention, tiling_of
 
     pack = make_pack()
     qkv = random(pack.num_tokens, 3, heads, head_dim, dtype=dtype)
     q, k, v = qkv.unbind(1)
     q = q * head_dim**-0.5
-    result = attention(q, k, v, pack.cu_seqlens, pack.query_blocks)
+    result = attention(q, k, v, pack.query_blocks(tiling_of(head_dim).queries))
     expected = packed_attention(q.double(), k.double(), v.double(), pack, "sdpa")
     assert relative_l2(result, expected) < 2 * ROUNDING[dtype]
 
 
 @pytest.mark.filterwarnings("ignore:All-NaN slice encountered:RuntimeWarning")  # interpreter
 @pytest.mark.filterwarnings("ignore:invalid value encountered:RuntimeWarning")  # interpreter
-def test_attention_reads_nothing_of_a_neighbour() -> None:
+@pytest.mark.parametrize("head_dim", [24, 64])
+def test_attention_reads_nothing_of_a_neighbour(head_dim: int) -> None:
     """Not even a NaN, which a weight of 0 would not keep out."""
-    from virnucpro_monitor.models.kernels import attention
+    from virnucpro_monitor.models.attention_kernel import attention, tiling_of
 
     pack = make_pack((40, 70, 30))
-    qkv = random(pack.num_tokens, 3, 4, 64, dtype=torch.float16)
-    honest = attention(*qkv.unbind(1), pack.cu_seqlens, pack.query_blocks)
+    qkv = random(pack.num_tokens, 3, 4, head_dim, dtype=torch.float16)
+    blocks = pack.query_blocks(tiling_of(head_dim).queries)
+    honest = attention(*qkv.unbind(1), blocks)
     qkv[40:110] = torch.nan
-    spoiled = attention(*qkv.unbind(1), pack.cu_seqlens, pack.query_blocks)
+    spoiled = attention(*qkv.unbind(1), blocks)
     assert torch.equal(honest[:40], spoiled[:40])
     assert torch.equal(honest[110:], spoiled[110:])
     assert bool(spoiled[40:110].isnan().all())
 
 
 def test_every_query_is_in_one_block() -> None:
-    from virnucpro_monitor.models.kernels import query_blocks
+    from virnucpro_monitor.models.attention_kernel import query_blocks
 
     pack = make_pack()
-    sequence, start = query_blocks(pack.cu_seqlens, pack.num_tokens, 64)
-    found = [
-        (index, first)
-        for index, first in zip(sequence.tolist(), start.tolist(), strict=True)
-        if index >= 0
-    ]
-    assert found == [
-        (index, first) for index, length in enumerate(LENGTHS) for first in range(0, length, 64)
+    blocks = query_blocks(pack.cu_seqlens, pack.num_tokens, 64).T.tolist()
+    assert [tuple(block) for block in blocks if block[1]] == [
+        (begin, length, first)
+        for begin, length in zip(pack.cu_seqlens.tolist(), LENGTHS, strict=False)
+        for first in range(0, length, 64)
     ]

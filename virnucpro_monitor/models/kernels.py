@@ -3,9 +3,8 @@
 The matrix products stay with cuBLAS, but for the one with GELU (`linear_gelu`) and, in bfloat16,
 the one with the rotation (`linear_rotate`). What remains is bound by memory: each kernel reads and
 writes everything once. All arithmetic is FP32.
-Each has a plain twin: `ESM2WithFlashAttention._embed`,
-`rotary.rotate`, `functional.gelu`, `functional.layer_norm` and
-`packed_attention`'s "sdpa".
+Each has a plain twin: `ESM2WithFlashAttention._embed`, `rotary.rotate`, `functional.gelu` and
+`functional.layer_norm`. Attention is in `attention_kernel`.
 """
 
 # Triton reads the kernels' own syntax: compile-time constants in capitals, nothing annotated.
@@ -16,9 +15,6 @@ import torch
 import triton
 import triton.language as tl
 from torch import Tensor, nn
-
-QUERIES = 64
-"""Queries that one program of the attention kernel holds."""
 
 
 @triton.jit
@@ -232,117 +228,3 @@ def _rotate(
         ROWS=rows, COLUMNS=columns, HAS_BIAS=bias is not None, num_warps=4,
     )  # fmt: skip
     return target
-
-
-@triton.jit
-def _attend_keys(
-    q, key, value, low, high, length, stride_k, stride_v, top, total, mixed,
-    HEAD_DIM: tl.constexpr, COLUMNS: tl.constexpr, KEYS: tl.constexpr, TAIL: tl.constexpr,
-):  # fmt: skip
-    """One pass of the online softmax, in powers of 2, over keys `low` to `high`."""
-    columns = tl.arange(0, COLUMNS)
-    for start in tl.range(low, high, KEYS):
-        keys = start + tl.arange(0, KEYS)
-        # [columns, keys]: the transpose that the product wants
-        k_places = key + keys[None, :] * stride_k + columns[:, None]
-        v_places = value + keys[:, None] * stride_v + columns[None, :]
-        if TAIL or HEAD_DIM != COLUMNS:
-            # Keys past the end belong to a neighbour: they are not even read, because 0 x NaN
-            # would bring in what a weight of 0 keeps out.
-            known, inside = keys < length, columns < HEAD_DIM
-            k = tl.load(k_places, inside[:, None] & known[None, :], other=0.0)
-            v = tl.load(v_places, known[:, None] & inside[None, :], other=0.0)
-        else:
-            k = tl.load(k_places)
-            v = tl.load(v_places)
-        scores = tl.dot(q, k)
-        if TAIL:
-            scores = tl.where((keys < length)[None, :], scores, float("-inf"))
-        new_top = tl.maximum(top, tl.max(scores, axis=1) * 1.4426950408889634)
-        weights = tl.exp2(scores * 1.4426950408889634 - new_top[:, None])
-        shrink = tl.exp2(top - new_top)
-        total = total * shrink + tl.sum(weights, axis=1)
-        mixed = tl.dot(weights.to(v.dtype), v, mixed * shrink[:, None])
-        top = new_top
-    return top, total, mixed
-
-
-@triton.jit
-def _attention_kernel(
-    q, k, v, out, cu_seqlens, block_sequence, block_start,
-    stride_q, stride_k, stride_v, stride_out,
-    HEAD_DIM: tl.constexpr, COLUMNS: tl.constexpr, QUERIES: tl.constexpr, KEYS: tl.constexpr,
-):  # fmt: skip
-    block = tl.program_id(0)
-    head = tl.program_id(1)
-    sequence = tl.load(block_sequence + block)
-    if sequence >= 0:
-        begin = tl.load(cu_seqlens + sequence).to(tl.int64)
-        length = (tl.load(cu_seqlens + sequence + 1) - begin).to(tl.int32)
-        rows = tl.load(block_start + block) + tl.arange(0, QUERIES)
-        columns = tl.arange(0, COLUMNS)
-        mask = (rows < length)[:, None] & (columns < HEAD_DIM)[None, :]
-        q_places = q + begin * stride_q + head * HEAD_DIM
-        queries = tl.load(q_places + rows[:, None] * stride_q + columns[None, :], mask, other=0.0)
-        key = k + begin * stride_k + head * HEAD_DIM
-        value = v + begin * stride_v + head * HEAD_DIM
-        top = tl.full([QUERIES], float("-inf"), tl.float32)
-        total = tl.zeros([QUERIES], tl.float32)
-        mixed = tl.zeros([QUERIES, COLUMNS], tl.float32)
-        whole = length // KEYS * KEYS
-        top, total, mixed = _attend_keys(
-            queries, key, value, 0, whole, length, stride_k, stride_v, top, total, mixed,
-            HEAD_DIM, COLUMNS, KEYS, False,
-        )  # fmt: skip
-        if whole < length:
-            top, total, mixed = _attend_keys(
-                queries, key, value, whole, length, length, stride_k, stride_v,
-                top, total, mixed, HEAD_DIM, COLUMNS, KEYS, True,
-            )  # fmt: skip
-        mixed = mixed / total[:, None]
-        out_places = out + begin * stride_out + head * HEAD_DIM
-        out_places = out_places + rows[:, None] * stride_out + columns[None, :]
-        tl.store(out_places, mixed.to(out.dtype.element_ty), mask)
-
-
-def query_blocks(cu_seqlens: Tensor, num_tokens: int, size: int) -> tuple[Tensor, Tensor]:
-    """Cut each sequence into blocks of `size` queries, without waiting for the device.
-
-    Returns:
-        Each block's sequence and its first query in it, [blocks] int32. There are as many blocks
-        as there might be; those not needed have sequence -1.
-    """
-    counts = (cu_seqlens.diff() + (size - 1)) // size
-    ends = counts.cumsum(0)
-    num_sequences = counts.numel()
-    blocks = torch.arange(num_tokens // size + num_sequences, device=cu_seqlens.device)
-    sequence = torch.searchsorted(ends, blocks, right=True)
-    known = sequence.clamp(max=num_sequences - 1)
-    start = (blocks - (ends - counts)[known]) * size
-    return torch.where(blocks < ends[-1], sequence, -1).int(), start.int()
-
-
-def attention(
-    q: Tensor, k: Tensor, v: Tensor, cu_seqlens: Tensor, blocks: tuple[Tensor, Tensor]
-) -> Tensor:
-    """Softmax attention inside each sequence of a pack.
-
-    Args:
-        q, k, v: [tokens, heads, head_dim], the last two axes contiguous; q comes scaled.
-        blocks: of `query_blocks`, for blocks of `QUERIES`.
-
-    Returns:
-        [tokens, heads, head_dim]
-    """
-    _, heads, head_dim = q.shape
-    out = torch.empty(q.shape, dtype=q.dtype, device=q.device)
-    # The fastest of those measured on an H200, with 64 or 128 queries, 32 to 128 keys, 4 or 8
-    # warps, 2 to 4 stages, keys loaded by address or by descriptor, and q turned before or here.
-    keys, num_warps = (64, 4) if head_dim <= 64 else (32, 8)
-    _attention_kernel[(blocks[0].numel(), heads)](
-        q, k, v, out, cu_seqlens, blocks[0], blocks[1],
-        q.stride(0), k.stride(0), v.stride(0), out.stride(0),
-        HEAD_DIM=head_dim, COLUMNS=max(16, triton.next_power_of_2(head_dim)),
-        QUERIES=QUERIES, KEYS=keys, num_warps=num_warps, num_stages=3,
-    )  # fmt: skip
-    return out

@@ -61,11 +61,16 @@ class Pack:
         return self.cu_seqlens.numel() - 1
 
     @cached_property
-    def query_blocks(self) -> tuple[Tensor, Tensor]:
-        """Where the Triton backend's blocks of queries lie; see `kernels.query_blocks`."""
-        from virnucpro_monitor.models.kernels import QUERIES, query_blocks
+    def _query_blocks(self) -> dict[int, Tensor]:
+        return {}
 
-        return query_blocks(self.cu_seqlens, self.num_tokens, QUERIES)
+    def query_blocks(self, size: int) -> Tensor:
+        """Where the Triton backend's blocks of queries lie; see `attention_kernel.query_blocks`."""
+        from virnucpro_monitor.models.attention_kernel import query_blocks
+
+        if size not in self._query_blocks:
+            self._query_blocks[size] = query_blocks(self.cu_seqlens, self.num_tokens, size)
+        return self._query_blocks[size]
 
     @cached_property
     def bounds(self) -> list[int]:
@@ -200,9 +205,9 @@ def packed_attention(q: Tensor, k: Tensor, v: Tensor, pack: Pack, backend: str) 
             ),
         )
     if backend == TRITON:
-        from virnucpro_monitor.models.kernels import attention
+        from virnucpro_monitor.models.attention_kernel import attention, tiling_of
 
-        return attention(q, k, v, pack.cu_seqlens, pack.query_blocks)
+        return attention(q, k, v, pack.query_blocks(tiling_of(q.shape[-1]).queries))
     return _sdpa_attention(q, k, v, pack.bounds)
 
 
