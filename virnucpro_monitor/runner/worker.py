@@ -41,6 +41,7 @@ from virnucpro_monitor.runner.supervisor import TARGET_GONE
 from virnucpro_monitor.scratch import scratch_folder
 
 PROGRESS_INTERVAL_S = 0.2
+CALLED_S = 0.15  # from a word on to where a commit is checked out and its processes are called
 _ROOM = 3  # times what a commit needs: for its own model, the next one, and this one
 
 Emit = Callable[[Said], None]
@@ -195,7 +196,7 @@ def _measure(
             for benchmark in job.benchmarks[job.first : job.first + 1]:
                 read_ahead(benchmark, job.reuse)
             subject.wait()
-            loading_s = time.monotonic() - met  # as the next commit's will, or longer
+            loading_s = CALLED_S + time.monotonic() - met  # as the next commit's, or longer
             for index in range(job.first, len(job.benchmarks)):
                 verdict = _judge(job, subject, index, oracles[index], emit, loading_s)
                 emit(
