@@ -165,6 +165,9 @@ class Outputs:
             yield self._start_row(what, "fresh", now, further, seconds)
             what = f"{name}, the same as a ratio ({times} x less)"
             yield self._start_row(what, "fresh", now, further, 1 / times, relative=True)
+            if now == "warm":
+                what = f"{name}, the median, s; base: the same"
+                yield self._start_row(what, "fresh", now, lambda one: one.usual_further_s, seconds)
         what = "by default, the start included, s for each commit; base: the same"
         yield self._start_row(what, "fresh", "local 1", lambda one: one.each_s, 1.5)
 

@@ -122,7 +122,7 @@ def steps(options: argparse.Namespace, cache: Path) -> Iterator[Step]:
     yield Step("memory", "validation_memory", memory, 60, lane="memory")
 
     most, fewest = max(there), min(there)
-    yield cost("warm", 32, "--limit", str(options.limit), "--sides", "warm")
+    yield cost("warm", 40, "--limit", str(options.limit), "--sides", "warm")
     yield scaling("local", fewest, 90)
     if most > fewest:
         yield scaling("local", most, 35 if most > 2 else 55)
@@ -286,7 +286,7 @@ def main() -> None:
     parser.add_argument("--target", help="a checkout of VirNucPro")
     parser.add_argument("--package", default="virnucpro")
     parser.add_argument("--commits", nargs="+", default=[])
-    parser.add_argument("--limit", type=int, default=6, help="commits one at a time")
+    parser.add_argument("--limit", type=int, default=12, help="commits one at a time")
     parser.add_argument("--fresh-limit", type=int, default=2, help="commits in fresh processes")
     parser.add_argument("--cards", type=int, nargs="+", default=[1, 2, 4])
     parser.add_argument("--cards-limit", type=int, default=40, help="commits on the cards")

@@ -7,11 +7,13 @@ as one line, so that one that is cut short loses only itself.
 import argparse
 import hashlib
 import json
+import statistics
 import tempfile
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, replace
+from itertools import pairwise
 from pathlib import Path
 
 from tests.benchmarks.phases import judged
@@ -57,6 +59,11 @@ class Start:
     def further_s(self) -> float | None:
         """Seconds of each commit after the first."""
         return (self.at[-1] - self.at[0]) / (len(self.at) - 1) if len(self.at) > 1 else None
+
+    @property
+    def usual_further_s(self) -> float | None:
+        """Median seconds from one commit's report to the next one's, of commits one at a time."""
+        return statistics.median(b - a for a, b in pairwise(self.at)) if len(self.at) > 1 else None
 
     @property
     def num_without_verdict(self) -> int:

@@ -78,13 +78,15 @@ def test_each_row_stands_beside_its_base(tmp_path: Path) -> None:
     why = {"local 4": "no time left (about 30 s, 4 s are left)"}
     rows = results(tmp_path, why)
     fresh = "base: a fresh process, through the target's own loader"
-    assert {name: rows[name] for name in list(rows)[:8]} == {
+    assert {name: rows[name] for name in list(rows)[:9]} == {
         f"one more commit, one at a time, s; {fresh}": "32.00 | 3.20 | 0.10 | 2.5 | missed",
         "one more commit, one at a time, the same as a ratio (10 x less)":
             "32.00 | 3.20 | 0.10 | 0.1 x | met",
         f"one more commit by default, s; {fresh}": "32.00 | 3.20 | 0.10 | 1.5 | missed",
         "one more commit by default, the same as a ratio (18 x less)":
             "32.00 | 3.20 | 0.10 | 0.0556 x | missed",
+        "one more commit, one at a time, the median, s; base: the same":
+            "32.00 | 3.20 | 0.10 | 2.5 | missed",
         "by default, the start included, s for each commit; base: the same":
             "32.00 | 5.67 | 0.18 | 1.5 | missed",
         "3 commits on 2 cards, start included, s; base: 1 card":
@@ -122,8 +124,8 @@ def test_no_figure_for_errors_or_for_other_findings(tmp_path: Path) -> None:
     rows = list(results(tmp_path).values())
     assert rows[0] == "- | - | - | 2.5 | no figure: the findings of 1 of 2 commits differ"
     without = "no figure: 1 of 3 commits of local 1 have no verdict"
-    assert rows[2] == f"- | - | - | 1.5 | {without}"
-    assert rows[5] == f"- | - | - | 0.53 x | {without}"
+    assert rows[3] == f"- | - | - | 1.5 | {without}"
+    assert rows[6] == f"- | - | - | 0.53 x | {without}"
 
 
 @pytest.mark.parametrize("outcome", ["failed", "error"])
