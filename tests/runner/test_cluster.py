@@ -202,6 +202,26 @@ def test_releases_have_a_fork_server_of_their_own_at_a_dask_worker(
     cluster_task.end_pools()
 
 
+def test_what_measures_is_not_told_what_dask_set_for_its_workers(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    given = {"OMP_NUM_THREADS": "1", "MALLOC_TRIM_THRESHOLD_": "65536", "MKL_NUM_THREADS": "7"}
+    for name, value in given.items():
+        monkeypatch.setenv(name, value)
+    started: list[dict[str, str]] = []
+
+    def start(*_: Any, env: dict[str, str], **__: Any) -> Any:
+        started.append(env)
+        return SimpleNamespace(poll=lambda: None, kill=lambda: None, wait=lambda **_: 0)
+
+    monkeypatch.setattr(subprocess, "Popen", start)
+    cluster_task._pool(None).start()
+    cluster_task.end_pools()
+    assert {name: value for name, value in started[0].items() if name in given} == {
+        "MKL_NUM_THREADS": "7"  # somebody else's choice
+    }
+
+
 def test_a_damaged_piece_is_no_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("VIRNUCPRO_MONITOR_CACHE_DIR", str(tmp_path))
     assert cluster_task.keep_piece("0" * 64, "w.pt", 0, b"") == ""

@@ -8,7 +8,7 @@ import subprocess
 import sys
 import tempfile
 import threading
-from collections.abc import Callable, Generator
+from collections.abc import Callable, Collection, Generator
 from contextlib import suppress
 from dataclasses import dataclass, replace
 from types import TracebackType
@@ -57,9 +57,11 @@ class WorkerPool:
 
     Args:
         fork: fork each job from a warm process; otherwise every job gets a fresh interpreter.
+        without: environment variables of this process that its processes are not to have.
     """
 
-    def __init__(self, *, fork: bool | None = None) -> None:
+    def __init__(self, *, fork: bool | None = None, without: Collection[str] = ()) -> None:
+        self._without = frozenset(without)
         self._fork = sys.platform == "linux" if fork is None else fork
         self._lock = threading.Lock()
         self._process: subprocess.Popen[bytes] | None = None
@@ -241,6 +243,8 @@ class WorkerPool:
     def _start(self) -> None:
         self._stop()
         environment = public_environment(os.environ)  # the target reads what is in it
+        for name in self._without:
+            environment.pop(name, None)
         # Idle BLAS threads only get in the way of forking; torch has a pool of its own.
         environment.setdefault("OPENBLAS_NUM_THREADS", "1")
         # Asking whether there is a GPU must not open it in a process that will fork.

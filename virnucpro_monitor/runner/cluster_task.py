@@ -17,6 +17,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+import dask.config
 import distributed
 
 from virnucpro_monitor.disks import sha256_of
@@ -395,5 +396,15 @@ def _pool(fork: bool | None, job: Job | None = None) -> WorkerPool:
         key = fork, job.adapter if shipped is not None and shipped.loads else ""
     with _lock:
         if key not in _pools:
-            _pools[key] = WorkerPool(fork=fork)
+            _pools[key] = WorkerPool(fork=fork, without=_set_by_dask())
         return _pools[key]
+
+
+def _set_by_dask() -> list[str]:
+    """The variables that Dask's nanny set for this process, as for all of its workers.
+
+    What measures has the surroundings that it has on one host: one OpenMP thread would be another
+    count than ours, and a heap that gives back all above 64 KiB takes each larger buffer anew.
+    """
+    given = dask.config.get("distributed.nanny.pre-spawn-environ", {})
+    return [name for name, value in given.items() if os.environ.get(name) == str(value)]
