@@ -9,7 +9,7 @@ import pytest
 from virnucpro_monitor.records import Failure
 from virnucpro_monitor.records.messages import Failed
 from virnucpro_monitor.runner.dispatch import blame_others
-from virnucpro_monitor.runner.gpu import GIB, Gpu, wait_for_gpu
+from virnucpro_monitor.runner.gpu import GIB, Glances, Gpu, wait_for_gpu
 
 FREE = Gpu("H200", "575", 100 * GIB, 90 * GIB, (), 0)
 BUSY = Gpu("H200", "575", 100 * GIB, 90 * GIB, (12345678, 12345679), 99)
@@ -109,3 +109,18 @@ def test_who_fills_a_card_in_mid_run_is_blamed_for_it(
     else:
         assert told == event
     assert blame_others(event, "cpu", checkpoint, look=lambda _: gpu) == event
+
+
+def test_a_card_is_looked_at_once_for_commits_that_begin_together() -> None:
+    now, looked = [10.0], list[str]()
+
+    def look(device: str) -> None:
+        looked.append(device)
+
+    glances = Glances(look, fresh_s=1.0, clock=lambda: now[0])
+    for device in ("cuda:0", "cuda:1", "cuda:0", "cuda:1"):
+        glances(device)
+    assert looked == ["cuda:0", "cuda:1"]
+    now[0] += 1.1
+    glances("cuda:0")
+    assert looked == ["cuda:0", "cuda:1", "cuda:0"]

@@ -20,9 +20,8 @@ from tests.runner.conftest import MakePlan
 from tests.runner.tiny_target import HEALTHY, MODEL_FILE, TinyRepository
 from virnucpro_monitor.errors import ProtocolError
 from virnucpro_monitor.models.weights import resolve_weights
-from virnucpro_monitor.records import RunReport
+from virnucpro_monitor.records import Outcome, RunReport
 from virnucpro_monitor.records.messages import Ended, Failed, Judged, MeasureJob, NearingEnd
-from virnucpro_monitor.records.progress import Progress
 from virnucpro_monitor.runner import crew as crew_module
 from virnucpro_monitor.runner import first_passes, standby
 from virnucpro_monitor.runner import workers as workers_module
@@ -36,6 +35,7 @@ from virnucpro_monitor.runner.crew import Crew
 from virnucpro_monitor.runner.decide import Work
 from virnucpro_monitor.runner.dispatch import measure_job
 from virnucpro_monitor.runner.gpu import GIB, Gpu
+from virnucpro_monitor.runner.ledger import Ledger
 from virnucpro_monitor.runner.plan import RunPlan
 from virnucpro_monitor.runner.prepare import Prepared, prepare
 from virnucpro_monitor.runner.seats import Seats
@@ -354,41 +354,25 @@ def test_who_was_started_for_other_weights_ends(
         assert len(dropped) == (digest == "of others")
 
 
-@pytest.mark.parametrize(("device", "first_at"), [("cuda:0", 2), ("cpu", 1)])
-def test_nobody_else_starts_on_a_card_before_its_first_commit_is_half_through(
-    plan: RunPlan, prepared: Prepared, monkeypatch: pytest.MonkeyPatch, tmp_path: Path,
-    device: str, first_at: int,
-) -> None:  # fmt: skip
-    asked_at: list[int] = []
-    told: list[Progress] = []
-
-    def passes(*_: Any, on_progress: Any, **__: Any) -> Iterator[RunReport]:
-        for done in range(1, 5):
-            on_progress(Progress(phase="validating", benchmark="small", done=done, total=4))
-        return iter(())
-
-    monkeypatch.setattr(workers_module, "measure", passes)
+def test_the_next_ones_get_ready_once_a_commit_has_loaded(
+    plan: RunPlan, prepared: Prepared, pool: WorkerPool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Not before, when it starts on the card itself, nor only once its set is begun."""
+    told: list[str] = []
     monkeypatch.setattr(workers_module, "prepare", lambda *_: prepared)
-    monkeypatch.setattr(
-        Seats, "keep_ready", lambda *_: asked_at.append(told[-1].done + 1 if told else 1)
-    )
-    own_plan = replace(plan, cache_folder=tmp_path, standby=False)
+    monkeypatch.setattr(Seats, "keep_ready", lambda *_: told.append("get ready"))
+    own_plan = replace(plan, standby=False)
     work = Work(commit=plan.commits[0], benchmarks=plan.benchmarks)
-    with Workers(own_plan, Card(0, device), pool=prepared.pool) as own:  # type: ignore[arg-type]
-        for expected in (first_at, 1):  # and then at once
-            told.clear()
-            list(
-                own.measure(
-                    work,
-                    None,
-                    None,  # type: ignore[arg-type]
-                    on_progress=told.append,
-                    on_nearing_end=print,
-                    say=print,
-                )
-            )
-            assert asked_at.pop() == expected
-            assert not asked_at
+    ledger = Ledger((), plan.request, prepared.weights_digest, plan.protocol)
+    with Workers(own_plan, Card(0, "cpu"), pool=pool) as own:
+        reports = own.measure(
+            work, ledger, None,  # type: ignore[arg-type]
+            on_progress=lambda event: told.append(f"{event.done} of {event.total}"),
+            on_nearing_end=print, say=print,
+        )  # fmt: skip
+        assert [report.run.outcome for report in reports] == [Outcome.PASSED]
+    assert told[:2] == ["get ready", "0 of 3"]
+    assert told[-1] == "3 of 3"
 
 
 def test_a_card_has_as_many_places_as_before_processes_stood_by_there(

@@ -23,7 +23,7 @@ from virnucpro_monitor.runner.client import WorkerPool
 from virnucpro_monitor.runner.cluster import Cluster, OnHosts
 from virnucpro_monitor.runner.crew import Crew, Finished, LeavesPlace
 from virnucpro_monitor.runner.decide import Decider, Work
-from virnucpro_monitor.runner.gpu import Gpu, find_gpu
+from virnucpro_monitor.runner.gpu import Glances, Gpu, find_gpu
 from virnucpro_monitor.runner.ledger import Ledger
 from virnucpro_monitor.runner.once_more import OnceMore
 from virnucpro_monitor.runner.plan import RunPlan
@@ -169,6 +169,7 @@ class CommitRunner:
         if self._cluster is None:
             return Capacity(
                 self._plan, self._cards, num_commits, self._checkpoint, self._say,
+                look=Glances(),
                 held=self._workers.num_held,
                 give_way=self._workers.seats.close,
                 before=lambda device: self._seen.pop(device, None) or find_gpu(device),

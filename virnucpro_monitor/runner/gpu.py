@@ -1,5 +1,6 @@
 """Ask NVML about GPUs, without making a CUDA context, and wait for a busy one."""
 
+import math
 import os
 import time
 from collections.abc import Callable
@@ -104,6 +105,32 @@ def find_gpu(device: str) -> Gpu | None:
         return None
     finally:
         pynvml.nvmlShutdown()
+
+
+class Glances:
+    """Looks at cards, at each once in a while: NVML takes longer to answer than a commit to begin.
+
+    Args:
+        fresh_s: for so long what was seen of a card is told again.
+    """
+
+    def __init__(
+        self,
+        look: Callable[[str], Gpu | None] = find_gpu,
+        fresh_s: float = 1.0,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
+        self._look = look
+        self._fresh_s = fresh_s
+        self._clock = clock
+        self._seen: dict[str, tuple[float, Gpu | None]] = {}
+
+    def __call__(self, device: str) -> Gpu | None:
+        at, gpu = self._seen.get(device, (-math.inf, None))
+        if self._clock() - at > self._fresh_s:
+            gpu = self._look(device)
+            self._seen[device] = self._clock(), gpu
+        return gpu
 
 
 def count_gpus() -> int:

@@ -197,6 +197,8 @@ def _measure(
                 read_ahead(benchmark, job.reuse)
             subject.wait()
             loading_s = CALLED_S + time.monotonic() - met  # as the next commit's, or longer
+            if job.first < len(job.benchmarks):  # the next ones may get ready beside it
+                _progress(emit, job.first)(0, len(job.benchmarks[job.first].sequences))
             for index in range(job.first, len(job.benchmarks)):
                 verdict = _judge(job, subject, index, oracles[index], emit, loading_s)
                 emit(

@@ -59,8 +59,6 @@ class Workers:
         self._opened: WorkerPool | ClusterPool | None = None
         self._ahead: Prepared | None = None
         self._base: Prepared | None = None
-        # From here on who stands by starts early; on a CPU nobody is held up by that.
-        self._under_way = not card.device.startswith("cuda")
         self._private: dict[Path, Prepared] = {}
         self.begun = Begun.of(plan)
         self.seats = Seats(plan, is_there=self._is_there)
@@ -193,10 +191,8 @@ class Workers:
 
                 def progress(event: Progress) -> None:
                     nonlocal asked
-                    # Once a commit, when it has loaded: asking a card takes a while. Those that
-                    # begin first are left alone longer: who starts on their card holds them up.
-                    if not asked and (self._under_way or 2 * event.done >= event.total):
-                        asked = self._under_way = True
+                    if not asked:  # once a commit, when it has loaded: asking a card takes a while
+                        asked = True
                         # Elsewhere nothing starts before its time.
                         if device.startswith("cuda"):
                             remember(plan, prepared)
