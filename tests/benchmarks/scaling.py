@@ -11,6 +11,7 @@ else may run on it; utilisation is the mean over the cards in use, as NVML sampl
 """
 
 import argparse
+import os
 import threading
 import time
 from collections import Counter
@@ -87,14 +88,14 @@ def _used_gb() -> float:
 
 
 def cluster(engine: str, num_cards: int, on_cards: bool) -> Any:
-    """A Dask cluster of one process a card, or nothing."""
+    """A Dask cluster of one process a card, with this host's own share of cores, or nothing."""
     if engine == "local":
         return nullcontext()
     import distributed
 
     return distributed.LocalCluster(
         n_workers=num_cards,
-        threads_per_worker=4 if on_cards else 1,
+        threads_per_worker=max(1, (os.cpu_count() or 1) // 2 // num_cards) if on_cards else 1,
         resources={"GPU": 1} if on_cards else None,
         dashboard_address=":0",
     )

@@ -37,7 +37,6 @@ from virnucpro_monitor.records.messages import (
 from virnucpro_monitor.runner.adapter_names import SHIPPED, parse_adapter
 from virnucpro_monitor.runner.builtin import source_digest
 from virnucpro_monitor.runner.capacity import (
-    MAX_ON_GPU,
     gpu_room,
     has_room_beside,
     needed_gpu_bytes,
@@ -46,6 +45,7 @@ from virnucpro_monitor.runner.cards import cpu_utilisation
 from virnucpro_monitor.runner.client import WorkerPool
 from virnucpro_monitor.runner.cluster_files import unpack_checkout
 from virnucpro_monitor.runner.gpu import find_gpu
+from virnucpro_monitor.runner.plan import MEASURED_AT_ONCE
 from virnucpro_monitor.scratch import scratch_folder, sweep
 from virnucpro_monitor.settings import Settings
 
@@ -136,7 +136,7 @@ def look_at_use(device: str) -> tuple[str, str, int | None]:
 def room_for(device: str, checkpoint: str) -> int:
     """How many commits this place has memory for at once."""
     if not device.startswith("cuda"):
-        return MAX_ON_GPU
+        return MEASURED_AT_ONCE
     return gpu_room(find_gpu(device), needed_gpu_bytes(Path(checkpoint)))
 
 
