@@ -170,6 +170,26 @@ def test_distributions_are_looked_for_in_a_process_of_its_own_before_torch_is_th
     assert done.returncode == 0, done.stderr
 
 
+LATE = """
+import ast, sys
+from pathlib import Path
+from virnucpro_monitor.runner import server
+from virnucpro_monitor.runner.preloading import preload
+
+preload()
+for name in ("worker", "server", "standby", "target_process"):
+    for function in ast.walk(ast.parse((Path(server.__file__).parent / f"{name}.py").read_text())):
+        if isinstance(function, ast.FunctionDef):
+            late = {one.module for one in ast.walk(function) if isinstance(one, ast.ImportFrom)}
+            assert late <= set(sys.modules), (name, function.name, late - set(sys.modules))
+"""
+
+
+def test_no_process_of_a_job_imports_of_ours_what_the_server_could() -> None:
+    done = subprocess.run([sys.executable, "-c", LATE], capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+
+
 FIRST_CALL = """
 import sys, torch
 from virnucpro_monitor.runner.preloading import leave_compiler_out

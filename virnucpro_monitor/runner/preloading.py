@@ -14,20 +14,31 @@ from virnucpro_monitor.records.messages import MeasureJob
 
 def preload() -> None:
     """Import what every process of a job needs."""
+
     import virnucpro_monitor.data.benchmarks
     import virnucpro_monitor.models.esm2_flash
     import virnucpro_monitor.models.weights
+    import virnucpro_monitor.runner.capacity
+    import virnucpro_monitor.runner.channel
+    import virnucpro_monitor.runner.endings
     import virnucpro_monitor.runner.environment
+    import virnucpro_monitor.runner.failures
     import virnucpro_monitor.runner.first_passes
     import virnucpro_monitor.runner.loading
+    import virnucpro_monitor.runner.oracles
+    import virnucpro_monitor.runner.remote
     import virnucpro_monitor.runner.reuse
+    import virnucpro_monitor.runner.target_process
     import virnucpro_monitor.runner.warm
     import virnucpro_monitor.validation.oracle
+    import virnucpro_monitor.validation.other_oracles
     import virnucpro_monitor.validation.validate  # noqa: F401
 
     leave_compiler_out()
-    with suppress(Exception):  # not installed, or built for another torch: the targets' affair
-        importlib.import_module("flash_attn")
+    # Not in each version of torch, not installed, or built for another torch: the targets' affair.
+    for name in ("torch.utils._device", "torch.utils.serialization", "flash_attn"):
+        with suppress(Exception):
+            importlib.import_module(name)
 
 
 def leave_compiler_out() -> None:
