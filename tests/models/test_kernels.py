@@ -98,9 +98,13 @@ def test_norm_of_a_shifted_stream(width: int, stream: str, dtype: torch.dtype) -
     ("rows", "depth", "columns"),
     [(130, 320, 1280), (37, 480, 1920), (130, 1280, 512), (37, 2560, 256)],
 )
-def test_linear_and_gelu(rows: int, depth: int, columns: int, dtype: torch.dtype) -> None:
+def test_linear_and_gelu(
+    rows: int, depth: int, columns: int, dtype: torch.dtype, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from virnucpro_monitor.models import linear_gelu as module
     from virnucpro_monitor.models.linear_gelu import linear_gelu
 
+    monkeypatch.setattr(module, "can_overlap", lambda device: False)
     linear = torch.nn.Linear(depth, columns, device=DEVICE, dtype=dtype).requires_grad_(False)
     x = random(rows, depth, dtype=dtype) * 3
     expected = functional.gelu(
@@ -170,22 +174,24 @@ def test_bias_and_rotation_of_a_wide_product(heads: int, head_dim: int, dtype: t
 
 
 @HALVES
-def test_projection_with_its_rotation(dtype: torch.dtype) -> None:
+def test_projection_with_its_rotation(dtype: torch.dtype, monkeypatch: pytest.MonkeyPatch) -> None:
+    from virnucpro_monitor.models import linear_rotate as module
     from virnucpro_monitor.models.linear_rotate import can_rotate, linear_rotate
     from virnucpro_monitor.models.tiles import has_tensor_copies
 
+    monkeypatch.setattr(module, "can_overlap", lambda device: False)
     if not has_tensor_copies(torch.device(DEVICE)):
         pytest.skip("this GPU is older than Hopper")
     pack, heads, head_dim, width = make_pack(), 4, 64, 256
-    assert can_rotate(torch.device(DEVICE), width, heads)
-    assert not can_rotate(torch.device(DEVICE), 320, 5)  # q would end inside a tile
-    assert not can_rotate(torch.device(DEVICE), width, 8)
+    device = torch.device(DEVICE)
+    assert can_rotate(device, torch.bfloat16, width, heads)
+    assert not can_rotate(device, dtype, 480, 20)  # a head would end inside a tile
     inv_freq = 1.0 / (10000 ** (torch.arange(0, head_dim, 2).float() / head_dim))
     tables = RotaryTables(inv_freq).get(pack.max_seqlen, torch.device(DEVICE))
     cos, sin = (table[pack.positions] for table in tables)
     linear = torch.nn.Linear(width, 3 * width, device=DEVICE, dtype=dtype).requires_grad_(False)
     x = random(pack.num_tokens, width, dtype=dtype)
-    found = linear_rotate(x, linear, cos, sin).view(-1, 3, heads, head_dim).unbind(1)
+    found = linear_rotate(x, linear, cos, sin, heads).view(-1, 3, heads, head_dim).unbind(1)
     wide = functional.linear(x.double(), linear.weight.double(), linear.bias.double()).float()
     q, k, v = wide.view(-1, 3, heads, head_dim).unbind(1)
     cos, sin = cos[:, None], sin[:, None]

@@ -19,12 +19,16 @@ from virnucpro_monitor.models.kernels import gelu, gelu_
 from virnucpro_monitor.models.tiles import (
     DEPTH,
     ROWS,
+    can_overlap,
     halves,
     has_tensor_copies,
     num_multiprocessors,
     place_of_tile,
     product_of_tile,
 )
+
+_OVERLAPS_FROM = 1280
+"""The least depth for `overlapped`, which was measured from there on."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -86,6 +90,10 @@ def linear_gelu(x: Tensor, linear: nn.Linear) -> Tensor:
     """`gelu(linear(x))`: [rows, in_features] -> [rows, out_features], sums and GELU in FP32."""
     if not has_tensor_copies(x.device):
         return gelu_(linear(x))
+    if linear.in_features >= _OVERLAPS_FROM and can_overlap(x.device):
+        from virnucpro_monitor.models import overlapped
+
+        return overlapped.linear_gelu(x, linear)
     rows, depth = x.shape
     columns = linear.out_features
     out = torch.empty(rows, columns, dtype=x.dtype, device=x.device)

@@ -1,8 +1,9 @@
-"""The projection to q, k and v with its rotation as one Triton kernel, for Hopper and later.
+"""The projection to q, k and v with its rotation as one kernel, for Hopper and later.
 
-In bfloat16 q and k are rounded once, after the rotation. By cuBLAS that takes a product in FP32,
+q and k are rounded once, after the rotation. In bfloat16 cuBLAS needs a product in FP32 for that,
 which is written out and read again: twice the memory, and 3.5 % of a 650M model's speed on an H200
-(2.8 % at 3B). In float16 cuBLAS and a rotation in place are as fast or faster, and stay.
+(2.8 % at 3B). In float16 cuBLAS and a rotation in place are as fast as Triton's kernel here, but
+not as `overlapped`.
 """
 
 # ruff: noqa: N803
@@ -17,6 +18,7 @@ from triton.tools.tensor_descriptor import TensorDescriptor
 from virnucpro_monitor.models.tiles import (
     DEPTH,
     ROWS,
+    can_overlap,
     halves,
     has_tensor_copies,
     num_multiprocessors,
@@ -25,6 +27,8 @@ from virnucpro_monitor.models.tiles import (
 )
 
 _COLUMNS, _HEAD_DIM, _GROUP = 256, 64, 16
+_OVERLAPS_FROM = 1280
+"""The least width for `overlapped`, which was measured from there on."""
 
 
 @triton.jit
@@ -66,13 +70,23 @@ def _linear_rotate_kernel(
         _store_head(fourth, bias, out, c, s, row, column + 3 * HEAD_DIM, factor, ROWS, HEAD_DIM)
 
 
-def can_rotate(device: torch.device, embed_dim: int, num_heads: int) -> bool:
-    """Whether the kernel runs there, and tiles cut neither a head nor q from k."""
-    fits = embed_dim == _HEAD_DIM * num_heads and embed_dim % _COLUMNS == 0
-    return fits and has_tensor_copies(device)
+def can_rotate(device: torch.device, dtype: torch.dtype, embed_dim: int, num_heads: int) -> bool:
+    """Whether a product with its rotation runs there, and is ahead of a rotation by itself.
+
+    No tile may cut a head, nor q from k.
+    """
+    if embed_dim != _HEAD_DIM * num_heads or embed_dim % _COLUMNS != 0:
+        return False
+    if _overlaps(device, embed_dim):
+        return True
+    return dtype == torch.bfloat16 and has_tensor_copies(device)
 
 
-def linear_rotate(x: Tensor, linear: nn.Linear, cos: Tensor, sin: Tensor) -> Tensor:
+def _overlaps(device: torch.device, embed_dim: int) -> bool:
+    return embed_dim >= _OVERLAPS_FROM and can_overlap(device)
+
+
+def linear_rotate(x: Tensor, linear: nn.Linear, cos: Tensor, sin: Tensor, num_heads: int) -> Tensor:
     """`linear(x)` with q scaled and q and k turned; sums and rotation in FP32, rounded once.
 
     Args:
@@ -82,6 +96,10 @@ def linear_rotate(x: Tensor, linear: nn.Linear, cos: Tensor, sin: Tensor) -> Ten
     Returns:
         [tokens, 3 * embed_dim] in the dtype of `x`.
     """
+    if _overlaps(x.device, x.shape[1]):
+        from virnucpro_monitor.models import overlapped
+
+        return overlapped.linear_rotate(x, linear, cos, sin, num_heads)
     rows, depth = x.shape
     columns = linear.out_features
     out = torch.empty(rows, columns, dtype=x.dtype, device=x.device)

@@ -60,6 +60,17 @@ def has_tensor_copies(device: torch.device) -> bool:
 
 
 @cache
+def can_overlap(device: torch.device) -> bool:
+    """Whether `overlapped` runs there: its products are an instruction that Hopper alone has.
+
+    Gluon still changes by the release; the kernel has run with that of Triton 3.6 alone.
+    """
+    if device.type != "cuda" or not triton.__version__.startswith("3.6."):
+        return False
+    return torch.cuda.get_device_capability(device)[0] == 9
+
+
+@cache
 def num_multiprocessors(device: torch.device) -> int:
     if device.type == "cpu":  # Triton's interpreter
         return 1
