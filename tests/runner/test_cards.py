@@ -19,7 +19,7 @@ from virnucpro_monitor.runner.capacity import Capacity, share_workers
 from virnucpro_monitor.runner.cards import Card, find_cards
 from virnucpro_monitor.runner.commits import run_commits
 from virnucpro_monitor.runner.decide import Work
-from virnucpro_monitor.runner.gpu import GIB, Gpu
+from virnucpro_monitor.runner.gpu import GIB, Glances, Gpu
 from virnucpro_monitor.runner.plan import RunPlan
 from virnucpro_monitor.runner.prepare import Prepared, prepare
 from virnucpro_monitor.runner.seats import Seats
@@ -262,6 +262,37 @@ def test_who_has_no_memory_left_beside_a_neighbour_is_measured_by_itself(
         "by itself."
         for report in reports[1:]
     )
+
+
+@pytest.mark.usefixtures("shared_workers")
+def test_a_commit_that_has_just_ended_is_nobody_else_s_on_its_card(
+    tiny: TinyRepository,
+    on_gpu: Callable[..., RunPlan],
+    make_plan: MakePlan,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """What is seen of a card is told again for a while, in which two commits may fit."""
+    hashes = [tiny.commit({MODEL_FILE: f"{HEALTHY_MODEL}# {number}\n"}) for number in range(3)]
+    (healthy,) = run_commits(make_plan(hashes[:1]))
+    running: list[int] = []
+
+    def look(_: str) -> Gpu:
+        return gpu(processes=tuple(running))
+
+    def measure(_: Any, work: Work, *__: object, **___: object) -> Iterator[RunReport]:
+        running.extend((2**30, 2**30 + 1))  # a container's ids are none of ours
+        glances("cuda:0")
+        yield replace(healthy, run=replace(healthy.run, commit=work.commit))
+        running.clear()
+
+    glances = Glances(look, fresh_s=3600.0)
+    monkeypatch.setattr(commits, "Glances", lambda: glances)
+    monkeypatch.setattr(workers.Workers, "measure", measure)
+    said: list[str] = []
+    plan = on_gpu(hashes, workers=1, gpu_wait_s=0.0)
+    reports = list(run_commits(plan, on_message=said.append))
+    assert [report.run.outcome for report in reports] == [Outcome.PASSED] * 3
+    assert said == []
 
 
 @pytest.mark.usefixtures("shared_workers")

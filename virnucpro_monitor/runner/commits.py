@@ -95,6 +95,7 @@ class CommitRunner:
         self._on_hosts = on_hosts or (lambda _: None)
         self._known = tuple(known)
         self._pool = pool
+        self._glances = Glances()
         self._stack = ExitStack()
         self._on_progress = on_progress or (lambda _: None)
         self._say = on_message or (lambda _: None)
@@ -169,9 +170,9 @@ class CommitRunner:
         if self._cluster is None:
             return Capacity(
                 self._plan, self._cards, num_commits, self._checkpoint, self._say,
-                look=Glances(),
+                look=self._glances,
                 held=self._workers.num_held,
-                give_way=self._workers.seats.close,
+                give_way=self._give_way,
                 before=lambda device: self._seen.pop(device, None) or find_gpu(device),
             )  # fmt: skip
         plan = replace(self._plan, workers=self._plan.workers or num_commits)
@@ -180,6 +181,10 @@ class CommitRunner:
             look=lambda _: None,
             share=self._cluster.share,
         )  # fmt: skip
+
+    def _give_way(self) -> None:
+        self._workers.seats.close()
+        self._glances.forget()
 
     def _bridge(self) -> Iterator[RunReport]:
         """Measure the last commit again where the environment has changed since."""
@@ -253,6 +258,7 @@ class CommitRunner:
         elif isinstance(event, str):
             self._say(event)
         elif isinstance(event, Finished):
+            self._glances.forget()
             self._finish(index, event.work, waiting, turns)
         elif not isinstance(event, LeavesPlace):
             work, had_company = crew.active[index], crew.had_company(index)

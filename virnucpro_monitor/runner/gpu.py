@@ -132,6 +132,10 @@ class Glances:
             self._seen[device] = self._clock(), gpu
         return gpu
 
+    def forget(self) -> None:
+        """Look anew: processes of ours have ended, which would be taken for somebody else's."""
+        self._seen.clear()
+
 
 def count_gpus() -> int:
     """How many GPUs CUDA would see; 0 where NVML is missing."""
