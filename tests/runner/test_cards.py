@@ -281,7 +281,8 @@ def test_a_commit_that_has_just_ended_is_nobody_else_s_on_its_card(
 
     def measure(_: Any, work: Work, *__: object, **___: object) -> Iterator[RunReport]:
         running.extend((2**30, 2**30 + 1))  # a container's ids are none of ours
-        glances("cuda:0")
+        glances.forget()
+        glances("cuda:0")  # as who wants to begin meanwhile does
         yield replace(healthy, run=replace(healthy.run, commit=work.commit))
         running.clear()
 
