@@ -256,8 +256,10 @@ class Outputs:
         rates = [of(row) for row in some if "error" not in row]
         if rates:
             return max(rates), ""
-        why = some[0]["error"] if some else f"see {step}.txt"
-        return None, f"not measured: {package}: {why}"
+        if some:
+            return None, f"not measured: {package}: {some[0]['error']}"
+        there = (self._folder / f"{step}.txt").is_file()
+        return None, f"not measured: {f'see {step}.txt' if there else f'nothing of {step}'}"
 
     def _demo_rows(self) -> Iterator[Row]:
         told = _lines(self._folder / "demo.jsonl")
