@@ -208,6 +208,8 @@ def test_what_measures_is_not_told_what_dask_set_for_its_workers(
     given = {"OMP_NUM_THREADS": "1", "MALLOC_TRIM_THRESHOLD_": "65536", "MKL_NUM_THREADS": "7"}
     for name, value in given.items():
         monkeypatch.setenv(name, value)
+    worker = SimpleNamespace(nanny="tcp://127.0.0.1:1")
+    monkeypatch.setattr(distributed, "get_worker", lambda: worker)
     started: list[dict[str, str]] = []
 
     def start(*_: Any, env: dict[str, str], **__: Any) -> Any:

@@ -406,5 +406,9 @@ def _set_by_dask() -> list[str]:
     What measures has the surroundings that it has on one host: one OpenMP thread would be another
     count than ours, and a heap that gives back all above 64 KiB takes each larger buffer anew.
     """
-    given = dask.config.get("distributed.nanny.pre-spawn-environ", {})
+    try:
+        nanny = distributed.get_worker().nanny
+    except ValueError:  # asked outside of a worker
+        nanny = None
+    given = dask.config.get("distributed.nanny.pre-spawn-environ", {}) if nanny else {}
     return [name for name, value in given.items() if os.environ.get(name) == str(value)]
