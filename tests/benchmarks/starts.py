@@ -25,6 +25,7 @@ from virnucpro_monitor.runner.checkout import Repository
 from virnucpro_monitor.runner.commits import run_commits
 from virnucpro_monitor.runner.plan import RunPlan
 from virnucpro_monitor.runner.selection import select_revisions
+from virnucpro_monitor.runner.targets import name_from_location
 from virnucpro_monitor.validation.protocol import load_protocol
 
 NUM_OF_SAMPLE = 14  # commits of the demo's sample; the 15th cannot be imported
@@ -108,7 +109,8 @@ def choose(options: argparse.Namespace, cache: Path) -> Chosen:
     package, revisions = options.package, options.commits
     if not options.target:
         package, revisions = TARGET_NAME, list(build_repository(place))[:NUM_OF_SAMPLE]
-    target = Target(name="measured", location=str(place), package=package)
+    # Named as the command line names it, so that a command finds what is made ready here.
+    target = Target(name=name_from_location(str(place)), location=str(place), package=package)
     repository = Repository.open(target.location, cache)
     return Chosen(
         target=target,

@@ -104,7 +104,7 @@ def test_linear_and_gelu(
     from virnucpro_monitor.models import linear_gelu as module
     from virnucpro_monitor.models.linear_gelu import linear_gelu
 
-    monkeypatch.setattr(module, "can_overlap", lambda device: False)
+    monkeypatch.setattr(module, "overlaps", lambda x: False)
     linear = torch.nn.Linear(depth, columns, device=DEVICE, dtype=dtype).requires_grad_(False)
     x = random(rows, depth, dtype=dtype) * 3
     expected = functional.gelu(
@@ -179,13 +179,14 @@ def test_projection_with_its_rotation(dtype: torch.dtype, monkeypatch: pytest.Mo
     from virnucpro_monitor.models.linear_rotate import can_rotate, linear_rotate
     from virnucpro_monitor.models.tiles import has_tensor_copies
 
-    monkeypatch.setattr(module, "can_overlap", lambda device: False)
+    monkeypatch.setattr(module, "overlaps", lambda x: False)
     if not has_tensor_copies(torch.device(DEVICE)):
         pytest.skip("this GPU is older than Hopper")
     pack, heads, head_dim, width = make_pack(), 4, 64, 256
     device = torch.device(DEVICE)
-    assert can_rotate(device, torch.bfloat16, width, heads)
-    assert not can_rotate(device, dtype, 480, 20)  # a head would end inside a tile
+    assert can_rotate(torch.empty(3, width, device=device, dtype=torch.bfloat16), heads)
+    narrow = torch.empty(3, 480, device=device, dtype=torch.bfloat16)
+    assert not can_rotate(narrow, 20)  # a head would end inside a tile
     inv_freq = 1.0 / (10000 ** (torch.arange(0, head_dim, 2).float() / head_dim))
     tables = RotaryTables(inv_freq).get(pack.max_seqlen, torch.device(DEVICE))
     cos, sin = (table[pack.positions] for table in tables)

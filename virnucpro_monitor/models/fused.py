@@ -48,7 +48,7 @@ class FusedAttention:
         from virnucpro_monitor.models.kernels import add_bias_and_rotate, rotate_
         from virnucpro_monitor.models.linear_rotate import can_rotate, linear_rotate
 
-        if can_rotate(normed.device, normed.dtype, normed.shape[1], self.num_heads):
+        if can_rotate(normed, self.num_heads):
             qkv = linear_rotate(normed, projection, *self.token_tables, self.num_heads)
         elif normed.dtype != torch.bfloat16:
             qkv = rotate_(projection(normed), *self.rotation)
@@ -108,19 +108,8 @@ def run_layers(
 def _add_product(hidden: Tensor, x: Tensor, weight: Tensor) -> Tensor:
     """`hidden + x @ weight.T` with FP32 sums, rounded once, if at all."""
     if hidden.dtype == x.dtype:
-        if _adds_overlapped(hidden):
-            from virnucpro_monitor.models.overlapped import add_product_
-
-            return add_product_(hidden, x, weight)
         return hidden.addmm_(x, weight.t())
     return torch.addmm(hidden, x, weight.t(), out_dtype=hidden.dtype)
-
-
-def _adds_overlapped(hidden: Tensor) -> bool:
-    """Whether `overlapped` adds to the stream: at 3B's width it is ahead of cuBLAS, below not."""
-    from virnucpro_monitor.models.tiles import can_overlap
-
-    return hidden.shape[1] >= 2560 and can_overlap(hidden.device)
 
 
 def can_fuse(device: torch.device, dtype: torch.dtype) -> bool:

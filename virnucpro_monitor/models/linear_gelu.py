@@ -19,16 +19,13 @@ from virnucpro_monitor.models.kernels import gelu, gelu_
 from virnucpro_monitor.models.tiles import (
     DEPTH,
     ROWS,
-    can_overlap,
     halves,
     has_tensor_copies,
     num_multiprocessors,
+    overlaps,
     place_of_tile,
     product_of_tile,
 )
-
-_OVERLAPS_FROM = 1280
-"""The least depth for `overlapped`, which was measured from there on."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -90,7 +87,7 @@ def linear_gelu(x: Tensor, linear: nn.Linear) -> Tensor:
     """`gelu(linear(x))`: [rows, in_features] -> [rows, out_features], sums and GELU in FP32."""
     if not has_tensor_copies(x.device):
         return gelu_(linear(x))
-    if linear.in_features >= _OVERLAPS_FROM and can_overlap(x.device):
+    if overlaps(x):
         from virnucpro_monitor.models import overlapped
 
         return overlapped.linear_gelu(x, linear)

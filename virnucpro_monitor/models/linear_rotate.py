@@ -18,17 +18,15 @@ from triton.tools.tensor_descriptor import TensorDescriptor
 from virnucpro_monitor.models.tiles import (
     DEPTH,
     ROWS,
-    can_overlap,
     halves,
     has_tensor_copies,
     num_multiprocessors,
+    overlaps,
     place_of_tile,
     product_of_tile,
 )
 
 _COLUMNS, _HEAD_DIM, _GROUP = 256, 64, 16
-_OVERLAPS_FROM = 1280
-"""The least width for `overlapped`, which was measured from there on."""
 
 
 @triton.jit
@@ -70,20 +68,15 @@ def _linear_rotate_kernel(
         _store_head(fourth, bias, out, c, s, row, column + 3 * HEAD_DIM, factor, ROWS, HEAD_DIM)
 
 
-def can_rotate(device: torch.device, dtype: torch.dtype, embed_dim: int, num_heads: int) -> bool:
-    """Whether a product with its rotation runs there, and is ahead of a rotation by itself.
+def can_rotate(x: Tensor, num_heads: int) -> bool:
+    """Whether a product of x [tokens, embed_dim] with its rotation runs, ahead of two passes.
 
     No tile may cut a head, nor q from k.
     """
-    if embed_dim != _HEAD_DIM * num_heads or embed_dim % _COLUMNS != 0:
+    width = x.shape[1]
+    if width != _HEAD_DIM * num_heads or width % _COLUMNS != 0:
         return False
-    if _overlaps(device, embed_dim):
-        return True
-    return dtype == torch.bfloat16 and has_tensor_copies(device)
-
-
-def _overlaps(device: torch.device, embed_dim: int) -> bool:
-    return embed_dim >= _OVERLAPS_FROM and can_overlap(device)
+    return overlaps(x) or (x.dtype == torch.bfloat16 and has_tensor_copies(x.device))
 
 
 def linear_rotate(x: Tensor, linear: nn.Linear, cos: Tensor, sin: Tensor, num_heads: int) -> Tensor:
@@ -96,7 +89,7 @@ def linear_rotate(x: Tensor, linear: nn.Linear, cos: Tensor, sin: Tensor, num_he
     Returns:
         [tokens, 3 * embed_dim] in the dtype of `x`.
     """
-    if _overlaps(x.device, x.shape[1]):
+    if overlaps(x):
         from virnucpro_monitor.models import overlapped
 
         return overlapped.linear_rotate(x, linear, cos, sin, num_heads)

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from triton.experimental.gluon import language as gl
 from triton.experimental.gluon.nvidia.hopper import TensorDescriptor
 
-from virnucpro_monitor.models.overlapped_kernel import ADD, GELU, ROTATE, linear_kernel
+from virnucpro_monitor.models.overlapped_kernel import GELU, ROTATE, linear_kernel
 from virnucpro_monitor.models.tiles import DEPTH, ROWS, num_multiprocessors
 
 _COLUMNS, _PART, _STAGES, _GROUP = 128, 64, 5, 8
@@ -41,15 +41,6 @@ def linear_rotate(x: Tensor, linear: nn.Linear, cos: Tensor, sin: Tensor, num_he
     width = linear.out_features // 3
     out = torch.empty(len(x), 3 * width, dtype=x.dtype, device=x.device)
     return _run(x, linear.weight, out, linear.bias, ROTATE, (cos, sin), width, width // num_heads)
-
-
-def add_product_(hidden: Tensor, x: Tensor, weight: Tensor) -> Tensor:
-    """`hidden + x @ weight.T` in place, with FP32 sums, rounded once.
-
-    Args:
-        hidden: [rows, out_features], contiguous, in the dtype of `x`.
-    """
-    return _run(x, weight, hidden, weight, ADD)
 
 
 def _run(

@@ -1,8 +1,8 @@
 """The kernel of `overlapped`: a product in tiles, one's epilogue beside the next one's product.
 
 Three groups of warps share a multiprocessor. One copies tiles of the inputs into a ring of buffers;
-the other two take turns: while one multiplies its tile, the other gives its own the GELU, the
-rotation or the residual and stores it.
+the other two take turns: while one multiplies its tile, the other gives its own the GELU or the
+rotation and stores it.
 
 Written in Gluon, which comes with Triton, since Triton's own language cannot say which warps do
 what. Blackwell has other instructions for products: it keeps `linear_gelu`'s and `linear_rotate`'s
@@ -29,8 +29,8 @@ from virnucpro_monitor.models.tiles import place_of_tile
 _load = getattr(tma, "async_load", None) or tma.async_copy_global_to_shared
 _store = getattr(tma, "async_store", None) or tma.async_copy_shared_to_global
 
-GELU, ROTATE, ADD = range(3)
-"""What a tile is given: GELU and a bias, the rotation and a bias, or what is there already."""
+GELU, ROTATE = range(2)
+"""What a tile is given beside its bias."""
 
 
 @gluon.jit
@@ -83,16 +83,12 @@ def _rotated(
 
 @gluon.jit
 def _finish(
-    part, buffer, row, column, bias, cos, sin, num_rows, num_columns, width, scale,
+    part, row, column, bias, cos, sin, num_rows, num_columns, width, scale,
     ROWS: gl.constexpr, COLUMNS: gl.constexpr, EPILOGUE: gl.constexpr, HEAD_DIM: gl.constexpr,
 ):  # fmt: skip
-    layout: gl.constexpr = part.type.layout
-    if EPILOGUE == 2:
-        part += buffer.load(layout).to(gl.float32)
-    else:
-        columns = column + gl.arange(0, COLUMNS, gl.SliceLayout(0, layout))
-        offset = gl.load(bias + columns, columns < num_columns, other=0.0)
-        part += offset.to(gl.float32)[None, :]
+    columns = column + gl.arange(0, COLUMNS, gl.SliceLayout(0, part.type.layout))
+    offset = gl.load(bias + columns, columns < num_columns, other=0.0)
+    part += offset.to(gl.float32)[None, :]
     if EPILOGUE == 0:
         part = gelu(part)
     if EPILOGUE == 1:
@@ -104,7 +100,7 @@ def _finish(
 
 @gluon.jit
 def _multiply_tiles(
-    out, bias, cos, sin, x_ring, w_ring, buffers, full, empty, turns, arrived,
+    out, bias, cos, sin, x_ring, w_ring, buffers, full, empty, turns,
     num_rows, num_columns, depth, width, scale,
     WHICH: gl.constexpr, ROWS: gl.constexpr, COLUMNS: gl.constexpr, PART: gl.constexpr,
     DEPTH: gl.constexpr, GROUP: gl.constexpr, PROGRAMS: gl.constexpr,
@@ -116,17 +112,11 @@ def _multiply_tiles(
     tiles = gl.cdiv(num_rows, ROWS) * gl.cdiv(num_columns, COLUMNS)
     steps = gl.cdiv(depth, DEPTH)
     step = WHICH * steps
-    added = 0
     turn = 1 - WHICH
     left_buffer = buffers.index(2 * WHICH)
     right_buffer = buffers.index(2 * WHICH + 1)
     for tile in range(gl.program_id(0) + WHICH * PROGRAMS, tiles, 2 * PROGRAMS):
         row, column = place_of_tile(tile, num_rows, num_columns, ROWS, COLUMNS, GROUP)
-        if EPILOGUE == 2:  # what is added arrives while the tile is multiplied
-            tma.store_wait(pendings=0)
-            mbarrier.expect(arrived.index(WHICH), ROWS * COLUMNS * 2)
-            _load(out, [row, column], arrived.index(WHICH), left_buffer)
-            _load(out, [row, column + PART], arrived.index(WHICH), right_buffer)
         # A barrier tells one phase from the next by its parity alone, so that nobody may wait for
         # a buffer's next filling but one: a group begins when the other has seen all of its own.
         mbarrier.wait(turns.index(WHICH), turn)
@@ -149,21 +139,17 @@ def _multiply_tiles(
         mbarrier.arrive(turns.index(1 - WHICH), count=1)
         total = warpgroup_mma_wait(num_outstanding=0, deps=(total,))
         mbarrier.arrive(empty.index(_before(slot, STAGES)), count=1)
-        if EPILOGUE == 2:
-            mbarrier.wait(arrived.index(WHICH), added)
-            added ^= 1
         left, right = total.reshape((ROWS, 2, PART)).permute((0, 2, 1)).split()
         left = _finish(
-            left, left_buffer, row, column, bias, cos, sin, num_rows, num_columns, width, scale,
+            left, row, column, bias, cos, sin, num_rows, num_columns, width, scale,
             ROWS, PART, EPILOGUE, HEAD_DIM,
         )  # fmt: skip
-        if EPILOGUE != 2:
-            tma.store_wait(pendings=0)
+        tma.store_wait(pendings=0)
         left_buffer.store(left.to(out.dtype))
         fence_async_shared()
         _store(out, [row, column], left_buffer)
         right = _finish(
-            right, right_buffer, row, column + PART, bias, cos, sin, num_rows, num_columns, width,
+            right, row, column + PART, bias, cos, sin, num_rows, num_columns, width,
             scale, ROWS, PART, EPILOGUE, HEAD_DIM,
         )  # fmt: skip
         right_buffer.store(right.to(out.dtype))
@@ -185,24 +171,22 @@ def linear_kernel(
     full = gl.allocate_shared_memory(gl.int64, [STAGES, 1], mbarrier.MBarrierLayout())
     empty = gl.allocate_shared_memory(gl.int64, [STAGES, 1], mbarrier.MBarrierLayout())
     turns = gl.allocate_shared_memory(gl.int64, [2, 1], mbarrier.MBarrierLayout())
-    arrived = gl.allocate_shared_memory(gl.int64, [2, 1], mbarrier.MBarrierLayout())
     for index in gl.static_range(STAGES):
         mbarrier.init(full.index(index), count=1)
         mbarrier.init(empty.index(index), count=1)
     for index in gl.static_range(2):
         mbarrier.init(turns.index(index), count=1)
-        mbarrier.init(arrived.index(index), count=1)
     fence_async_shared()
     gl.warp_specialize(
         [
             (_multiply_tiles, (
                 out, bias, cos, sin, x_ring, w_ring, buffers, full, empty,
-                turns, arrived, num_rows, num_columns, depth, width, scale,
+                turns, num_rows, num_columns, depth, width, scale,
                 0, ROWS, COLUMNS, PART, DEPTH, GROUP, PROGRAMS, STAGES, EPILOGUE, HEAD_DIM,
             )),
             (_multiply_tiles, (
                 out, bias, cos, sin, x_ring, w_ring, buffers, full, empty,
-                turns, arrived, num_rows, num_columns, depth, width, scale,
+                turns, num_rows, num_columns, depth, width, scale,
                 1, ROWS, COLUMNS, PART, DEPTH, GROUP, PROGRAMS, STAGES, EPILOGUE, HEAD_DIM,
             )),
             (_load_tiles, (

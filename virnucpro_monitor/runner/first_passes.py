@@ -36,15 +36,21 @@ def run_first_passes(
         WeightsError: there is no such model.
     """
     try:
-        for one in _passes(model_name, device, dtype):
-            if enough():
-                break
-            one()
-    finally:
+        _run(model_name, device, dtype, enough)
+    finally:  # by here nothing holds on to the model, whose memory is given back with the rest
         if device.type == "cuda":
             torch.cuda.synchronize(device)
             torch._C._cuda_clearCublasWorkspaces()
             torch.cuda.empty_cache()
+
+
+def _run(
+    model_name: str, device: torch.device, dtype: torch.dtype, enough: Callable[[], bool]
+) -> None:
+    for one in _passes(model_name, device, dtype):
+        if enough():
+            return
+        one()
 
 
 def _passes(
