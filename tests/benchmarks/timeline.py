@@ -219,7 +219,7 @@ def run(folder: Path, arguments: list[str]) -> None:
     from virnucpro_monitor.runner.workers import Workers
 
     timeline.add("imports of the command line", start)
-    client.SERVER_MODULE = "tests.benchmarks.commit_profile"
+    client.SERVER_MODULE = "tests.benchmarks.commit_notes"
     timeline.note(client.WorkerPool, "_start", "start of the server")
     timeline.note(client.WorkerPool, "_connect", "hand a job over")
     timeline.note(Workers, "prepared", "prepare")

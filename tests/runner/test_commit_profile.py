@@ -9,13 +9,8 @@ from typing import Any, cast
 import pytest
 import torch
 
-from tests.benchmarks.commit_profile import (
-    Measured,
-    Watch,
-    note_questions,
-    noted_functions,
-    tables,
-)
+from tests.benchmarks.commit_notes import note_questions, noted_functions
+from tests.benchmarks.commit_profile import Measured, Watch, tables
 from tests.benchmarks.phases import Spent, Sums, judged, told
 from tests.benchmarks.timeline import FILE, Timeline, read, report
 from virnucpro_monitor.records.calls import Embedded, Loaded
