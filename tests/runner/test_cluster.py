@@ -37,7 +37,13 @@ from virnucpro_monitor.records.messages import (
     encode,
 )
 from virnucpro_monitor.records.progress import Progress
-from virnucpro_monitor.runner import cluster, cluster_files, cluster_pool, cluster_task
+from virnucpro_monitor.runner import (
+    cluster,
+    cluster_files,
+    cluster_lease,
+    cluster_pool,
+    cluster_task,
+)
 from virnucpro_monitor.runner.ahead import recall
 from virnucpro_monitor.runner.checkout import Repository
 from virnucpro_monitor.runner.client import WorkerPool
@@ -138,6 +144,34 @@ def test_a_lost_worker_s_commit_is_measured_elsewhere(plan: RunPlan, dask: Any) 
     assert killed
     assert [report.run.outcome for report in there] == [Outcome.PASSED] * 2
     assert len({report.run.commit.hash for report in there}) == 2
+
+
+def test_a_worker_that_is_ours_before_its_lease_is_known_is_heard(
+    dask: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    submit, heard = distributed.Client.submit, threading.Event()
+    take = cluster_lease.Leases.take
+
+    def late(client: Any, function: Any, *given: Any, **named: Any) -> Any:
+        future = submit(client, function, *given, **named)
+        if function is cluster_task.hold_place:
+            assert heard.wait(30)
+        return future
+
+    def noted(leases: Any, key: str, said: str) -> str | None:
+        found = take(leases, key, said)
+        heard.set()
+        return found
+
+    monkeypatch.setattr(distributed.Client, "submit", late)
+    monkeypatch.setattr(cluster_lease.Leases, "take", noted)
+    with distributed.Client(dask, set_as_default=False) as client:
+        leases = cluster_lease.Leases(client, cluster_task, "early", None)
+        client.subscribe_topic("early", lambda event: leases.take(*event[1]))
+        (address, *_) = client.scheduler_info(n_workers=-1)["workers"]
+        leases.ask(address)
+        assert leases.is_open(address)
+        leases.close()
 
 
 def test_workers_that_come_after_all_have_gone_go_on(

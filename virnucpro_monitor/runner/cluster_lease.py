@@ -20,7 +20,8 @@ POLL_S = 0.01
 
 @dataclass(slots=True)
 class _Lease:
-    future: Any
+    key: str
+    future: Any = None  # not yet, while it is asked for
     said: str = ""  # by the worker, last
 
 
@@ -46,21 +47,27 @@ class Leases:
     def ask(self, address: str) -> None:
         """Ask for a Dask worker, behind whoever has asked before; for each once."""
         if address not in self._leases:
-            future = self._client.submit(
-                self._task.hold_place,
-                self._topic,
-                key=f"virnucpro-monitor-place-{uuid.uuid4().hex}",
-                pure=False,
-                retries=0,
-                workers=[address],
-                resources=self._resources,
-            )
-            self._leases[address] = _Lease(future)
+            # Known before it is asked for: a worker that is free says at once that it is ours.
+            lease = _Lease(f"virnucpro-monitor-place-{uuid.uuid4().hex}")
+            self._leases[address] = lease
+            try:
+                lease.future = self._client.submit(
+                    self._task.hold_place,
+                    self._topic,
+                    key=lease.key,
+                    pure=False,
+                    retries=0,
+                    workers=[address],
+                    resources=self._resources,
+                )
+            except BaseException:
+                self._leases.pop(address, None)
+                raise
 
     def take(self, key: str, said: str) -> str | None:
         """Take what a lease says; the worker that has become ours by that, if one has."""
         for address, lease in list(self._leases.items()):
-            if lease.future.key == key:
+            if lease.key == key:
                 lease.said = said
                 return address if said == self._task.LEASED else None
         return None
@@ -76,7 +83,7 @@ class Leases:
             if address not in present:
                 del self._leases[address]
                 _cancel(lease)
-            elif lease.future.done() or (lease.said == self._task.WANTED and not is_busy(address)):
+            elif _is_done(lease) or (lease.said == self._task.WANTED and not is_busy(address)):
                 self.end(address)
                 self.ask(address)
 
@@ -93,7 +100,7 @@ class Leases:
         leases = [self._leases.pop(address) for address in addresses]
         call_at(self._client, addresses, self._task.leave_place, self._topic)
         end = time.monotonic() + END_S
-        while any(one.said and not one.future.done() for one in leases):
+        while any(one.said and not _is_done(one) for one in leases):
             if self._client.status != "running" or time.monotonic() > end:
                 break
             time.sleep(POLL_S)
@@ -101,6 +108,11 @@ class Leases:
             _cancel(lease)
 
 
+def _is_done(lease: _Lease) -> bool:
+    return lease.future is not None and bool(lease.future.done())
+
+
 def _cancel(lease: _Lease) -> None:
-    with suppress(Exception):  # the scheduler has gone
-        lease.future.cancel()
+    if lease.future is not None:
+        with suppress(Exception):  # the scheduler has gone
+            lease.future.cancel()
