@@ -93,9 +93,6 @@ class Shared:
         assert values.shape == self.content.shape
         self.content[...] = values
 
-    def load(self, layout: None) -> Any:
-        return _values(self.content.copy())
-
 
 class Descriptor:
     layout = None

@@ -82,9 +82,8 @@ class Capacity:
         if self._reason is None and not self._slots:
             self._reason = f"No card of {self._plan.request.device} is left to measure this on."
         if self._reason is None and not active and self._on_gpu:
-            if (
-                self._is_held_up()
-            ):  # another start may wait for what stands by here, as we do for it
+            # Another start may wait for what stands by here, as we do for it.
+            if self._is_held_up():
                 self._give_way()
             self._reason = wait_for_gpu(
                 self._plan.request.device,
