@@ -9,9 +9,9 @@ Each step is a benchmark of this folder, whose whole output goes to FOLDER/STEP.
 printed as it ends. The whole table, in order, is printed last and kept as FOLDER/table.md and
 table.json. Weights and oracles are made ready once, in `--cache`.
 
-Where cores and cards are enough, steps that a neighbour does not slow (large models, which the
-card bounds; the demo on two cores of its own; memory; making ready) run beside one another first,
-each on its own card and cores. Everything else runs alone, the most important first; with
+Where cores and cards are enough, steps that a neighbour does not slow (packed engines; the demo on
+two cores of its own; memory; making ready) run beside one another first, each on its own card and
+cores. Everything else runs alone, the most important first; with
 `--within` a step that would not fit into what is left is not begun, and one that does not is ended.
 A row without a figure says why.
 
@@ -94,7 +94,7 @@ def steps(options: argparse.Namespace, cache: Path) -> Iterator[Step]:
     ) -> Step:
         checkout = options.engine_before if name == "engine-before" else HERE
         arguments = ("--models", *models, "--only", *only, *sized, *peers)
-        arguments += () if cpu else ("--rounds", "3" if lane else "5")
+        arguments += () if cpu else ("--rounds", "5" if lane == "small" else "3")
         arguments += ("--json", str(out / f"{name}.json"))
         needed = ("engine_before",) if name == "engine-before" else ()
         return Step(name, "packed_engine", arguments, seconds, checkout, lane=lane, needs=needed)
@@ -113,6 +113,9 @@ def steps(options: argparse.Namespace, cache: Path) -> Iterator[Step]:
     if not cpu:
         yield engine("engine-650M", 40, (BIG,), OURS, VIRNUCPRO, lane="650M")
         yield engine("engine-3B", 60, (HUGE,), OURS, VIRNUCPRO, lane="3B")
+    # One after the other on one card: the first is bound by the host, the second by the card.
+    yield engine("engine-before", 35, small, OURS, lane="small")
+    yield engine("engine-small", 45, small, OURS, EFFICIENT, lane="small")
     yield cost("ready", 45, "--sides", lane="ready")
     if options.before:
         words = (*first, "--ready")
@@ -129,8 +132,6 @@ def steps(options: argparse.Namespace, cache: Path) -> Iterator[Step]:
     yield cost(
         "fresh", 34 * options.fresh_limit, "--limit", str(options.fresh_limit), "--sides", "fresh"
     )
-    yield engine("engine-before", 35, small, OURS)
-    yield engine("engine-small", 45, small, OURS, EFFICIENT)
     yield Step("first", "command_times", first, 40, needs=needs)
     if most > fewest:
         yield scaling("dask", most, 40 if most > 2 else 60)
@@ -256,15 +257,22 @@ def _end(process: subprocess.Popen[bytes]) -> None:
 
 
 def lanes_of(beside: list[Step], num_cards: int) -> dict[str, list[Step]]:
-    """Lanes that may run at once: those with a card share it in turns where cards are few."""
-    lanes: dict[str, list[Step]] = {}
-    on_cards = [one for one in beside if one.lane not in ("demo", "memory")]
-    for number, step in enumerate(on_cards):
-        lanes.setdefault(f"card {number % max(1, num_cards)}", []).append(step)
+    """Lanes that may run at once: those with a card share it in turns where cards are few.
+
+    The longest comes first, each on the card that is free the soonest.
+    """
+    own: dict[str, list[Step]] = {}
     for step in beside:
-        if step not in on_cards:
-            lanes.setdefault(step.lane, []).append(step)
-    return lanes
+        own.setdefault(step.lane, []).append(step)
+    lanes = {name: own.pop(name) for name in ("demo", "memory") if name in own}
+    cards: list[list[Step]] = [[] for _ in range(max(1, num_cards))]
+    for some in sorted(own.values(), key=_usual_s, reverse=True):
+        min(cards, key=_usual_s).extend(some)
+    return {f"card {number}": some for number, some in enumerate(cards) if some} | lanes
+
+
+def _usual_s(some: list[Step]) -> float:
+    return sum(step.seconds for step in some)
 
 
 def where() -> str:
