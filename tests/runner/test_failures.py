@@ -7,7 +7,8 @@ import pytest
 import torch
 
 from virnucpro_monitor.errors import TargetError, WeightsError
-from virnucpro_monitor.runner.failures import describe_failure, is_ours
+from virnucpro_monitor.records import Failure
+from virnucpro_monitor.runner.failures import describe_failure, is_ours, name_card
 
 
 @pytest.mark.parametrize(
@@ -61,3 +62,22 @@ def test_no_memory_is_one_kind_of_failure_whoever_says_so(error: Exception, kind
 @pytest.mark.parametrize("error", [OSError(errno.ENOSPC, "full"), WeightsError("damaged")])
 def test_a_full_disk_and_bad_weights_are_ours(error: Exception) -> None:
     assert is_ours(error)
+
+
+@pytest.mark.parametrize(
+    ("device", "card", "gpu"),
+    [
+        ("cuda:2", "cuda:2", "GPU 2"),
+        ("cuda:0", "cuda:0", "GPU 0"),
+        ("cuda", "cuda", "The GPU"),  # of a cluster's worker
+        ("cpu", "cuda:0", "GPU 0"),
+    ],
+)
+def test_a_card_is_named_as_it_was_asked_for(device: str, card: str, gpu: str) -> None:
+    """A process that sees one card alone calls it the first."""
+    said = "at least two devices, {card} and cpu! {gpu} has a total capacity of 139.80 GiB"
+    here = said.format(card="cuda:0", gpu="GPU 0")
+    failure = Failure(kind="exception", message=here, traceback='model.to("cuda:0")')
+    told = name_card(failure, device)
+    assert told.message == said.format(card=card, gpu=gpu)
+    assert told.traceback == failure.traceback

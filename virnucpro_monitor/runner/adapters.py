@@ -33,7 +33,7 @@ class LoadRequest:
         package: import root of the monitored package, None to find it.
         checkpoint, regression: fair-esm files of the weights; of another family's the folder.
         torch_home: a private `TORCH_HOME` whose hub holds these two files under fair-esm's names.
-        device: "cpu" or "cuda:N".
+        device: "cpu" or "cuda:N"; a commit that is measured sees one card alone, as "cuda:0".
         backend: attention backend to ask for, where the target lets one choose.
     """
 

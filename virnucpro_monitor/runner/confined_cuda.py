@@ -13,7 +13,7 @@ import os
 import signal
 import subprocess
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -28,7 +28,7 @@ _COMMAND = (sys.executable, "-P", "-m", __name__)
 
 
 def start_cuda() -> bool:
-    """Start CUDA's driver on the first card, and have it compute and copy there."""
+    """Start CUDA's driver on the first card that it sees; have it compute and copy there."""
     driver = ctypes.CDLL("libcuda.so.1")
     device, context, address = ctypes.c_int(), ctypes.c_void_p(), ctypes.c_uint64()
     size, rows = ctypes.c_size_t(_SIZE), ctypes.create_string_buffer(_SIZE)
@@ -77,13 +77,18 @@ class Trial:
 
 
 def try_confined(
-    territory: Territory, *, network: bool, command: Sequence[str] = _COMMAND
+    territory: Territory,
+    *,
+    network: bool,
+    variables: Mapping[str, str] | None = None,
+    command: Sequence[str] = _COMMAND,
 ) -> Trial:
     """Begin to start CUDA under confinement; the caller itself stays as it is, and goes on.
 
     Args:
         territory: as for `confine_files`.
         network: as for `confine_files`.
+        variables: of its environment, beside ours.
         command: an interpreter that tells by `tell` how its start went.
     """
     ways = [list(map(str, some)) for some in (territory.writable, territory.hidden)]
@@ -92,7 +97,11 @@ def try_confined(
         stdin=subprocess.DEVNULL,
         stdout=subprocess.PIPE,
         stderr=subprocess.DEVNULL,
-        env={**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, sys.path))},
+        env={
+            **os.environ,
+            **(variables or {}),
+            "PYTHONPATH": os.pathsep.join(filter(None, sys.path)),
+        },
     )
     return Trial(process)
 

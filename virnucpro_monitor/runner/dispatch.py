@@ -36,6 +36,7 @@ from virnucpro_monitor.runner.client import WorkerPool
 from virnucpro_monitor.runner.code_digest import adapter_path
 from virnucpro_monitor.runner.decide import Work
 from virnucpro_monitor.runner.endings import explain
+from virnucpro_monitor.runner.failures import name_card
 from virnucpro_monitor.runner.gpu import Gpu, find_gpu
 from virnucpro_monitor.runner.plan import RunPlan
 from virnucpro_monitor.runner.prepare import Prepared
@@ -109,8 +110,10 @@ def measure(
                     if event.benchmark == num_benchmarks - 1:
                         on_nearing_end()
                 elif isinstance(event, (Judged, Failed)):
-                    if isinstance(event, Failed) and isinstance(prepared.pool, WorkerPool):
-                        event = blame_others(event, device, Path(prepared.checkpoint))
+                    if isinstance(event, Failed):
+                        event = replace(event, failure=name_card(event.failure, device))
+                        if isinstance(prepared.pool, WorkerPool):
+                            event = blame_others(event, device, Path(prepared.checkpoint))
                     if held is not None:
                         yield held
                     first = event.benchmark + 1

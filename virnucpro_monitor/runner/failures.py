@@ -4,6 +4,7 @@ import errno
 import os
 import re
 import traceback
+from dataclasses import replace
 from pathlib import Path
 
 from virnucpro_monitor.errors import MonitorError, TargetError, WeightsError
@@ -22,6 +23,8 @@ _LOST_CARD = re.compile(
 _NO_MEMORY = re.compile(
     r"can't allocate memory|CUDA error: out of memory|CU(BLAS|DNN)_STATUS_ALLOC_FAILED"
 )
+_OWN_CARD = re.compile(r"\bcuda:0\b")
+_OWN_GPU = re.compile(r"\bGPU 0\b")  # PyTorch's words, where there is no memory left
 
 
 def describe_failure(error: BaseException, checkout: Path) -> Failure:
@@ -34,6 +37,22 @@ def describe_failure(error: BaseException, checkout: Path) -> Failure:
         message=message.replace(place, "")[:MAX_MESSAGE_CHARACTERS],
         traceback=text.replace(place, "")[-MAX_TRACEBACK_CHARACTERS:],
     )
+
+
+def name_card(failure: Failure, device: str) -> Failure:
+    """The same failure, whose message names the card as it was asked for.
+
+    Where it failed that card was the only one, and so the first. What a commit printed stays as it
+    is, its traceback too.
+
+    Args:
+        device: "cuda:N", or "cpu"; all else means that it is not known which card it was.
+    """
+    if device == "cpu":
+        return failure
+    number = device.removeprefix("cuda:")
+    card, gpu = (device, f"GPU {number}") if number.isdigit() else ("cuda", "The GPU")
+    return replace(failure, message=_OWN_GPU.sub(gpu, _OWN_CARD.sub(card, failure.message)))
 
 
 def is_ours(error: BaseException) -> bool:

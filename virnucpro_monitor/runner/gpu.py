@@ -157,16 +157,27 @@ def count_gpus() -> int:
     return number if visible is None else min(number, len(visible.split(",")) if visible else 0)
 
 
+def visible_name(index: int) -> str:
+    """How `CUDA_VISIBLE_DEVICES` names the card that CUDA counts as `index` here.
+
+    Returns:
+        Its number among all cards, a UUID or a MIG name; nothing where it is not visible.
+    """
+    visible = os.environ.get("CUDA_VISIBLE_DEVICES")
+    if visible is None:
+        return str(index)
+    names = visible.split(",")
+    return names[index].strip() if index < len(names) else ""
+
+
 def _handle(pynvml: Any, index: int) -> Any:
     """CUDA counts only the visible GPUs; NVML counts all of them."""
-    visible = os.environ.get("CUDA_VISIBLE_DEVICES")
-    if visible:
-        name = visible.split(",")[index].strip() if index < len(visible.split(",")) else ""
-        if name.isdigit():
-            return pynvml.nvmlDeviceGetHandleByIndex(int(name))
-        if name:
-            return pynvml.nvmlDeviceGetHandleByUUID(name)
-    return pynvml.nvmlDeviceGetHandleByIndex(index)
+    name = visible_name(index)
+    if not name:
+        raise ValueError(f"cuda:{index} is not visible")
+    if name.isdigit():
+        return pynvml.nvmlDeviceGetHandleByIndex(int(name))
+    return pynvml.nvmlDeviceGetHandleByUUID(name)
 
 
 def _processes(pynvml: Any, handle: Any) -> tuple[tuple[int, ...], tuple[int, ...]]:

@@ -22,6 +22,7 @@ from virnucpro_monitor.runner.confinement import (
     landlock_version,
 )
 from virnucpro_monitor.runner.containment import Inside, own_shared_memory
+from virnucpro_monitor.runner.own_card import own_card
 
 # Of the cache: what a target must not know, or has no business with.
 _PRIVATE_FOLDERS = ("oracle", "unpacked", "begun", "spool")
@@ -30,26 +31,33 @@ _trial: Trial | None = None
 """Of CUDA under confinement, while it runs."""
 _confined_cuda: Found | None = None
 """How CUDA starts in a confined process; None until a job needs to know."""
+_tried: set[str] = set()
+"""The devices on which that was tried."""
 
 
 def begin_trial(job: PrepareJob | MeasureJob) -> None:
     """Begin to find out, once in a process, whether a card starts under confinement.
 
-    That takes as long as a card takes to start, and passes beside what else is made ready.
+    That takes as long as a card takes to start, and passes beside what else is made ready. One card
+    that does speaks for all; one that does not may not be there, and only speaks for itself.
     """
     global _trial
-    if _trial is not None or _confined_cuda is not None:
+    device = job.request.device
+    known = _confined_cuda is not None and _confined_cuda.starts
+    if _trial is not None or known or device in _tried:
         return
-    if job.confine and job.request.device.startswith("cuda"):
+    if job.confine and device.startswith("cuda"):
         territory = Territory((Path(tempfile.gettempdir()),), _hidden_from(job))
-        _trial = try_confined(territory, network=job.network)
+        _tried.add(device)
+        _trial = try_confined(territory, network=job.network, variables=own_card(device))
 
 
-def wait_for_trial() -> None:
-    """Wait for the end of what `begin_trial` began, if it did."""
+def wait_for_trial(job: MeasureJob) -> None:
+    """Wait for the end of what `begin_trial` began, if it did, until that speaks for this job."""
     global _trial, _confined_cuda
-    if _trial is not None:
+    while _trial is not None:
         _confined_cuda, _trial = _trial.found(), None
+        begin_trial(job)
 
 
 def trial_pids() -> set[int]:

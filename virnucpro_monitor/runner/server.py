@@ -65,6 +65,7 @@ from virnucpro_monitor.runner.isolating import (
     wait_for_trial,
 )
 from virnucpro_monitor.runner.orders import First, receive
+from virnucpro_monitor.runner.own_card import on_own_card
 from virnucpro_monitor.runner.packages import look_aside
 from virnucpro_monitor.runner.preloading import (
     holds_gpu,
@@ -120,7 +121,7 @@ def main() -> None:
             if not isinstance(job, DescribeJob):
                 begin_trial(job)
             if isinstance(job, MeasureJob):
-                wait_for_trial()
+                wait_for_trial(job)
             pid = os.fork()
             if pid == 0:
                 control.close()
@@ -152,7 +153,7 @@ def _supervise(job: Job, connection: socket.socket, forking: bool, go_fd: int | 
     try:
         die_with_parent()
         adopt_orphans()
-        _serve(job, connection, forking, go_fd)
+        _serve(on_own_card(job), connection, forking, go_fd)
         status = 0
     except BrokenPipeError:
         pass  # the caller has gone
