@@ -34,6 +34,7 @@ def test_a_card_that_has_gone_or_will_not_start_is_the_machine_s_fault(text: str
     [
         RuntimeError("CUDA error: an illegal memory access was encountered"),
         RuntimeError("CUDA error: device-side assert triggered"),
+        RuntimeError("CUDA error: invalid device ordinal"),  # of a second card
         torch.OutOfMemoryError("CUDA out of memory."),
         OSError(errno.ENOENT, "No such file"),
         TargetError("It has no forward_packed."),
