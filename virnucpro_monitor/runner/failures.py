@@ -13,7 +13,7 @@ from virnucpro_monitor.records import Failure
 MAX_TRACEBACK_CHARACTERS = 20_000
 MAX_MESSAGE_CHARACTERS = 1_000
 
-# What CUDA says of a card that has gone, is broken, or is kept by others. An "invalid device ordinal"
+# What CUDA says of a card that has gone, is broken, or is kept by others. "invalid device ordinal"
 # is not among it: a process that sees its own card alone has asked for a second one.
 _LOST_CARD = re.compile(
     r"no CUDA-capable device is detected|devices? (is|are) busy or unavailable|uncorrectable ECC"
