@@ -10,7 +10,7 @@ from virnucpro_monitor.models.esm2_flash import ESM2WithFlashAttention, load_esm
 from virnucpro_monitor.models.graphs import MAX_GRAPHS, Shape
 
 gpu = pytest.mark.gpu
-MODELS = ["esm2_t6_8M_UR50D", "esm2_t12_35M_UR50D"]
+MODELS = ["esm2_t6_8M_UR50D", "esm2_t12_35M_UR50D", "esm2_t30_150M_UR50D"]
 LENGTHS = (402, 64, 3, 127, 128, 129, 1024, 5)
 
 

@@ -104,7 +104,7 @@ def test_linear_and_gelu(
     from virnucpro_monitor.models import linear_gelu as module
     from virnucpro_monitor.models.linear_gelu import linear_gelu
 
-    monkeypatch.setattr(module, "overlaps", lambda x: False)
+    monkeypatch.setattr(module, "gelu_overlaps", lambda x: False)
     linear = torch.nn.Linear(depth, columns, device=DEVICE, dtype=dtype).requires_grad_(False)
     x = random(rows, depth, dtype=dtype) * 3
     expected = functional.gelu(
@@ -179,7 +179,7 @@ def test_projection_with_its_rotation(dtype: torch.dtype, monkeypatch: pytest.Mo
     from virnucpro_monitor.models.linear_rotate import can_rotate, linear_rotate
     from virnucpro_monitor.models.tiles import has_tensor_copies
 
-    monkeypatch.setattr(module, "overlaps", lambda x: False)
+    monkeypatch.setattr(module, "rotation_overlaps", lambda x, num_heads: False)
     if not has_tensor_copies(torch.device(DEVICE)):
         pytest.skip("this GPU is older than Hopper")
     pack, heads, head_dim, width = make_pack(), 4, 64, 256

@@ -17,7 +17,8 @@ from tests.models.triton_device import DEVICE, HALF_DTYPES
 from virnucpro_monitor.models import tiles
 from virnucpro_monitor.models.overlapped_kernel import GELU, ROTATE
 from virnucpro_monitor.models.rotary import rotate
-from virnucpro_monitor.models.tiles import can_overlap, overlaps
+from virnucpro_monitor.models.tiles import can_overlap, gelu_overlaps, rotation_overlaps
+from virnucpro_monitor.models.weights import MODEL_SHAPES
 
 HOPPER = can_overlap(torch.device(DEVICE))
 needs_hopper = pytest.mark.skipif(not HOPPER, reason="needs Hopper")
@@ -131,11 +132,22 @@ def test_rotation(rows: int, heads: int, head_dim: int, dtype: torch.dtype) -> N
         assert relative_l2(part, wanted) < ROUNDING[dtype]
 
 
-def test_only_whole_packs_of_650m_are_multiplied_so(monkeypatch: pytest.MonkeyPatch) -> None:
-    """What was measured on a card, and won there."""
+def test_packs_are_multiplied_so_where_it_won(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What was measured on a card, and was ahead there."""
     monkeypatch.setattr(tiles, "can_overlap", lambda device: True)
-    asked = {(rows, width) for rows in (1, 4096, 8192, 16384) for width in (640, 1280, 2560, 5120)}
-    some = {size for size in asked if overlaps(torch.empty(size, device="meta"))}
-    assert some == {(8192, 1280), (16384, 1280)}
+    shapes = MODEL_SHAPES.values()
+    packs = [
+        (torch.empty(rows, shape.embed_dim, device="meta"), shape.num_heads)
+        for rows in (1, 8191, 8192, 16384)
+        for shape in shapes
+    ]
+    small = [(rows, width) for rows in (1, 8191) for width in (320, 480, 640)]
+    many = [(rows, width) for rows in (8192, 16384) for width in (320, 480, 640, 1280)]
+    assert [tuple(x.shape) for x, _ in packs if gelu_overlaps(x)] == [
+        size for size in small + many if size[1] != 320
+    ]
+    assert [tuple(x.shape) for x, heads in packs if rotation_overlaps(x, heads)] == [
+        size for size in small + many if size[1] != 480
+    ]
     monkeypatch.setattr(tiles, "can_overlap", lambda device: False)
-    assert not overlaps(torch.empty(16384, 1280, device="meta"))
+    assert not any(gelu_overlaps(x) or rotation_overlaps(x, heads) for x, heads in packs)

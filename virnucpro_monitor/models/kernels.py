@@ -1,7 +1,7 @@
 """Triton kernels for half precision on a GPU: what PyTorch would do in several passes over memory.
 
 The matrix products stay with cuBLAS, but for the one with GELU (`linear_gelu`), the one with the
-rotation (`linear_rotate`) in bfloat16, and both of 650M's on Hopper (`overlapped`). What remains
+rotation (`linear_rotate`) in bfloat16, and on Hopper both up to 650M's (`overlapped`). What remains
 is bound by memory: each kernel reads and writes everything once. All arithmetic is FP32.
 Each has a plain twin: `ESM2WithFlashAttention._embed`, `rotary.rotate`, `functional.gelu` and
 `functional.layer_norm`. Attention is in `attention_kernel`.

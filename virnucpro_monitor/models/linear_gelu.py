@@ -19,10 +19,10 @@ from virnucpro_monitor.models.kernels import gelu, gelu_
 from virnucpro_monitor.models.tiles import (
     DEPTH,
     ROWS,
+    gelu_overlaps,
     halves,
     has_tensor_copies,
     num_multiprocessors,
-    overlaps,
     place_of_tile,
     product_of_tile,
 )
@@ -87,7 +87,7 @@ def linear_gelu(x: Tensor, linear: nn.Linear) -> Tensor:
     """`gelu(linear(x))`: [rows, in_features] -> [rows, out_features], sums and GELU in FP32."""
     if not has_tensor_copies(x.device):
         return gelu_(linear(x))
-    if overlaps(x):
+    if gelu_overlaps(x):
         from virnucpro_monitor.models import overlapped
 
         return overlapped.linear_gelu(x, linear)

@@ -21,9 +21,9 @@ from virnucpro_monitor.models.tiles import (
     halves,
     has_tensor_copies,
     num_multiprocessors,
-    overlaps,
     place_of_tile,
     product_of_tile,
+    rotation_overlaps,
 )
 
 _COLUMNS, _HEAD_DIM, _GROUP = 256, 64, 16
@@ -73,10 +73,11 @@ def can_rotate(x: Tensor, num_heads: int) -> bool:
 
     No tile may cut a head, nor q from k.
     """
+    if rotation_overlaps(x, num_heads):
+        return True
     width = x.shape[1]
-    if width != _HEAD_DIM * num_heads or width % _COLUMNS != 0:
-        return False
-    return overlaps(x) or (x.dtype == torch.bfloat16 and has_tensor_copies(x.device))
+    fits = width == _HEAD_DIM * num_heads and width % _COLUMNS == 0
+    return fits and x.dtype == torch.bfloat16 and has_tensor_copies(x.device)
 
 
 def linear_rotate(x: Tensor, linear: nn.Linear, cos: Tensor, sin: Tensor, num_heads: int) -> Tensor:
@@ -89,7 +90,7 @@ def linear_rotate(x: Tensor, linear: nn.Linear, cos: Tensor, sin: Tensor, num_he
     Returns:
         [tokens, 3 * embed_dim] in the dtype of `x`.
     """
-    if overlaps(x):
+    if rotation_overlaps(x, num_heads):
         from virnucpro_monitor.models import overlapped
 
         return overlapped.linear_rotate(x, linear, cos, sin, num_heads)

@@ -13,9 +13,9 @@ from triton.experimental.gluon import language as gl
 from triton.experimental.gluon.nvidia.hopper import TensorDescriptor
 
 from virnucpro_monitor.models.overlapped_kernel import GELU, ROTATE, linear_kernel
-from virnucpro_monitor.models.tiles import DEPTH, ROWS, num_multiprocessors
+from virnucpro_monitor.models.tiles import DEPTH, OVERLAPPED_PART, ROWS, num_multiprocessors
 
-_COLUMNS, _PART, _STAGES, _GROUP = 128, 64, 5, 8
+_COLUMNS, _STAGES, _GROUP = 128, 5, 8
 _NUM_WARPS = 4
 """Of each of the two groups that multiply; the copying is one warp's."""
 _REGISTERS = 168
@@ -32,7 +32,7 @@ def linear_rotate(x: Tensor, linear: nn.Linear, cos: Tensor, sin: Tensor, num_he
     """`linear(x)` with q scaled and q and k turned; sums and rotation in FP32, rounded once.
 
     Args:
-        x: [tokens, embed_dim], contiguous; heads are 16, 32 or 64 wide and end where 64 columns do.
+        x: [tokens, embed_dim], contiguous, where `rotation_overlaps`.
         cos, sin: [tokens, head_dim / 2] FP32, of each token's position.
 
     Returns:
@@ -51,15 +51,15 @@ def _run(
     epilogue: int,
     tables: tuple[Tensor, Tensor] | None = None,
     width: int = 0,
-    head_dim: int = _PART,
+    head_dim: int = OVERLAPPED_PART,
 ) -> Tensor:
     """Launch the kernel; what an epilogue does not read may be any tensor."""
     (rows, depth), columns = x.shape, weight.shape[0]
     programs = num_multiprocessors(x.device)
     linear_kernel[(programs,)](
-        _tiles(x, ROWS, DEPTH), _tiles(weight, _COLUMNS, DEPTH), _tiles(out, ROWS, _PART),
+        _tiles(x, ROWS, DEPTH), _tiles(weight, _COLUMNS, DEPTH), _tiles(out, ROWS, OVERLAPPED_PART),
         bias, *(tables or (bias, bias)), rows, columns, depth, width, head_dim**-0.5,
-        ROWS=ROWS, COLUMNS=_COLUMNS, PART=_PART, DEPTH=DEPTH,
+        ROWS=ROWS, COLUMNS=_COLUMNS, PART=OVERLAPPED_PART, DEPTH=DEPTH,
         GROUP=_GROUP, PROGRAMS=programs, STAGES=_STAGES, EPILOGUE=epilogue,
         HEAD_DIM=head_dim, num_warps=_NUM_WARPS, maxnreg=_REGISTERS,
     )  # fmt: skip

@@ -14,6 +14,8 @@ ROWS, DEPTH = 128, 64
 """Of a tile."""
 SHARED_MEMORY = 227 * 1024
 """Bytes that one program may need: Hopper's."""
+OVERLAPPED_PART = 64
+"""Columns that `overlapped` stores at once; heads end where they do."""
 _MANY_ROWS = 8192
 
 
@@ -72,14 +74,34 @@ def can_overlap(device: torch.device) -> bool:
     return torch.cuda.get_device_capability(device)[0] == 9
 
 
-def overlaps(x: Tensor) -> bool:
-    """Whether `overlapped` multiplies these rows: where it was measured, and is ahead.
+def gelu_overlaps(x: Tensor) -> bool:
+    """Whether `overlapped` multiplies these rows and gives them GELU: 35M's to 650M's.
 
-    That is 650M's width in packs of many rows. At 3B, where the card's power is the limit, whole
-    models were 4 % slower with it, and smaller ones were not measured.
+    8M's products are too short to hide it.
+    """
+    return _overlaps(x, narrowest=480)
+
+
+def rotation_overlaps(x: Tensor, num_heads: int) -> bool:
+    """Whether `overlapped` multiplies these rows and turns q and k: 8M's, 150M's and 650M's.
+
+    35M's heads are no power of 2 wide.
+    """
+    width = x.shape[1]
+    fits = width % OVERLAPPED_PART == 0 and width in (num_heads * size for size in (16, 32, 64))
+    return fits and _overlaps(x, narrowest=320)
+
+
+def _overlaps(x: Tensor, narrowest: int) -> bool:
+    """Whether it was measured, and is ahead (engine.md).
+
+    At 3B, where the card's power is the limit, whole models were 4 % slower. Below 650M the number
+    of rows decides nothing: a pack's graph has more of them than the pack by itself, and both give
+    the same bits.
     """
     rows, width = x.shape
-    return rows >= _MANY_ROWS and 1280 <= width < 2560 and can_overlap(x.device)
+    enough = rows >= _MANY_ROWS or width < 1280
+    return enough and narrowest <= width < 2560 and can_overlap(x.device)
 
 
 @cache
