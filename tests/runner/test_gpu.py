@@ -3,13 +3,15 @@ import subprocess
 import sys
 from datetime import UTC, datetime
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
 
 import pytest
 
 from virnucpro_monitor.records import Failure
 from virnucpro_monitor.records.messages import Failed
 from virnucpro_monitor.runner.dispatch import blame_others
-from virnucpro_monitor.runner.gpu import GIB, Glances, Gpu, wait_for_gpu
+from virnucpro_monitor.runner.gpu import GIB, Glances, Gpu, count_gpus, find_gpu, wait_for_gpu
 
 FREE = Gpu("H200", "575", 100 * GIB, 90 * GIB, (), 0)
 BUSY = Gpu("H200", "575", 100 * GIB, 90 * GIB, (12345678, 12345679), 99)
@@ -124,3 +126,70 @@ def test_a_card_is_looked_at_once_for_commits_that_begin_together() -> None:
     now[0] += 1.1
     glances("cuda:0")
     assert looked == ["cuda:0", "cuda:1", "cuda:0"]
+
+
+class Nvml:
+    """A driver's NVML with three cards: two alike, and one that is lost between them."""
+
+    class NVMLError(Exception):
+        pass
+
+    uuids = ("GPU-8932f937-d72c", "GPU-lost", "GPU-8932f999-0bb1")
+
+    def __getattr__(self, name: str) -> Any:
+        return lambda *_: SimpleNamespace(total=GIB, free=GIB, gpu=0)
+
+    def nvmlDeviceGetCount(self) -> int:  # noqa: N802
+        return len(self.uuids)
+
+    def nvmlDeviceGetHandleByIndex(self, index: int) -> str:  # noqa: N802
+        if index not in (0, 2):
+            raise self.NVMLError
+        return self.uuids[index]
+
+    def nvmlDeviceGetHandleByUUID(self, uuid: str) -> str:  # noqa: N802
+        return self.nvmlDeviceGetHandleByIndex((*self.uuids, uuid).index(uuid))
+
+    def nvmlDeviceGetUUID(self, handle: str) -> str:  # noqa: N802
+        return handle
+
+    def nvmlDeviceGetName(self, handle: str) -> str:  # noqa: N802
+        return f"card {handle}"
+
+    def nvmlSystemGetDriverVersion(self) -> str:  # noqa: N802
+        return "575"
+
+    def nvmlDeviceGetComputeRunningProcesses(self, _: str) -> list[Any]:  # noqa: N802
+        return []
+
+
+FIRST, _, THIRD = Nvml.uuids
+
+
+@pytest.mark.parametrize(
+    ("visible", "cards"),
+    [
+        (None, [FIRST, None, THIRD]),
+        ("2,0", [THIRD, FIRST]),
+        (f"{THIRD},{FIRST}", [THIRD, FIRST]),
+        ("GPU-8932f99,GPU-8932f937", [THIRD, FIRST]),  # by their beginnings
+        ("GPU-8932", [None]),  # of two cards
+        ("0,-1,2", [FIRST]),
+        ("0,", [FIRST]),
+        ("0,0", []),
+        ("9,0", [None, None]),  # CUDA shows none behind one that is not there
+        ("", []),
+    ],
+)
+def test_cards_are_counted_and_looked_at_as_cuda_shows_them(
+    monkeypatch: pytest.MonkeyPatch, visible: str | None, cards: list[str | None]
+) -> None:
+    monkeypatch.setitem(sys.modules, "pynvml", Nvml())
+    if visible is None:
+        monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
+    else:
+        monkeypatch.setenv("CUDA_VISIBLE_DEVICES", visible)
+    assert count_gpus() == len(cards)
+    seen = [find_gpu(f"cuda:{place}") for place in range(len(cards) + 1)]
+    names = [None if uuid is None else f"card {uuid}" for uuid in cards]
+    assert [gpu and gpu.name for gpu in seen] == [*names, None]

@@ -1,5 +1,7 @@
 """The one device that a model is to run on: whether it is there."""
 
+import os
+
 import torch
 
 from virnucpro_monitor.errors import DeviceError
@@ -23,8 +25,15 @@ def checked_device(device: str | torch.device) -> torch.device:
         return torch.device("cpu")
     count = torch.cuda.device_count() if torch.cuda.is_available() else 0
     if (found.index or 0) >= count:
-        raise DeviceError(
-            f"There is no {found}: PyTorch sees {count} CUDA devices here; use --device cpu, or "
-            "check the driver."
-        )
+        raise DeviceError(f"There is no {found}: {_what_is_there(count)}.")
     return torch.device("cuda", found.index or 0)
+
+
+def _what_is_there(count: int) -> str:
+    """How many CUDA devices there are, and what to do."""
+    visible = os.environ.get("CUDA_VISIBLE_DEVICES")
+    there = f"PyTorch sees {count} CUDA {'device' if count == 1 else 'devices'} here; use "
+    there += f"one up to cuda:{count - 1}" if count > 1 else "cuda:0" if count else "--device cpu"
+    check = [] if count else ["the driver"]
+    check += [] if visible is None else [f"CUDA_VISIBLE_DEVICES, which is {visible!r}"]
+    return f"{there}, or check {' and '.join(check)}" if check else there

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from virnucpro_monitor.runner.supervisor import descendants
+from virnucpro_monitor.runner.visible import visible_names
 
 GIB = 1024**3
 
@@ -139,7 +140,6 @@ class Glances:
 
 def count_gpus() -> int:
     """How many GPUs CUDA would see; 0 where NVML is missing."""
-    visible = os.environ.get("CUDA_VISIBLE_DEVICES")
     try:
         import pynvml
 
@@ -154,30 +154,36 @@ def count_gpus() -> int:
         return 0
     finally:
         pynvml.nvmlShutdown()
-    return number if visible is None else min(number, len(visible.split(",")) if visible else 0)
-
-
-def visible_name(index: int) -> str:
-    """How `CUDA_VISIBLE_DEVICES` names the card that CUDA counts as `index` here.
-
-    Returns:
-        Its number among all cards, a UUID or a MIG name; nothing where it is not visible.
-    """
-    visible = os.environ.get("CUDA_VISIBLE_DEVICES")
-    if visible is None:
-        return str(index)
-    names = visible.split(",")
-    return names[index].strip() if index < len(names) else ""
+    names = visible_names()
+    return number if names is None else min(number, len(names))
 
 
 def _handle(pynvml: Any, index: int) -> Any:
     """CUDA counts only the visible GPUs; NVML counts all of them."""
-    name = visible_name(index)
-    if not name:
+    names = visible_names()
+    if names is None:
+        return pynvml.nvmlDeviceGetHandleByIndex(index)
+    if index >= len(names):
         raise ValueError(f"cuda:{index} is not visible")
+    # Behind a name of a card that is not there, CUDA shows none.
+    return [_named(pynvml, name) for name in names[: index + 1]][-1]
+
+
+def _named(pynvml: Any, name: str) -> Any:
+    """The GPU that `CUDA_VISIBLE_DEVICES` names so: a UUID may be there by its beginning alone."""
     if name.isdigit():
         return pynvml.nvmlDeviceGetHandleByIndex(int(name))
-    return pynvml.nvmlDeviceGetHandleByUUID(name)
+    with suppress(pynvml.NVMLError):
+        return pynvml.nvmlDeviceGetHandleByUUID(name)
+    alike = []
+    for index in range(pynvml.nvmlDeviceGetCount()):
+        with suppress(pynvml.NVMLError):  # one that is lost tells nothing
+            handle = pynvml.nvmlDeviceGetHandleByIndex(index)
+            if _text(pynvml.nvmlDeviceGetUUID(handle)).startswith(name):
+                alike.append(handle)
+    if len(alike) != 1:
+        raise ValueError(f"{name} names {len(alike)} cards")
+    return alike[0]
 
 
 def _processes(pynvml: Any, handle: Any) -> tuple[tuple[int, ...], tuple[int, ...]]:

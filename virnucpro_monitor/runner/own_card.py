@@ -9,7 +9,7 @@ import re
 from dataclasses import replace
 
 from virnucpro_monitor.records.messages import Job, PrepareJob
-from virnucpro_monitor.runner.gpu import visible_name
+from virnucpro_monitor.runner.visible import visible_name
 
 _CARD = re.compile(r"cuda(?::(\d+))?")
 _OWN = "cuda:0"

@@ -1,0 +1,52 @@
+"""Which cards CUDA shows here, by the names that `CUDA_VISIBLE_DEVICES` gives them."""
+
+import os
+import re
+
+_NUMBER = re.compile(r"\+?(\d+)")  # CUDA passes over what stands behind it
+_UUID = re.compile(r"(GPU|MIG)-\S+")
+
+
+def visible_names() -> tuple[str, ...] | None:
+    """The numbers, UUIDs or MIG names of `CUDA_VISIBLE_DEVICES`, as CUDA reads it.
+
+    It stops at the first word that names no card, or one in another way than those before it, and
+    shows none at all where one is named twice.
+
+    Returns:
+        None where the variable is not set, and all cards are visible.
+    """
+    visible = os.environ.get("CUDA_VISIBLE_DEVICES")
+    if visible is None:
+        return None
+    names: list[str] = []
+    ways: set[str] = set()
+    for word in visible.split(","):
+        name, way = _read(word.strip())
+        ways.add(way)
+        if not name or len(ways) > 1:
+            break
+        if name in names:
+            return ()
+        names.append(name)
+    return tuple(names)
+
+
+def visible_name(index: int) -> str:
+    """How `CUDA_VISIBLE_DEVICES` names the card that CUDA counts as `index` here.
+
+    Returns:
+        Its number among all cards, a UUID or a MIG name; nothing where it is not visible.
+    """
+    names = visible_names()
+    if names is None:
+        return str(index)
+    return names[index] if index < len(names) else ""
+
+
+def _read(word: str) -> tuple[str, str]:
+    """(name, in which way it names a card); an empty name for what names none."""
+    if found := _NUMBER.match(word):
+        return str(int(found[1])), "number"
+    found = _UUID.fullmatch(word)
+    return (word, found[1]) if found else ("", "")
