@@ -66,6 +66,38 @@ def test_a_busy_gpu_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
     assert doctor._gpu("cpu", False).level == "warning"
 
 
+@pytest.mark.parametrize(
+    ("device", "level", "text"),
+    [
+        ("cuda:0", "ok", "H200, driver 575, 100 of 140 GiB free"),
+        ("cuda:1", "ok", "A100, driver 575, 100 of 140 GiB free"),
+        ("cuda:0,7", "warning",
+         "cuda:0 H200, driver 575, 100 of 140 GiB free; cuda:7 is not there"),
+        ("cuda", "warning",
+         "cuda:0 H200, driver 575, 100 of 140 GiB free; cuda:1 A100, driver 575, 100 of 140 GiB "
+         "free; it is of another kind than the first, and left out beside that"),
+        ("cuda:6,7", "problem",
+         "cuda:6 and cuda:7: there is no such card, of 2 (CUDA_VISIBLE_DEVICES is '5,3')"),
+    ],
+)  # fmt: skip
+def test_each_card_that_is_asked_for_is_looked_at(
+    monkeypatch: pytest.MonkeyPatch, device: str, level: str, text: str
+) -> None:
+    kinds = {"cuda:0": "H200", "cuda:1": "A100"}
+
+    def look(name: str) -> Gpu | None:
+        return Gpu(kinds[name], "575", 140 * GIB, 100 * GIB, (), 0) if name in kinds else None
+
+    monkeypatch.setattr(doctor, "find_gpu", look)
+    monkeypatch.setattr(doctor, "count_gpus", lambda: 2)
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "5,3")
+    finding = doctor._gpu(device, True)
+    assert (finding.level, finding.text) == (level, text)
+    assert finding.remedy == (
+        "virnucpro-monitor run --model esm2_t6_8M_UR50D --device cuda" if level == "problem" else ""
+    )
+
+
 def test_a_full_disk_is_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(doctor, "MIN_FREE_BYTES", 1 << 60)
     assert doctor._disk(tmp_path / "cache" / "deep").level == "warning"

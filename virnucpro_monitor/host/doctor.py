@@ -11,9 +11,10 @@ from pathlib import Path
 
 from virnucpro_monitor.errors import MonitorError
 from virnucpro_monitor.records.request import NAMED_WEIGHTS
+from virnucpro_monitor.runner.cards import find_cards
 from virnucpro_monitor.runner.confinement import LOCKS_SIGNALS, landlock_version
 from virnucpro_monitor.runner.git import run_git
-from virnucpro_monitor.runner.gpu import GIB, find_gpu
+from virnucpro_monitor.runner.gpu import GIB, Gpu, count_gpus, find_gpu
 
 MIN_FREE_BYTES = 10 * GIB
 OK, WARNING, PROBLEM = "ok", "warning", "problem"
@@ -51,19 +52,42 @@ def examine(device: str, model: str, weights: str, cache_folder: Path) -> list[F
 
 
 def _gpu(device: str, wanted: bool) -> Finding:
-    gpu = find_gpu(device if wanted else "cuda:0")
-    if gpu is None:
-        level = PROBLEM if wanted else WARNING
-        return Finding(
-            "GPU",
-            level,
-            "no NVIDIA GPU or no driver",
-            "virnucpro-monitor run --model esm2_t6_8M_UR50D --device cpu --dtype float32",
-        )
-    busy = gpu.why_busy(0)
+    cards = find_cards(
+        device if wanted else "cuda:0", lambda _: None, look=lambda _: None, count=count_gpus
+    )
+    seen = {card.device: find_gpu(card.device) for card in cards}
+    found = {name: gpu for name, gpu in seen.items() if gpu is not None}
+    if not found:
+        return _no_gpu(PROBLEM if wanted else WARNING, " and ".join(seen))
+    kind = next(iter(found.values())).name
+    told = {
+        name: _as_it_is(gpu, kind) if gpu else ("is not there", True) for name, gpu in seen.items()
+    }
+    text = "; ".join(f"{name} {one}" for name, (one, _) in told.items())
+    if len(told) == 1:
+        ((text, _),) = told.values()
+    return Finding("GPU", WARNING if any(bad for _, bad in told.values()) else OK, text)
+
+
+def _no_gpu(level: str, asked: str) -> Finding:
+    number, visible = count_gpus(), os.environ.get("CUDA_VISIBLE_DEVICES")
+    text = (
+        f"{asked}: there is no such card, of {number}" if number else "no NVIDIA GPU or no driver"
+    )
+    if visible is not None:
+        text += f" (CUDA_VISIBLE_DEVICES is {visible!r})"
+    on = "--device cuda" if number else "--device cpu --dtype float32"
+    return Finding("GPU", level, text, f"virnucpro-monitor run --model esm2_t6_8M_UR50D {on}")
+
+
+def _as_it_is(gpu: Gpu, kind: str) -> tuple[str, bool]:
+    """(a card in words, whether something of it stands in the way of measuring there)."""
     text = f"{gpu.name}, driver {gpu.driver}, {gpu.free_bytes / GIB:.0f} of "
     text += f"{gpu.total_bytes / GIB:.0f} GiB free"
-    return Finding("GPU", WARNING if busy else OK, f"{text}; {busy}" if busy else text)
+    why = gpu.why_busy(0)
+    if gpu.name != kind:
+        why = "it is of another kind than the first, and left out beside that"
+    return (f"{text}; {why}", True) if why else (text, False)
 
 
 def _torch(on_gpu: bool) -> Finding:
