@@ -2,6 +2,7 @@
 
 import copy
 import json
+import os
 import re
 from pathlib import Path
 
@@ -120,6 +121,24 @@ def test_a_card_that_is_not_there_is_told_before_weights_are_fetched(
     assert run_command(["validate", str(fasta), "--device", "cuda:0"]) == 1
     said = capsys.readouterr().err
     assert "There is no cuda:0: PyTorch sees 0 CUDA devices here; use --device cpu," in said
+
+
+@pytest.mark.parametrize("order", [None, "FASTEST_FIRST"])
+def test_cards_are_counted_as_for_a_run_unless_it_is_said_how(
+    fasta: Path, monkeypatch: pytest.MonkeyPatch, order: str | None
+) -> None:
+    monkeypatch.setenv("CUDA_DEVICE_ORDER", order or "")
+    if order is None:
+        monkeypatch.delenv("CUDA_DEVICE_ORDER")
+    orders: list[str | None] = []
+
+    def is_available() -> bool:
+        orders.append(os.environ.get("CUDA_DEVICE_ORDER"))
+        return False
+
+    monkeypatch.setattr(torch.cuda, "is_available", is_available)
+    assert run_command(["validate", str(fasta), "--device", "cuda:1"]) == 1
+    assert orders == [order or "PCI_BUS_ID"]
 
 
 def test_a_protocol_tighter_than_the_noise_is_refused_with_the_numbers(

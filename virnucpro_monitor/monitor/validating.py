@@ -1,5 +1,6 @@
 """Judge this package's own packed ESM-2 at once, without a database."""
 
+import os
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
@@ -9,6 +10,7 @@ import torch
 from virnucpro_monitor.models.devices import checked_device
 from virnucpro_monitor.models.weights import Weights, load_checkpoint, resolve_weights
 from virnucpro_monitor.records import BenchmarkSet, Protocol, Verdict
+from virnucpro_monitor.runner.visible import count_by_bus
 from virnucpro_monitor.settings import Settings
 from virnucpro_monitor.validation.builtin import BuiltinSubject, load_builtin
 from virnucpro_monitor.validation.calibration import calibrate
@@ -147,6 +149,7 @@ def calibrate_builtin(
 def _prepare(
     settings: Settings, benchmark: BenchmarkSet, token_budget: int, on_progress: OnProgress
 ) -> tuple[BuiltinSubject, Oracle, Weights]:
+    count_by_bus(os.environ)  # as `run` does: CUDA may start in this process
     checked_device(settings.device)  # before weights are fetched for it
     weights = resolve_weights(settings.model, settings.weights, cache_folder=settings.cache_folder)
     subject = load_builtin(

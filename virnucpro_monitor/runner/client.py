@@ -31,6 +31,7 @@ from virnucpro_monitor.records.messages import (
 )
 from virnucpro_monitor.runner.standby import NEEDS_FRESH
 from virnucpro_monitor.runner.supervisor import descendants
+from virnucpro_monitor.runner.visible import count_by_bus
 from virnucpro_monitor.secrecy import public_environment
 
 SERVER_MODULE = "virnucpro_monitor.runner.server"
@@ -249,8 +250,7 @@ class WorkerPool:
         environment.setdefault("OPENBLAS_NUM_THREADS", "1")
         # Asking whether there is a GPU must not open it in a process that will fork.
         environment.setdefault("PYTORCH_NVML_BASED_CUDA_CHECK", "1")
-        # NVML, which tells of the cards, counts them by their bus, and CUDA the fastest first.
-        environment.setdefault("CUDA_DEVICE_ORDER", "PCI_BUS_ID")
+        count_by_bus(environment)
         # Threads that spin while they wait make a shared machine many times slower.
         environment.setdefault("OMP_WAIT_POLICY", "PASSIVE")
         self._idle = True
