@@ -82,3 +82,11 @@ def test_a_card_is_named_as_it_was_asked_for(device: str, card: str, gpu: str) -
     told = name_card(failure, device)
     assert told.message == said.format(card=card, gpu=gpu)
     assert told.traceback == failure.traceback
+
+
+@pytest.mark.parametrize("device", ["cuda:0", "cuda:2", "cuda"])
+def test_who_asks_for_a_second_card_is_told_that_it_sees_one(device: str) -> None:
+    failure = Failure(kind="exception", message="RuntimeError: CUDA error: invalid device ordinal")
+    told = name_card(failure, device).message
+    assert told == f"{failure.message} (a commit sees one card alone, as cuda:0)"
+    assert name_card(failure, "cpu") == failure

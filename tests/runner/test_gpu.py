@@ -1,16 +1,10 @@
-import os
 import subprocess
 import sys
-from datetime import UTC, datetime
-from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
 import pytest
 
-from virnucpro_monitor.records import Failure
-from virnucpro_monitor.records.messages import Failed
-from virnucpro_monitor.runner.dispatch import blame_others
 from virnucpro_monitor.runner.gpu import GIB, Glances, Gpu, count_gpus, find_gpu, wait_for_gpu
 
 FREE = Gpu("H200", "575", 100 * GIB, 90 * GIB, (), 0)
@@ -78,39 +72,6 @@ def test_a_worker_of_our_own_is_nobody_else() -> None:
 def test_a_container_shows_our_workers_under_ids_of_the_host() -> None:
     assert BUSY.why_busy(0, num_processes=2) is None
     assert BUSY.why_busy(0, num_processes=1) == "1 other process computes on it"
-
-
-def filled(others_gib: int, processes: tuple[int, ...]) -> Gpu:
-    held = (20 * GIB, *[others_gib * GIB] * (len(processes) - 1))
-    return Gpu("H200", "575", 100 * GIB, 0, processes, 0, held)
-
-
-@pytest.mark.parametrize(
-    ("gpu", "blamed"),
-    [
-        (filled(79, (os.getpid(), 12345678)), True),  # 21 GiB are left to us
-        (filled(70, (os.getpid(), 12345678)), False),  # the commit took more than it is given
-        (filled(79, (os.getpid(),)), False),
-        (filled(79, (12345677, 12345678)), False),  # a container: nobody knows who is who
-        (None, False),
-    ],
-)
-def test_who_fills_a_card_in_mid_run_is_blamed_for_it(
-    tmp_path: Path, gpu: Gpu | None, blamed: bool
-) -> None:
-    checkpoint = tmp_path / "weights.pt"
-    with checkpoint.open("wb") as file:
-        file.truncate(4 * GIB)  # it is given 4 x (4 + 2) GiB
-    failure = Failure(kind="out_of_memory", message="CUDA out of memory.", traceback="there")
-    event = Failed(benchmark=0, failure=failure, started_at=datetime.now(UTC), duration_s=1.0)
-    told = blame_others(event, "cuda:0", checkpoint, look=lambda _: gpu)
-    assert (told.ours, told.failure.kind == "machine") == (blamed, blamed)
-    assert told.failure.traceback == "there"
-    if blamed:
-        assert "other processes hold 79.0 of its 100.0 GiB" in told.failure.message
-    else:
-        assert told == event
-    assert blame_others(event, "cpu", checkpoint, look=lambda _: gpu) == event
 
 
 def test_a_card_is_looked_at_once_for_commits_that_begin_together() -> None:

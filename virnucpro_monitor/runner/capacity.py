@@ -80,7 +80,10 @@ class Capacity:
             minutes = self._plan.max_minutes
             self._reason = f"The limit of {minutes:g} min was reached before this commit."
         if self._reason is None and not self._slots:
-            self._reason = f"No card of {self._plan.request.device} is left to measure this on."
+            self._reason = (
+                f"No card of {self._plan.request.device} is left to measure this on: all have "
+                "gone. The next start tries again."
+            )
         if self._reason is None and not active and self._on_gpu:
             # Another start may wait for what stands by here, as we do for it.
             if self._is_held_up():

@@ -31,13 +31,12 @@ from virnucpro_monitor.records.messages import (
 from virnucpro_monitor.records.progress import OnProgress, Progress
 from virnucpro_monitor.runner.accept import Acceptance
 from virnucpro_monitor.runner.adapter_names import parse_adapter
-from virnucpro_monitor.runner.capacity import ROOM, needed_gpu_bytes
+from virnucpro_monitor.runner.blame import Blame
 from virnucpro_monitor.runner.client import WorkerPool
 from virnucpro_monitor.runner.code_digest import adapter_path
 from virnucpro_monitor.runner.decide import Work
 from virnucpro_monitor.runner.endings import explain
 from virnucpro_monitor.runner.failures import name_card
-from virnucpro_monitor.runner.gpu import Gpu, find_gpu
 from virnucpro_monitor.runner.plan import RunPlan
 from virnucpro_monitor.runner.prepare import Prepared
 from virnucpro_monitor.runner.reports import make_report
@@ -89,6 +88,10 @@ def measure(
             **fields,
         )
 
+    blame: Blame | None = None
+    if isinstance(prepared.pool, WorkerPool):  # else the card is another host's
+        told = prepared.surroundings.environment.gpu is not None
+        blame = Blame(device, Path(prepared.checkpoint), told=told)
     first, num_benchmarks = 0, len(work.benchmarks)
     while first < num_benchmarks:
         held: RunReport | None = None
@@ -112,8 +115,7 @@ def measure(
                 elif isinstance(event, (Judged, Failed)):
                     if isinstance(event, Failed):
                         event = replace(event, failure=name_card(event.failure, device))
-                        if isinstance(prepared.pool, WorkerPool):
-                            event = blame_others(event, device, Path(prepared.checkpoint))
+                        event = blame.of(event) if blame is not None else event
                     if held is not None:
                         yield held
                     first = event.benchmark + 1
@@ -129,6 +131,7 @@ def measure(
                         yield _with_log(held, log)
                     if first < num_benchmarks and (held is None or held.failure is None):
                         cause = explain(event, plan.timeout_s, plan.memory_limit_gib)
+                        cause = blame.of_end(cause) if blame is not None else cause
                         yield report(
                             first,
                             Outcome.NOT_RUN if cause.ours else Outcome.ERROR,
@@ -139,25 +142,6 @@ def measure(
                             duration_s=time.monotonic() - start,
                         )
                         first += 1
-
-
-def blame_others(
-    event: Failed,
-    device: str,
-    checkpoint: Path,
-    look: Callable[[str], Gpu | None] = find_gpu,
-) -> Failed:
-    """The same failure, or the machine's where others have filled the card meanwhile."""
-    if event.failure.kind != "out_of_memory" or not device.startswith("cuda"):
-        return event
-    gpu = look(device)
-    why = gpu.why_full(ROOM * needed_gpu_bytes(checkpoint)) if gpu else None
-    if why is None:
-        return event
-    message = f"{device} had no memory left for this commit: {why}. The next start tries again."
-    return replace(
-        event, ours=True, failure=replace(event.failure, kind="machine", message=message)
-    )
 
 
 def _held(

@@ -13,8 +13,8 @@ from virnucpro_monitor.records import Failure
 MAX_TRACEBACK_CHARACTERS = 20_000
 MAX_MESSAGE_CHARACTERS = 1_000
 
-# What CUDA says of a card that has gone, is broken, or is kept by others. "invalid device ordinal"
-# is not among it: a process that sees its own card alone has asked for a second one.
+_SECOND_CARD = "invalid device ordinal"  # where a process that sees one asks for another
+# What CUDA says of a card that has gone, is broken, or is kept by others.
 _LOST_CARD = re.compile(
     r"no CUDA-capable device is detected|devices? (is|are) busy or unavailable|uncorrectable ECC"
     r"|CUDA driver initialization failed|No CUDA GPUs are available"
@@ -53,7 +53,15 @@ def name_card(failure: Failure, device: str) -> Failure:
         return failure
     number = device.removeprefix("cuda:")
     card, gpu = (device, f"GPU {number}") if number.isdigit() else ("cuda", "The GPU")
-    return replace(failure, message=_OWN_GPU.sub(gpu, _OWN_CARD.sub(card, failure.message)))
+    message = _OWN_GPU.sub(gpu, _OWN_CARD.sub(card, failure.message))
+    if _SECOND_CARD in message:
+        message += " (a commit sees one card alone, as cuda:0)"
+    return replace(failure, message=message)
+
+
+def is_of_lost_card(message: str) -> bool:
+    """Whether CUDA said so of a card that has gone, is broken, or is kept by others."""
+    return _LOST_CARD.search(message) is not None
 
 
 def is_ours(error: BaseException) -> bool:
@@ -66,7 +74,7 @@ def is_ours(error: BaseException) -> bool:
     while seen is not None:
         if isinstance(seen, OSError) and seen.errno in (errno.ENOSPC, errno.EDQUOT):
             return True
-        if isinstance(seen, RuntimeError) and _LOST_CARD.search(str(seen)):
+        if isinstance(seen, RuntimeError) and is_of_lost_card(str(seen)):
             return True
         seen = seen.__cause__ or seen.__context__
     return isinstance(error, MonitorError) and not isinstance(error, TargetError)
