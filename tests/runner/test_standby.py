@@ -541,35 +541,33 @@ def test_first_passes_end_once_the_commit_has_come(monkeypatch: pytest.MonkeyPat
 def test_the_next_commit_begins_once_the_last_nears_its_end(
     plan: RunPlan, prepared: Prepared
 ) -> None:
-    first, second = (
+    """Three are under way in one place then, and no fourth, however near its end the last is."""
+    works = [
         Work(commit=plan.commits[0], benchmarks=plan.benchmarks, code_digest=str(number))
-        for number in range(2)
-    )
+        for number in range(4)
+    ]
     one = replace(plan, workers=1)
-    capacity = Capacity(one, [Card(0, "cpu")], 2, Path(prepared.checkpoint), print)
-    judge, end, begun = threading.Event(), threading.Event(), threading.Event()
+    capacity = Capacity(one, [Card(0, "cpu")], 4, Path(prepared.checkpoint), print)
+    judge, end = threading.Semaphore(0), threading.Event()
 
-    def measure(work: Work, _: Any, on_nearing_end: Any, __: Any) -> Iterator[RunReport]:
-        if work is first:
-            assert judge.wait(10)
-            on_nearing_end()
-            assert begun.wait(10)  # the next one begins before this one ends
-            end.set()
-        else:
-            begun.set()
-            assert end.wait(10)
+    def measure(_: Work, __: Any, on_nearing_end: Any, ___: Any) -> Iterator[RunReport]:
+        assert judge.acquire(timeout=10)
+        on_nearing_end()
+        assert end.wait(10)  # the next ones begin before this one ends
         return iter(())
 
-    with Crew(capacity, 2, measure, end.set) as crew:
-        crew.start(0, first)
-        assert not crew.has_room_for(second)
-        judge.set()
-        assert crew.next_event() == (0, crew_module.LeavesPlace())
-        assert crew.has_room_for(second)
+    with Crew(capacity, 4, measure, end.set) as crew:
+        for number, work in enumerate(works[:3]):
+            assert crew.has_room_for(work)
+            crew.start(number, work)
+            assert not crew.has_room_for(works[3])
+            judge.release()
+            assert crew.next_event() == (number, crew_module.LeavesPlace())
+        assert not crew.has_room_for(works[3])
         assert capacity.free_card([Card(0, "cpu")]) is None
         assert capacity.free_card([Card(0, "cpu")], [Card(0, "cpu")]) == Card(0, "cpu")
-        crew.start(1, second)
-        assert not crew.has_room_for(first)
-        assert {crew.next_event()[0], crew.next_event()[0]} == {0, 1}
+        end.set()
+        assert {crew.next_event()[0] for _ in range(3)} == {0, 1, 2}
         assert not crew.active
         assert not crew.nearing_end
+        assert crew.has_room_for(works[3])

@@ -30,6 +30,15 @@ class LeavesPlace:
 Event = Progress | str | RunReport | LeavesPlace | Finished  # a string is a line for a person
 
 
+def under_way(places: int) -> int:
+    """How many commits may be under way in so many places.
+
+    In each one loads or embeds, and one's last passes end as that one's begin. One more, of all,
+    may only be explained, or have its processes end: a place would wait for it each second time.
+    """
+    return 2 * places + 1
+
+
 class Crew:
     """Measures as many commits at once as there is room for.
 
@@ -48,8 +57,7 @@ class Crew:
         self._total = total
         self._measure = measure
         self._end = end
-        # In each place one is measured, and the one before it may still be ending.
-        self._threads = ThreadPoolExecutor(2 * capacity.most, thread_name_prefix="commit")
+        self._threads = ThreadPoolExecutor(under_way(capacity.most), thread_name_prefix="commit")
         self._events: queue.SimpleQueue[tuple[int, Event]] = queue.SimpleQueue()
         self.active: dict[int, Work] = {}  # by the commit's place in the plan
         self.nearing_end: dict[int, Work] = {}  # those of them that near their end
@@ -73,7 +81,7 @@ class Crew:
             return not self.active
         places = self._capacity.num_workers
         in_place = len(self.active) - len(self.nearing_end)
-        return in_place < places and len(self.active) < 2 * places
+        return in_place < places and len(self.active) < under_way(places)
 
     def start(self, index: int, work: Work) -> None:
         """Begin one commit; its events come by `next_event`."""
