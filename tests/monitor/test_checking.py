@@ -35,7 +35,7 @@ from virnucpro_monitor.runner.plan import RunPlan
 from virnucpro_monitor.settings import Settings, load_settings
 from virnucpro_monitor.store.engine import open_engine
 from virnucpro_monitor.store.health_reader import load_heartbeats
-from virnucpro_monitor.store.reader import load_commits, load_runs
+from virnucpro_monitor.store.reader import load_commits, load_runs, load_targets
 
 GOOD = (1.0, 1.0, 1.0)
 BAD = (0.9, 1.0, 1.0)
@@ -169,6 +169,34 @@ def test_a_change_that_breaks_the_promise_fails(
     on_branch = {commit.subject: commit.on_branch for commit in load_commits(engine, "tiny")}
     assert on_branch == {"left": True, "later": True, "two": False}
     assert load_heartbeats(engine) == []
+    engine.dispose()
+
+
+def test_a_check_in_a_clone_ahead_of_its_origin_takes_nothing_off_the_watched_branch(
+    check: Callable[..., Check], settings: Settings, tiny: TinyRepository
+) -> None:
+    origin = tiny.folder.parent / "origin"
+    tiny.git("checkout", "--quiet", "main")
+    tiny.git("clone", "--quiet", "--bare", str(tiny.folder), str(origin))
+    tiny.git("remote", "add", "origin", str(origin))
+    tiny.git("fetch", "--quiet", "origin")
+    tiny.git("remote", "set-head", "origin", "main")
+    tiny.commit({"a": "3"}, "not pushed")  # on main, which the target follows as HEAD
+    found = check({"not pushed": BAD, "later": GOOD}, base="origin/main")
+    assert found.base is not None
+    assert (found.base.subject, found.head.subject) == ("later", "not pushed")
+    engine = open_engine(settings.database_url, read_only=True)
+    assert [one.branch for one in load_targets(engine)] == ["main"]
+    on_branch = {commit.subject: commit.on_branch for commit in load_commits(engine, "tiny")}
+    assert on_branch == {"later": True, "not pushed": True}
+    # A change on a branch of its own stays off it, and the base is where it left origin's.
+    tiny.git("checkout", "--quiet", "-b", "topic")
+    tiny.commit({"b": "1"}, "topic")
+    found = check({"later": GOOD, "topic": BAD})
+    assert found.base is not None
+    assert found.base.subject == "later"
+    on_branch = {commit.subject: commit.on_branch for commit in load_commits(engine, "tiny")}
+    assert on_branch == {"later": True, "not pushed": True, "topic": False}
     engine.dispose()
 
 

@@ -157,10 +157,13 @@ def check_and_store(
         raise ConfigurationError("check needs a repository: name it by --target.")
     repository = open_source(target, settings.cache_folder)
     head = repository.resolve(options.head)
-    if target.branch is None:
-        # HEAD is the change here, and not the branch that is watched.
-        target = replace(target, branch=main_branch(repository))
     into = options.base or target.branch
+    if target.branch is None:
+        # HEAD is the change here, and not the branch that is watched. That one is watched by its
+        # name alone: where this clone has a branch of that name, it may be ahead of origin's.
+        told = main_branch(repository)
+        into = into or told
+        target = replace(target, branch=told and told.removeprefix("origin/"))
     if into is None:
         raise ConfigurationError(
             f"The repository has none of the branches {', '.join(USUAL_BRANCHES)}, and no origin "
