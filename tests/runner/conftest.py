@@ -1,5 +1,6 @@
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -46,6 +47,15 @@ def tiny(tmp_path: Path) -> TinyRepository:
 def cache_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Weights and oracles are made once for all tests."""
     return tmp_path_factory.mktemp("cache")
+
+
+@pytest.fixture(scope="module")
+def dask() -> Iterator[Any]:
+    """A Dask cluster of two workers, each a process of one thread."""
+    import distributed  # slow to import, and few modules need it
+
+    with distributed.LocalCluster(n_workers=2, threads_per_worker=1, dashboard_address=":0") as it:
+        yield it
 
 
 @pytest.fixture
