@@ -4,8 +4,12 @@ import logging
 import os
 import signal
 import socket
+import subprocess
+import sys
 import threading
 import time
+from collections.abc import Iterator
+from contextlib import closing
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -18,7 +22,8 @@ from virnucpro_monitor.data.benchmarks import load_benchmark
 from virnucpro_monitor.errors import ClusterError
 from virnucpro_monitor.models.weights import synthesize
 from virnucpro_monitor.records import ClusterHost, Outcome, RunReport
-from virnucpro_monitor.runner import cluster, cluster_pool, cluster_task
+from virnucpro_monitor.runner import cluster, cluster_calls, cluster_pool, cluster_task
+from virnucpro_monitor.runner.cluster_calls import workers_of
 from virnucpro_monitor.runner.commits import run_commits
 from virnucpro_monitor.runner.plan import RunPlan
 
@@ -95,13 +100,13 @@ def test_workers_that_come_after_all_have_gone_go_on(
         distributed.LocalCluster(n_workers=1, threads_per_worker=1, dashboard_address=":0") as dask,
         distributed.Client(dask, set_as_default=False) as client,
     ):
-        (first,) = client.scheduler_info(n_workers=-1)["workers"]
+        (first,) = workers_of(client) or ()
         over_dask = replace(alone, engine="dask", scheduler=dask.scheduler_address)
         reports = run_commits(over_dask)
         found = [next(reports)]
         os.kill(client.run(os.getpid)[first], signal.SIGKILL)  # and its nanny starts another
         found += reports
-        assert list(client.scheduler_info(n_workers=-1)["workers"]) != [first]
+        assert list(workers_of(client) or ()) != [first]
     assert [report.run.outcome for report in found] == [Outcome.PASSED] * 2
 
 
@@ -209,3 +214,58 @@ def test_a_scheduler_that_goes_ends_the_start_and_keeps_what_was_measured(
     assert {report.run.commit.hash for report in (first, *rest)} == {
         one.hash for one in plan.commits
     }
+
+
+SCHEDULER = """
+import distributed
+if __name__ == "__main__":
+    with distributed.LocalCluster(
+        n_workers=1, threads_per_worker=1, dashboard_address=":0"
+    ) as dask:
+        print(dask.scheduler_address, flush=True)
+        input()
+"""
+
+
+@pytest.fixture
+def apart(tmp_path: Path) -> Iterator[tuple[subprocess.Popen[str], str]]:
+    """A scheduler with a worker, in a process that may be stopped, and its address."""
+    script = tmp_path / "scheduler.py"
+    script.write_text(SCHEDULER)
+    with subprocess.Popen(
+        [sys.executable, script], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+    ) as process:
+        assert process.stdout is not None
+        yield process, process.stdout.readline().strip()
+        process.send_signal(signal.SIGCONT)
+        process.communicate("\n", timeout=60)
+
+
+def test_a_scheduler_that_falls_silent_ends_the_start(
+    plan: RunPlan, apart: tuple[subprocess.Popen[str], str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for module, name in (
+        (cluster_pool, "LOST_S"), (cluster_pool, "LOOK_S"), (cluster, "CONNECT_S"),
+        (cluster_calls, "CALL_S"),
+    ):  # fmt: skip
+        monkeypatch.setattr(module, name, 2.0)
+    process, address = apart
+    reports = run_commits(replace(plan, engine="dask", scheduler=address, workers=1))
+    assert next(reports).run.outcome is Outcome.PASSED
+    process.send_signal(signal.SIGSTOP)
+    with pytest.raises(ClusterError, match="goes on from there"):
+        list(reports)
+
+
+def test_a_line_to_the_scheduler_that_broke_once_is_lost(plan: RunPlan, dask: Any) -> None:
+    """Dask's client finds another one, over which nothing comes of what was asked for."""
+    over_dask = replace(plan, engine="dask", scheduler=dask.scheduler_address)
+    with closing(cluster.Cluster(over_dask, lambda _: None)) as ours:
+        assert not ours.is_cut_off()
+        before = ours.client.scheduler_comm
+        ours.client.loop.add_callback(before.comm.abort)
+        end = time.monotonic() + 30
+        while ours.client.scheduler_comm in (before, None) or ours.client.status != "running":
+            assert time.monotonic() < end
+            time.sleep(0.02)
+        assert ours.is_cut_off()

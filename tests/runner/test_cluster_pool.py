@@ -21,7 +21,6 @@ class StandInCluster:
 
     def __init__(self, answers: dict[str, Ready]) -> None:
         self.places = dict.fromkeys(answers)
-        self.client = SimpleNamespace(status="running")
         self.left_out: list[str] = []
         self.num_awaited = len(answers)
         self._new = list(answers)
@@ -32,6 +31,9 @@ class StandInCluster:
         return SimpleNamespace(
             key="job", status="finished", done=lambda: True, result=lambda timeout: lines
         )
+
+    def is_cut_off(self) -> bool:
+        return False
 
     def forget(self, future: Any) -> None:
         pass
@@ -48,7 +50,7 @@ class StandInCluster:
     def is_stranded(self, future: Any) -> bool:
         return True
 
-    def is_any_left(self) -> bool:
+    def is_any_left(self) -> bool | None:
         return False
 
     def newcomers(self) -> list[str]:
@@ -158,3 +160,21 @@ def test_a_result_that_goes_with_its_worker_is_waited_for_no_longer(
     *_, ended = cluster_pool.ClusterPool(cast(Any, stand_in)).run(PREPARE)
     assert stand_in.left_out == ["tcp://one: it has left the cluster"]
     assert ended == Ended(cause="lost", code=0, log="it has left the cluster")
+
+
+@pytest.mark.parametrize(
+    "trouble", [{"is_any_left": lambda: None}, {"is_cut_off": lambda: True}], ids=["silent", "cut"]
+)
+def test_a_start_whose_scheduler_says_nothing_more_ends_with_a_sentence(
+    monkeypatch: pytest.MonkeyPatch, trouble: dict[str, Any]
+) -> None:
+    """Be it that it has fallen silent, or that there is another one at its address by now."""
+    monkeypatch.setattr(cluster_pool, "LOOK_S", 0.01)
+    monkeypatch.setattr(cluster_pool, "LOST_S", 0.1)
+    stand_in = StandInCluster({"tcp://one": READY})
+    for name, function in trouble.items():
+        monkeypatch.setattr(stand_in, name, function)
+    waiting = SimpleNamespace(key="job", status="pending", done=lambda: False)
+    monkeypatch.setattr(stand_in, "submit", lambda *_: waiting)
+    with pytest.raises(ClusterError, match="The Dask scheduler has gone"):
+        list(cluster_pool.ClusterPool(cast(Any, stand_in)).run(PREPARE))

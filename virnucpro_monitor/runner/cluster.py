@@ -24,7 +24,7 @@ from virnucpro_monitor.records import CLUSTER_NAME, ClusterHost
 from virnucpro_monitor.records.messages import Job, MeasureJob, Ready, Said, decode_said, encode
 from virnucpro_monitor.records.progress import Say
 from virnucpro_monitor.runner.cards import Card
-from virnucpro_monitor.runner.cluster_address import knock
+from virnucpro_monitor.runner.cluster_address import connect, no_answer
 from virnucpro_monitor.runner.cluster_calls import call_at, result_of, workers_of
 from virnucpro_monitor.runner.cluster_files import pack_checkout, send_file
 from virnucpro_monitor.runner.cluster_lease import Leases
@@ -79,15 +79,8 @@ class Cluster:
         self.shares_folder: bool | None = None
         self.topic = f"virnucpro-monitor-{uuid.uuid4().hex}"
         self._queues: dict[str, queue.SimpleQueue[bytes | None]] = {}
-        try:
-            dask: Any = distributed
-            knock(dask, plan.scheduler, CONNECT_S)
-            self.client: Any = dask.Client(plan.scheduler, timeout=CONNECT_S, set_as_default=False)
-        except Exception as error:  # another service's answer is read as a length: MemoryError
-            raise ClusterError(
-                f"No Dask scheduler answers at {plan.scheduler}: start one, or correct --scheduler "
-                f"(as tcp://HOST:8786)."
-            ) from error
+        self.client: Any = connect(distributed, plan.scheduler, CONNECT_S)
+        self._line: Any = self.client.scheduler_comm
         resources = {cluster_task.RESOURCE: 1.0} if self._on_cards else None
         self.leases = Leases(self.client, cluster_task, self.topic, resources)
         try:
@@ -212,11 +205,20 @@ class Cluster:
         with suppress(Exception):
             future.cancel()
 
-    def is_any_left(self) -> bool:
-        """Whether any of the places is still part of the cluster."""
+    def is_cut_off(self) -> bool:
+        """Whether the line to the scheduler has broken, even if there is another by now.
+
+        Dask's client takes all that it has asked for as cancelled then, and a new scheduler knows
+        nobody who listens.
+        """
+        line = self.client.scheduler_comm
+        return self.client.status != "running" or line is not self._line or bool(line.closed())
+
+    def is_any_left(self) -> bool | None:
+        """Whether any of the places is still part of the cluster; None if nobody says."""
         present = self._present()
         ours = {**self.places, **self._joining}
-        return present is None or any(address in present for address in ours)
+        return None if present is None else any(address in present for address in ours)
 
     def is_stranded(self, future: Any) -> bool:
         """Whether the place of a job has left the cluster: Dask would wait for it for ever.
@@ -323,7 +325,10 @@ class Cluster:
 
     def _find_places(self) -> None:
         """Describe each Dask worker that can measure as this host would."""
-        fit = self._fit(self.client.scheduler_info(n_workers=-1)["workers"])
+        present = self._present()
+        if present is None:
+            raise no_answer(self._plan.scheduler)
+        fit = self._fit(present)
         if not fit:
             needed = " with a card: start them with --resources GPU=1" if self._on_cards else ""
             raise ClusterError(f"The Dask cluster at {self._plan.scheduler} has no worker{needed}.")

@@ -1,8 +1,31 @@
-"""Whether a Dask scheduler is at an address."""
+"""Find the Dask scheduler at an address."""
 
 import asyncio
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
+
+from virnucpro_monitor.errors import ClusterError
+
+
+def connect(dask: Any, address: str, timeout_s: float) -> Any:
+    """A client of the scheduler at this address.
+
+    Raises:
+        ClusterError: there is none.
+    """
+    try:
+        knock(dask, address, timeout_s)
+        return dask.Client(address, timeout=timeout_s, set_as_default=False)
+    except Exception as error:  # another service's answer is read as a length: MemoryError
+        raise no_answer(address) from error
+
+
+def no_answer(address: str) -> ClusterError:
+    """The error that no scheduler answers there."""
+    return ClusterError(
+        f"No Dask scheduler answers at {address}: start one, or correct --scheduler "
+        f"(as tcp://HOST:8786)."
+    )
 
 
 def knock(dask: Any, address: str, timeout_s: float) -> None:
@@ -22,5 +45,8 @@ def knock(dask: Any, address: str, timeout_s: float) -> None:
         if told["type"] != "Scheduler":
             raise ValueError(f"a {told['type']} answers")
 
+    async def speak_briefly() -> None:
+        await asyncio.wait_for(speak(), timeout_s)  # it may fall silent once it has been reached
+
     with ThreadPoolExecutor(1) as thread:  # which has no event loop yet
-        thread.submit(asyncio.run, speak()).result()
+        thread.submit(asyncio.run, speak_briefly()).result()

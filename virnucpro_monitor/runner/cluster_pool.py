@@ -27,7 +27,7 @@ from virnucpro_monitor.runner.client import Accept
 from virnucpro_monitor.runner.cluster import POLL_S, Cluster
 from virnucpro_monitor.runner.endings import in_words, last_line
 
-LOST_S = 30.0  # without a scheduler, or any worker, before the start is given up
+LOST_S = 30.0  # without a word of the scheduler, or any worker, before the start is given up
 LOOK_S = 5.0  # between looks at which of its workers are left, and which have joined
 OTHERS_S = 10.0  # for all workers to be free, before a start begins with those that are
 BRIEFLY_S = 0.02
@@ -227,7 +227,7 @@ class ClusterPool:
                 yield progress
             elif future.status == "cancelled":
                 raise _gone()
-            elif future.status == "lost" and self._cluster.client.status == "running":
+            elif future.status == "lost" and not self._cluster.is_cut_off():
                 return None  # it was done, and its worker has gone before the result had come
             elif future.done():
                 try:
@@ -266,7 +266,7 @@ class PlacePool:
 
 
 class _Vigil:
-    """Watches over a wait: the scheduler, or all workers, may go and not come back.
+    """Watches over a wait: the scheduler may go, or all workers may and not come back.
 
     Args:
         welcoming: set while workers that have just come are looked at.
@@ -275,24 +275,27 @@ class _Vigil:
     def __init__(self, cluster: Cluster, welcoming: threading.Event) -> None:
         self._cluster = cluster
         self._welcoming = welcoming
-        self._connected = self._looked = self._seen = time.monotonic()
+        self._looked = self._answered = self._seen = time.monotonic()
 
     def look(self) -> bool:
         """Whether it was time to look, and some worker is there.
 
         Raises:
-            ClusterError: the scheduler has been away for too long, or all workers have.
+            ClusterError: the line to the scheduler has broken, or it has been silent for too long,
+                or all workers have been away.
         """
+        if self._cluster.is_cut_off():
+            raise _gone()
         now = time.monotonic()
-        if self._cluster.client.status != "running":
-            if now - self._connected > LOST_S:
-                raise _gone()
-            return False
-        self._connected = now
         if now - self._looked < LOOK_S:
             return False
         self._looked = now
         left = self._cluster.is_any_left()
+        if left is None:
+            if now - self._answered > LOST_S:
+                raise _gone()
+            return False
+        self._answered = now
         if left or self._welcoming.is_set():
             self._seen = now
         elif now - self._seen > LOST_S:
