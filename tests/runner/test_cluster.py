@@ -110,6 +110,30 @@ def test_workers_that_come_after_all_have_gone_go_on(
     assert [report.run.outcome for report in found] == [Outcome.PASSED] * 2
 
 
+def test_a_start_begins_though_its_worker_s_first_word_is_lost(
+    plan: RunPlan, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    subscribe, lost = distributed.Client.subscribe_topic, []
+
+    def lossy(client: Any, topic: str, handler: Any) -> None:
+        def handle(event: Any) -> None:
+            if topic.startswith("virnucpro-monitor-") and "leased" in event[1] and not lost:
+                lost.append(event)
+            else:
+                handler(event)
+
+        subscribe(client, topic, handle)
+
+    monkeypatch.setattr(distributed.Client, "subscribe_topic", lossy)
+    with distributed.LocalCluster(
+        n_workers=1, threads_per_worker=1, dashboard_address=":0"
+    ) as dask:
+        there, said = cover(replace(plan, commits=plan.commits[:1]), dask)
+    assert lost
+    assert [report.run.outcome for report in there] == [Outcome.PASSED]
+    assert said == []
+
+
 def test_a_host_that_shares_no_folder_is_sent_the_code_and_the_weights(
     plan: RunPlan, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -178,3 +178,28 @@ def test_a_start_whose_scheduler_says_nothing_more_ends_with_a_sentence(
     monkeypatch.setattr(stand_in, "submit", lambda *_: waiting)
     with pytest.raises(ClusterError, match="The Dask scheduler has gone"):
         list(cluster_pool.ClusterPool(cast(Any, stand_in)).run(PREPARE))
+
+
+def test_a_job_that_its_place_lets_not_begin_is_begun_anew(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The start has taken an old word for a new one."""
+    stand_in = StandInCluster({})
+    answers = [[], [encode(Ended(cause="exit", code=0, log=""))]]
+    submitted: list[tuple[str, str]] = []
+    refused: list[Any] = []
+
+    def submit(_: Any, place: str, *, name: str) -> Any:
+        submitted.append((place, name))
+        lines = answers[len(submitted) - 1]
+        return SimpleNamespace(
+            key=f"job {len(submitted)}", status="finished", done=lambda: True,
+            result=lambda timeout: lines,
+        )  # fmt: skip
+
+    monkeypatch.setattr(stand_in, "submit", submit)
+    monkeypatch.setattr(stand_in, "open_place", lambda at: at, raising=False)
+    monkeypatch.setattr(stand_in, "was_refused", refused.append, raising=False)
+    pool = cluster_pool.ClusterPool(cast(Any, stand_in))
+    (ended,) = pool.run(cast(Any, "a job"), at="tcp://one")
+    assert ended == Ended(cause="exit", code=0, log="")
+    assert submitted == [("tcp://one", ""), ("tcp://one", "job 1")]
+    assert [one.key for one in refused] == ["job 1"]

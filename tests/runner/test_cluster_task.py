@@ -15,8 +15,9 @@ import pytest
 
 from tests.runner.clustered import READY, REQUEST, make_plan
 from virnucpro_monitor.records.messages import PrepareJob, decode_ended, encode
-from virnucpro_monitor.runner import cluster_files, cluster_task
+from virnucpro_monitor.runner import cluster_files, cluster_lease, cluster_task, cluster_tenure
 from virnucpro_monitor.runner.client import WorkerPool
+from virnucpro_monitor.runner.cluster_calls import workers_of
 from virnucpro_monitor.runner.dispatch import measure_job
 from virnucpro_monitor.runner.prepare import prepared_by
 
@@ -94,19 +95,25 @@ def test_a_job_that_keeps_taking_its_worker_down_is_given_up(dask: Any) -> None:
     )  # fmt: skip
     with distributed.Client(dask, set_as_default=False) as client:
         paths = cluster_task.Paths(device="cpu")
+        (address, *_) = sorted(workers_of(client) or ())
+        leases = cluster_lease.Leases(client, cluster_tenure, "given-up-leases", None)
+        leases.ask(address)
+        while not leases.is_open(address):
+            time.sleep(0.05)
 
         def do() -> list[bytes]:
             future = client.submit(
                 cluster_task.do_job, encode(job), paths, None, "given-up", None, "one job",
-                key="its first future", pure=False,
+                leases.tenure_at(address), key="its first future", pure=False, workers=[address],
             )  # fmt: skip
             lines: list[bytes] = future.result(timeout=120)
             future.release()
-            while client.futures:
+            while "its first future" in client.futures:
                 time.sleep(0.05)
             return lines
 
         causes = [decode_ended(do()[-1]).cause for _ in range(3)]
+        leases.close()
     assert causes == ["exit", "exit", "lost"]
 
 

@@ -52,7 +52,7 @@ class Cluster:
         try:
             import distributed
 
-            from virnucpro_monitor.runner import cluster_task
+            from virnucpro_monitor.runner import cluster_task, cluster_tenure
         except ImportError as error:
             raise ClusterError(
                 "The Dask engine needs the package distributed: install virnucpro-monitor[cluster]."
@@ -74,15 +74,19 @@ class Cluster:
         self._cards: dict[str, tuple[Hashable, int]] = {}
         self._room: dict[str, tuple[Card, int]] = {}  # how many commits at once
         self._numbers = count()
-        self._jobs: dict[str, str] = {}  # by a job's key, where it is done
-        self._held: dict[str, str] = {}  # by a commit's folder to be, where processes stand by
+        self._resource = cluster_tenure.RESOURCE
+        self._jobs: dict[str, tuple[str, str]] = {}  # by a job's key, where, and in which tenure
+        # By a commit's folder to be: likewise, where processes stand by for it.
+        self._held: dict[str, tuple[str, str]] = {}
         self.shares_folder: bool | None = None
         self.topic = f"virnucpro-monitor-{uuid.uuid4().hex}"
         self._queues: dict[str, queue.SimpleQueue[bytes | None]] = {}
         self.client: Any = connect(distributed, plan.scheduler, CONNECT_S)
         self._line: Any = self.client.scheduler_comm
-        resources = {cluster_task.RESOURCE: 1.0} if self._on_cards else None
-        self.leases = Leases(self.client, cluster_task, self.topic, resources)
+        resources = {self._resource: 1.0} if self._on_cards else None
+        self.leases = Leases(
+            self.client, cluster_tenure, f"{self.topic}-leases", resources, self._has_become_ours
+        )
         try:
             self._find_places()
             self.client.subscribe_topic(self.topic, self._take)
@@ -132,11 +136,17 @@ class Cluster:
             name: of an earlier future of this job, whose beginnings count with its own.
         """
         # Dask takes equal arguments for one task, and 1, 1.0 and True for different ones.
-        what = job.checkout.rpartition("/")[2] if isinstance(job, MeasureJob) else "prepare"
+        what, files = "prepare", None
+        if isinstance(job, MeasureJob):
+            what = job.checkout.rpartition("/")[2]
+            if not self.shares_folder:
+                files = pack_checkout(Path(job.checkout))
         key = f"virnucpro-monitor-{what}-{uuid.uuid4().hex}"
         told: queue.SimpleQueue[bytes | None] = queue.SimpleQueue()
         self._queues[key] = told
-        self._jobs[key] = address
+        self._jobs[key] = address, ""  # before the tenure is looked up, so that it is kept for it
+        tenure = self.leases.tenure_at(address)
+        self._jobs[key] = address, tenure
         if isinstance(job, MeasureJob):
             self._held.pop(job.checkout, None)  # what stands by for it is called now
         import dask.config
@@ -147,10 +157,11 @@ class Cluster:
                 self._task.do_job,
                 encode(job),
                 self.places.get(address) or self._joining.get(address),
-                self._packed(job),
+                files,
                 self.topic,
                 self._plan.fork,
                 name or key,
+                tenure,
                 key=key,
                 pure=False,
                 retries=0,
@@ -164,23 +175,23 @@ class Cluster:
         paths = self.places.get(address)
         if paths is None and address in self._joining and self.shares_folder:
             paths = self._joining[address].with_weights(job)  # as it was there the last time
-        if paths is not None and self.leases.is_open(address):
+        tenure = self.leases.tenure_at(address)
+        if paths is not None and tenure:
             ships = not self.shares_folder
-            given = encode(job), paths, self.topic, self._plan.fork, ships
+            given = encode(job), paths, tenure, self._plan.fork, ships
             if self._ask(address, self._task.hold_job, *given):
-                self._held[job.checkout] = address
+                self._held[job.checkout] = address, tenure
 
     def drop(self, checkout: str) -> None:
         """End what is held for a commit in this folder."""
-        address = self._held.pop(checkout, None)
-        if address is not None:
-            self._ask(address, self._task.drop_job, checkout, self.topic)
+        address, tenure = self._held.pop(checkout, ("", ""))
+        if address:
+            self._ask(address, self._task.drop_job, checkout, tenure)
 
     def num_held(self, address: str) -> int:
         """How many jobs are held at a Dask worker."""
-        if not self.leases.is_open(address):
-            return 0
-        return sum(one == address for one in list(self._held.values()))
+        there = address, self.leases.tenure_at(address)
+        return sum(one == there for one in list(self._held.values()))
 
     def _ask(self, address: str, function: Callable[..., Any], *arguments: Any) -> Any:
         """Call a function at a Dask worker at once; None where it does not answer."""
@@ -188,7 +199,7 @@ class Cluster:
         return call_at(self.client, [address] if ours else [], function, *arguments).get(address)
 
     def _num_jobs(self, address: str) -> int:
-        return sum(one == address for one in list(self._jobs.values()))
+        return sum(one == address for one, _ in list(self._jobs.values()))
 
     def next_progress(self, key: str) -> Said | None:
         """What a job has last said of its progress; None where it says nothing for a moment."""
@@ -226,7 +237,13 @@ class Cluster:
         It starts a worker that was killed again, but under another address.
         """
         present = self._present()
-        return present is not None and self._jobs.get(future.key) not in present
+        address, _ = self._jobs.get(future.key, ("", ""))
+        return present is not None and address not in present
+
+    def was_refused(self, future: Any) -> None:
+        """Learn that a place let a job not begin: it is not ours, or no longer."""
+        _, tenure = self._jobs.get(future.key, ("", ""))
+        self.leases.is_over(tenure)
 
     def newcomers(self) -> list[str]:
         """Look who has come and gone, and return the Dask workers that are ours and may fit.
@@ -278,7 +295,7 @@ class Cluster:
         return [
             address
             for address, one in workers.items()
-            if not self._on_cards or one["resources"].get(self._task.RESOURCE, 0) >= 1
+            if not self._on_cards or one["resources"].get(self._resource, 0) >= 1
         ]
 
     def leave_out(self, address: str, why: str) -> None:
@@ -311,8 +328,10 @@ class Cluster:
         waiting = self._queues.get(key)
         if waiting is not None:
             waiting.put(said)
-        elif (address := self.leases.take(key, said)) in self._room:
-            self._share(address, self._room[address][1])  # what stood by before has ended
+
+    def _has_become_ours(self, address: str) -> None:
+        if (share := self._room.get(address)) is not None:
+            self._share(address, share[1])  # what stood by before has ended
 
     def _share(self, address: str, room: int) -> None:
         """Have so many commits at once at a Dask worker, as a card that none was measured on."""
@@ -429,12 +448,6 @@ class Cluster:
                 paths[place.address] = replace(
                     path, cache_folder=folders[place.address], weights=sent[place.host]
                 )
-
-    def _packed(self, job: Job) -> bytes | None:
-        """The commit's files, for Dask workers that don't see them."""
-        if self.shares_folder or not isinstance(job, MeasureJob):
-            return None
-        return pack_checkout(Path(job.checkout))
 
 
 def _mean(shares: Sequence[int | None]) -> int | None:

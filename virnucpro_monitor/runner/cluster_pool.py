@@ -238,6 +238,9 @@ class ClusterPool:
                         return Ended(cause="lost", code=0, log=_as_log(error))
             if lines is None and vigil.look() and self._cluster.is_stranded(future):
                 return None
+        if not lines:
+            self._cluster.was_refused(future)
+            return None
         return (yield from _checked(lines, accept))
 
 

@@ -10,9 +10,8 @@ import socket
 import tempfile
 import threading
 import time
-from collections import Counter
 from collections.abc import Iterator
-from contextlib import ExitStack, closing, contextmanager, suppress
+from contextlib import ExitStack, closing, contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -44,6 +43,7 @@ from virnucpro_monitor.runner.capacity import (
 from virnucpro_monitor.runner.cards import cpu_utilisation
 from virnucpro_monitor.runner.client import WorkerPool
 from virnucpro_monitor.runner.cluster_files import unpack_checkout
+from virnucpro_monitor.runner.cluster_tenure import is_wanted, leave_thread, tenure_of
 from virnucpro_monitor.runner.gpu import find_gpu
 from virnucpro_monitor.runner.plan import MEASURED_AT_ONCE
 from virnucpro_monitor.scratch import scratch_folder, sweep
@@ -53,18 +53,10 @@ MAX_STARTS = 2  # of one job; Dask itself would start one that takes its worker 
 LOOK_S = 0.5
 USE = "virnucpro-monitor"  # the name of what a Dask worker tells its scheduler of its use
 CONFIRM_S = 5.0
-RESOURCE = "GPU"
-LEASED, WANTED = "leased", "wanted"  # what a lease tells the start that asked for it
-TENURE_S = 60.0  # of a lease, before it gives way to somebody else's task: it costs a cold start
-YIELD_S = 0.2
 _SENT_PREFIX = "virnucpro-monitor-sent-"
 
 _pools: dict[tuple[bool | None, str], WorkerPool] = {}
 _lock = threading.Lock()
-_num_running: Counter[str] = Counter()  # jobs, by their start's topic
-# Of each start that has this place, likewise: by its own folder the one here, and its end.
-_seats: dict[str, dict[str, tuple[str, ExitStack]]] = {}
-_over: dict[str, threading.Event] = {}  # likewise: set once it needs this place no longer
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -140,66 +132,16 @@ def room_for(device: str, checkpoint: str) -> int:
     return gpu_room(find_gpu(device), needed_gpu_bytes(Path(checkpoint)))
 
 
-def hold_place(topic: str) -> None:
-    """Keep this Dask worker for one start, by the resource of this task, until `leave_place`.
-
-    What runs here for that start needs no resource of its own, so that others' tasks that ask for
-    one never run beside it. Once they have waited long enough the start is told, to give way.
-    """
-    worker = distributed.get_worker()
-    key = str(worker.get_current_task())
-    _leave_thread()
-    _seats[topic], over = {}, threading.Event()
-    _over[topic] = over
-    worker.log_event(topic, (key, LEASED))
-    begun, told = time.monotonic(), False
-    try:
-        while not over.wait(YIELD_S) and _is_wanted(worker, key):
-            if not told and time.monotonic() - begun > TENURE_S and _others_wait(worker):
-                worker.log_event(topic, (key, WANTED))
-                told = True
-    finally:
-        del _over[topic]
-        for _, stack in _seats.pop(topic).values():
-            stack.close()
-        end = time.monotonic() + CONFIRM_S
-        while _num_running[topic] and time.monotonic() < end:
-            time.sleep(YIELD_S)
-
-
-def leave_place(topic: str) -> None:
-    """End this place's lease of a start."""
-    if (over := _over.get(topic)) is not None:
-        over.set()
-
-
-def _leave_thread() -> None:
-    """Let the Dask worker begin another task beside this one."""
-    distributed.secede()  # type: ignore[no-untyped-call]
-
-
-def _is_wanted(worker: Any, key: str) -> bool:
-    """Whether whoever asked for a task still does."""
-    task = worker.state.tasks.get(key)
-    return task is not None and task.state in ("executing", "long-running")
-
-
-def _others_wait(worker: Any) -> bool:
-    """Whether a task lies here that waits for the resource which a lease holds."""
-    with suppress(RuntimeError):  # changed meanwhile, by the worker's own thread
-        waiting = list(worker.state.constrained)
-        return any(RESOURCE in (task.resource_restrictions or ()) for task in waiting)
-    return False
-
-
-def hold_job(line: bytes, paths: Paths, topic: str, fork: bool | None, ships: bool) -> bool:
+def hold_job(line: bytes, paths: Paths, place: str, fork: bool | None, ships: bool) -> bool:
     """Have a job's processes stand by here, and say whether they do; see `WorkerPool.hold`.
 
     Args:
+        place: the tenure that they stand by in.
         ships: whether the commit's files will come with its task.
     """
     job = _here(decode_job(line), paths)
-    if not isinstance(job, MeasureJob) or topic not in _seats:
+    tenure = tenure_of(place)
+    if not isinstance(job, MeasureJob) or tenure is None:
         return False
     device, checkpoint = paths.device, Path(job.checkpoint)
     if device.startswith("cuda") and not has_room_beside(find_gpu(device), checkpoint):
@@ -211,14 +153,17 @@ def hold_job(line: bytes, paths: Paths, topic: str, fork: bool | None, ships: bo
             folder = stack.enter_context(_temporary())
         pool.hold(replace(job, checkout=folder))
         stack.callback(pool.drop, folder)
-        _seats[topic][job.checkout] = folder, stack.pop_all()
+        tenure.seats[job.checkout] = folder, stack.pop_all()
+    if tenure.over.is_set():  # meanwhile: it may have looked for what stands by already
+        tenure.take_seat(job.checkout)[1].close()
     return pool.num_held(device) > 0
 
 
-def drop_job(checkout: str, topic: str) -> None:
-    """End what stands by for a commit in the start's folder `checkout`."""
-    _, stack = _seats.get(topic, {}).pop(checkout, ("", ExitStack()))
-    stack.close()
+def drop_job(checkout: str, place: str) -> None:
+    """End what stands by in a tenure for a commit in the start's folder `checkout`."""
+    tenure = tenure_of(place)
+    if tenure is not None:
+        tenure.take_seat(checkout)[1].close()
 
 
 def own_cache_folder() -> str:
@@ -261,27 +206,36 @@ def do_job(
     topic: str,
     fork: bool | None,
     name: str,
+    place: str,
 ) -> list[bytes]:
     """Do one job here; its events but progress come back, each as its line, `Ended` last.
+
+    Nothing comes back, and nothing is done, where this place is not the start's, or no longer.
 
     Args:
         line: the job.
         checkout: the commit's files as a tar; None where the job's folder is seen here.
         topic: where progress is told, and that the job has begun.
         name: under which its beginnings are counted.
+        place: the tenure that it is to begin in.
     """
     worker = distributed.get_worker()
     key = str(worker.get_current_task())
-    if _times_begun(worker, topic, name) > MAX_STARTS:
-        detail = f"Its worker was lost {MAX_STARTS} times."
-        return [encode(Ended(cause="lost", code=0, log="", detail=detail))]
-    worker.metrics[USE] = lambda _: look_at_use(paths.device)  # goes with the worker's own beats
-    job = _here(decode_job(line), paths)
-    _num_running[topic] += 1
+    tenure = tenure_of(place)
+    if tenure is None:
+        return []
+    tenure.running.add(key)
     try:
+        if tenure.over.is_set():  # meanwhile: it may have looked for what runs already
+            return []
+        if _times_begun(worker, topic, name) > MAX_STARTS:
+            detail = f"Its worker was lost {MAX_STARTS} times."
+            return [encode(Ended(cause="lost", code=0, log="", detail=detail))]
+        worker.metrics[USE] = lambda _: look_at_use(paths.device)  # goes with the worker's beats
+        job = _here(decode_job(line), paths)
         with ExitStack() as stack:
             if isinstance(job, MeasureJob):
-                seat, standing_by = _seats.get(topic, {}).pop(job.checkout, ("", ExitStack()))
+                seat, standing_by = tenure.take_seat(job.checkout)
                 stack.push(standing_by)
                 if checkout is not None:
                     folder = seat or stack.enter_context(_temporary())
@@ -289,7 +243,7 @@ def do_job(
                     job = replace(job, checkout=folder)
             return list(_events(job, _pool(fork, job), worker, topic, key))
     finally:
-        _num_running[topic] -= 1
+        tenure.running.discard(key)
 
 
 def _events(job: Job, pool: WorkerPool, worker: Any, topic: str, key: str) -> Iterator[bytes]:
@@ -297,7 +251,7 @@ def _events(job: Job, pool: WorkerPool, worker: Any, topic: str, key: str) -> It
 
     def watch() -> None:  # whoever asked may turn away, or be killed
         while not over.wait(LOOK_S):
-            if not _is_wanted(worker, key):
+            if not is_wanted(worker, key):
                 cancel.set()
                 return
 
@@ -310,7 +264,7 @@ def _events(job: Job, pool: WorkerPool, worker: Any, topic: str, key: str) -> It
                 if nearing_end is not None:
                     if not seceded:
                         seceded = True
-                        _leave_thread()  # the next commit may begin now
+                        leave_thread()  # the next commit may begin now
                     worker.log_event(topic, (key, encode(nearing_end)))
                 if isinstance(event, Advanced):
                     worker.log_event(topic, (key, encode(event)))
