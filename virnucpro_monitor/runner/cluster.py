@@ -10,13 +10,11 @@ one; how a cluster is started (SSH, SLURM, PBS, LSF, Kubernetes) is Dask's own a
 import logging
 import queue
 import uuid
-from collections import defaultdict
 from collections.abc import Callable, Hashable, Sequence
 from contextlib import suppress
 from dataclasses import replace
 from itertools import count
 from pathlib import Path
-from statistics import fmean
 from typing import Any
 
 from virnucpro_monitor.errors import ClusterError
@@ -27,6 +25,7 @@ from virnucpro_monitor.runner.cards import Card
 from virnucpro_monitor.runner.cluster_address import connect, no_answer
 from virnucpro_monitor.runner.cluster_calls import call_at, result_of, workers_of
 from virnucpro_monitor.runner.cluster_files import pack_checkout, send_file
+from virnucpro_monitor.runner.cluster_hosts import hosts_of
 from virnucpro_monitor.runner.cluster_lease import Leases
 from virnucpro_monitor.runner.endings import in_words
 from virnucpro_monitor.runner.plan import RunPlan
@@ -272,20 +271,7 @@ class Cluster:
 
     def tell_hosts(self) -> None:
         """Tell where it measures now, and how busy that is."""
-        present, uses = self._present(), defaultdict(list)
-        for address in list(self.places):
-            told = (present or {}).get(address, {}).get("metrics", {}).get(self._task.USE)
-            if told is not None:  # one that has just joined has told nothing yet
-                host, card, share = told
-                uses[host, card].append(share)
-        self._on_hosts(
-            tuple(
-                ClusterHost(
-                    host=host, card=card, num_workers=len(shares), utilisation=_mean(shares)
-                )
-                for (host, card), shares in sorted(uses.items())
-            )
-        )
+        self._on_hosts(hosts_of(self._present() or {}, list(self.places), self._task.USE))
 
     def _present(self) -> dict[str, Any] | None:
         """The cluster's workers by address; None where the scheduler does not say."""
@@ -448,8 +434,3 @@ class Cluster:
                 paths[place.address] = replace(
                     path, cache_folder=folders[place.address], weights=sent[place.host]
                 )
-
-
-def _mean(shares: Sequence[int | None]) -> int | None:
-    known = [share for share in shares if share is not None]
-    return round(fmean(known)) if known else None
