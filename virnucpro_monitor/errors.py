@@ -51,6 +51,10 @@ class DeviceError(MonitorError):
     pass
 
 
+class CardMemoryError(DeviceError):
+    """A card has no memory left for what is to be computed there before any commit."""
+
+
 class ClusterError(MonitorError):
     """A cluster cannot be reached or used, or has gone."""
 

@@ -117,7 +117,10 @@ class CommitRunner:
                 if self._cluster is None
                 else (Card(0, plan.request.device),)  # which of its cards is the cluster's affair
             )
-            self._workers = stack.enter_context(Workers(plan, self._cards[0], self._cluster, pool))
+            first, *others = self._cards
+            self._workers = stack.enter_context(
+                Workers(plan, first, self._cluster, pool, others, self._say)
+            )
             self._seen = self._begin_ahead()
             base = self._workers.prepared(None, self._on_progress)
             self._ledger = Ledger(self._known, plan.request, base.weights_digest, plan.protocol)

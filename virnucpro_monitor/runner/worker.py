@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import Any, TypedDict
 
 from virnucpro_monitor.bytecode import leave_own_bytecode
-from virnucpro_monitor.errors import MonitorError, WeightsError
+from virnucpro_monitor.errors import CardMemoryError, MonitorError, WeightsError
 from virnucpro_monitor.heap import keep_freed_memory
 from virnucpro_monitor.records import OWN_ORACLE, Failure, Verdict, to_json
 from virnucpro_monitor.records.messages import (
@@ -99,11 +99,12 @@ def _prepare(job: PrepareJob, emit: Emit) -> None:
     """Resolve the weights, compute missing oracles, and describe the environment."""
     from virnucpro_monitor.models.devices import checked_device
     from virnucpro_monitor.runner.environment import capture_environment
+    from virnucpro_monitor.runner.failures import describe_failure
     from virnucpro_monitor.runner.packages import installed_packages
     from virnucpro_monitor.runner.warm import make_torch_home
 
+    request = job.request
     try:
-        request = job.request
         checked_device(request.device)
         weights, _ = _yardstick(job, job.oracle, emit)
         home = make_torch_home(
@@ -125,6 +126,13 @@ def _prepare(job: PrepareJob, emit: Emit) -> None:
         )
     except MonitorError as error:
         emit(Refused(error=type(error).__name__, message=str(error)))
+    except RuntimeError as error:
+        on_gpu = request.device.startswith("cuda")
+        if not on_gpu or describe_failure(error, Path(job.cache_folder)).kind != "out_of_memory":
+            raise
+        message = f"{request.device} has no memory left to compute the oracle on: free some there, "
+        message += "or name another card."
+        emit(Refused(error=CardMemoryError.__name__, message=message))
 
 
 def _describe(job: DescribeJob, emit: Emit) -> None:

@@ -7,11 +7,18 @@ from pathlib import Path
 from types import TracebackType
 
 from virnucpro_monitor.disks import explain
-from virnucpro_monitor.errors import ConfigurationError, DiskError, RepositoryError
+from virnucpro_monitor.errors import (
+    CardMemoryError,
+    ConfigurationError,
+    DeviceError,
+    DiskError,
+    RepositoryError,
+)
 from virnucpro_monitor.records import RunReport
 from virnucpro_monitor.records.progress import OnProgress, Progress, Say
 from virnucpro_monitor.runner.ahead import in_turns, places_ahead, recall, remember
 from virnucpro_monitor.runner.begun import Begun
+from virnucpro_monitor.runner.capacity import GPU_RESERVE_BYTES
 from virnucpro_monitor.runner.cards import Card
 from virnucpro_monitor.runner.checkout import Repository
 from virnucpro_monitor.runner.client import WorkerPool
@@ -19,7 +26,7 @@ from virnucpro_monitor.runner.cluster import Cluster
 from virnucpro_monitor.runner.cluster_pool import ClusterPool
 from virnucpro_monitor.runner.decide import Work
 from virnucpro_monitor.runner.dispatch import measure
-from virnucpro_monitor.runner.gpu import Gpu, find_gpu
+from virnucpro_monitor.runner.gpu import Gpu, find_gpu, wait_for_gpu
 from virnucpro_monitor.runner.ledger import Ledger
 from virnucpro_monitor.runner.plan import RunPlan
 from virnucpro_monitor.runner.prepare import Prepared, describe, prepare
@@ -42,6 +49,8 @@ class Workers:
         card: that oracles are computed on, and commits that name none.
         cluster: that measures instead of this host; None for none.
         pool: of processes on this host, which stays open; None for a cluster.
+        others: cards that stand in for `card` where it is full.
+        say: receives a line while all of them are.
     """
 
     def __init__(
@@ -50,8 +59,12 @@ class Workers:
         card: Card,
         cluster: Cluster | None = None,
         pool: WorkerPool | None = None,
+        others: Sequence[Card] = (),
+        say: Say = lambda _: None,
     ) -> None:
         self._plan = plan
+        self._others = others
+        self._say = say
         self._given = pool
         self._card = card
         self._cluster = cluster
@@ -84,8 +97,7 @@ class Workers:
         """
         with self._lock:
             if self._base is None:
-                pool = self._pool()
-                self._base = prepare(self._plan, pool, self._card.device, on_progress)
+                self._base = self._set_up(on_progress)
                 if self._ahead not in (None, self._base):
                     self.seats.close()  # who stands by was started for something else
             if python is None:
@@ -93,6 +105,32 @@ class Workers:
             if python not in self._private:
                 self._private[python] = describe(self._plan, self._base, python)
             return self._private[python]
+
+    def _set_up(self, on_progress: OnProgress) -> Prepared:
+        """On the first card that has memory for it; where none has, once more when one may have."""
+        cards, may_wait = (self._card, *self._others), self._cluster is None
+        while True:
+            for card in cards:
+                try:
+                    prepared = prepare(self._plan, self._pool(), card.device, on_progress)
+                except CardMemoryError as error:
+                    full = error
+                else:
+                    self._card = card
+                    return prepared
+            if not may_wait:
+                raise full
+            may_wait = False
+            self.seats.close()
+            busy = wait_for_gpu(
+                self._plan.request.device,
+                limit_s=self._plan.gpu_wait_s,
+                needed_bytes=GPU_RESERVE_BYTES,
+                look=lambda _: _freest(cards),
+                on_wait=self._say,
+            )
+            if busy is not None:
+                raise DeviceError(f"{busy} {full}") from full
 
     def _pool(self) -> WorkerPool | ClusterPool:
         if self._opened is None:
@@ -232,3 +270,8 @@ class Workers:
             if python is None:
                 raise
             raise PrivateEnvironmentError(str(error)) from error
+
+
+def _freest(cards: Sequence[Card]) -> Gpu | None:
+    found = [gpu for card in cards if (gpu := find_gpu(card.device)) is not None]
+    return max(found, key=lambda gpu: gpu.free_bytes, default=None)
