@@ -281,6 +281,28 @@ def test_a_scheduler_that_falls_silent_ends_the_start(
         list(reports)
 
 
+def test_workers_that_are_looked_at_count_as_left(
+    plan: RunPlan, dask: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """That takes long where a host imports everything for the first time."""
+    over_dask = replace(plan, engine="dask", scheduler=dask.scheduler_address)
+    with closing(cluster.Cluster(over_dask, lambda _: None)) as ours:
+        newcomers = dict(ours._joining)
+        ours._joining.clear()
+        ours._looked_at.clear()
+        assert not ours.is_any_left()
+        left: list[bool | None] = []
+
+        def look(client: Any, address: str, *_: Any) -> Any:
+            left.append(ours.is_any_left())
+            raise ConnectionError("it has left the cluster")
+
+        monkeypatch.setattr(cluster, "result_of", look)
+        assert ours.newcomers() == []
+        assert left == [True] * len(newcomers)
+        assert not ours.is_any_left()
+
+
 def test_a_line_to_the_scheduler_that_broke_once_is_lost(plan: RunPlan, dask: Any) -> None:
     """Dask's client finds another one, over which nothing comes of what was asked for."""
     over_dask = replace(plan, engine="dask", scheduler=dask.scheduler_address)

@@ -69,6 +69,7 @@ class Cluster:
         self.places: dict[str, Any] = {}  # paths by address
         self._joining: dict[str, Any] = {}  # described, and not yet known to be like the others
         self._looked_at: set[str] = set()
+        self._looking_at: set[str] = set()
         self._threads: dict[str, int] = {}
         self._cards: dict[str, tuple[Hashable, int]] = {}
         self._room: dict[str, tuple[Card, int]] = {}  # how many commits at once
@@ -225,9 +226,9 @@ class Cluster:
         return self.client.status != "running" or line is not self._line or bool(line.closed())
 
     def is_any_left(self) -> bool | None:
-        """Whether any of the places is still part of the cluster; None if nobody says."""
+        """Whether any of the places, or what may become one, is there; None if nobody says."""
         present = self._present()
-        ours = {**self.places, **self._joining}
+        ours = {*self.places, *self._joining, *self._looking_at}
         return None if present is None else any(address in present for address in ours)
 
     def is_stranded(self, future: Any) -> bool:
@@ -257,8 +258,12 @@ class Cluster:
                 self._joining.pop(address, None)
                 self._room.pop(address, None)
             fit = [address for address in self._fit(present) if address not in self._looked_at]
-            if fit:
-                self._joining |= self._described(fit)
+            self._looking_at = set(fit)
+            try:
+                if fit:
+                    self._joining |= self._described(fit)
+            finally:
+                self._looking_at = set()
             self.leases.tend(present, lambda address: self._num_jobs(address) > 0)
             for address in list(self._joining):
                 self.leases.ask(address)
