@@ -268,15 +268,15 @@ def apart(tmp_path: Path) -> Iterator[tuple[subprocess.Popen[str], str]]:
 def test_a_scheduler_that_falls_silent_ends_the_start(
     plan: RunPlan, apart: tuple[subprocess.Popen[str], str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    process, address = apart
+    reports = run_commits(replace(plan, engine="dask", scheduler=address, workers=1))
+    assert next(reports).run.outcome is Outcome.PASSED
+    process.send_signal(signal.SIGSTOP)
     for module, name in (
         (cluster_pool, "LOST_S"), (cluster_pool, "LOOK_S"), (cluster, "CONNECT_S"),
         (cluster_calls, "CALL_S"),
     ):  # fmt: skip
         monkeypatch.setattr(module, name, 2.0)
-    process, address = apart
-    reports = run_commits(replace(plan, engine="dask", scheduler=address, workers=1))
-    assert next(reports).run.outcome is Outcome.PASSED
-    process.send_signal(signal.SIGSTOP)
     with pytest.raises(ClusterError, match="goes on from there"):
         list(reports)
 
