@@ -95,6 +95,7 @@ def test_workers_that_come_after_all_have_gone_go_on(
     plan: RunPlan, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(cluster_pool, "LOOK_S", 0.5)
+    monkeypatch.setattr(cluster_pool, "LOST_S", 300.0)  # a busy host is slow to start another
     alone = replace(plan, workers=1)
     with (
         distributed.LocalCluster(n_workers=1, threads_per_worker=1, dashboard_address=":0") as dask,
