@@ -15,7 +15,7 @@ from tests.runner.tiny_target import TinyRepository
 from virnucpro_monitor.records import Failure, Outcome
 from virnucpro_monitor.records.messages import Ended, Failed, MeasureJob
 from virnucpro_monitor.runner import dispatch, workers
-from virnucpro_monitor.runner.blame import Blame
+from virnucpro_monitor.runner.blame import CARD_GONE, Blame
 from virnucpro_monitor.runner.client import WorkerPool
 from virnucpro_monitor.runner.commits import run_commits
 from virnucpro_monitor.runner.gpu import GIB, Gpu
@@ -96,7 +96,8 @@ def test_a_card_that_has_gone_or_is_kept_by_others_is_named(
     if message is None:
         assert found == event
     else:
-        failure = replace(event.failure, kind="machine", message=message)
+        kind = CARD_GONE if message == GONE else "machine"
+        failure = replace(event.failure, kind=kind, message=message)
         assert found == replace(event, ours=True, failure=failure)
 
 
@@ -138,7 +139,7 @@ def test_a_commit_whose_card_goes_is_tried_again_by_the_next_start(
         said = "RuntimeError: CUDA error: unspecified launch failure"
     assert report.failure is not None
     if gone:
-        assert (report.run.outcome, report.failure.kind) == (Outcome.NOT_RUN, "machine")
+        assert (report.run.outcome, report.failure.kind) == (Outcome.NOT_RUN, CARD_GONE)
         assert report.run.reason == (
             f"cuda:1 has gone, which this commit was measured on ({said.rstrip('.')}). "
             "The next start tries again."

@@ -2,6 +2,7 @@
 
 import time
 from dataclasses import replace
+from datetime import UTC, datetime
 from types import SimpleNamespace
 from typing import Any, cast
 
@@ -9,7 +10,8 @@ import pytest
 
 from tests.runner.clustered import READY, REQUEST
 from virnucpro_monitor.errors import ClusterError
-from virnucpro_monitor.records.messages import Ended, PrepareJob, Ready, encode
+from virnucpro_monitor.records import Failure
+from virnucpro_monitor.records.messages import Ended, Failed, PrepareJob, Ready, encode
 from virnucpro_monitor.runner import cluster_pool
 
 
@@ -203,3 +205,33 @@ def test_a_job_that_its_place_lets_not_begin_is_begun_anew(monkeypatch: pytest.M
     assert ended == Ended(cause="exit", code=0, log="")
     assert submitted == [("tcp://one", ""), ("tcp://one", "job 1")]
     assert [one.key for one in refused] == ["job 1"]
+
+
+@pytest.mark.parametrize(("kind", "left"), [("card", 1), ("machine", 2)])
+def test_a_dask_worker_whose_card_has_gone_gets_no_further_commit(
+    monkeypatch: pytest.MonkeyPatch, kind: str, left: int
+) -> None:
+    """Its commits would fail at once, so that all that wait would be given to it."""
+    stand_in = StandInCluster({"tcp://one": READY, "tcp://two": READY})
+    failure = Failure(kind=kind, message="cuda:0 of one has gone.")
+    failed = Failed(
+        benchmark=0, failure=failure, ours=True, started_at=datetime.now(UTC), duration_s=1.0
+    )
+    ended = Ended(cause="exit", code=0, log="")
+
+    def submit(_: Any, place: str, *, name: str) -> Any:
+        return SimpleNamespace(
+            key=name, status="finished", done=lambda: True,
+            result=lambda timeout: [encode(failed), encode(ended)],
+        )  # fmt: skip
+
+    monkeypatch.setattr(stand_in, "submit", submit)
+    monkeypatch.setattr(stand_in, "open_place", lambda at: at, raising=False)
+    accepted: list[Any] = []
+    pool = cluster_pool.ClusterPool(cast(Any, stand_in))
+    for _ in range(2):  # another one was on its way
+        told = list(pool.run(cast(Any, "a job"), accepted.append, at="tcp://one"))
+        assert told == [failed, ended]
+    assert accepted == [failed, failed]
+    assert len(stand_in.places) == left
+    assert stand_in.left_out == ["tcp://one: its card has gone"][: 2 - left]

@@ -1,11 +1,14 @@
 """What runs in a Dask worker."""
 
 import os
+import socket
 import subprocess
 import sys
 import tempfile
 import time
 from dataclasses import replace
+from datetime import UTC, datetime
+from functools import partial
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -14,11 +17,14 @@ import distributed
 import pytest
 
 from tests.runner.clustered import READY, REQUEST, make_plan
-from virnucpro_monitor.records.messages import PrepareJob, decode_ended, encode
+from virnucpro_monitor.records import Failure
+from virnucpro_monitor.records.messages import Ended, Failed, PrepareJob, decode_ended, encode
 from virnucpro_monitor.runner import cluster_files, cluster_lease, cluster_task, cluster_tenure
+from virnucpro_monitor.runner.blame import Blame
 from virnucpro_monitor.runner.client import WorkerPool
 from virnucpro_monitor.runner.cluster_calls import workers_of
 from virnucpro_monitor.runner.dispatch import measure_job
+from virnucpro_monitor.runner.gpu import GIB, Gpu
 from virnucpro_monitor.runner.prepare import prepared_by
 
 
@@ -136,3 +142,48 @@ with cluster_task._temporary() as folder:
         assert list(tmp_path.iterdir()) != []
         assert Path(folder).parent == tmp_path
     assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize("gone", [True, False])
+@pytest.mark.parametrize("crashes", [True, False])
+def test_a_failure_on_a_dask_worker_s_card_is_told_with_its_name_there(
+    tmp_path: Path, cache_folder: Path, monkeypatch: pytest.MonkeyPatch, gone: bool, crashes: bool
+) -> None:
+    """The start knows neither which card it was nor whether that is still there."""
+    seen = None if gone else Gpu("H200", "575", 140 * GIB, 140 * GIB, (), 0)
+    monkeypatch.setattr(cluster_task, "find_gpu", lambda _: Gpu("H200", "575", 1, 1, (), 0))
+    monkeypatch.setattr(cluster_task, "Blame", partial(Blame, look=lambda _: seen))
+    monkeypatch.setattr(cluster_task, "_told", set())
+    monkeypatch.setattr(socket, "gethostname", lambda: "node3")
+    checkpoint = tmp_path / "weights.pt"
+    checkpoint.touch()
+    cluster_task.room_for("cuda:1", str(checkpoint))
+    plan = make_plan(tmp_path, cache_folder, 1)
+    with WorkerPool() as pool:
+        prepared = replace(prepared_by(READY, plan, pool, "cpu"), checkpoint=str(checkpoint))
+    job = measure_job(plan, prepared, tmp_path, "cuda:1", plan.benchmarks)
+    failure = Failure(kind="exception", message="RuntimeError: CUDA error: unknown, on cuda:0")
+    failed = Failed(
+        benchmark=0, failure=failure, started_at=datetime.now(UTC), duration_s=1.0, packages=("a",)
+    )
+    ended = Ended(cause="exit", code=0, log="printed")
+    if crashes:
+        ended = replace(ended, cause="signal", code=6)
+    told = list(cluster_task._blamed(job, [ended] if crashes else [failed, ended]))
+    assert told[-1] == ended
+    if crashes and not gone:
+        assert told == [ended]
+        return
+    (said, _) = told
+    assert isinstance(said, Failed)
+    text = "RuntimeError: CUDA error: unknown, on cuda:1"
+    if crashes:
+        text = "The process was ended by signal SIGABRT before it gave a result"
+    if not gone:
+        assert said == replace(failed, failure=replace(failure, message=text))
+        return
+    assert (said.ours, said.failure.kind, said.benchmark) == (True, "card", 0)
+    assert said.failure.message == (
+        f"cuda:1 of node3 has gone, which this commit was measured on ({text}). "
+        "The next start tries again."
+    )

@@ -7,11 +7,12 @@ from pathlib import Path
 from virnucpro_monitor.records.messages import Failed
 from virnucpro_monitor.runner.capacity import ROOM, needed_gpu_bytes
 from virnucpro_monitor.runner.endings import Cause
-from virnucpro_monitor.runner.failures import is_of_lost_card
+from virnucpro_monitor.runner.failures import is_of_lost_card, name_card
 from virnucpro_monitor.runner.gpu import Gpu, find_gpu
 
 Look = Callable[[str], Gpu | None]
 
+CARD_GONE = "card"  # a kind of failure
 # What a card that goes can look like. A commit that cannot be imported has not come to its card.
 _ON_CARD = frozenset({"exception", "machine", "out_of_memory", "crash", "timeout"})
 _NEXT = "The next start tries again."
@@ -23,39 +24,54 @@ class Blame:
     Args:
         device: "cuda:N"; on "cpu" each failure stays as it is.
         checkpoint: its size tells how much GPU memory one commit is given.
-        told: whether NVML told of this host's cards when the yardstick was set up.
+        told: whether NVML has told of this host's cards before.
+        host: named beside the card, where it may be one of several.
     """
 
-    def __init__(self, device: str, checkpoint: Path, *, told: bool, look: Look = find_gpu) -> None:
+    def __init__(
+        self,
+        device: str,
+        checkpoint: Path,
+        *,
+        told: bool,
+        host: str = "",
+        look: Look = find_gpu,
+    ) -> None:
         self._device = device
         self._checkpoint = checkpoint
         self._told = told
+        self._name = f"{device} of {host}" if host else device
         self._look = look
 
     def of(self, event: Failed) -> Failed:
-        """The same failure, or the machine's where its card has gone or others have filled it."""
-        kind, message = event.failure.kind, event.failure.message
-        why = self._why_not_its_own(kind, message)
-        if why is None:
-            return event
-        failure = replace(event.failure, kind="machine", message=why)
-        return replace(event, ours=True, failure=failure)
+        """The failure with its card's name, or the machine's where that is whose doing it was."""
+        failure = name_card(event.failure, self._device)
+        found = self._not_its_own(failure.kind, failure.message)
+        if found is None:
+            return replace(event, failure=failure)
+        kind, why = found
+        return replace(event, ours=True, failure=replace(failure, kind=kind, message=why))
 
     def of_end(self, cause: Cause) -> Cause:
         """Likewise of a process that has ended without a result."""
-        why = None if cause.ours else self._why_not_its_own(cause.kind, cause.message)
-        return cause if why is None else Cause("machine", why, ours=True)
+        found = None if cause.ours else self._not_its_own(cause.kind, cause.message)
+        return cause if found is None else Cause(*found, ours=True)
 
-    def _why_not_its_own(self, kind: str, message: str) -> str | None:
-        device = self._device
-        if not device.startswith("cuda") or kind not in _ON_CARD:
+    def _not_its_own(self, kind: str, message: str) -> tuple[str, str] | None:
+        """(kind, sentence) of a failure that was not the commit's doing, where it was not."""
+        if not self._device.startswith("cuda") or kind not in _ON_CARD:
             return None
-        gpu, said = self._look(device), message.rstrip(".")
+        gpu, name, said = self._look(self._device), self._name, message.rstrip(".")
         if gpu is None and self._told:
-            return f"{device} has gone, which this commit was measured on ({said}). {_NEXT}"
+            return (
+                CARD_GONE,
+                f"{name} has gone, which this commit was measured on ({said}). {_NEXT}",
+            )
         if kind == "machine" and is_of_lost_card(message):
-            return f"{device} cannot be used ({said}). {_NEXT}"
-        full = None
-        if gpu is not None and kind == "out_of_memory":
-            full = gpu.why_full(ROOM * needed_gpu_bytes(self._checkpoint))
-        return full and f"{device} had no memory left for this commit: {full}. {_NEXT}"
+            return "machine", f"{name} cannot be used ({said}). {_NEXT}"
+        if gpu is None or kind != "out_of_memory":
+            return None
+        full = gpu.why_full(ROOM * needed_gpu_bytes(self._checkpoint))
+        if full is None:
+            return None
+        return "machine", f"{name} had no memory left for this commit: {full}. {_NEXT}"

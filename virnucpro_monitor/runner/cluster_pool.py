@@ -12,6 +12,7 @@ from virnucpro_monitor.records.messages import (
     Advanced,
     DescribeJob,
     Ended,
+    Failed,
     Job,
     MeasureJob,
     MessageError,
@@ -22,6 +23,7 @@ from virnucpro_monitor.records.messages import (
     decode_ended,
     decode_said,
 )
+from virnucpro_monitor.runner.blame import CARD_GONE
 from virnucpro_monitor.runner.cards import Card
 from virnucpro_monitor.runner.client import Accept
 from virnucpro_monitor.runner.cluster import POLL_S, Cluster
@@ -83,12 +85,27 @@ class ClusterPool:
             future = self._cluster.submit(job, place, name=name)
             name = name or future.key
             try:
-                ended = yield from self._follow(future, accept)
+                ended = yield from self._follow(future, self._watching(place, accept))
             finally:
                 self._cluster.forget(future)
             if ended is not None:
                 yield ended
                 return
+
+    def _watching(self, place: str, accept: Accept | None) -> Accept:
+        """The same check of what is said, which leaves a Dask worker out whose card has gone.
+
+        It would have nothing to do from then on, and so be given all further commits.
+        """
+
+        def check(said: Said) -> None:
+            if accept is not None:
+                accept(said)
+            gone = isinstance(said, Failed) and said.failure.kind == CARD_GONE
+            if gone and place in self._cluster.places:
+                self._cluster.leave_out(place, "its card has gone")
+
+        return check
 
     def hold(self, job: MeasureJob, at: str) -> None:
         """As `WorkerPool.hold`, at a Dask worker."""

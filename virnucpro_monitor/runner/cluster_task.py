@@ -10,9 +10,10 @@ import socket
 import tempfile
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import ExitStack, closing, contextmanager
 from dataclasses import dataclass, replace
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +21,7 @@ import dask.config
 import distributed
 
 from virnucpro_monitor.disks import sha256_of
+from virnucpro_monitor.records import Failure
 from virnucpro_monitor.records.messages import (
     Advanced,
     Ended,
@@ -34,6 +36,7 @@ from virnucpro_monitor.records.messages import (
     encode,
 )
 from virnucpro_monitor.runner.adapter_names import SHIPPED, parse_adapter
+from virnucpro_monitor.runner.blame import CARD_GONE, Blame
 from virnucpro_monitor.runner.builtin import source_digest
 from virnucpro_monitor.runner.capacity import (
     gpu_room,
@@ -44,6 +47,7 @@ from virnucpro_monitor.runner.cards import cpu_utilisation
 from virnucpro_monitor.runner.client import WorkerPool
 from virnucpro_monitor.runner.cluster_files import unpack_checkout
 from virnucpro_monitor.runner.cluster_tenure import is_wanted, leave_thread, tenure_of
+from virnucpro_monitor.runner.endings import explain
 from virnucpro_monitor.runner.gpu import find_gpu
 from virnucpro_monitor.runner.plan import MEASURED_AT_ONCE
 from virnucpro_monitor.scratch import scratch_folder, sweep
@@ -55,6 +59,7 @@ USE = "virnucpro-monitor"  # the name of what a Dask worker tells its scheduler 
 CONFIRM_S = 5.0
 _SENT_PREFIX = "virnucpro-monitor-sent-"
 
+_told: set[str] = set()  # the cards that NVML has told of here
 _pools: dict[tuple[bool | None, str], WorkerPool] = {}
 _lock = threading.Lock()
 
@@ -129,7 +134,10 @@ def room_for(device: str, checkpoint: str) -> int:
     """How many commits this place has memory for at once."""
     if not device.startswith("cuda"):
         return MEASURED_AT_ONCE
-    return gpu_room(find_gpu(device), needed_gpu_bytes(Path(checkpoint)))
+    gpu = find_gpu(device)
+    if gpu is not None:
+        _told.add(device)
+    return gpu_room(gpu, needed_gpu_bytes(Path(checkpoint)))
 
 
 def hold_job(line: bytes, paths: Paths, place: str, fork: bool | None, ships: bool) -> bool:
@@ -259,7 +267,7 @@ def _events(job: Job, pool: WorkerPool, worker: Any, topic: str, key: str) -> It
     seceded = False
     try:
         with closing(pool.run(job, cancel=cancel)) as events:
-            for event in events:
+            for event in _blamed(job, events):
                 nearing_end = _nearing_end(job, event)
                 if nearing_end is not None:
                     if not seceded:
@@ -272,6 +280,37 @@ def _events(job: Job, pool: WorkerPool, worker: Any, topic: str, key: str) -> It
                     yield encode(event)
     finally:
         over.set()
+
+
+def _blamed(job: Job, events: Iterable[Said | Ended]) -> Iterator[Said | Ended]:
+    """A job's events, in which a failure has the name of this host's card, and is its own or not.
+
+    Only here can the card be looked at; an end that was its doing becomes a failure that says so.
+    """
+    if not isinstance(job, MeasureJob) or not job.request.device.startswith("cuda"):
+        yield from events
+        return
+    device = job.request.device
+    told = device in _told
+    blame = Blame(device, Path(job.checkpoint), told=told, host=socket.gethostname())
+    index, began, start = job.first, datetime.now(UTC), time.monotonic()
+    for event in events:
+        if isinstance(event, Failed):
+            event = blame.of(event)
+        elif isinstance(event, Ended) and index < len(job.benchmarks):
+            cause = blame.of_end(explain(event, job.timeout_s, job.memory_limit_gib))
+            if cause.kind == CARD_GONE:
+                yield Failed(
+                    benchmark=index,
+                    failure=Failure(kind=cause.kind, message=cause.message),
+                    ours=True,
+                    started_at=began,
+                    duration_s=time.monotonic() - start,
+                )
+        if isinstance(event, Judged | Failed):
+            index = event.benchmark + 1 if isinstance(event, Judged) else len(job.benchmarks)
+            began, start = datetime.now(UTC), time.monotonic()
+        yield event
 
 
 def _nearing_end(job: Job, event: Said | Ended) -> NearingEnd | None:

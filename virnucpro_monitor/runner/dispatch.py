@@ -36,7 +36,6 @@ from virnucpro_monitor.runner.client import WorkerPool
 from virnucpro_monitor.runner.code_digest import adapter_path
 from virnucpro_monitor.runner.decide import Work
 from virnucpro_monitor.runner.endings import explain
-from virnucpro_monitor.runner.failures import name_card
 from virnucpro_monitor.runner.plan import RunPlan
 from virnucpro_monitor.runner.prepare import Prepared
 from virnucpro_monitor.runner.reports import make_report
@@ -89,7 +88,7 @@ def measure(
         )
 
     blame: Blame | None = None
-    if isinstance(prepared.pool, WorkerPool):  # else the card is another host's
+    if isinstance(prepared.pool, WorkerPool):  # else whoever has the card says so
         told = prepared.surroundings.environment.gpu is not None
         blame = Blame(device, Path(prepared.checkpoint), told=told)
     first, num_benchmarks = 0, len(work.benchmarks)
@@ -113,9 +112,8 @@ def measure(
                     if event.benchmark == num_benchmarks - 1:
                         on_nearing_end()
                 elif isinstance(event, (Judged, Failed)):
-                    if isinstance(event, Failed):
-                        event = replace(event, failure=name_card(event.failure, device))
-                        event = blame.of(event) if blame is not None else event
+                    if isinstance(event, Failed) and blame is not None:
+                        event = blame.of(event)
                     if held is not None:
                         yield held
                     first = event.benchmark + 1

@@ -47,13 +47,12 @@ def name_card(failure: Failure, device: str) -> Failure:
     is, its traceback too.
 
     Args:
-        device: "cuda:N", or "cpu"; all else means that it is not known which card it was.
+        device: "cuda:N", or "cpu".
     """
     if device == "cpu":
         return failure
-    number = device.removeprefix("cuda:")
-    card, gpu = (device, f"GPU {number}") if number.isdigit() else ("cuda", "The GPU")
-    message = _OWN_GPU.sub(gpu, _OWN_CARD.sub(card, failure.message))
+    gpu = f"GPU {device.removeprefix('cuda:')}"
+    message = _OWN_GPU.sub(gpu, _OWN_CARD.sub(device, failure.message))
     if _SECOND_CARD in message:
         message += " (a commit sees one card alone, as cuda:0)"
     return replace(failure, message=message)
