@@ -175,6 +175,47 @@ def test_cards_are_asked_for_by_their_resource(plan: RunPlan, dask: Any) -> None
         cover(on_cards, dask)
 
 
+@pytest.mark.parametrize("device", ["cuda", "cuda:0", "cuda:1", "cuda:0,1"])
+def test_a_device_s_number_is_said_not_to_count_on_a_cluster(
+    plan: RunPlan, monkeypatch: pytest.MonkeyPatch, device: str
+) -> None:
+    """But for the one that is asked for where none is."""
+
+    def nobody(*_: Any) -> None:
+        raise ClusterError("nobody")
+
+    monkeypatch.setattr(cluster, "connect", nobody)
+    said: list[str] = []
+    on_card = replace(plan, request=replace(REQUEST, device=device), scheduler="tcp://one:1")
+    with pytest.raises(ClusterError, match="nobody"):
+        cluster.Cluster(on_card, said.append)
+    line = f"On a cluster each worker has a card: --device {device} is taken for cuda there."
+    assert said == ([] if device in ("cuda", "cuda:0") else [line])
+
+
+@pytest.mark.parametrize(
+    ("visible", "devices"),
+    [
+        (None, ["cuda:0", "cuda:1"]),
+        ("2,3", ["cuda:0", "cuda:1"]),
+        ("2", ["cuda:0", "cuda:0"]),
+        ("2,", ["cuda:0", "cuda:0"]),
+    ],
+)
+def test_dask_workers_of_a_host_share_the_cards_that_they_see(
+    plan: RunPlan, visible: str | None, devices: list[str]
+) -> None:
+    own = object.__new__(cluster.Cluster)
+    own._plan = replace(plan, request=replace(REQUEST, device="cuda"))
+    own._threads, own._cards = {}, {}
+    own._present = lambda: {"tcp://one": {}, "tcp://two": {}}  # type: ignore[method-assign]
+    places = [
+        cluster_task.Place(address=one, host="host", sources="", visible=visible, shares=True)
+        for one in ("tcp://one", "tcp://two")
+    ]
+    assert [own._device(place) for place in places] == devices
+
+
 @pytest.mark.parametrize(
     ("scheduler", "sentence"),
     [

@@ -76,7 +76,8 @@ PREPARE = PrepareJob(
          "its torch is 2.10.0, not 2.11.0 as elsewhere"),
         (replace(READY, environment=replace(READY.environment, gpu="A100")),
          "its gpu is A100, not H200 as elsewhere"),
-        (replace(READY, weights_digest="2" * 64), "its weights are not those of the others"),
+        (replace(READY, weights_digest="0" * 64), 
+         "its weights are 000000000000, not 111111111111 as elsewhere"),
     ],
 )  # fmt: skip
 def test_a_dask_worker_with_another_torch_card_or_weights_is_left_out_and_the_rest_goes_on(
@@ -102,6 +103,21 @@ def test_of_three_dask_workers_the_odd_one_is_left_out_though_it_is_the_first() 
     assert stand_in.left_out == ["tcp://a: its torch is 2.10.0, not 2.11.0 as elsewhere"]
     assert isinstance(ready, Ready)
     assert ready.environment.torch == "2.11.0"
+
+
+def test_of_as_many_dask_workers_of_two_kinds_the_same_kind_measures_in_each_start() -> None:
+    """Their addresses change, and a start that takes the other kind measures everything anew."""
+    other = replace(READY, environment=replace(READY.environment, gpu="A100"))
+    kinds: list[str | None] = []
+    for first, second in ((READY, other), (other, READY)):
+        stand_in = StandInCluster({"tcp://a": first, "tcp://b": second})
+        pool = cluster_pool.ClusterPool(cast(Any, stand_in))
+        ready, _ = pool.run(PREPARE)
+        pool.close()
+        assert isinstance(ready, Ready)
+        assert len(stand_in.left_out) == 1
+        kinds.append(ready.environment.gpu)
+    assert kinds == ["H200", "H200"]
 
 
 @pytest.mark.parametrize(

@@ -29,6 +29,7 @@ from virnucpro_monitor.runner.cluster_hosts import hosts_of
 from virnucpro_monitor.runner.cluster_lease import Leases
 from virnucpro_monitor.runner.endings import in_words
 from virnucpro_monitor.runner.plan import RunPlan
+from virnucpro_monitor.runner.visible import names_in
 
 CONNECT_S = 10.0
 POLL_S = 0.2
@@ -62,6 +63,9 @@ class Cluster:
             raise ClusterError(
                 "The Dask engine needs to know its scheduler: give --scheduler tcp://HOST:8786."
             )
+        device = plan.request.device
+        if device not in ("cpu", "cuda", "cuda:0"):  # the last is said where nothing is
+            say(f"On a cluster each worker has a card: --device {device} is taken for cuda there.")
         self._plan = plan
         self.say = say
         self._on_hosts = on_hosts
@@ -393,7 +397,7 @@ class Cluster:
         }
         number = next(one for one in range(len(taken) + 1) if one not in taken)
         self._cards[place.address] = same, number
-        several = place.visible is None or "," in place.visible
+        several = place.visible is None or len(names_in(place.visible)) > 1
         return f"cuda:{number if several else 0}"
 
     def _each(

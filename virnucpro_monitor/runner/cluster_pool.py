@@ -206,7 +206,10 @@ class ClusterPool:
             else:
                 prepared[address] = ready
         if self._first is None and prepared:
-            self._first = max(prepared.values(), key=lambda one: _num_like(one, prepared))
+            # Of as many of each, always the same ones: their addresses are others in each start.
+            self._first = max(
+                prepared.values(), key=lambda one: (_num_like(one, prepared), str(_facts(one)))
+            )
         for address, ready in prepared.items():
             assert self._first is not None
             if why := _unlike(self._first, ready):
@@ -364,19 +367,24 @@ def _num_like(one: Ready, prepared: Mapping[str, Ready]) -> int:
     return sum(not _unlike(one, other) for other in prepared.values())
 
 
-def _unlike(first: Ready, other: Ready) -> str:
-    """What is different there that changes results; nothing for two that are alike."""
-    if first.weights_digest != other.weights_digest:
-        return "its weights are not those of the others"
-    here, there = first.environment, other.environment
-    facts = {
-        field.name: (getattr(here, field.name), getattr(there, field.name))
-        for field in dataclasses.fields(here)
+def _facts(one: Ready) -> dict[str, Any]:
+    """What changes results at a Dask worker, in one order everywhere."""
+    there = one.environment
+    named = {
+        field.name: getattr(there, field.name)
+        for field in dataclasses.fields(there)
         if field.name not in ("host", "packages", "parts")
     }
-    parts, other_parts = here.parts or {}, there.parts or {}
-    facts |= {name: (parts.get(name), other_parts.get(name)) for name in {*parts, *other_parts}}
-    for name, (one, another) in facts.items():
+    return {"weights": one.weights_digest, **named, **dict(sorted((there.parts or {}).items()))}
+
+
+def _unlike(first: Ready, other: Ready) -> str:
+    """What is different there that changes results; nothing for two that are alike."""
+    here, there = _facts(first), _facts(other)
+    for name in {**here, **there}:
+        one, another = here.get(name), there.get(name)
+        if one != another and name == "weights":
+            return f"its weights are {another!s:.12}, not {one!s:.12} as elsewhere"
         if one != another:
             return f"its {name} is {another}, not {one} as elsewhere"
     return ""

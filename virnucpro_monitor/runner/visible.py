@@ -9,17 +9,17 @@ _UUID = re.compile(r"(GPU|MIG)-\S+")
 
 
 def visible_names() -> tuple[str, ...] | None:
-    """The numbers, UUIDs or MIG names of `CUDA_VISIBLE_DEVICES`, as CUDA reads it.
+    """What `CUDA_VISIBLE_DEVICES` shows here (`names_in`); None where all cards are visible."""
+    visible = os.environ.get("CUDA_VISIBLE_DEVICES")
+    return None if visible is None else names_in(visible)
+
+
+def names_in(visible: str) -> tuple[str, ...]:
+    """The numbers, UUIDs or MIG names of a `CUDA_VISIBLE_DEVICES`, as CUDA reads it.
 
     It stops at the first word that names no card, or one in another way than those before it, and
     shows none at all where one is named twice.
-
-    Returns:
-        None where the variable is not set, and all cards are visible.
     """
-    visible = os.environ.get("CUDA_VISIBLE_DEVICES")
-    if visible is None:
-        return None
     names: list[str] = []
     ways: set[str] = set()
     for word in visible.split(","):
