@@ -24,12 +24,14 @@ class StandInCluster:
     def __init__(self, answers: dict[str, Ready]) -> None:
         self.places = dict.fromkeys(answers)
         self.left_out: list[str] = []
+        self.names: list[str] = []
         self.num_awaited = len(answers)
         self._new = list(answers)
         self._answers = answers
 
-    def submit(self, job: Any, address: str | None = None) -> Any:
-        lines = [encode(self._answers[address or ""]), encode(Ended(cause="exit", code=0, log=""))]
+    def submit(self, job: Any, address: str, *, name: str) -> Any:
+        self.names.append(name)
+        lines = [encode(self._answers[address]), encode(Ended(cause="exit", code=0, log=""))]
         return SimpleNamespace(
             key="job", status="finished", done=lambda: True, result=lambda timeout: lines
         )
@@ -50,6 +52,9 @@ class StandInCluster:
         return None
 
     def is_stranded(self, future: Any) -> bool:
+        return True
+
+    def has_left(self, address: str) -> bool:
         return True
 
     def is_any_left(self) -> bool | None:
@@ -152,7 +157,7 @@ def test_a_start_whose_workers_have_all_gone_ends_with_a_sentence(
     monkeypatch.setattr(cluster_pool, "LOST_S", 0.1)
     stand_in = StandInCluster({"tcp://one": READY})
     waiting = SimpleNamespace(key="job", status="pending", done=lambda: False)
-    monkeypatch.setattr(stand_in, "submit", lambda *_: waiting)
+    monkeypatch.setattr(stand_in, "submit", lambda *_, **__: waiting)
     with pytest.raises(ClusterError, match="No worker of the Dask cluster is left"):
         list(cluster_pool.ClusterPool(cast(Any, stand_in)).run(PREPARE))
 
@@ -174,7 +179,7 @@ def test_a_result_that_goes_with_its_worker_is_waited_for_no_longer(
         raise TimeoutError
 
     future.result = result
-    monkeypatch.setattr(stand_in, "submit", lambda *_: future)
+    monkeypatch.setattr(stand_in, "submit", lambda *_, **__: future)
     *_, ended = cluster_pool.ClusterPool(cast(Any, stand_in)).run(PREPARE)
     assert stand_in.left_out == ["tcp://one: it has left the cluster"]
     assert ended == Ended(cause="lost", code=0, log="it has left the cluster")
@@ -193,7 +198,7 @@ def test_a_start_whose_scheduler_says_nothing_more_ends_with_a_sentence(
     for name, function in trouble.items():
         monkeypatch.setattr(stand_in, name, function)
     waiting = SimpleNamespace(key="job", status="pending", done=lambda: False)
-    monkeypatch.setattr(stand_in, "submit", lambda *_: waiting)
+    monkeypatch.setattr(stand_in, "submit", lambda *_, **__: waiting)
     with pytest.raises(ClusterError, match="The Dask scheduler has gone"):
         list(cluster_pool.ClusterPool(cast(Any, stand_in)).run(PREPARE))
 
@@ -251,3 +256,31 @@ def test_a_dask_worker_whose_card_has_gone_gets_no_further_commit(
     assert accepted == [failed, failed]
     assert len(stand_in.places) == left
     assert stand_in.left_out == ["tcp://one: its card has gone"][: 2 - left]
+
+
+def test_a_worker_that_let_nothing_begin_is_prepared_once_it_is_ours_again(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """It has come back at its old address, in a process that knows nothing of us."""
+    stand_in = StandInCluster({"tcp://one": READY})
+    prepare, refused = stand_in.submit, []
+
+    def submit(job: Any, address: str, *, name: str) -> Any:
+        future = prepare(job, address, name=name)
+        if not refused:
+            future.result = lambda timeout: []
+        return future
+
+    monkeypatch.setattr(stand_in, "submit", submit)
+    monkeypatch.setattr(stand_in, "was_refused", refused.append, raising=False)
+    monkeypatch.setattr(stand_in, "has_left", lambda _: False)
+    new = iter([["tcp://one"], ["tcp://one"]])
+    monkeypatch.setattr(stand_in, "newcomers", lambda: next(new, []))
+    pool = cluster_pool.ClusterPool(cast(Any, stand_in))
+    ready, ended = pool.run(PREPARE)
+    pool.close()
+    assert len(refused) == 1
+    assert isinstance(ready, Ready)
+    assert ended == Ended(cause="exit", code=0, log="")
+    assert stand_in.left_out == []
+    assert stand_in.names == ["", "job"]  # a place that it takes down each time is given up

@@ -240,8 +240,12 @@ class Cluster:
 
         It starts a worker that was killed again, but under another address.
         """
-        present = self._present()
         address, _ = self._jobs.get(future.key, ("", ""))
+        return self.has_left(address)
+
+    def has_left(self, address: str) -> bool:
+        """Whether a Dask worker has left the cluster, as far as the scheduler says."""
+        present = self._present()
         return present is not None and address not in present
 
     def was_refused(self, future: Any) -> None:

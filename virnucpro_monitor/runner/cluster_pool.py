@@ -47,6 +47,9 @@ class ClusterPool:
         self._cluster = cluster
         self._closed = threading.Event()
         self._first: Ready | None = None
+        self._names: dict[
+            str, str
+        ] = {}  # of what has begun to prepare a Dask worker, and not ended
         self._welcoming = threading.Event()
         self._doorman: threading.Thread | None = None
 
@@ -133,9 +136,11 @@ class ClusterPool:
 
     def _prepare(self, job: PrepareJob) -> Generator[Said | Ended]:
         """Prepare each Dask worker that can be had; those unlike most of them are left out."""
-        last = yield from self._prepare_each(job, self._await_places())
+        last: list[Said | Ended] = []
+        while not last and not self._closed.is_set():
+            last = yield from self._prepare_each(job, self._await_places())
         if self._first is None:
-            yield from last
+            yield from last or [Ended(cause="cancelled", code=0, log="")]
             return
         # Which host it will be is open, and alike ones give the same.
         somewhere = replace(self._first.environment, host=self._cluster.name)
@@ -176,11 +181,17 @@ class ClusterPool:
     def _prepare_each(
         self, job: PrepareJob, addresses: Iterable[str]
     ) -> Generator[Said | Ended, None, list[Said | Ended]]:
-        """Prepare these Dask workers; yields their progress, returns what the last one said."""
+        """Prepare these Dask workers; yields their progress, returns what the last one said.
+
+        One that let it not begin is a newcomer once more, when it is ours again.
+        """
         cluster = self._cluster
-        futures = {address: cluster.submit(job, address) for address in addresses}
+        futures = {
+            address: cluster.submit(job, address, name=self._names.get(address, ""))
+            for address in addresses
+        }
         prepared: dict[str, Ready] = {}
-        last: list[Said | Ended] = [Ended(cause="cancelled", code=0, log="")]
+        last: list[Said | Ended] = []
         for address, future in futures.items():
             events: list[Said | Ended] = []
             ended = None
@@ -198,6 +209,10 @@ class ClusterPool:
                         events.append(event)
             finally:
                 cluster.forget(future)
+            if ended is None and not cluster.has_left(address):
+                self._names.setdefault(address, future.key)  # so that its beginnings are counted
+                continue
+            self._names.pop(address, None)
             events.append(ended or Ended(cause="lost", code=0, log="it has left the cluster"))
             ready = next((event for event in events if isinstance(event, Ready)), None)
             last = events
