@@ -111,6 +111,17 @@ def test_every_format_has_one_digest_and_gives_fair_esm_s_model(
     assert found.path.stat().st_mtime_ns == written
 
 
+def test_written_weights_are_as_readable_as_any_file_of_the_user(
+    source: Any, tmp_path: Path
+) -> None:
+    plain_file = tmp_path / "plain"
+    plain_file.touch()
+    write_hugging_face(source, tmp_path / "folder")
+    write_esm_efficient(source, tmp_path / "one.safetensors", "esm2_t6_8M_UR50D")
+    for file in (tmp_path / "folder/model.safetensors", tmp_path / "one.safetensors"):
+        assert file.stat().st_mode == plain_file.stat().st_mode
+
+
 def test_what_decides_an_embedding_decides_the_digest(plain: Weights, tmp_path: Path) -> None:
     import argparse
 

@@ -5,6 +5,7 @@ safetensors file with Hugging Face's names, and esm-efficient's own safetensors.
 """
 
 import json
+import os
 import pickle
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -123,7 +124,7 @@ def write_hugging_face(source: Any, folder: Path, *, rotations: bool = False) ->
             name = f"{HUGGING_FACE.layer.format(index)}.attention.self.rotary_embeddings.inv_freq"
             tensors[name] = layer.self_attn.rot_emb.inv_freq.clone()
     folder.mkdir(parents=True, exist_ok=True)
-    save_file(tensors, folder / _ONE_FILE, metadata={"format": "pt"})
+    _save(tensors, folder / _ONE_FILE, {"format": "pt"})
     settings = {
         "architectures": ["EsmForMaskedLM"],
         "model_type": "esm",
@@ -142,7 +143,15 @@ def write_esm_efficient(source: Any, path: Path, model_name: str) -> None:
         "embed_dim": str(source.embed_dim),
         "attention_heads": str(source.attention_heads),
     }
-    save_file(_named(source, ESM_EFFICIENT), path, metadata=metadata)
+    _save(_named(source, ESM_EFFICIENT), path, metadata)
+
+
+def _save(tensors: dict[str, torch.Tensor], path: Path, metadata: dict[str, str]) -> None:
+    """As `save_file`, for whom the user lets read files: safetensors makes them private."""
+    save_file(tensors, path, metadata=metadata)
+    mask = os.umask(0)
+    os.umask(mask)
+    path.chmod(0o666 & ~mask)
 
 
 def hugging_face_settings(source: Any) -> dict[str, Any]:
