@@ -71,8 +71,13 @@ def test_the_readme_s_model_of_one_s_own_packs_as_alone(
     assert (
         "model of the family prott5 (asked for in the size of esm2_t6_8M_UR50D), 4 layers" in said
     )
+    assert "to oracle not judged: there is no oracle for this model" in said
     assert "looked at 3 sequences of 7 to 58 tokens; judged: coverage, finite" in said
     assert "not judged: oracle, ceiling, baseline not asked collator, weights" in said
+    # What it is held against is named: the model itself in FP64 is not FP32.
+    assert run_command(["adapter", "check", "my_model.py:Mine:oracle=self-fp64"]) == 0
+    said = " ".join(capsys.readouterr().out.split())
+    assert re.search(r"to oracle [0-9.e-]+ packed, [0-9.e-]+ alone; it is self-fp64 ", said)
     # A family that the model itself names is judged like one of the list.
     named = "from dataclasses import replace\n"
     named += "from virnucpro_monitor.models.families import FAMILIES\n"

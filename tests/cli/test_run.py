@@ -127,7 +127,7 @@ def test_a_rewritten_branch_keeps_its_results(
 @pytest.mark.parametrize(
     ("arguments", "sentence"),
     [
-        (["--target", "nowhere"], "There is no target 'nowhere'"),
+        (["--target", "nowhere"], "targets add NAME REPOSITORY stores one."),
         (["--target", "{tiny}", "--commit", "nope"], "Revision 'nope' is not known"),
         (["--target", "{tiny}", "--commits", "HEAD"], "has no two dots"),
         (["--target", "{tiny}", "--new", "--commit", "HEAD"], "--new and --all pick the commits"),

@@ -160,7 +160,8 @@ def test_a_protocol_tighter_than_the_noise_is_refused_with_the_numbers(
 
 
 @pytest.mark.parametrize(
-    ("similarity", "text"), [(None, "none"), (0.99, "0.99000"), (1 - 1e-9, "1 - 1.0e-09")]
+    ("similarity", "text"),
+    [(None, "none"), (0.99, "0.99000"), (1 - 1e-9, "1 - 1.0e-09"), (1.0, "exactly 1")],
 )
 def test_a_similarity_near_one_keeps_its_digits(similarity: float | None, text: str) -> None:
     assert validate.similarity_text(similarity) == text

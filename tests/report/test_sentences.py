@@ -1,4 +1,5 @@
 import shlex
+from dataclasses import replace
 from datetime import timedelta
 
 import pytest
@@ -14,7 +15,7 @@ from tests.analysis.histories import (
 )
 from tests.report.samples import plain_comparison
 from virnucpro_monitor.analysis.comparison import compare_runs
-from virnucpro_monitor.analysis.incidents import Incident, derive_incidents
+from virnucpro_monitor.analysis.incidents import Incident, IncidentState, derive_incidents
 from virnucpro_monitor.analysis.regressions import find_regressions
 from virnucpro_monitor.records import Acknowledgement, Target
 from virnucpro_monitor.report.sentences import (
@@ -103,6 +104,10 @@ def test_regressions_are_told_with_what_could_be_judged() -> None:
         "1 incident begun and not fixed and 1 incident begun and fixed; 1 of 2 series could be "
         "judged; 1 vanished."
     )
+    # What was force-pushed away is over, but nothing fixed it.
+    away = [replace(one, state=IncidentState.REWRITTEN) for one in derive_incidents(runs, now=NOW)]
+    found = find_regressions(runs, away, since=commit(0))
+    assert regressions_sentence(found).startswith("2 incidents begun and over; ")
     quiet = find_regressions(history("PP"), [])
     assert regressions_sentence(quiet) == "No regression; 1 of 1 series could be judged."
 

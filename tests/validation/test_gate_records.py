@@ -112,6 +112,10 @@ SEEDS = [
         "All 2 sequences are more similar than 0.999; the lowest is s1 with 1 - 9.3e-10.",
     ),
     (
+        [sequence(0, similarity=1.0)], True, 1.0, 0.999, None,
+        "The one sequence is more similar than 0.999; the lowest is s0 with exactly 1.",
+    ),
+    (
         [sequence(0, similarity=0.9995)], True, 0.9995, 0.999, None,
         "The one sequence is more similar than 0.999; the lowest is s0 with 0.9995.",
     ),

@@ -37,7 +37,8 @@ class Regressions:
 
     Attributes:
         broken: incidents that began in the range and last at its end, oldest first.
-        recovered: incidents that began in the range and were fixed in it.
+        recovered: incidents that began in the range and were fixed in it, or whose commits have
+            left the branch.
         fixed: incidents from before the range that were fixed in it.
         judged: series with a verdict (passed or failed) in the range.
         vanished: series with runs before the range and none in it.

@@ -103,9 +103,9 @@ def describe_trial(trial: Trial) -> list[str]:
         f"{'pack' if trial.num_packs == 1 else 'packs'}",
         f"difference  {shown(largest([one.relative_l2 for one in results]))} packed against alone "
         f"(relative L2, pooled)",
-        f"to FP32     {shown(packed)} packed, {shown(unpacked)} alone"
+        f"to oracle   {shown(packed)} packed, {shown(unpacked)} alone; it is {trial.oracle}"
         if trial.oracle != NO_ORACLE
-        else "to FP32     not judged: there is no oracle for this model",
+        else "to oracle   not judged: there is no oracle for this model",
         f"seconds     {trial.duration_s:.1f}",
         f"looked at   {len(results)} sequences of {min(trial.lengths)} to {max(trial.lengths)} "
         f"tokens; judged: {named((True, False))}; not judged: {named((None,))}",

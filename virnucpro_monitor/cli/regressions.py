@@ -52,6 +52,7 @@ def regressions(
     from virnucpro_monitor.monitor.questions import load_regressions
     from virnucpro_monitor.report.sentences import (
         accuracy_move_sentence,
+        incidents_by_fate,
         movement_sentence,
         regressions_sentence,
     )
@@ -65,14 +66,9 @@ def regressions(
         print_json(regressions_values(found))
     else:
         typer.echo(regressions_sentence(found))
-        for title, listed in (
-            ("Began and not fixed", found.broken),
-            ("Began and fixed", found.recovered),
-            ("From before and fixed", found.fixed),
-        ):
-            if listed:
-                typer.echo(f"\n{title}:")
-                print_incidents(listed)
+        for words, listed in incidents_by_fate(found):
+            typer.echo(f"\n{words.capitalize()}:")
+            print_incidents(listed)
         if found.moved or found.accuracy:
             typer.echo("\nMoved below the gates:")
             for one in found.moved:
@@ -92,7 +88,7 @@ def regressions(
 
 def print_incidents(incidents: "Sequence[Incident]") -> None:
     from virnucpro_monitor.report.sentences import after_words, before_words, cause_words
-    from virnucpro_monitor.report.text import UNKNOWN, format_error
+    from virnucpro_monitor.report.text import UNKNOWN, format_error, one_line
     from virnucpro_monitor.report.words import STATE_WORDS, setup_words
 
     rows = []
@@ -106,8 +102,8 @@ def print_incidents(incidents: "Sequence[Incident]") -> None:
                 setup_words(incident.first_bad.configuration),
                 cause_words(incident),
                 incident.first_bad.commit.short,
-                incident.first_bad.commit.subject[:40],
-                incident.first_bad.commit.author[:24],
+                one_line(incident.first_bad.commit.subject, 40),
+                one_line(incident.first_bad.commit.author, 24),
                 UNKNOWN
                 if good is None
                 else good.commit.short

@@ -97,6 +97,7 @@ def list_runs(
 def print_runs(
     runs: list[Run], findings: "Mapping[int, Finding]", flips: "Mapping[int, int]"
 ) -> None:
+    from virnucpro_monitor.report.text import one_line
     from virnucpro_monitor.report.words import agreement, deciding_words, failing_words, setup_words
 
     targets = {run.target for run in runs}
@@ -107,7 +108,7 @@ def print_runs(
                 str(run.id),
                 *([run.target] if len(targets) > 1 else []),
                 run.commit.short,
-                run.commit.subject[:40],
+                one_line(run.commit.subject, 40),
                 run.benchmark_label,
                 setup_words(run.configuration),
                 outcome_text(run) + _flips_text(flips.get(run.row_id, 0)),

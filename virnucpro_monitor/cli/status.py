@@ -63,7 +63,7 @@ def describe_status(one: TargetStatus) -> list[str]:
 
     lines, now = [], datetime.now(UTC)
     if one.last_heartbeat is None:
-        lines.append("last heard  never; runs by hand do not count")
+        lines.append("last heard  never; only starts by `run --new` count")
     else:
         age = format_age(one.last_heartbeat, now)
         said = visible(f"{one.last_state}: {one.last_message}")

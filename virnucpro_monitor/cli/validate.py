@@ -145,6 +145,8 @@ def similarity_text(similarity: float | None) -> str:
     if similarity is None:
         return "none"
     error = max(0.0, 1.0 - similarity)
+    if error == 0.0:
+        return "exactly 1"
     return f"{similarity:.5f}" if error >= 1e-5 else f"1 - {error:.1e}"
 
 

@@ -29,6 +29,8 @@ def every(text: str) -> tuple[str, str]:
     if unit == "h" and number and 24 % number == 0:
         if number == 24:
             return "0 0 * * *", "*-*-* 00:00"
+        if number == 1:
+            return every("60m")
         return f"0 */{number} * * *", f"0/{number}:00"
     if unit == "d" and number == 1:
         return "0 3 * * *", "*-*-* 03:00"

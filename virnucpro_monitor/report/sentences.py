@@ -176,17 +176,27 @@ def movement_sentence(one: Movement) -> str:
     return f"{name} {way} from {levels[0]} to {levels[1]} at {_commit_words(one.run)}: {judged}."
 
 
+def incidents_by_fate(found: Regressions) -> list[tuple[str, tuple[Incident, ...]]]:
+    """What became of the incidents ("begun and not fixed", …), each with those of which it is true.
+
+    One whose commits have left the branch is over, but nothing fixed it.
+    """
+
+    rewritten = any(one.state is IncidentState.REWRITTEN for one in found.recovered)
+    fates = [
+        ("begun and not fixed", found.broken),
+        (f"begun and {'over' if rewritten else 'fixed'}", found.recovered),
+        ("from before and fixed", found.fixed),
+    ]
+    return [(words, incidents) for words, incidents in fates if incidents]
+
+
 def regressions_sentence(found: Regressions) -> str:
     """What broke, said together with how much could be judged at all."""
     judged = f"{found.num_judged:,} of {found.num_series:,} series could be judged"
     parts = [
         f"{count(len(incidents), 'incident')} {words}"
-        for incidents, words in (
-            (found.broken, "begun and not fixed"),
-            (found.recovered, "begun and fixed"),
-            (found.fixed, "from before and fixed"),
-        )
-        if incidents
+        for words, incidents in incidents_by_fate(found)
     ]
     told = _listed(parts) if parts else "No regression"
     vanished = f"; {len(found.vanished):,} vanished" if found.vanished else ""

@@ -151,7 +151,8 @@ def _by_location(wanted: str, known: dict[str, Target]) -> Target:
     if not elsewhere and not path_from(wanted).exists():
         names = ", ".join(sorted(known)) or "none yet"
         raise ConfigurationError(
-            f"There is no target {wanted!r} (known: {names}) and no repository at that path."
+            f"There is no target {wanted!r} (known: {names}) and no repository at that path: "
+            "virnucpro-monitor targets add NAME REPOSITORY stores one."
         )
     location = absolute_location(wanted)
     for target in known.values():

@@ -442,7 +442,7 @@ def _side(packed: bool, unpacked: bool) -> Culprit:
 def _cosine_text(similarity: float) -> str:
     """As many digits as it takes to tell it from 1."""
     error = error_of(similarity)
-    return f"{similarity:.4f}" if error >= 1e-4 else f"1 - {error:.1e}"
+    return f"{similarity:.4f}" if error >= 1e-4 else f"1 - {error:.1e}" if error else "exactly 1"
 
 
 def _some(ids: Sequence[str], most: int = 3) -> str:
