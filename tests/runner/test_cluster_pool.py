@@ -228,9 +228,12 @@ def test_a_job_that_its_place_lets_not_begin_is_begun_anew(monkeypatch: pytest.M
     assert [one.key for one in refused] == ["job 1"]
 
 
-@pytest.mark.parametrize(("kind", "left"), [("card", 1), ("machine", 2)])
-def test_a_dask_worker_whose_card_has_gone_gets_no_further_commit(
-    monkeypatch: pytest.MonkeyPatch, kind: str, left: int
+@pytest.mark.parametrize(
+    ("kind", "why"),
+    [("card", "its card has gone"), ("weights", "its weights have changed"), ("machine", None)],
+)
+def test_a_dask_worker_that_can_measure_no_more_gets_no_further_commit(
+    monkeypatch: pytest.MonkeyPatch, kind: str, why: str | None
 ) -> None:
     """Its commits would fail at once, so that all that wait would be given to it."""
     stand_in = StandInCluster({"tcp://one": READY, "tcp://two": READY})
@@ -254,8 +257,8 @@ def test_a_dask_worker_whose_card_has_gone_gets_no_further_commit(
         told = list(pool.run(cast(Any, "a job"), accepted.append, at="tcp://one"))
         assert told == [failed, ended]
     assert accepted == [failed, failed]
-    assert len(stand_in.places) == left
-    assert stand_in.left_out == ["tcp://one: its card has gone"][: 2 - left]
+    assert stand_in.left_out == ([f"tcp://one: {why}"] if why else [])
+    assert len(stand_in.places) == (1 if why else 2)
 
 
 def test_a_worker_that_let_nothing_begin_is_prepared_once_it_is_ours_again(

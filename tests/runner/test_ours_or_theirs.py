@@ -143,6 +143,35 @@ def test_weights_that_change_on_the_way_are_tried_again(
     assert "has changed since this run began" in second.run.reason
 
 
+_OVERWRITTEN = """
+import os, shutil
+shutil.copyfile({other!r}, {weights!r})
+{then}
+"""
+
+
+@pytest.mark.usefixtures("shared_workers")
+@pytest.mark.parametrize("then", ["", "os.abort()", "raise RuntimeError('shape')"])
+def test_weights_that_are_overwritten_under_a_commit_are_no_verdict_on_it(
+    tiny: TinyRepository, make_plan: MakePlan, cache_folder: Path, tmp_path: Path, then: str
+) -> None:
+    """In place, so that who has mapped them reads others, or beyond their end."""
+    source = resolve_weights(MODEL, "synthetic", cache_folder=cache_folder)
+    weights = tmp_path / f"{MODEL}.pt"
+    shutil.copyfile(source.path, weights)
+    shutil.copyfile(source.regression_path, tmp_path / source.regression_path.name)
+    other = tmp_path / "other" / weights.name
+    synthesize(MODEL, other, seed=1)
+    code = _OVERWRITTEN.format(other=str(other), weights=str(weights), then=then)
+    commit = tiny.commit({MODEL_FILE: HEALTHY[MODEL_FILE] + code})
+    request = Request(model=MODEL, weights=str(weights))
+    (report,) = run_commits(make_plan([commit], request=request, confine=False, force=True))
+    assert report.run.outcome is Outcome.NOT_RUN
+    assert report.run.reason == f"The weights file {weights.name} has changed since this run began."
+    assert report.failure is not None
+    assert report.failure.kind == "weights"
+
+
 @pytest.mark.parametrize(
     ("cause", "code", "ours"),
     [

@@ -33,6 +33,7 @@ LOST_S = 30.0  # without a word of the scheduler, or any worker, before the star
 LOOK_S = 5.0  # between looks at which of its workers are left, and which have joined
 OTHERS_S = 10.0  # for all workers to be free, before a start begins with those that are
 BRIEFLY_S = 0.02
+_SPOILT = {CARD_GONE: "its card has gone", "weights": "its weights have changed"}
 END_S = 5.0  # for looking at those that join, once the start is over
 
 
@@ -96,17 +97,17 @@ class ClusterPool:
                 return
 
     def _watching(self, place: str, accept: Accept | None) -> Accept:
-        """The same check of what is said, which leaves a Dask worker out whose card has gone.
+        """The same check of what is said, which leaves a Dask worker out that can measure no more.
 
-        It would have nothing to do from then on, and so be given all further commits.
+        It would fail each commit at once, and so be given all that wait.
         """
 
         def check(said: Said) -> None:
             if accept is not None:
                 accept(said)
-            gone = isinstance(said, Failed) and said.failure.kind == CARD_GONE
-            if gone and place in self._cluster.places:
-                self._cluster.leave_out(place, "its card has gone")
+            why = _SPOILT.get(said.failure.kind) if isinstance(said, Failed) and said.ours else None
+            if why is not None and place in self._cluster.places:
+                self._cluster.leave_out(place, why)
 
         return check
 

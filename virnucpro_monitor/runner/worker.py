@@ -197,10 +197,7 @@ def _measure(
             if held:
                 clock.restart()
                 weights, oracles = _yardstick(job, named, emit)  # as they are now, from the cache
-            if weights.digest != job.weights_digest:
-                raise WeightsError(
-                    f"The weights file {Path(weights.path).name} has changed since this run began."
-                )
+            _check_unchanged(job, weights)
             for benchmark in job.benchmarks[job.first : job.first + 1]:
                 read_ahead(benchmark, job.reuse)
             subject.wait()
@@ -209,6 +206,7 @@ def _measure(
                 _progress(emit, job.first)(0, len(job.benchmarks[job.first].sequences))
             for index in range(job.first, len(job.benchmarks)):
                 verdict = _judge(job, subject, index, oracles[index], emit, loading_s)
+                _check_unchanged(job)
                 emit(
                     Judged(
                         benchmark=index,
@@ -218,10 +216,13 @@ def _measure(
                         **clock.restart(),
                     )
                 )
-    except ChannelClosedError:
-        return TARGET_GONE
     except BaseException as error:
-        if isinstance(error, MessageError):
+        changed = _changed(job)  # under the processes that map it: they may fail in any way
+        if changed is None and isinstance(error, ChannelClosedError):
+            return TARGET_GONE
+        if changed is not None:
+            failure, ours = describe_failure(changed, Path(job.checkout)), True
+        elif isinstance(error, MessageError):
             failure, ours = Failure(kind="garbage", message=garbage_text(str(error))), False
         elif isinstance(error, FROM_TARGET):
             failure, ours = error.failure, error.ours
@@ -236,6 +237,32 @@ def _measure(
             )
         )
     return 0
+
+
+def _check_unchanged(job: MeasureJob, weights: Any = None) -> None:
+    """Raise a `WeightsError` where the weights are no longer those that the run began with.
+
+    Args:
+        weights: as they have been found; None to look now, which takes no time while the file's
+            size and time stay the same.
+    """
+    from virnucpro_monitor.models.weights import resolve_weights
+
+    request = job.request
+    if weights is None:
+        cache = Path(job.cache_folder)
+        weights = resolve_weights(request.model, request.weights, cache_folder=cache)
+    if weights.digest != job.weights_digest:
+        name = Path(weights.path).name
+        raise WeightsError(f"The weights file {name} has changed since this run began.")
+
+
+def _changed(job: MeasureJob) -> WeightsError | None:
+    try:
+        _check_unchanged(job)
+    except WeightsError as error:
+        return error
+    return None
 
 
 def _warm_up(job: MeasureJob, channel: Any) -> None:
