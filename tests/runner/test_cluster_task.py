@@ -24,7 +24,7 @@ from virnucpro_monitor.runner.blame import Blame
 from virnucpro_monitor.runner.client import WorkerPool
 from virnucpro_monitor.runner.cluster_calls import workers_of
 from virnucpro_monitor.runner.dispatch import measure_job
-from virnucpro_monitor.runner.gpu import GIB, Gpu
+from virnucpro_monitor.runner.gpu import GIB, Glances, Gpu
 from virnucpro_monitor.runner.prepare import prepared_by
 
 
@@ -187,3 +187,31 @@ def test_a_failure_on_a_dask_worker_s_card_is_told_with_its_name_there(
         f"cuda:1 of node3 has gone, which this commit was measured on ({text}). "
         "The next start tries again."
     )
+
+
+def test_those_who_stand_by_at_once_are_let_in_by_one_look_at_their_card(
+    tmp_path: Path, cache_folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """NVML may wait for seconds while processes start CUDA, and all else that a worker does."""
+    looks: list[str] = []
+
+    def look(device: str) -> Gpu:
+        looks.append(device)
+        return Gpu("H200", "575", 140 * GIB, 140 * GIB, (), 0)
+
+    pool = SimpleNamespace(hold=lambda _: None, drop=lambda _: None, num_held=lambda _: 1)
+    monkeypatch.setattr(cluster_task, "_glance", Glances(look))
+    monkeypatch.setattr(cluster_task, "_pool", lambda *_: pool)
+    monkeypatch.setitem(cluster_tenure._tenures, "ours", cluster_tenure.Tenure("lease"))
+    checkpoint = tmp_path / "weights.pt"
+    checkpoint.touch()
+    plan = make_plan(tmp_path, cache_folder, 1)
+    with WorkerPool() as own:
+        prepared = prepared_by(READY, plan, own, "cpu")
+    paths = cluster_task.Paths(device="cuda:1", checkpoint=str(checkpoint))
+    for number in range(4):
+        folder = tmp_path / str(number)
+        job = measure_job(plan, prepared, folder, "cuda:1", plan.benchmarks)
+        assert cluster_task.hold_job(encode(job), paths, "ours", None, False)
+    assert looks == ["cuda:1"]
+    assert len(cluster_tenure._tenures["ours"].seats) == 4

@@ -48,7 +48,7 @@ from virnucpro_monitor.runner.client import WorkerPool
 from virnucpro_monitor.runner.cluster_files import unpack_checkout
 from virnucpro_monitor.runner.cluster_tenure import is_wanted, leave_thread, tenure_of
 from virnucpro_monitor.runner.endings import explain
-from virnucpro_monitor.runner.gpu import find_gpu
+from virnucpro_monitor.runner.gpu import Glances, find_gpu
 from virnucpro_monitor.runner.plan import MEASURED_AT_ONCE
 from virnucpro_monitor.scratch import scratch_folder, sweep
 from virnucpro_monitor.settings import Settings
@@ -62,6 +62,9 @@ _SENT_PREFIX = "virnucpro-monitor-sent-"
 _told: set[str] = set()  # the cards that NVML has told of here
 _pools: dict[tuple[bool | None, str], WorkerPool] = {}
 _lock = threading.Lock()
+_glance = Glances()
+"""At a card for one who is to stand by. NVML waits while other processes start CUDA, and Dask's own
+worker with it; who has just begun has taken no memory yet, so that another look tells no more."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -152,7 +155,7 @@ def hold_job(line: bytes, paths: Paths, place: str, fork: bool | None, ships: bo
     if not isinstance(job, MeasureJob) or tenure is None:
         return False
     device, checkpoint = paths.device, Path(job.checkpoint)
-    if device.startswith("cuda") and not has_room_beside(find_gpu(device), checkpoint):
+    if device.startswith("cuda") and not has_room_beside(_glance(device), checkpoint):
         return False
     pool = _pool(fork, job)
     with ExitStack() as stack:

@@ -22,6 +22,7 @@ class Seats:
     Threads may share it.
 
     Args:
+        look: at a card, before processes stand by on it; NVML waits while others start CUDA.
         is_there: whether a card still is; a cluster's may leave with its worker.
     """
 

@@ -26,7 +26,7 @@ from virnucpro_monitor.runner.cluster import Cluster
 from virnucpro_monitor.runner.cluster_pool import ClusterPool
 from virnucpro_monitor.runner.decide import Work
 from virnucpro_monitor.runner.dispatch import measure
-from virnucpro_monitor.runner.gpu import Gpu, find_gpu, wait_for_gpu
+from virnucpro_monitor.runner.gpu import Glances, Gpu, find_gpu, wait_for_gpu
 from virnucpro_monitor.runner.ledger import Ledger
 from virnucpro_monitor.runner.plan import RunPlan
 from virnucpro_monitor.runner.prepare import Prepared, describe, prepare
@@ -74,7 +74,7 @@ class Workers:
         self._base: Prepared | None = None
         self._private: dict[Path, Prepared] = {}
         self.begun = Begun.of(plan)
-        self.seats = Seats(plan, is_there=self._is_there)
+        self.seats = Seats(plan, look=Glances(), is_there=self._is_there)
         self._lock = threading.Lock()  # of preparing and of checking out
 
     def __enter__(self) -> "Workers":
