@@ -61,6 +61,21 @@ def test_a_page_opens_on_a_narrow_screen_and_everybody_can_use_it(
     assert background == {"light": "rgb(255, 255, 255)", "dark": "rgb(18, 23, 28)"}[theme]
 
 
+def test_the_menu_is_two_even_lines_on_a_phone(sample_address: str, open_page: OpenPage) -> None:
+    page = open_page(f"{sample_address}/benchmarks", width=400)
+    expect(page.get_by_role("heading", level=1)).to_have_text("Benchmark sets")
+    settle(page)
+    # The lines of words 32 pixels high neither touch nor stand far apart. Polled, as above.
+    page.wait_for_function(
+        """() => {
+            const words = [...document.querySelectorAll(".st-key-menu > *")];
+            const tops = new Set(words.map(one => Math.round(one.getBoundingClientRect().top)));
+            const [first, second] = [...tops].sort((a, b) => a - b);
+            return tops.size === 2 && second - first > 32 && second - first < 48;
+        }"""
+    )
+
+
 def check_accessibility(page: Page) -> None:
     """axe finds nothing that keeps somebody out, once what is redrawn has stopped fading in."""
     page.evaluate(AXE)
