@@ -1,6 +1,7 @@
 """Whose doing a failure on a card was. The CPU stands in for the card."""
 
 import os
+import time
 from collections.abc import Iterator
 from dataclasses import replace
 from datetime import UTC, datetime
@@ -11,13 +12,15 @@ from typing import Any
 import pytest
 
 from tests.runner.conftest import MakePlan
-from tests.runner.tiny_target import TinyRepository
-from virnucpro_monitor.records import Failure, Outcome
+from tests.runner.tiny_target import HEALTHY, MODEL_FILE, TinyRepository
+from virnucpro_monitor.records import Failure, Outcome, RunReport
 from virnucpro_monitor.records.messages import Ended, Failed, MeasureJob
-from virnucpro_monitor.runner import dispatch, workers
-from virnucpro_monitor.runner.blame import CARD_GONE, Blame
+from virnucpro_monitor.runner import commits, dispatch, workers
+from virnucpro_monitor.runner.blame import CARD_GONE, CARD_UNUSABLE, Blame, Strikes
+from virnucpro_monitor.runner.cards import Card
 from virnucpro_monitor.runner.client import WorkerPool
 from virnucpro_monitor.runner.commits import run_commits
+from virnucpro_monitor.runner.decide import Work
 from virnucpro_monitor.runner.gpu import GIB, Gpu
 from virnucpro_monitor.runner.plan import RunPlan
 from virnucpro_monitor.runner.prepare import Prepared, prepare
@@ -96,7 +99,7 @@ def test_a_card_that_has_gone_or_is_kept_by_others_is_named(
     if message is None:
         assert found == event
     else:
-        kind = CARD_GONE if message == GONE else "machine"
+        kind = CARD_GONE if message == GONE else CARD_UNUSABLE
         failure = replace(event.failure, kind=kind, message=message)
         assert found == replace(event, ours=True, failure=failure)
 
@@ -146,3 +149,59 @@ def test_a_commit_whose_card_goes_is_tried_again_by_the_next_start(
         )
     else:
         assert (report.run.outcome, report.run.reason) == (Outcome.ERROR, said)
+
+
+def test_a_card_is_left_out_after_two_commits_without_a_verdict_between() -> None:
+    one, two = Card(0, "cuda:0"), Card(1, "cuda:1")
+    unusable, other = (Failure(kind=kind, message="") for kind in (CARD_UNUSABLE, "import"))
+    strikes = Strikes()
+    told = [
+        strikes.is_out(one, "a", unusable),
+        strikes.is_out(one, "a", unusable),  # its second set
+        strikes.is_out(two, "b", unusable),
+        strikes.is_out(one, "c", None),  # a verdict
+        strikes.is_out(one, "d", unusable),
+        strikes.is_out(one, "e", other),
+    ]
+    assert told == [False] * 6
+    assert strikes.is_out(one, "f", unusable)
+    assert strikes.is_out(one, "g", unusable)  # it was on its way
+
+
+@pytest.mark.usefixtures("shared_workers")
+@pytest.mark.parametrize("num_cards", [1, 2])
+def test_a_card_that_cannot_be_used_does_not_take_all_commits(
+    tiny: TinyRepository, make_plan: MakePlan, monkeypatch: pytest.MonkeyPatch, num_cards: int
+) -> None:
+    """It fails each at once, and so would be the one that is free."""
+    hashes = [tiny.commit({MODEL_FILE: f"{HEALTHY[MODEL_FILE]}# {it}\n"}) for it in range(5)]
+    (healthy,) = run_commits(make_plan(hashes[:1]))
+    plan = make_plan(hashes, workers=num_cards)
+    on_cards = replace(plan, request=replace(plan.request, device="cuda:0,1"))
+    monkeypatch.setattr(
+        workers, "prepare", lambda _, pool, device, *others: prepare(plan, pool, "cpu", *others)
+    )
+    cards = (Card(0, "cuda:0"), Card(1, "cuda:1"))[-num_cards:]
+    monkeypatch.setattr(commits, "find_cards", lambda *_: cards)
+    used: list[str] = []
+
+    def measure(_: Any, work: Work, *__: object, **___: object) -> Iterator[RunReport]:
+        assert work.card is not None
+        used.append(work.card.device)
+        run, failure = replace(healthy.run, commit=work.commit), None
+        if work.card.device == "cuda:1":
+            failure = Failure(kind=CARD_UNUSABLE, message=KEPT)
+            run = replace(run, outcome=Outcome.NOT_RUN)
+        else:
+            time.sleep(0.2)
+        yield replace(healthy, run=run, failure=failure)
+
+    monkeypatch.setattr(workers.Workers, "measure", measure)
+    said: list[str] = []
+    reports = list(run_commits(on_cards, on_message=said.append))
+    if num_cards == 2:
+        assert used.count("cuda:1") == 2
+        assert said == ["cuda:1 cannot be used: going on without it."]
+        assert sum(report.run.outcome is Outcome.PASSED for report in reports) == 3
+    else:
+        assert (used, said) == (["cuda:1"] * 5, [])

@@ -4,15 +4,17 @@ from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
+from virnucpro_monitor.records import Failure
 from virnucpro_monitor.records.messages import Failed
 from virnucpro_monitor.runner.capacity import ROOM, needed_gpu_bytes
+from virnucpro_monitor.runner.cards import Card
 from virnucpro_monitor.runner.endings import Cause
 from virnucpro_monitor.runner.failures import is_of_lost_card, name_card
 from virnucpro_monitor.runner.gpu import Gpu, find_gpu
 
 Look = Callable[[str], Gpu | None]
 
-CARD_GONE = "card"  # a kind of failure
+CARD_GONE, CARD_UNUSABLE = "card", "card_unusable"  # kinds of failure
 # What a card that goes can look like. A commit that cannot be imported has not come to its card.
 _ON_CARD = frozenset({"exception", "machine", "out_of_memory", "crash", "timeout"})
 _NEXT = "The next start tries again."
@@ -68,10 +70,29 @@ class Blame:
                 f"{name} has gone, which this commit was measured on ({said}). {_NEXT}",
             )
         if kind == "machine" and is_of_lost_card(message):
-            return "machine", f"{name} cannot be used ({said}). {_NEXT}"
+            return CARD_UNUSABLE, f"{name} cannot be used ({said}). {_NEXT}"
         if gpu is None or kind != "out_of_memory":
             return None
         full = gpu.why_full(ROOM * needed_gpu_bytes(self._checkpoint))
         if full is None:
             return None
         return "machine", f"{name} had no memory left for this commit: {full}. {_NEXT}"
+
+
+class Strikes:
+    """Cards that cannot be used though NVML tells of them, by what commits met there."""
+
+    def __init__(self) -> None:
+        self._commits: dict[Card, set[str]] = {}
+
+    def is_out(self, card: Card, commit: str, failure: Failure | None) -> bool:
+        """Note how a commit ended on a card; whether that card is to be left out.
+
+        That takes two commits without a verdict between them: what CUDA says of such a card, a
+        commit's own code can bring about, too.
+        """
+        if failure is None:
+            self._commits.pop(card, None)
+        elif failure.kind == CARD_UNUSABLE:
+            self._commits.setdefault(card, set()).add(commit)
+        return len(self._commits.get(card, ())) > 1

@@ -118,6 +118,12 @@ class Capacity:
                 return card
         return None
 
+    def leave_out(self, card: Card) -> None:
+        """Begin nothing more on a card that cannot be used, as long as there is another one."""
+        if card in self._slots and len(self._slots) > 1:
+            del self._slots[card]
+            self._say(f"{card.device} cannot be used: going on without it.")
+
     @property
     def _on_gpu(self) -> bool:
         return self._plan.request.device.startswith("cuda")

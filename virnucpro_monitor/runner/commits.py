@@ -16,6 +16,7 @@ from types import TracebackType
 
 from virnucpro_monitor.records import Commit, Run, RunReport
 from virnucpro_monitor.records.progress import OnProgress, Progress, Say
+from virnucpro_monitor.runner.blame import Strikes
 from virnucpro_monitor.runner.branches import with_branches
 from virnucpro_monitor.runner.capacity import Capacity
 from virnucpro_monitor.runner.cards import Card, find_cards
@@ -127,6 +128,7 @@ class CommitRunner:
             begun = self._workers.begun
             self._decider = Decider(plan, self._ledger, base, self._on_settled, begun)
             self._holding = Holding(self._ledger, plan.request.backend)
+            self._strikes = Strikes()
             self._once_more = OnceMore(self._ledger, self._say, confirm=plan.confirm)
             self._checkpoint = Path(base.checkpoint)
             self._stack = stack.pop_all()
@@ -211,7 +213,7 @@ class CommitRunner:
                 for report in turns.ready():
                     yield turns.turn, report
                 if crew.active:
-                    self._take(waiting, crew, turns)
+                    self._take(waiting, crew, turns, capacity)
 
     def _begin(
         self, waiting: dict[int, Work], crew: Crew, turns: Turns, capacity: Capacity
@@ -253,7 +255,7 @@ class CommitRunner:
                     self._workers.seats.close()
                 crew.start(index, replace(left, card=card))
 
-    def _take(self, waiting: dict[int, Work], crew: Crew, turns: Turns) -> None:
+    def _take(self, waiting: dict[int, Work], crew: Crew, turns: Turns, capacity: Capacity) -> None:
         """Wait for one event of the crew and act on it."""
         index, event = crew.next_event()
         if isinstance(event, Progress):
@@ -265,9 +267,19 @@ class CommitRunner:
             self._finish(index, event.work, waiting, turns)
         elif not isinstance(event, LeavesPlace):
             work, had_company = crew.active[index], crew.had_company(index)
+            card = work.card
+            if card and self._strikes.is_out(card, work.commit.hash, event.failure):
+                self._leave_out(card, capacity)
             if self._once_more.stands(work, event, had_company=had_company):
                 self._ledger.add(event.run)
                 turns.add(index, event)
+
+    def _leave_out(self, card: Card, capacity: Capacity) -> None:
+        """Begin nothing more on a card that cannot be used, as long as there is another one."""
+        if self._cluster is None:
+            capacity.leave_out(card)
+        elif self._cluster.has(card) and len(self._cluster.share()) > 1:
+            self._cluster.leave_out(card.worker, "its card cannot be used")
 
     def _finish(self, index: int, work: Work, waiting: dict[int, Work], turns: Turns) -> None:
         """No more comes of a commit but what is to be measured once more."""
