@@ -381,8 +381,10 @@ def _mark_legend(comparison: Comparison) -> None:
 
 
 LONGEST_CHANGE = 200  # px: "closer, but further from FP32"
+USUAL_ID = 120  # px: "hydrophobic"
 COLUMN_SETTINGS = {
     "": st.column_config.TextColumn(width=40),
+    "sequence": st.column_config.TextColumn(width=USUAL_ID),
     "agreement": st.column_config.TextColumn(width=LONGEST_CHANGE),
     "base 1 - cos": st.column_config.NumberColumn(format="%.2e"),
     "head 1 - cos": st.column_config.NumberColumn(format="%.2e"),

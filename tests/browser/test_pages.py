@@ -76,6 +76,21 @@ def test_the_menu_is_two_even_lines_on_a_phone(sample_address: str, open_page: O
     )
 
 
+def test_a_choice_on_a_phone_has_its_borders_on_each_line(
+    sample_address: str, open_page: OpenPage
+) -> None:
+    page = open_page(f"{sample_address}/incidents?state=all", width=400)
+    expect(page.get_by_role("radio", checked=True)).to_have_text(re.compile("^All"))
+    settle(page)
+    page.wait_for_function(
+        """() => [...document.querySelectorAll("[data-testid=stButtonGroup] button")].every(
+            one => !["transparent", "rgba(0, 0, 0, 0)"].includes(
+                getComputedStyle(one).borderRightColor
+            )
+        )"""
+    )
+
+
 def check_accessibility(page: Page) -> None:
     """axe finds nothing that keeps somebody out, once what is redrawn has stopped fading in."""
     page.evaluate(AXE)
