@@ -15,6 +15,8 @@ from virnucpro_monitor.scratch import scratch_folder, sweep
 if TYPE_CHECKING:
     import torch  # else a folder's digest would take seconds for the import alone
 
+_unwritten: dict[Path, tuple[str, str]] = {}  # stamp and digest, by the note
+
 
 def file_digest(path: Path) -> str:
     """SHA-256 (hex) of a file, remembered beside it for as long as size and time are the same."""
@@ -105,12 +107,14 @@ def _noted(path: Path, kind: str, stamp: str, compute: Callable[[], str]) -> str
         known, digest = "", ""
     if known == stamp and re.fullmatch("[0-9a-f]{64}", digest):
         return digest
+    if _unwritten.get(note, ("", ""))[0] == stamp:
+        return _unwritten[note][1]
     digest = compute()
     try:
         with replacing(note) as temporary:
             temporary.write_text(f"{stamp} {digest}")
-    except OSError:
-        pass  # a read-only folder: the digest is only computed again next time
+    except OSError:  # a read-only folder: each process computes it once
+        _unwritten[note] = stamp, digest
     return digest
 
 
