@@ -267,6 +267,27 @@ def test_a_worker_s_address_in_place_of_the_scheduler_s_is_one_sentence(
         list(run_commits(replace(plan, engine="dask", scheduler=address)))
 
 
+@pytest.mark.parametrize(
+    ("device", "words"),
+    [
+        ("cpu", "has no worker: start some, as with dask worker {}."),
+        (
+            "cuda",
+            "has no worker with a card: start some, as with dask worker {} --resources GPU=1.",
+        ),
+    ],
+)
+def test_a_cluster_without_a_worker_says_how_to_start_one(
+    plan: RunPlan, device: str, words: str
+) -> None:
+    with distributed.LocalCluster(n_workers=0, dashboard_address=":0") as empty:
+        address = empty.scheduler_address
+        request = replace(plan.request, device=device)
+        with pytest.raises(ClusterError) as raised:
+            list(run_commits(replace(plan, request=request, engine="dask", scheduler=address)))
+    assert str(raised.value) == f"The Dask cluster at {address} {words.format(address)}"
+
+
 def test_a_scheduler_that_goes_ends_the_start_and_keeps_what_was_measured(
     plan: RunPlan, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:

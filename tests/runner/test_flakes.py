@@ -69,7 +69,7 @@ def test_what_is_in_doubt_waits_for_the_place_that_it_has_left(
     (healthy,) = run_commits(make_plan(hashes[:1]))
     begun: list[tuple[str, bool, list[str]]] = []
     running: list[str] = []
-    second_begins = threading.Event()
+    second_begins, first_ends = threading.Event(), threading.Event()
 
     def measure(
         _: Workers, work: Work, *__: object, on_nearing_end: Callable[[], None], **___: object
@@ -79,9 +79,12 @@ def test_what_is_in_doubt_waits_for_the_place_that_it_has_left(
         if len(begun) == 1:
             on_nearing_end()
             assert second_begins.wait(30)
-        second_begins.set()
+        else:
+            second_begins.set()
+            assert first_ends.wait(30)  # else the third may begin beside the first as well
         yield replace(healthy, run=replace(healthy.run, commit=work.commit))
         running.remove(work.commit.hash)
+        first_ends.set()
 
     def doubt(_: Ledger, run: Run) -> str:
         return "flips" if run.commit.hash == first else ""

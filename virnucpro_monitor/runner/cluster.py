@@ -22,7 +22,7 @@ from virnucpro_monitor.records import CLUSTER_NAME, ClusterHost
 from virnucpro_monitor.records.messages import Job, MeasureJob, Ready, Said, decode_said, encode
 from virnucpro_monitor.records.progress import Say
 from virnucpro_monitor.runner.cards import Card
-from virnucpro_monitor.runner.cluster_address import connect, no_answer
+from virnucpro_monitor.runner.cluster_address import connect, no_answer, no_worker
 from virnucpro_monitor.runner.cluster_calls import call_at, result_of, workers_of
 from virnucpro_monitor.runner.cluster_files import pack_checkout, send_file
 from virnucpro_monitor.runner.cluster_hosts import hosts_of
@@ -348,8 +348,7 @@ class Cluster:
             raise no_answer(self._plan.scheduler)
         fit = self._fit(present)
         if not fit:
-            needed = " with a card: start them with --resources GPU=1" if self._on_cards else ""
-            raise ClusterError(f"The Dask cluster at {self._plan.scheduler} has no worker{needed}.")
+            raise no_worker(self._plan.scheduler, on_cards=self._on_cards)
         self._joining = self._described(fit)
         if not self._joining:
             raise ClusterError(

@@ -28,6 +28,15 @@ def no_answer(address: str) -> ClusterError:
     )
 
 
+def no_worker(address: str, *, on_cards: bool) -> ClusterError:
+    """What to say where a cluster has no worker that could measure."""
+    needed, how = (" with a card", " --resources GPU=1") if on_cards else ("", "")
+    return ClusterError(
+        f"The Dask cluster at {address} has no worker{needed}: start some, as with dask worker "
+        f"{address}{how}."
+    )
+
+
 def knock(dask: Any, address: str, timeout_s: float) -> None:
     """Speak to whatever is at this address: a client that fails takes long to end.
 
