@@ -177,7 +177,7 @@ def test_a_dask_worker_of_another_version_is_left_out(
 
 def test_cards_are_asked_for_by_their_resource(plan: RunPlan, dask: Any) -> None:
     on_cards = replace(plan, request=replace(plan.request, device="cuda"))
-    with pytest.raises(ClusterError, match=r"start them with --resources GPU=1"):
+    with pytest.raises(ClusterError, match=r"with a card: start some, .* --resources GPU=1"):
         cover(on_cards, dask)
 
 
