@@ -4,6 +4,7 @@ import socket
 import threading
 import time
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
@@ -140,6 +141,19 @@ def until(is_so: Callable[[], bool]) -> None:
         time.sleep(0.02)
 
 
+@contextmanager
+def one_card(threads: int) -> Iterator[tuple[Any, Any]]:
+    """A cluster whose one worker, with one card, is in this process, and a client of it."""
+    with (
+        distributed.LocalCluster(
+            n_workers=1, threads_per_worker=threads, processes=False, resources={"GPU": 1},
+            dashboard_address=":0",
+        ) as dask,
+        distributed.Client(dask, set_as_default=False) as client,
+    ):  # fmt: skip
+        yield dask, client
+
+
 @pytest.fixture
 def card(monkeypatch: pytest.MonkeyPatch) -> Iterator[Any]:
     """A client of a cluster whose one worker, with one card, is in this process."""
@@ -148,13 +162,7 @@ def card(monkeypatch: pytest.MonkeyPatch) -> Iterator[Any]:
         yield Ended(cause="exit", code=0, log="")
 
     monkeypatch.setattr(cluster_task, "_pool", lambda *_: SimpleNamespace(run=run))
-    with (
-        distributed.LocalCluster(
-            n_workers=1, threads_per_worker=2, processes=False, resources={"GPU": 1},
-            dashboard_address=":0",
-        ) as dask,
-        distributed.Client(dask, set_as_default=False) as client,
-    ):  # fmt: skip
+    with one_card(threads=2) as (_, client):
         yield client
 
 
@@ -336,13 +344,7 @@ def test_a_card_s_next_commit_begins_early_and_no_foreign_task_beside_ours(
     monkeypatch.setattr(cluster_task, "find_gpu", lambda _: card)
     monkeypatch.setattr(cluster_task, "needed_gpu_bytes", lambda _: GIB)
     monkeypatch.setattr(cluster_task, "has_room_beside", lambda *_: True)
-    with (
-        distributed.LocalCluster(
-            n_workers=1, threads_per_worker=1, processes=False, resources={"GPU": 1},
-            dashboard_address=":0",
-        ) as dask,
-        distributed.Client(dask, set_as_default=False) as other,
-    ):  # fmt: skip
+    with one_card(threads=1) as (dask, other):
         theirs: list[Any] = []
 
         def progress(event: Progress) -> None:
