@@ -1,7 +1,7 @@
 """A process that measures sees its own card alone, as cuda:0.
 
-CUDA's start opens every card that is visible: the more there are, and the more processes start, the
-longer it takes. Code that names no card lands on the first one, which is its own then.
+Code that names no card lands on the first one, which is its own then. And CUDA's start opens every
+card that is visible, for which a process that starts by itself waits (engine.md).
 """
 
 import os

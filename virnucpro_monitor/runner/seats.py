@@ -17,7 +17,7 @@ from virnucpro_monitor.runner.prepare import Prepared
 
 
 class Seats:
-    """On a CPU one seat; on a card, if it has room, one more than commits are measured there.
+    """On a CPU one seat; on a card, as far as it has room, two beyond the commit that comes next.
 
     Threads may share it.
 
